@@ -1,0 +1,208 @@
+//! Every map once: name, kind, capacity, key and value.
+//!
+//! Keys and values are plain data without padding, so that the kernel, the daemon and `bpftool` see the
+//! same bytes. Capacities are fixed; entries are allocated by the kernel as they are filled.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::addr::{Ip4, Mac};
+use crate::reason::{Hook, Reason};
+
+/// Peers a host can have: a /8 network cut in /24 subnets.
+pub const MAX_PEERS: u32 = 65_536;
+/// Pods behind bridges a host can have, by Ethernet address.
+pub const MAX_PORTS: u32 = 16_384;
+/// Slots of [`COUNTERS`].
+pub const COUNTER_SLOTS: u32 = Hook::ALL.len() as u32 * Reason::SLOTS;
+
+/// Name of the map from a subnet's first address to its [`Peer`].
+pub const PEERS: &str = "PEERS";
+/// Name of the map from an outer source address to the number of subnets it leases.
+pub const SOURCES: &str = "SOURCES";
+/// Name of the per-CPU map from [`Hook::slot`] to [`Count`].
+pub const COUNTERS: &str = "COUNTERS";
+/// Name of the per-CPU map from a subnet's first address to [`PeerCount`].
+pub const PEER_COUNTERS: &str = "PEER_COUNTERS";
+/// Name of the map from a [`Port`] key to the index of the bridge port behind which it lives.
+pub const PORTS: &str = "PORTS";
+/// Name of the map with the one [`Node`] the programs were loaded with, kept for readers of the pins.
+pub const NODE: &str = "NODE";
+
+/// How a map is organised in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `BPF_MAP_TYPE_HASH`
+    Hash,
+    /// `BPF_MAP_TYPE_PERCPU_HASH`
+    PerCpuHash,
+    /// `BPF_MAP_TYPE_ARRAY`
+    Array,
+    /// `BPF_MAP_TYPE_PERCPU_ARRAY`
+    PerCpuArray,
+}
+
+/// What a map must look like to be ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Name in the object file, of the pin and in the kernel.
+    pub name: &'static str,
+    /// Organisation.
+    pub kind: Kind,
+    /// Bytes of a key.
+    pub key_size: u32,
+    /// Bytes of a value.
+    pub value_size: u32,
+    /// Capacity in entries.
+    pub max_entries: u32,
+}
+
+impl Layout {
+    const fn of<K, V>(name: &'static str, kind: Kind, max_entries: u32) -> Self {
+        Self { name, kind, key_size: size_of::<K>() as u32, value_size: size_of::<V>() as u32, max_entries }
+    }
+}
+
+/// Every pinned map.
+pub const ALL: [Layout; 6] = [
+    Layout::of::<Ip4, Peer>(PEERS, Kind::Hash, MAX_PEERS),
+    Layout::of::<Ip4, u32>(SOURCES, Kind::Hash, MAX_PEERS),
+    Layout::of::<u32, Count>(COUNTERS, Kind::PerCpuArray, COUNTER_SLOTS),
+    Layout::of::<Ip4, PeerCount>(PEER_COUNTERS, Kind::PerCpuHash, MAX_PEERS),
+    Layout::of::<Port, u32>(PORTS, Kind::Hash, MAX_PORTS),
+    Layout::of::<u32, Node>(NODE, Kind::Array, 1),
+];
+
+/// Where the subnet of a peer is reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Peer {
+    /// Outer destination of packets to the peer, and outer source of packets from it.
+    pub public_ip: Ip4,
+    /// Ethernet address of the peer's VTEP; zero with the UDP backend.
+    pub vtep_mac: Mac,
+    /// Zero.
+    pub reserved: u16,
+}
+
+/// Packets and bytes. Bytes are those of the inner packet with its Ethernet header; a super-packet
+/// counts as one packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Count {
+    /// Number of packets.
+    pub packets: u64,
+    /// Number of bytes.
+    pub bytes: u64,
+}
+
+/// What was forwarded to and from one peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct PeerCount {
+    /// To the peer.
+    pub sent: Count,
+    /// From the peer, after the guard.
+    pub received: Count,
+    /// When the last packet from the peer arrived: nanoseconds of `CLOCK_MONOTONIC`, zero for never.
+    pub last_seen: u64,
+}
+
+/// A station behind a bridge.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Port {
+    /// Interface index of the bridge.
+    pub bridge: u32,
+    /// Ethernet address of the station.
+    pub mac: Mac,
+    /// Zero.
+    pub reserved: u16,
+}
+
+/// How strictly the guard looks at packets out of the tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Guard {
+    /// Everything well-formed is let in, as by stock flannel.
+    Off = 0,
+    /// The outer source must be a leased peer's address.
+    Peer = 1,
+    /// The outer source must be the peer that leases the subnet of the inner source.
+    Strict = 2,
+}
+
+/// What the programs know of the host they run on. It is baked into them when they are loaded; a change
+/// means loading them again and swapping them through their links.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Node {
+    /// Interface index of the flannel device (`flannel.<VNI>` or `flannel0`).
+    pub device: u32,
+    /// Interface index of the underlay.
+    pub underlay: u32,
+    /// Outer source of packets sent, outer destination of packets accepted.
+    pub local_ip: Ip4,
+    /// First address of this host's subnet.
+    pub subnet: Ip4,
+    /// Netmask of every subnet of the network.
+    pub netmask: Ip4,
+    /// The VXLAN network identifier; zero with the UDP backend.
+    pub vni: u32,
+    /// UDP port of the tunnel, in host byte order.
+    pub port: u32,
+    /// A [`Guard`] by its number.
+    pub guard: u32,
+    /// Ethernet address of the flannel device.
+    pub device_mac: Mac,
+    /// Zero.
+    pub reserved: u16,
+}
+
+#[cfg(feature = "aya")]
+mod pod {
+    use super::{Count, Node, Peer, PeerCount, Port};
+    use crate::addr::Ip4;
+
+    macro_rules! pod {
+        ($($type:ty),*) => {
+            $(
+                // SAFETY: the zerocopy derives on the type prove that every bit pattern is a value of it
+                // and that it has no padding.
+                unsafe impl aya::Pod for $type {}
+            )*
+        };
+    }
+
+    pod!(Ip4, Peer, Count, PeerCount, Port, Node);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ALL, COUNTER_SLOTS, Kind, Layout};
+    use crate::ABI_VERSION;
+
+    /// The layout that belongs to the ABI version: whoever changes one changes the other.
+    #[test]
+    fn layout_snapshot() {
+        let layout = |name, kind, key_size, value_size, max_entries| Layout {
+            name,
+            kind,
+            key_size,
+            value_size,
+            max_entries,
+        };
+        assert_eq!(ABI_VERSION, 1);
+        assert_eq!(
+            ALL,
+            [
+                layout("PEERS", Kind::Hash, 4, 12, 65_536),
+                layout("SOURCES", Kind::Hash, 4, 4, 65_536),
+                layout("COUNTERS", Kind::PerCpuArray, 4, 16, COUNTER_SLOTS),
+                layout("PEER_COUNTERS", Kind::PerCpuHash, 4, 40, 65_536),
+                layout("PORTS", Kind::Hash, 12, 4, 16_384),
+                layout("NODE", Kind::Array, 4, 40, 1),
+            ]
+        );
+        assert_eq!(COUNTER_SLOTS, 320);
+    }
+}

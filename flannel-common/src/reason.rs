@@ -1,0 +1,178 @@
+//! Why a packet was forwarded, passed on or dropped: one table, from which the counters, the metrics,
+//! the command line and the documentation take their names.
+
+use core::fmt;
+
+/// What happens to a packet in the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Encapsulated or decapsulated and sent on its way by the program.
+    Forward,
+    /// Left untouched to the next program and the network stack.
+    Pass,
+    /// Discarded.
+    Drop,
+}
+
+impl Verdict {
+    /// The name used in metrics and by the command line.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Forward => "forward",
+            Self::Pass => "pass",
+            Self::Drop => "drop",
+        }
+    }
+}
+
+/// Declares [`Reason`] with everything that is derived from it. Numbers are stable and never reused:
+/// they index the counters in the kernel.
+macro_rules! reasons {
+    ($($number:literal $name:ident $label:literal $verdict:ident $help:literal,)*) => {
+        /// Why a packet met its [`Verdict`].
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u32)]
+        pub enum Reason {
+            $(#[doc = $help] $name = $number,)*
+        }
+
+        impl Reason {
+            /// Every reason, in the order of the numbers.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// The name used in metrics and by the command line.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$name => $label,)* }
+            }
+
+            /// One sentence for people.
+            #[must_use]
+            pub const fn help(self) -> &'static str {
+                match self { $(Self::$name => $help,)* }
+            }
+
+            /// What happens to a packet with this reason.
+            #[must_use]
+            #[inline(always)]
+            pub const fn verdict(self) -> Verdict {
+                match self { $(Self::$name => Verdict::$verdict,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    0 Forwarded "forwarded" Forward "The packet was forwarded by the program.",
+    1 Short "short" Drop "The packet ends before its headers do.",
+    2 BadIpHeader "bad_ip_header" Drop "The inner IPv4 header is malformed.",
+    4 NotOurVni "not_our_vni" Pass "The VXLAN network identifier is another network's.",
+    5 BadVxlanFlags "bad_vxlan_flags" Drop "The VXLAN header does not say that its network identifier is valid.",
+    6 UnknownOuterSource "unknown_outer_source" Drop "The outer source is the address of no leased peer.",
+    7 InnerSourceMismatch "inner_source_mismatch" Drop "The inner source is outside the subnet leased by the outer source.",
+    8 InnerDestinationNotLocal "inner_dst_not_local" Drop "The inner destination is outside this host's subnet.",
+    10 InnerNotIpv4 "inner_not_ip" Drop "The inner packet is not IPv4.",
+    11 BadInnerMac "bad_inner_mac" Drop "The inner frame is addressed to another Ethernet address than this VTEP's.",
+    12 NoPeer "no_peer" Drop "The destination is in no subnet leased by a peer.",
+    17 TtlExceeded "ttl_exceeded" Drop "The packet arrived with no hops left.",
+    18 Fragment "fragment_unsupported" Drop "The outer packet is a fragment and no device of the kernel can put it together.",
+    19 EcnIllegal "ecn_illegal" Drop "The outer header reports congestion, but the inner transport cannot (RFC 6040).",
+    21 AdjustFailed "adjust_failed" Drop "The kernel did not make or remove the room for the outer headers.",
+    22 RedirectFailed "redirect_failed" Drop "The kernel refused to redirect the packet.",
+    27 NotGuarded "not_guarded" Drop "The kernel decapsulated the packet by itself, so that its outer source was not seen.",
+    28 NotTunnel "not_tunnel" Pass "The packet is no tunnel packet for this host.",
+    29 NotIpv4 "not_ipv4" Pass "The packet to send is not IPv4, which the tunnel carries alone.",
+    30 ForeignPeer "foreign_peer" Pass "The destination is no leased peer's; the kernel's own tables decide.",
+    31 Reassemble "reassemble" Pass "The outer packet is a fragment, left to the kernel to put together.",
+    32 UnknownPort "unknown_port" Pass "The bridge port of the destination is not known; the bridge decides.",
+    33 NotDecapsulated "not_decapsulated" Pass "The packet did not come out of the tunnel.",
+}
+
+impl Reason {
+    /// Counter slots per [`Hook`]; every number of a reason is below it.
+    pub const SLOTS: u32 = 64;
+
+    /// The number of this reason.
+    #[must_use]
+    #[inline(always)]
+    pub const fn number(self) -> u32 {
+        self as u32
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())
+    }
+}
+
+/// Where a program sees packets. Each packet a program sees is counted once under its hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Hook {
+    /// TC egress of the flannel device: encapsulation.
+    Encap = 0,
+    /// TC ingress of the underlay interface: decapsulation.
+    Decap = 1,
+    /// XDP of the underlay interface: decapsulation before GRO.
+    Xdp = 2,
+    /// TC ingress of the flannel device: nothing enters that the guard did not see.
+    Device = 3,
+    /// TC egress of a bridge: decapsulated super-packets go to the pod's port whole.
+    Bridge = 4,
+}
+
+impl Hook {
+    /// Every hook, in the order of the numbers.
+    pub const ALL: &[Self] = &[Self::Encap, Self::Decap, Self::Xdp, Self::Device, Self::Bridge];
+
+    /// The name used in metrics and by the command line.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Encap => "encap",
+            Self::Decap => "decap",
+            Self::Xdp => "xdp",
+            Self::Device => "device",
+            Self::Bridge => "bridge",
+        }
+    }
+
+    /// The slot that counts `reason` at this hook.
+    #[must_use]
+    #[inline(always)]
+    pub const fn slot(self, reason: Reason) -> u32 {
+        self as u32 * Reason::SLOTS + reason.number()
+    }
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::collections::BTreeSet;
+
+    use super::{Hook, Reason};
+
+    #[test]
+    fn numbers_and_labels_are_unique_and_fit_the_slots() {
+        let numbers: BTreeSet<u32> = Reason::ALL.iter().map(|reason| reason.number()).collect();
+        let labels: BTreeSet<&str> = Reason::ALL.iter().map(|reason| reason.label()).collect();
+        assert_eq!(numbers.len(), Reason::ALL.len());
+        assert_eq!(labels.len(), Reason::ALL.len());
+        assert!(numbers.iter().all(|number| *number < Reason::SLOTS));
+    }
+
+    #[test]
+    fn slots_of_hooks_do_not_overlap() {
+        let slots: BTreeSet<u32> =
+            Hook::ALL.iter().flat_map(|hook| Reason::ALL.iter().map(|reason| hook.slot(*reason))).collect();
+        assert_eq!(slots.len(), Hook::ALL.len() * Reason::ALL.len());
+    }
+}

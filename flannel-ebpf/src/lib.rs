@@ -1,0 +1,2 @@
+//! The packet logic.
+#![no_std]

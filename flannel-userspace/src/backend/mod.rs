@@ -1,0 +1,5 @@
+//! Backends: what a peer becomes in the kernel.
+
+pub mod object;
+
+pub use object::Object;

@@ -1,0 +1,59 @@
+//! The things in the kernel by which a peer is reached. The wanted set of them is a function of the peers;
+//! what is in the kernel is compared with it and corrected.
+
+use std::net::Ipv4Addr;
+
+use flannel_common::Mac;
+use ipnetwork::Ipv4Network;
+
+use crate::peers::Peer;
+
+/// One thing in the kernel. The order of the variants is the order in which they are put there, and the
+/// reverse of the one in which they are removed: a route that attracts traffic comes last.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Object {
+    /// An entry of the neighbour table: `ip neighbour replace IP lladdr MAC dev … nud permanent`.
+    Neighbour {
+        /// Interface index.
+        device: u32,
+        /// Next hop.
+        ip: Ipv4Addr,
+        /// Its Ethernet address.
+        mac: Mac,
+    },
+    /// An entry of a vxlan device's forwarding table: `bridge fdb replace MAC dev … dst VTEP self permanent`.
+    Fdb {
+        /// Interface index of the vxlan device.
+        device: u32,
+        /// Ethernet address of the remote VTEP.
+        mac: Mac,
+        /// Its underlay address.
+        vtep: Ipv4Addr,
+    },
+    /// An entry of the programs' table of peers.
+    Peer {
+        /// The subnet of the peer.
+        subnet: Ipv4Network,
+        /// Its underlay address.
+        public_ip: Ipv4Addr,
+        /// Ethernet address of its VTEP, zero with the UDP backend.
+        mac: Mac,
+    },
+    /// A route in the main table.
+    Route {
+        /// Destination.
+        subnet: Ipv4Network,
+        /// Next hop; absent for a route to the device itself.
+        via: Option<Ipv4Addr>,
+        /// Interface index.
+        device: u32,
+        /// Whether the next hop is taken to be on the device's link whatever the addresses say.
+        onlink: bool,
+    },
+}
+
+/// What a backend makes of a peer: a pure function.
+pub trait Objects {
+    /// Everything by which `peer` is reached, in any order.
+    fn objects(&self, peer: &Peer) -> Vec<Object>;
+}

@@ -1,0 +1,9 @@
+//! The daemon and the command line of flannel-ebpf.
+//!
+//! etcd says who owns which subnet ([`registry`], [`lease`]); [`peers`] turns that into a table of peers;
+//! a [`backend`] turns each peer into objects of the kernel, which [`kernel`] and [`datapath`] put there;
+//! [`reconcile`] keeps the two equal.
+
+pub mod backend;
+pub mod lease;
+pub mod peers;
