@@ -26,6 +26,8 @@ pub const PEER_COUNTERS: &str = "PEER_COUNTERS";
 /// Name of the map from a [`Port`] key to the index of the bridge port behind which it lives.
 pub const PORTS: &str = "PORTS";
 /// Name of the map with the one [`Node`] the programs were loaded with, kept for readers of the pins.
+pub const NODE_INFO: &str = "NODE_INFO";
+/// Name of the read-only global by which the programs know their [`Node`].
 pub const NODE: &str = "NODE";
 
 /// How a map is organised in the kernel.
@@ -69,7 +71,7 @@ pub const ALL: [Layout; 6] = [
     Layout::of::<u32, Count>(COUNTERS, Kind::PerCpuArray, COUNTER_SLOTS),
     Layout::of::<Ip4, PeerCount>(PEER_COUNTERS, Kind::PerCpuHash, MAX_PEERS),
     Layout::of::<Port, u32>(PORTS, Kind::Hash, MAX_PORTS),
-    Layout::of::<u32, Node>(NODE, Kind::Array, 1),
+    Layout::of::<u32, Node>(NODE_INFO, Kind::Array, 1),
 ];
 
 /// Where the subnet of a peer is reached.
@@ -158,6 +160,22 @@ pub struct Node {
     pub reserved: u16,
 }
 
+impl Node {
+    /// What the programs hold until the daemon has told them better.
+    pub const UNSET: Self = Self {
+        device: 0,
+        underlay: 0,
+        local_ip: Ip4::UNSPECIFIED,
+        subnet: Ip4::UNSPECIFIED,
+        netmask: Ip4::UNSPECIFIED,
+        vni: 0,
+        port: 0,
+        guard: Guard::Strict as u32,
+        device_mac: Mac::ZERO,
+        reserved: 0,
+    };
+}
+
 #[cfg(feature = "aya")]
 mod pod {
     use super::{Count, Node, Peer, PeerCount, Port};
@@ -200,7 +218,7 @@ mod tests {
                 layout("COUNTERS", Kind::PerCpuArray, 4, 16, COUNTER_SLOTS),
                 layout("PEER_COUNTERS", Kind::PerCpuHash, 4, 40, 65_536),
                 layout("PORTS", Kind::Hash, 12, 4, 16_384),
-                layout("NODE", Kind::Array, 4, 40, 1),
+                layout("NODE_INFO", Kind::Array, 4, 40, 1),
             ]
         );
         assert_eq!(COUNTER_SLOTS, 320);

@@ -76,7 +76,7 @@ reasons! {
     11 BadInnerMac "bad_inner_mac" Drop "The inner frame is addressed to another Ethernet address than this VTEP's.",
     12 NoPeer "no_peer" Drop "The destination is in no subnet leased by a peer.",
     17 TtlExceeded "ttl_exceeded" Drop "The packet arrived with no hops left.",
-    18 Fragment "fragment_unsupported" Drop "The outer packet is a fragment and no device of the kernel can put it together.",
+    18 Fragment "fragment_unsupported" Drop "The outer packet is a fragment; once put together it would have passed the guard by.",
     19 EcnIllegal "ecn_illegal" Drop "The outer header reports congestion, but the inner transport cannot (RFC 6040).",
     21 AdjustFailed "adjust_failed" Drop "The kernel did not make or remove the room for the outer headers.",
     22 RedirectFailed "redirect_failed" Drop "The kernel refused to redirect the packet.",
@@ -86,6 +86,8 @@ reasons! {
     30 ForeignPeer "foreign_peer" Pass "The destination is no leased peer's; the kernel's own tables decide.",
     31 Reassemble "reassemble" Pass "The outer packet is a fragment, left to the kernel to put together.",
     32 UnknownPort "unknown_port" Pass "The bridge port of the destination is not known; the bridge decides.",
+    35 Guarded "guarded" Pass "The packet passed the guard and enters the host by the flannel device.",
+    34 HandedOver "handed_over" Forward "The packet was decapsulated by XDP and is handed to the flannel device.",
     33 NotDecapsulated "not_decapsulated" Pass "The packet did not come out of the tunnel.",
 }
 

@@ -15,9 +15,9 @@ pub const PROTOCOL_UDP: u8 = 17;
 /// Version 4 and a header of five words: an IPv4 header without options.
 pub const IPV4_NO_OPTIONS: u8 = 0x45;
 /// The "more fragments" bit and the fragment offset of [`Ipv4Header::fragment`].
-pub const FRAGMENT_MASK: u16 = 0x3fff;
-/// The "more fragments" bit and offset bits that tell a later fragment.
-pub const FRAGMENT_OFFSET_MASK: u16 = 0x1fff;
+const FRAGMENT_MASK: u16 = 0x3fff;
+/// The fragment offset of [`Ipv4Header::fragment`].
+const FRAGMENT_OFFSET_MASK: u16 = 0x1fff;
 /// The time to live an encapsulated packet starts with; as the kernel's vxlan device and stock flannel.
 pub const OUTER_TTL: u8 = 64;
 /// The "I" flag of the VXLAN header: the VNI is valid (RFC 7348, section 5).
@@ -150,6 +150,20 @@ impl Ipv4Header {
     #[inline(always)]
     pub fn header_len(&self) -> u32 {
         u32::from(self.version_ihl & 0x0f) * 4
+    }
+
+    /// Whether this is a part of a datagram only.
+    #[must_use]
+    #[inline(always)]
+    pub fn is_fragment(&self) -> bool {
+        self.fragment.get() & FRAGMENT_MASK != 0
+    }
+
+    /// Whether this is a part of a datagram, but not the first one: no transport header follows.
+    #[must_use]
+    #[inline(always)]
+    pub fn is_later_fragment(&self) -> bool {
+        self.fragment.get() & FRAGMENT_OFFSET_MASK != 0
     }
 
     /// The checksum the header should bear, whatever stands in its checksum field.

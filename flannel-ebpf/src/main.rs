@@ -1,2 +1,235 @@
-//! main
-fn main(){}
+//! The programs the kernel runs. Each asks the packet logic what is to become of a packet, counts the
+//! answer and acts on it.
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(
+    not(target_arch = "bpf"),
+    expect(dead_code, reason = "the programs are entered by the kernel alone, but linted on the host")
+)]
+
+#![expect(
+    missing_docs,
+    unreachable_pub,
+    reason = "the program macros make a second function of each program, public and without its comment"
+)]
+
+mod context;
+mod count;
+mod table;
+
+use core::ptr;
+
+use aya_ebpf::bindings::{TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
+use aya_ebpf::macros::{classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
+use flannel_common::maps::{Guard, Node, Port};
+use flannel_common::wire::EthernetHeader;
+use flannel_common::{Hook, Ip4, Reason, Verdict};
+use flannel_ebpf::frame::Frame as _;
+use flannel_ebpf::{udp, vxlan};
+
+use crate::context::{Skb, Xdp};
+use crate::table::Table;
+
+/// The host the programs were loaded for, written by the loader.
+#[unsafe(no_mangle)]
+static NODE: Node = Node::UNSET;
+
+/// The licence by which the kernel admits the programs to its GPL-only helpers.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "license")]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+/// Set on a packet between [`vxlan_decap`] and [`vxlan_device`], which takes it away again: netfilter and
+/// routing never see it.
+const GUARDED: u32 = 0xe5;
+
+#[inline(always)]
+fn node() -> Node {
+    // SAFETY: the static is initialised and never written while the program runs. Volatile, because the
+    // loader writes what the compiler believes to be constant.
+    unsafe { ptr::read_volatile(&raw const NODE) }
+}
+
+/// TC egress of `flannel.<VNI>`.
+#[classifier]
+pub fn vxlan_encap(context: TcContext) -> i32 {
+    let node = node();
+    let mut skb = Skb::new(context);
+    let bytes = skb.len();
+    let sent = vxlan::encapsulate(&mut skb, &Table, &node);
+    encapsulated(&skb, &node, bytes, sent)
+}
+
+/// TC egress of `flannel0`.
+#[classifier]
+pub fn udp_encap(context: TcContext) -> i32 {
+    let node = node();
+    let mut skb = Skb::new(context);
+    let bytes = skb.len();
+    let sent = udp::encapsulate(&mut skb, &Table, &node);
+    encapsulated(&skb, &node, bytes, sent)
+}
+
+/// TC ingress of the underlay, for VXLAN.
+#[classifier]
+pub fn vxlan_decap(context: TcContext) -> i32 {
+    let node = node();
+    let mut skb = Skb::new(context);
+    if skb.has_token() {
+        skb.set_mark(GUARDED);
+        return handed_over(&skb, &node);
+    }
+    let arrived = vxlan::decapsulate(&mut skb, &Table, &node);
+    if arrived.is_ok() {
+        skb.set_mark(GUARDED);
+    }
+    decapsulated(&skb, &node, arrived)
+}
+
+/// TC ingress of the underlay, for UDP.
+#[classifier]
+pub fn udp_decap(context: TcContext) -> i32 {
+    let node = node();
+    let mut skb = Skb::new(context);
+    if skb.has_token() {
+        return handed_over(&skb, &node);
+    }
+    let arrived = udp::decapsulate(&mut skb, &Table, &node);
+    decapsulated(&skb, &node, arrived)
+}
+
+/// XDP of the underlay, for VXLAN. [`vxlan_decap`] hands the packet on.
+#[xdp(frags)]
+pub fn vxlan_xdp(context: XdpContext) -> u32 {
+    let node = node();
+    let mut xdp = Xdp::new(context);
+    let arrived = vxlan::decapsulate(&mut xdp, &Table, &node);
+    xdp_verdict(&xdp, arrived)
+}
+
+/// XDP of the underlay, for UDP. [`udp_decap`] hands the packet on.
+#[xdp(frags)]
+pub fn udp_xdp(context: XdpContext) -> u32 {
+    let node = node();
+    let mut xdp = Xdp::new(context);
+    let arrived = udp::decapsulate(&mut xdp, &Table, &node);
+    xdp_verdict(&xdp, arrived)
+}
+
+/// TC ingress of `flannel.<VNI>`: what the kernel has decapsulated itself, because it came where no
+/// program of ours saw it, passed no guard.
+#[classifier]
+pub fn vxlan_device(context: TcContext) -> i32 {
+    let skb = Skb::new(context);
+    let reason = if skb.mark() == GUARDED {
+        skb.set_mark(0);
+        Reason::Guarded
+    } else if node().guard == Guard::Off as u32 {
+        Reason::NotDecapsulated
+    } else {
+        Reason::NotGuarded
+    };
+    verdict(&skb, Hook::Device, reason)
+}
+
+/// TC egress of a bridge with pods: a super-packet out of the tunnel goes to the pod's port as a whole. The
+/// bridge would cut it, because it does not know that its ports take encapsulated super-packets.
+#[classifier]
+pub fn bridge(context: TcContext) -> i32 {
+    let skb = Skb::new(context);
+    let reason = match to_port(&skb, &node()) {
+        Ok(()) => Reason::Forwarded,
+        Err(reason) => reason,
+    };
+    verdict(&skb, Hook::Bridge, reason)
+}
+
+#[inline(always)]
+fn to_port(skb: &Skb, node: &Node) -> Result<(), Reason> {
+    if skb.received_by() != node.device || !skb.is_super_packet() {
+        return Err(Reason::NotDecapsulated);
+    }
+    let ethernet: EthernetHeader = skb.load(0)?;
+    let station = Port { bridge: skb.device(), mac: ethernet.destination, reserved: 0 };
+    let port = table::port(station).ok_or(Reason::UnknownPort)?;
+    skb.transmit(port)
+}
+
+#[inline(always)]
+fn encapsulated(skb: &Skb, node: &Node, bytes: u32, sent: Result<Ip4, Reason>) -> i32 {
+    table::keep_node_info();
+    match sent.and_then(|subnet| skb.send(node.underlay).map(|()| subnet)) {
+        Ok(subnet) => {
+            count::sent(subnet, bytes);
+            count::packet(Hook::Encap, Reason::Forwarded, bytes);
+            action(Verdict::Forward)
+        }
+        Err(reason) => verdict(skb, Hook::Encap, reason),
+    }
+}
+
+#[inline(always)]
+fn decapsulated(skb: &Skb, node: &Node, arrived: Result<Ip4, Reason>) -> i32 {
+    match arrived.and_then(|subnet| skb.receive(node.device).map(|()| subnet)) {
+        Ok(subnet) => {
+            count::received(subnet, skb.len());
+            verdict(skb, Hook::Decap, Reason::Forwarded)
+        }
+        Err(reason) => verdict(skb, Hook::Decap, reason),
+    }
+}
+
+/// A packet our XDP program has decapsulated and counted goes to the flannel device.
+#[inline(always)]
+fn handed_over(skb: &Skb, node: &Node) -> i32 {
+    let reason = match skb.receive(node.device) {
+        Ok(()) => Reason::HandedOver,
+        Err(reason) => reason,
+    };
+    verdict(skb, Hook::Decap, reason)
+}
+
+/// Counts a packet and acts on its reason.
+#[inline(always)]
+fn verdict(skb: &Skb, hook: Hook, reason: Reason) -> i32 {
+    count::packet(hook, reason, skb.len());
+    action(reason.verdict())
+}
+
+#[inline(always)]
+const fn action(verdict: Verdict) -> i32 {
+    match verdict {
+        Verdict::Forward => TC_ACT_REDIRECT,
+        // Not TC_ACT_OK, which would end the chain for programs of others.
+        Verdict::Pass => TC_ACT_UNSPEC,
+        Verdict::Drop => TC_ACT_SHOT,
+    }
+}
+
+#[inline(always)]
+fn xdp_verdict(xdp: &Xdp, arrived: Result<Ip4, Reason>) -> u32 {
+    let bytes = xdp.len();
+    let reason = match arrived {
+        Ok(subnet) => {
+            count::received(subnet, bytes);
+            Reason::Forwarded
+        }
+        Err(reason) => reason,
+    };
+    count::packet(Hook::Xdp, reason, bytes);
+    match reason.verdict() {
+        // The packet goes up to TC, which hands it to the flannel device.
+        Verdict::Forward | Verdict::Pass => xdp_action::XDP_PASS,
+        Verdict::Drop => xdp_action::XDP_DROP,
+    }
+}
+
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+/// The programs are for the kernel; on the host they are only linted.
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}

@@ -1,0 +1,225 @@
+//! The contexts the kernel hands to the programs, as [`Frame`]s.
+
+use core::mem::MaybeUninit;
+use core::ptr;
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::{
+    __sk_buff, BPF_ADJ_ROOM_ENCAP_L2_SHIFT, BPF_CSUM_LEVEL_DEC, BPF_F_ADJ_ROOM_ENCAP_L2_ETH,
+    BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO,
+    BPF_F_ADJ_ROOM_NO_CSUM_RESET, BPF_F_INGRESS, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+};
+use aya_ebpf::helpers::generated::{
+    bpf_csum_level, bpf_get_hash_recalc, bpf_redirect, bpf_redirect_neigh, bpf_xdp_adjust_head,
+    bpf_xdp_adjust_meta, bpf_xdp_get_buff_len,
+};
+use aya_ebpf::programs::{TcContext, XdpContext};
+use flannel_common::Reason;
+use flannel_common::wire::EthernetHeader;
+use flannel_ebpf::frame::{Encapsulation, Frame, SendFrame};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// `TC_ACT_REDIRECT`, which the redirect helpers return on success.
+const REDIRECTED: i64 = 7;
+/// Super-packets keep their segment size: the inner packets are as long as they were.
+const KEEP_GSO: u64 = BPF_F_ADJ_ROOM_FIXED_GSO as u64;
+/// The state of checksum offload is set by [`Skb::remove`] itself.
+const KEEP_CHECKSUM: u64 = BPF_F_ADJ_ROOM_NO_CSUM_RESET as u64;
+/// The outer headers are IPv4 and UDP, which makes tunnel segmentation of a super-packet possible.
+const OUTER_IPV4_UDP: u64 = (BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP) as u64;
+/// Behind the outer headers there is an Ethernet header before the inner packet.
+const INNER_ETHERNET: u64 =
+    BPF_F_ADJ_ROOM_ENCAP_L2_ETH as u64 | (EthernetHeader::LEN as u64) << BPF_ADJ_ROOM_ENCAP_L2_SHIFT;
+
+/// A packet at a TC hook.
+pub(crate) struct Skb(TcContext);
+
+impl Skb {
+    pub(crate) const fn new(context: TcContext) -> Self {
+        Self(context)
+    }
+
+    const fn raw(&self) -> *mut __sk_buff {
+        self.0.skb.skb
+    }
+
+    /// Sends the packet out of `device`, resolving the next hop of its destination there.
+    pub(crate) fn send(&self, device: u32) -> Result<(), Reason> {
+        // SAFETY: without parameters (null and zero) the helper looks at the packet alone.
+        redirected(unsafe { bpf_redirect_neigh(device, ptr::null_mut(), 0, 0) })
+    }
+
+    /// Sends the packet out of `device` with the Ethernet header it has.
+    pub(crate) fn transmit(&self, device: u32) -> Result<(), Reason> {
+        // SAFETY: the helper takes plain numbers.
+        redirected(unsafe { bpf_redirect(device, 0) })
+    }
+
+    /// Lets the packet arrive at `device`.
+    pub(crate) fn receive(&self, device: u32) -> Result<(), Reason> {
+        // SAFETY: the helper takes plain numbers.
+        redirected(unsafe { bpf_redirect(device, u64::from(BPF_F_INGRESS)) })
+    }
+
+    pub(crate) fn mark(&self) -> u32 {
+        // SAFETY: the kernel gave the context; the field is always readable.
+        unsafe { (*self.raw()).mark }
+    }
+
+    pub(crate) fn set_mark(&self, mark: u32) {
+        self.0.set_mark(mark);
+    }
+
+    /// Interface index of the device the hook belongs to.
+    pub(crate) fn device(&self) -> u32 {
+        // SAFETY: the kernel gave the context; the field is always readable.
+        unsafe { (*self.raw()).ifindex }
+    }
+
+    /// Interface index of the device the packet was last received by.
+    pub(crate) fn received_by(&self) -> u32 {
+        // SAFETY: the kernel gave the context; the field is always readable.
+        unsafe { (*self.raw()).ingress_ifindex }
+    }
+
+    /// Whether this is a super-packet that stands for many on the wire.
+    pub(crate) fn is_super_packet(&self) -> bool {
+        // SAFETY: the kernel gave the context; the field is always readable.
+        unsafe { (*self.raw()).gso_size != 0 }
+    }
+
+    /// Whether our XDP program has decapsulated this packet.
+    pub(crate) fn has_token(&self) -> bool {
+        // SAFETY: the kernel gave the context; the field is always readable.
+        let token = unsafe { (*self.raw()).data_meta } as usize;
+        let data = self.0.data();
+        // SAFETY: the verifier checks the bound.
+        token + size_of::<u32>() <= data && unsafe { *(token as *const u32) } == TOKEN
+    }
+
+    fn adjust(&self, by: i32, flags: u64) -> Result<(), Reason> {
+        self.0
+            .skb
+            .adjust_room(by, BPF_ADJ_ROOM_MAC, KEEP_GSO | KEEP_CHECKSUM | flags)
+            .map_err(|_| Reason::AdjustFailed)
+    }
+}
+
+fn redirected(code: i64) -> Result<(), Reason> {
+    if code == REDIRECTED { Ok(()) } else { Err(Reason::RedirectFailed) }
+}
+
+impl Frame for Skb {
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        self.0.len()
+    }
+
+    #[inline(always)]
+    fn load<T: FromBytes>(&self, offset: u32) -> Result<T, Reason> {
+        self.0.load(offset as usize).map_err(|_| Reason::Short)
+    }
+
+    #[inline(always)]
+    fn store<T: IntoBytes + Immutable>(&mut self, offset: u32, value: &T) -> Result<(), Reason> {
+        self.0.store(offset as usize, value, 0).map_err(|_| Reason::AdjustFailed)
+    }
+
+    #[inline(always)]
+    fn remove(&mut self, encapsulation: Encapsulation) -> Result<(), Reason> {
+        self.adjust(-encapsulation.overhead().cast_signed(), 0)?;
+        // The outer UDP checksum is consumed; what the hardware or GRO said of the inner one stays true.
+        // SAFETY: the kernel gave the context. A packet without such a statement makes the helper fail,
+        // which changes nothing.
+        unsafe { bpf_csum_level(self.raw(), u64::from(BPF_CSUM_LEVEL_DEC)) };
+        Ok(())
+    }
+}
+
+impl SendFrame for Skb {
+    #[inline(always)]
+    fn insert(&mut self, encapsulation: Encapsulation) -> Result<(), Reason> {
+        let room = encapsulation.overhead().cast_signed();
+        let inner = match encapsulation {
+            Encapsulation::Udp => 0,
+            Encapsulation::Vxlan => INNER_ETHERNET,
+        };
+        self.adjust(room, OUTER_IPV4_UDP | inner).or_else(|reason| {
+            // A packet a pod has encapsulated itself cannot be marked as tunnelled twice. It need not be,
+            // unless it is to be segmented.
+            if self.is_super_packet() { Err(reason) } else { self.adjust(room, 0) }
+        })
+    }
+
+    #[inline(always)]
+    fn flow_hash(&mut self) -> u32 {
+        // SAFETY: the kernel gave the context.
+        unsafe { bpf_get_hash_recalc(self.raw()) }
+    }
+}
+
+/// Written by our XDP program in front of a packet it has decapsulated. Only an XDP program on the same
+/// interface can write there.
+const TOKEN: u32 = 0x666c_616e;
+
+/// A packet at the XDP hook.
+pub(crate) struct Xdp(XdpContext);
+
+impl Xdp {
+    pub(crate) const fn new(context: XdpContext) -> Self {
+        Self(context)
+    }
+
+    /// The address of a `T` at `offset`, if the packet's first buffer holds all of it.
+    #[inline(always)]
+    fn at<T>(&self, offset: u32) -> Option<*mut T> {
+        let start = self.0.data() + offset as usize;
+        if start + size_of::<T>() > self.0.data_end() { None } else { Some(start as *mut T) }
+    }
+
+    /// Makes room in front of the packet and writes the token there.
+    #[inline(always)]
+    fn put_token(&self) -> Result<(), Reason> {
+        // SAFETY: the kernel gave the context.
+        let code = unsafe { bpf_xdp_adjust_meta(self.0.ctx, -(size_of::<u32>() as i32)) };
+        let token = self.0.metadata();
+        if code != 0 || token + size_of::<u32>() > self.0.data() {
+            // The driver keeps no metadata: the packet goes on to TC as it came.
+            return Err(Reason::NotTunnel);
+        }
+        // SAFETY: the bound is checked above, and again by the verifier.
+        unsafe { *(token as *mut u32) = TOKEN };
+        Ok(())
+    }
+}
+
+impl Frame for Xdp {
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        // SAFETY: the kernel gave the context.
+        unsafe { bpf_xdp_get_buff_len(self.0.as_ptr().cast()) as u32 }
+    }
+
+    #[inline(always)]
+    fn load<T: FromBytes>(&self, offset: u32) -> Result<T, Reason> {
+        let at = self.at::<MaybeUninit<T>>(offset).ok_or(Reason::Short)?;
+        // SAFETY: `at` checked the bound, every bit pattern is a `T`, and no alignment is asked for.
+        Ok(unsafe { at.read_unaligned().assume_init() })
+    }
+
+    #[inline(always)]
+    fn store<T: IntoBytes + Immutable>(&mut self, offset: u32, value: &T) -> Result<(), Reason> {
+        let at = self.at::<T>(offset).ok_or(Reason::AdjustFailed)?;
+        // SAFETY: `at` checked the bound, and no alignment is asked for; `T` is plain data.
+        unsafe { at.write_unaligned(ptr::read(value)) };
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn remove(&mut self, encapsulation: Encapsulation) -> Result<(), Reason> {
+        self.put_token()?;
+        // SAFETY: the kernel gave the context.
+        let code = unsafe { bpf_xdp_adjust_head(self.0.ctx, encapsulation.overhead().cast_signed()) };
+        if code == 0 { Ok(()) } else { Err(Reason::AdjustFailed) }
+    }
+}

@@ -1,0 +1,57 @@
+//! What the packet logic needs of a packet, whether it is an skb, an XDP buffer or a byte vector.
+
+use flannel_common::Reason;
+use flannel_common::wire::{UdpStack, VxlanStack};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// The two formats of the tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encapsulation {
+    /// Stock flannel's `udp`: the inner IP packet is the payload of UDP.
+    Udp,
+    /// VXLAN (RFC 7348): the inner Ethernet frame behind a VXLAN header.
+    Vxlan,
+}
+
+impl Encapsulation {
+    /// Bytes the outer headers add to a packet.
+    #[must_use]
+    #[inline(always)]
+    pub const fn overhead(self) -> u32 {
+        match self {
+            Self::Udp => UdpStack::LEN,
+            Self::Vxlan => VxlanStack::LEN,
+        }
+    }
+}
+
+/// A packet that starts with an Ethernet header.
+pub trait Frame {
+    /// Bytes from the Ethernet header to the end.
+    fn len(&self) -> u32;
+
+    /// Whether there is nothing, not even an Ethernet header.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The header at `offset`; [`Reason::Short`] where the packet ends before it does.
+    fn load<T: FromBytes>(&self, offset: u32) -> Result<T, Reason>;
+
+    /// Overwrites the bytes at `offset`; [`Reason::AdjustFailed`] where they cannot be written.
+    fn store<T: IntoBytes + Immutable>(&mut self, offset: u32, value: &T) -> Result<(), Reason>;
+
+    /// Takes the outer headers of `encapsulation` away. What stands in the Ethernet header afterwards is
+    /// not defined: the caller stores a new one.
+    fn remove(&mut self, encapsulation: Encapsulation) -> Result<(), Reason>;
+}
+
+/// A packet that can be given outer headers.
+pub trait SendFrame: Frame {
+    /// Makes room for the outer headers of `encapsulation` behind the Ethernet header. The room's bytes
+    /// are not defined: the caller stores all of them.
+    fn insert(&mut self, encapsulation: Encapsulation) -> Result<(), Reason>;
+
+    /// A number that is the same for all packets of a flow, spread over 32 bits.
+    fn flow_hash(&mut self) -> u32;
+}

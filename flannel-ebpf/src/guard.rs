@@ -1,0 +1,49 @@
+//! Who may send what through the tunnel.
+
+use flannel_common::maps::{Guard, Node};
+use flannel_common::wire::Ipv4Header;
+use flannel_common::{Ip4, Reason};
+
+use crate::peers::Peers;
+
+const PEER: u32 = Guard::Peer as u32;
+const STRICT: u32 = Guard::Strict as u32;
+
+/// Whether a packet from `outer_source` may enter with this inner header, by the level of the guard.
+#[inline(always)]
+pub fn admit(node: &Node, peers: &impl Peers, outer_source: Ip4, inner: &Ipv4Header) -> Result<(), Reason> {
+    match node.guard {
+        STRICT => owns_source(node, peers, outer_source, inner.source())?,
+        PEER => known_source(peers, outer_source)?,
+        _ => return Ok(()),
+    }
+    if inner.destination().masked(node.netmask) == node.subnet {
+        Ok(())
+    } else {
+        Err(Reason::InnerDestinationNotLocal)
+    }
+}
+
+#[inline(always)]
+fn owns_source(node: &Node, peers: &impl Peers, outer: Ip4, inner: Ip4) -> Result<(), Reason> {
+    match peers.peer(inner.masked(node.netmask)) {
+        Some(peer) if peer.public_ip == outer => Ok(()),
+        _ => known_source(peers, outer).and(Err(Reason::InnerSourceMismatch)),
+    }
+}
+
+#[inline(always)]
+fn known_source(peers: &impl Peers, outer: Ip4) -> Result<(), Reason> {
+    if peers.is_source(outer) { Ok(()) } else { Err(Reason::UnknownOuterSource) }
+}
+
+/// What becomes of the first fragment of a packet for the tunnel. Put together by the kernel it would
+/// pass the guard by, so that it may only where there is none.
+#[inline(always)]
+#[must_use]
+pub const fn fragment(node: &Node) -> Reason {
+    match node.guard {
+        STRICT | PEER => Reason::Fragment,
+        _ => Reason::Reassemble,
+    }
+}

@@ -1,0 +1,50 @@
+//! The inner packet: read on its way out, written on its way in.
+
+use flannel_common::maps::Node;
+use flannel_common::wire::{ETHER_TYPE_IPV4, EthernetHeader, Ipv4Header, update_checksum};
+use flannel_common::{Mac, Reason};
+use zerocopy::network_endian::U16;
+use zerocopy::{FromBytes, Immutable, KnownLayout};
+
+use crate::frame::Frame;
+
+/// The headers a packet to send starts with.
+#[derive(Clone, Copy, FromBytes, Immutable, KnownLayout)]
+#[repr(C, align(2))]
+pub struct InnerHeaders {
+    /// Ethernet.
+    pub ethernet: EthernetHeader,
+    /// IPv4.
+    pub ip: Ipv4Header,
+}
+
+const TOS_OFFSET: u32 = EthernetHeader::LEN + 1;
+const CHECKSUM_OFFSET: u32 = EthernetHeader::LEN + 10;
+
+/// The headers of a packet to send; [`Reason::NotIpv4`] where the tunnel cannot carry it.
+#[inline(always)]
+pub fn to_send(frame: &impl Frame) -> Result<InnerHeaders, Reason> {
+    let inner: InnerHeaders = frame.load(0)?;
+    if inner.ethernet.ether_type == ETHER_TYPE_IPV4 { Ok(inner) } else { Err(Reason::NotIpv4) }
+}
+
+/// Whether a received inner header can be one of IPv4. Lengths and the checksum are left to the IP stack,
+/// which looks at them anyway.
+#[inline(always)]
+pub fn check(ip: &Ipv4Header) -> Result<(), Reason> {
+    if ip.version_ihl >> 4 == 4 && ip.header_len() >= Ipv4Header::LEN { Ok(()) } else { Err(Reason::BadIpHeader) }
+}
+
+/// Addresses a decapsulated packet to the flannel device and writes the congestion mark it arrived with.
+#[inline(always)]
+pub fn arrive(frame: &mut impl Frame, node: &Node, from: Mac, ip: &Ipv4Header, tos: u8) -> Result<(), Reason> {
+    let ethernet =
+        EthernetHeader { destination: node.device_mac, source: from, ether_type: ETHER_TYPE_IPV4 };
+    frame.store(0, &ethernet)?;
+    if tos != ip.tos {
+        let checksum: U16 = update_checksum(ip.checksum, u16::from(ip.tos), u16::from(tos));
+        frame.store(TOS_OFFSET, &tos)?;
+        frame.store(CHECKSUM_OFFSET, &checksum)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,84 @@
+//! The outer IPv4 and UDP headers both encapsulations share.
+
+use flannel_common::Ip4;
+use flannel_common::maps::Node;
+use flannel_common::wire::{
+    ETHER_TYPE_IPV4, EthernetHeader, IPV4_NO_OPTIONS, Ipv4Header, OUTER_TTL, PROTOCOL_UDP, UdpHeader,
+};
+use zerocopy::network_endian::U16;
+use zerocopy::{FromBytes, Immutable, KnownLayout};
+
+use crate::ecn;
+
+/// The headers before the tunnel's own.
+#[derive(Clone, Copy, FromBytes, Immutable, KnownLayout)]
+#[repr(C, align(2))]
+pub struct OuterHeaders {
+    /// Ethernet.
+    pub ethernet: EthernetHeader,
+    /// IPv4, if the Ethernet header says so.
+    pub ip: Ipv4Header,
+    /// UDP, if the IPv4 header says so.
+    pub udp: UdpHeader,
+}
+
+impl OuterHeaders {
+    /// Bytes of the three headers.
+    pub const LEN: u32 = EthernetHeader::LEN + Ipv4Header::LEN + UdpHeader::LEN;
+
+    /// Whether this is a packet of the tunnel for this host: UDP without IP options to the tunnel's port at
+    /// the host's address, and not a later fragment, which bears no port.
+    #[must_use]
+    #[inline(always)]
+    pub fn is_for(&self, node: &Node) -> bool {
+        self.ethernet.ether_type == ETHER_TYPE_IPV4
+            && self.ip.version_ihl == IPV4_NO_OPTIONS
+            && self.ip.protocol == PROTOCOL_UDP
+            && u32::from(self.udp.destination.get()) == node.port
+            && self.ip.destination() == node.local_ip
+            && !self.ip.is_later_fragment()
+    }
+}
+
+/// The outer IPv4 header in front of `inner`, with `payload` bytes behind it.
+///
+/// "Don't fragment" stays clear, as with the kernel's vxlan device. The identification follows the inner
+/// one, so that it counts up along a flow as receive offload wants it, and differs between flows.
+#[inline(always)]
+#[must_use]
+pub fn ip_header(node: &Node, to: Ip4, inner: &Ipv4Header, flow_hash: u32, payload: u32) -> Ipv4Header {
+    let mut header = Ipv4Header {
+        version_ihl: IPV4_NO_OPTIONS,
+        tos: ecn::encapsulate(inner.tos),
+        total_len: length(Ipv4Header::LEN + payload),
+        id: U16::new(inner.id.get().wrapping_add(flow_hash as u16)),
+        fragment: U16::ZERO,
+        ttl: OUTER_TTL,
+        protocol: PROTOCOL_UDP,
+        checksum: U16::ZERO,
+        source: node.local_ip.octets(),
+        destination: to.octets(),
+    };
+    header.checksum = header.computed_checksum();
+    header
+}
+
+/// The outer UDP header with `payload` bytes behind it. Without a checksum, which IPv4 allows and RFC 7348
+/// recommends: the inner packet bears its own.
+#[inline(always)]
+#[must_use]
+pub const fn udp_header(source: u16, node: &Node, payload: u32) -> UdpHeader {
+    UdpHeader {
+        source: U16::new(source),
+        destination: U16::new(node.port as u16),
+        len: length(UdpHeader::LEN + payload),
+        checksum: U16::ZERO,
+    }
+}
+
+/// A length field; zero where a super-packet is longer than the field can say, as the kernel does: the
+/// field is written anew when the super-packet is cut.
+#[inline(always)]
+const fn length(bytes: u32) -> U16 {
+    if bytes > u16::MAX as u32 { U16::ZERO } else { U16::new(bytes as u16) }
+}

@@ -1,0 +1,13 @@
+//! What the packet logic needs of the table of peers.
+
+use flannel_common::Ip4;
+use flannel_common::maps::Peer;
+
+/// The peers, as the daemon programmed them.
+pub trait Peers {
+    /// The peer that leases the subnet with this first address.
+    fn peer(&self, subnet: Ip4) -> Option<Peer>;
+
+    /// Whether `address` is the public address of any peer.
+    fn is_source(&self, address: Ip4) -> bool;
+}

@@ -1,0 +1,57 @@
+//! The maps, and the table of peers over them.
+
+use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, PerCpuHashMap};
+use aya_ebpf::macros::btf_map;
+use flannel_common::Ip4;
+use flannel_common::maps::{COUNTER_SLOTS, Count, MAX_PEERS, MAX_PORTS, Node, Peer, PeerCount, Port};
+use flannel_ebpf::peers::Peers;
+
+const PEERS_CAPACITY: usize = MAX_PEERS as usize;
+const PORTS_CAPACITY: usize = MAX_PORTS as usize;
+const COUNTERS_CAPACITY: usize = COUNTER_SLOTS as usize;
+/// `BPF_F_NO_PREALLOC`: per-CPU entries for the peers there are, not for all there could be.
+const NO_PREALLOC: usize = 1;
+
+#[btf_map]
+static PEERS: HashMap<Ip4, Peer, PEERS_CAPACITY> = HashMap::new();
+#[btf_map]
+static SOURCES: HashMap<Ip4, u32, PEERS_CAPACITY> = HashMap::new();
+#[btf_map]
+pub(crate) static COUNTERS: PerCpuArray<Count, COUNTERS_CAPACITY> = PerCpuArray::new();
+#[btf_map]
+pub(crate) static PEER_COUNTERS: PerCpuHashMap<Ip4, PeerCount, PEERS_CAPACITY, NO_PREALLOC> =
+    PerCpuHashMap::new();
+#[btf_map]
+static PORTS: HashMap<Port, u32, PORTS_CAPACITY> = HashMap::new();
+#[btf_map]
+static NODE_INFO: Array<Node, 1> = Array::new();
+
+/// The table of peers in the maps.
+pub(crate) struct Table;
+
+impl Peers for Table {
+    #[inline(always)]
+    fn peer(&self, subnet: Ip4) -> Option<Peer> {
+        // SAFETY: the entry is copied at once. The daemon replaces entries whole, and one freed under our
+        // hands is kept by the kernel until the program ends.
+        unsafe { PEERS.get(subnet) }.copied()
+    }
+
+    #[inline(always)]
+    fn is_source(&self, address: Ip4) -> bool {
+        SOURCES.get_ptr(address).is_some()
+    }
+}
+
+/// The bridge port behind which `station` lives.
+#[inline(always)]
+pub(crate) fn port(station: Port) -> Option<u32> {
+    // SAFETY: as in [`Table::peer`].
+    unsafe { PORTS.get(station) }.copied()
+}
+
+/// Keeps [`NODE_INFO`], which only readers of the pins look at, in the object.
+#[inline(always)]
+pub(crate) fn keep_node_info() {
+    let _ = NODE_INFO.get_ptr(0);
+}

@@ -1,0 +1,91 @@
+//! VXLAN (RFC 7348), as the kernel's vxlan device and stock flannel speak it.
+
+use flannel_common::maps::Node;
+use flannel_common::wire::{
+    ETHER_TYPE_IPV4, EthernetHeader, Ipv4Header, UdpHeader, VXLAN_FLAG_VNI, VxlanHeader, VxlanStack,
+};
+use flannel_common::{Ip4, Reason};
+use zerocopy::{FromBytes, Immutable, KnownLayout};
+
+use crate::frame::{Encapsulation, Frame, SendFrame};
+use crate::outer::{self, OuterHeaders};
+use crate::peers::Peers;
+use crate::{ecn, guard, inner};
+
+/// The headers behind the outer UDP header.
+#[derive(Clone, Copy, FromBytes, Immutable, KnownLayout)]
+#[repr(C, align(2))]
+struct TunnelHeaders {
+    vxlan: VxlanHeader,
+    ethernet: EthernetHeader,
+    ip: Ipv4Header,
+}
+
+/// Gives a frame on its way out of the flannel device the outer headers towards the peer that leases its
+/// destination, and returns that peer's subnet.
+#[inline(always)]
+pub fn encapsulate(frame: &mut impl SendFrame, peers: &impl Peers, node: &Node) -> Result<Ip4, Reason> {
+    let inner = inner::to_send(frame)?;
+    let subnet = inner.ip.destination().masked(node.netmask);
+    let peer = peers.peer(subnet).ok_or(Reason::ForeignPeer)?;
+    let flow_hash = frame.flow_hash();
+    let payload = VxlanHeader::LEN + frame.len();
+    let stack = VxlanStack {
+        ip: outer::ip_header(node, peer.public_ip, &inner.ip, flow_hash, UdpHeader::LEN + payload),
+        udp: outer::udp_header(source_port(flow_hash), node, payload),
+        vxlan: VxlanHeader::new(node.vni),
+        ethernet: EthernetHeader {
+            destination: peer.vtep_mac,
+            source: inner.ethernet.source,
+            ether_type: ETHER_TYPE_IPV4,
+        },
+    };
+    frame.insert(Encapsulation::Vxlan)?;
+    frame.store(EthernetHeader::LEN, &stack)?;
+    Ok(subnet)
+}
+
+/// Takes the outer headers off a frame that arrived at the underlay and addresses it to the flannel device.
+/// Returns the subnet the packet came from.
+#[inline(always)]
+pub fn decapsulate(frame: &mut impl Frame, peers: &impl Peers, node: &Node) -> Result<Ip4, Reason> {
+    let outer: OuterHeaders = frame.load(0).map_err(|_| Reason::NotTunnel)?;
+    if !outer.is_for(node) {
+        return Err(Reason::NotTunnel);
+    }
+    if outer.ip.is_fragment() {
+        return Err(guard::fragment(node));
+    }
+    let tunnel: TunnelHeaders = frame.load(OuterHeaders::LEN)?;
+    check(&tunnel, node)?;
+    guard::admit(node, peers, outer.ip.source(), &tunnel.ip)?;
+    let tos = ecn::decapsulate(outer.ip.tos, tunnel.ip.tos)?;
+    frame.remove(Encapsulation::Vxlan)?;
+    inner::arrive(frame, node, tunnel.ethernet.source, &tunnel.ip, tos)?;
+    Ok(tunnel.ip.source().masked(node.netmask))
+}
+
+#[inline(always)]
+fn check(tunnel: &TunnelHeaders, node: &Node) -> Result<(), Reason> {
+    // The reserved bits are ignored on receipt (RFC 7348, section 5).
+    if tunnel.vxlan.flags.get() & VXLAN_FLAG_VNI == 0 {
+        return Err(Reason::BadVxlanFlags);
+    }
+    if tunnel.vxlan.vni() != node.vni {
+        return Err(Reason::NotOurVni);
+    }
+    if tunnel.ethernet.ether_type != ETHER_TYPE_IPV4 {
+        return Err(Reason::InnerNotIpv4);
+    }
+    if tunnel.ethernet.destination != node.device_mac {
+        return Err(Reason::BadInnerMac);
+    }
+    inner::check(&tunnel.ip)
+}
+
+/// A port of the dynamic range (RFC 7348, section 5), the same for all packets of a flow, so that the
+/// underlay spreads flows over its paths and queues.
+#[inline(always)]
+const fn source_port(flow_hash: u32) -> u16 {
+    0xc000 | (flow_hash ^ (flow_hash >> 16)) as u16
+}
