@@ -32,14 +32,23 @@ pub fn to_send(frame: &impl Frame) -> Result<InnerHeaders, Reason> {
 /// which looks at them anyway.
 #[inline(always)]
 pub fn check(ip: &Ipv4Header) -> Result<(), Reason> {
-    if ip.version_ihl >> 4 == 4 && ip.header_len() >= Ipv4Header::LEN { Ok(()) } else { Err(Reason::BadIpHeader) }
+    if ip.version_ihl >> 4 == 4 && ip.header_len() >= Ipv4Header::LEN {
+        Ok(())
+    } else {
+        Err(Reason::BadIpHeader)
+    }
 }
 
 /// Addresses a decapsulated packet to the flannel device and writes the congestion mark it arrived with.
 #[inline(always)]
-pub fn arrive(frame: &mut impl Frame, node: &Node, from: Mac, ip: &Ipv4Header, tos: u8) -> Result<(), Reason> {
-    let ethernet =
-        EthernetHeader { destination: node.device_mac, source: from, ether_type: ETHER_TYPE_IPV4 };
+pub fn arrive(
+    frame: &mut impl Frame,
+    node: &Node,
+    from: Mac,
+    ip: &Ipv4Header,
+    tos: u8,
+) -> Result<(), Reason> {
+    let ethernet = EthernetHeader { destination: node.device_mac, source: from, ether_type: ETHER_TYPE_IPV4 };
     frame.store(0, &ethernet)?;
     if tos != ip.tos {
         let checksum: U16 = update_checksum(ip.checksum, u16::from(ip.tos), u16::from(tos));

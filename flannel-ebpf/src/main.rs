@@ -5,7 +5,6 @@
     not(target_arch = "bpf"),
     expect(dead_code, reason = "the programs are entered by the kernel alone, but linted on the host")
 )]
-
 #![expect(
     missing_docs,
     unreachable_pub,

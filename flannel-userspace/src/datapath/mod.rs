@@ -1,0 +1,191 @@
+//! The programs and their maps: loaded, pinned, attached, adopted.
+//!
+//! Everything is pinned below one directory of ours in the BPF file system, `maps/` and `links/`, so that
+//! it outlives the daemon. A daemon that finds pins adopts them: maps are taken over with what they hold,
+//! and programs are replaced through their links, without a packet in between that no program sees.
+
+mod attach;
+mod bpffs;
+mod load;
+mod tables;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use aya::EbpfError;
+use aya::maps::MapError;
+use aya::pin::PinError;
+use aya::programs::ProgramError;
+use flannel_common::maps::Node;
+use thiserror::Error;
+
+pub use attach::{Attachment, Mechanism};
+pub use bpffs::PinDir;
+pub use tables::{PeerEntry, Tables};
+
+/// Which packets the programs speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tunnel {
+    /// Stock flannel's `udp` format.
+    Udp,
+    /// VXLAN.
+    Vxlan,
+}
+
+/// Where the operator wants programs to be attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum HookChoice {
+    /// TCX where the kernel has it (6.6), else clsact.
+    #[default]
+    Auto,
+    /// Decapsulation by native XDP on the underlay, everything else as with `auto`. Where XDP is taken or
+    /// not supported by the driver, as `auto`.
+    Xdp,
+    /// TCX or nothing.
+    Tcx,
+    /// The clsact qdisc.
+    Clsact,
+}
+
+/// What the datapath is to be.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// The format on the wire.
+    pub tunnel: Tunnel,
+    /// What the programs are told of this host.
+    pub node: Node,
+    /// Name of the flannel device.
+    pub device: String,
+    /// Name of the underlay interface.
+    pub underlay: String,
+    /// Where programs are attached.
+    pub hook: HookChoice,
+}
+
+/// Something about programs, maps or pins went wrong.
+#[derive(Debug, Error)]
+pub enum DatapathError {
+    /// The BPF file system cannot be had.
+    #[error("cannot mount the BPF file system at {path}; mount it with `mount -t bpf bpf {path}`")]
+    Mount {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A directory for pins cannot be made or is not ours.
+    #[error("cannot use {path} as pin directory: it must be a directory of this user on a BPF file system")]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Another daemon has this pin directory.
+    #[error(
+        "another flanneld uses the pin directory {path}; stop it, or give this one another --etcd-prefix or --pin-dir"
+    )]
+    Locked {
+        /// Which.
+        path: PathBuf,
+    },
+    /// A pin is there that we did not make.
+    #[error("the pin {path} is not ours: {difference}; remove it, or choose another --pin-dir")]
+    ForeignPin {
+        /// Which.
+        path: PathBuf,
+        /// What is other than it should be.
+        difference: String,
+    },
+    /// A pinned map cannot be opened.
+    #[error("cannot open the pinned map {path}; is flanneld's datapath in place, and is --pin-dir right?")]
+    OpenMap {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: MapError,
+    },
+    /// A map cannot be read or written.
+    #[error("cannot {operation} the map {map}")]
+    Map {
+        /// What was to be done.
+        operation: &'static str,
+        /// With which map.
+        map: &'static str,
+        /// Why it failed.
+        source: MapError,
+    },
+    /// The object cannot be loaded.
+    #[error("cannot load the eBPF programs (the kernel must be 5.10 or newer, with BTF and CAP_BPF granted)")]
+    Load(#[source] EbpfError),
+    /// A program is refused by the kernel.
+    #[error("the kernel refuses the program {program}")]
+    Program {
+        /// Which.
+        program: String,
+        /// Why.
+        source: ProgramError,
+    },
+    /// A program cannot be attached.
+    #[error("cannot attach {program} to {interface} by {mechanism}; see --datapath-hook for other ways")]
+    Attach {
+        /// Which.
+        program: &'static str,
+        /// Where.
+        interface: String,
+        /// How.
+        mechanism: Mechanism,
+        /// Why not.
+        source: ProgramError,
+    },
+    /// A pin cannot be made.
+    #[error("cannot pin {path}")]
+    Pin {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: PinError,
+    },
+    /// A pin cannot be removed.
+    #[error("cannot remove the pin {path}")]
+    Unpin {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// The datapath of one network on this host.
+pub struct Datapath {
+    tables: Tables,
+    attachments: Vec<Attachment>,
+}
+
+impl Datapath {
+    /// Loads the programs for `spec`, adopts what is pinned in `pins`, and attaches what is not attached.
+    /// Entries of the maps stay as they are.
+    pub fn start(pins: &PinDir, spec: &Spec) -> Result<Self, DatapathError> {
+        let mut ebpf = load::load(pins, spec)?;
+        let attachments = attach::attach(&mut ebpf, pins, spec)?;
+        let mut tables = Tables::open(pins.path())?;
+        tables.put_node(spec.node)?;
+        Ok(Self { tables, attachments })
+    }
+
+    /// The maps.
+    pub fn tables(&mut self) -> &mut Tables {
+        &mut self.tables
+    }
+
+    /// Where programs are attached, and how.
+    #[must_use]
+    pub fn attachments(&self) -> &[Attachment] {
+        &self.attachments
+    }
+}
+
+/// Where maps are pinned.
+fn map_path(pin_dir: &Path, map: &str) -> PathBuf {
+    pin_dir.join("maps").join(map)
+}

@@ -1,0 +1,222 @@
+//! The maps, typed. Opened from their pins, with or without a daemon.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap};
+use flannel_common::maps::{
+    COUNTERS, Count, NODE_INFO, Node, PEER_COUNTERS, PEERS, PORTS, Peer, PeerCount, Port, SOURCES,
+};
+use flannel_common::{Hook, Ip4, Mac, Reason};
+
+use super::{DatapathError, map_path};
+
+/// A peer as the programs see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerEntry {
+    /// Where its packets go.
+    pub public_ip: Ipv4Addr,
+    /// Ethernet address of its VTEP; zero with the UDP backend.
+    pub vtep_mac: Mac,
+}
+
+/// The maps of one network on this host.
+pub struct Tables {
+    peers: HashMap<MapData, Ip4, Peer>,
+    sources: HashMap<MapData, Ip4, u32>,
+    counters: PerCpuArray<MapData, Count>,
+    peer_counters: PerCpuHashMap<MapData, Ip4, PeerCount>,
+    ports: HashMap<MapData, Port, u32>,
+    node: Array<MapData, Node>,
+}
+
+impl Tables {
+    /// Opens the maps pinned below `pin_dir`.
+    pub fn open(pin_dir: &Path) -> Result<Self, DatapathError> {
+        Ok(Self {
+            peers: open(pin_dir, PEERS)?,
+            sources: open(pin_dir, SOURCES)?,
+            counters: open(pin_dir, COUNTERS)?,
+            peer_counters: open(pin_dir, PEER_COUNTERS)?,
+            ports: open(pin_dir, PORTS)?,
+            node: open(pin_dir, NODE_INFO)?,
+        })
+    }
+
+    /// What the programs know of this host.
+    pub fn node(&self) -> Result<Node, DatapathError> {
+        self.node.get(&0, 0).map_err(failed("read", NODE_INFO))
+    }
+
+    /// Writes down for readers of the pins what the programs were told.
+    pub fn put_node(&mut self, node: Node) -> Result<(), DatapathError> {
+        self.node.set(0, node, 0).map_err(failed("write", NODE_INFO))
+    }
+
+    /// Every peer by the first address of its subnet.
+    pub fn peers(&self) -> Result<BTreeMap<Ipv4Addr, PeerEntry>, DatapathError> {
+        self.peers
+            .iter()
+            .map(|entry| {
+                let (subnet, peer) = entry.map_err(failed("read", PEERS))?;
+                Ok((subnet.into(), PeerEntry { public_ip: peer.public_ip.into(), vtep_mac: peer.vtep_mac }))
+            })
+            .collect()
+    }
+
+    /// Makes `entry` the peer of the subnet with this first address.
+    pub fn put_peer(&mut self, subnet: Ipv4Addr, entry: PeerEntry) -> Result<(), DatapathError> {
+        let before = self.peer(subnet)?;
+        if before == Some(entry) {
+            return Ok(());
+        }
+        let key = Ip4::from(subnet);
+        // The counters and the source are there before the first packet of the peer can be.
+        if before.is_none() {
+            let zero = zero_counts().map_err(failed("write", PEER_COUNTERS))?;
+            ignore_present(self.peer_counters.insert(key, zero, NO_EXIST))
+                .map_err(failed("write", PEER_COUNTERS))?;
+        }
+        if before.map(|before| before.public_ip) != Some(entry.public_ip) {
+            self.add_source(entry.public_ip)?;
+        }
+        let peer = Peer { public_ip: entry.public_ip.into(), vtep_mac: entry.vtep_mac, reserved: 0 };
+        self.peers.insert(key, peer, 0).map_err(failed("write", PEERS))?;
+        match before {
+            Some(before) if before.public_ip != entry.public_ip => self.remove_source(before.public_ip),
+            _ => Ok(()),
+        }
+    }
+
+    /// Forgets the peer of the subnet with this first address, with its counters.
+    pub fn remove_peer(&mut self, subnet: Ipv4Addr) -> Result<(), DatapathError> {
+        let Some(before) = self.peer(subnet)? else { return Ok(()) };
+        let key = Ip4::from(subnet);
+        ignore_absent(self.peers.remove(&key)).map_err(failed("write", PEERS))?;
+        self.remove_source(before.public_ip)?;
+        ignore_absent(self.peer_counters.remove(&key)).map_err(failed("write", PEER_COUNTERS))
+    }
+
+    fn peer(&self, subnet: Ipv4Addr) -> Result<Option<PeerEntry>, DatapathError> {
+        let found = present(self.peers.get(&subnet.into(), 0)).map_err(failed("read", PEERS))?;
+        Ok(found.map(|peer| PeerEntry { public_ip: peer.public_ip.into(), vtep_mac: peer.vtep_mac }))
+    }
+
+    /// A host can hold several subnets: its address is a source until the last one is gone.
+    fn add_source(&mut self, address: Ipv4Addr) -> Result<(), DatapathError> {
+        let count = self.source(address)?.saturating_add(1);
+        self.sources.insert(Ip4::from(address), count, 0).map_err(failed("write", SOURCES))
+    }
+
+    fn remove_source(&mut self, address: Ipv4Addr) -> Result<(), DatapathError> {
+        let key = Ip4::from(address);
+        match self.source(address)? {
+            0 | 1 => ignore_absent(self.sources.remove(&key)).map_err(failed("write", SOURCES)),
+            count => self.sources.insert(key, count - 1, 0).map_err(failed("write", SOURCES)),
+        }
+    }
+
+    fn source(&self, address: Ipv4Addr) -> Result<u32, DatapathError> {
+        let found = present(self.sources.get(&address.into(), 0)).map_err(failed("read", SOURCES))?;
+        Ok(found.unwrap_or(0))
+    }
+
+    /// Makes the sources those of `peers` exactly: a daemon killed between two writes may have left one
+    /// too many.
+    pub fn correct_sources(&mut self) -> Result<(), DatapathError> {
+        let mut wanted = BTreeMap::<Ipv4Addr, u32>::new();
+        for peer in self.peers()?.values() {
+            *wanted.entry(peer.public_ip).or_default() += 1;
+        }
+        let found: Result<BTreeMap<Ipv4Addr, u32>, _> =
+            self.sources.iter().map(|entry| entry.map(|(address, count)| (address.into(), count))).collect();
+        let found = found.map_err(failed("read", SOURCES))?;
+        for (address, count) in &wanted {
+            if found.get(address) != Some(count) {
+                self.sources.insert(Ip4::from(*address), count, 0).map_err(failed("write", SOURCES))?;
+            }
+        }
+        for address in found.keys().filter(|address| !wanted.contains_key(address)) {
+            ignore_absent(self.sources.remove(&Ip4::from(*address))).map_err(failed("write", SOURCES))?;
+        }
+        Ok(())
+    }
+
+    /// What was counted at `hook` for `reason`, over all CPUs.
+    pub fn count(&self, hook: Hook, reason: Reason) -> Result<Count, DatapathError> {
+        let per_cpu = self.counters.get(&hook.slot(reason), 0).map_err(failed("read", COUNTERS))?;
+        Ok(per_cpu.iter().fold(Count::default(), |sum, count| add(sum, *count)))
+    }
+
+    /// What was forwarded to and from the peer of the subnet with this first address, over all CPUs.
+    pub fn peer_count(&self, subnet: Ipv4Addr) -> Result<PeerCount, DatapathError> {
+        let found =
+            present(self.peer_counters.get(&subnet.into(), 0)).map_err(failed("read", PEER_COUNTERS))?;
+        let sum = |sum: PeerCount, count: &PeerCount| PeerCount {
+            sent: add(sum.sent, count.sent),
+            received: add(sum.received, count.received),
+            last_seen: sum.last_seen.max(count.last_seen),
+        };
+        Ok(found.map(|per_cpu| per_cpu.iter().fold(PeerCount::default(), sum)).unwrap_or_default())
+    }
+
+    /// The bridge ports by station.
+    pub fn ports(&mut self) -> &mut HashMap<MapData, Port, u32> {
+        &mut self.ports
+    }
+}
+
+/// `BPF_NOEXIST`: do not replace an entry.
+const NO_EXIST: u64 = 1;
+
+fn open<T>(pin_dir: &Path, name: &'static str) -> Result<T, DatapathError>
+where
+    T: TryFrom<Map, Error = MapError>,
+{
+    let path = map_path(pin_dir, name);
+    MapData::from_pin(&path)
+        .and_then(Map::from_map_data)
+        .and_then(T::try_from)
+        .map_err(|source| DatapathError::OpenMap { path, source })
+}
+
+fn failed(operation: &'static str, map: &'static str) -> impl FnOnce(MapError) -> DatapathError {
+    move |source| DatapathError::Map { operation, map, source }
+}
+
+fn zero_counts() -> Result<aya::maps::PerCpuValues<PeerCount>, MapError> {
+    let cpus = aya::util::nr_cpus().map_err(|(_, error)| MapError::IoError(error))?;
+    aya::maps::PerCpuValues::try_from(vec![PeerCount::default(); cpus]).map_err(MapError::IoError)
+}
+
+fn present<T>(found: Result<T, MapError>) -> Result<Option<T>, MapError> {
+    match found {
+        Ok(value) => Ok(Some(value)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn ignore_absent(done: Result<(), MapError>) -> Result<(), MapError> {
+    match done {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(nix::libc::ENOENT) => {
+            Ok(())
+        }
+        done => done,
+    }
+}
+
+fn ignore_present(done: Result<(), MapError>) -> Result<(), MapError> {
+    match done {
+        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(nix::libc::EEXIST) => {
+            Ok(())
+        }
+        done => done,
+    }
+}
+
+const fn add(a: Count, b: Count) -> Count {
+    Count { packets: a.packets.wrapping_add(b.packets), bytes: a.bytes.wrapping_add(b.bytes) }
+}
