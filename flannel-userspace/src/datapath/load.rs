@@ -12,8 +12,8 @@ use nix::unistd::geteuid;
 
 use super::{DatapathError, PinDir, Spec, Tunnel, map_path};
 
-/// The object the build embeds.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("FLANNEL_DATAPATH_OBJECT"));
+/// The object file with every program, as the build embeds it.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("FLANNEL_DATAPATH_OBJECT"));
 
 /// Loads every program that can be needed for `spec`, over the pinned maps.
 pub(super) fn load(pins: &PinDir, spec: &Spec) -> Result<Ebpf, DatapathError> {

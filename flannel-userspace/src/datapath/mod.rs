@@ -21,6 +21,7 @@ use thiserror::Error;
 
 pub use attach::{Attachment, Mechanism};
 pub use bpffs::PinDir;
+pub use load::OBJECT;
 pub use tables::{PeerEntry, Tables};
 
 /// Which packets the programs speak.

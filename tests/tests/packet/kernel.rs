@@ -1,0 +1,183 @@
+//! The programs in the kernel against the packet logic over byte vectors.
+
+use std::cell::RefCell;
+
+use aya::maps::{HashMap, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
+use aya::programs::{Program, SchedClassifier, TestRun, TestRunOptions, Xdp};
+use aya::{Ebpf, EbpfLoader};
+use flannel_common::maps::{COUNTERS, Count, Guard, NODE, PEER_COUNTERS, PEERS, PeerCount, SOURCES};
+use flannel_common::wire::Ipv4Header;
+use flannel_common::{Hook, Ip4, Reason, Verdict};
+use flannel_ebpf::frame::Encapsulation;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use rstest::rstest;
+use zerocopy::FromBytes as _;
+
+use crate::frames::{self, any_incoming, any_outgoing};
+use crate::model;
+
+/// Room for what the program adds.
+const HEADROOM: usize = 256;
+/// Frames per program.
+const FRAMES: u32 = 20_000;
+
+/// The programs, loaded for the host of the packet tests with its peers.
+pub struct Kernel {
+    ebpf: Ebpf,
+}
+
+/// What a program answered, and the packet afterwards.
+#[derive(Debug, PartialEq)]
+pub struct Answer {
+    pub action: u32,
+    pub frame: Vec<u8>,
+}
+
+impl Kernel {
+    pub fn load(encapsulation: Encapsulation, guard: Guard, programs: &[&str]) -> Self {
+        let node = frames::node(encapsulation, guard);
+        let mut ebpf = EbpfLoader::new()
+            .override_global(NODE, &node, true)
+            .load(flannel_userspace::datapath::OBJECT)
+            .expect("the object loads (this test needs root or CAP_BPF and CAP_NET_ADMIN)");
+        for name in programs {
+            match ebpf.program_mut(name) {
+                Some(Program::SchedClassifier(program)) => program.load(),
+                Some(Program::Xdp(program)) => program.load(),
+                other => panic!("no program {name}: {other:?}"),
+            }
+            .unwrap_or_else(|error| panic!("{name}: {error:#}"));
+        }
+        let mut kernel = Self { ebpf };
+        kernel.insert_peers();
+        kernel
+    }
+
+    fn insert_peers(&mut self) {
+        for (subnet, peer) in frames::peers() {
+            let mut peers: HashMap<&mut MapData, Ip4, flannel_common::maps::Peer> =
+                self.ebpf.map_mut(PEERS).unwrap().try_into().unwrap();
+            peers.insert(subnet, peer, 0).unwrap();
+            let mut sources: HashMap<&mut MapData, Ip4, u32> =
+                self.ebpf.map_mut(SOURCES).unwrap().try_into().unwrap();
+            sources.insert(peer.public_ip, 1, 0).unwrap();
+            let mut counts: PerCpuHashMap<&mut MapData, Ip4, PeerCount> =
+                self.ebpf.map_mut(PEER_COUNTERS).unwrap().try_into().unwrap();
+            let zero = vec![PeerCount::default(); aya::util::nr_cpus().unwrap()];
+            counts.insert(subnet, PerCpuValues::try_from(zero).unwrap(), 0).unwrap();
+        }
+    }
+
+    pub fn run(&self, program: &str, frame: &[u8]) -> Answer {
+        let mut out = vec![0; frame.len() + HEADROOM];
+        let options =
+            TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::new() };
+        let result = match self.ebpf.program(program) {
+            Some(Program::SchedClassifier(program)) => SchedClassifier::test_run(program, options),
+            Some(Program::Xdp(program)) => Xdp::test_run(program, options),
+            other => panic!("no program {program}: {other:?}"),
+        }
+        .unwrap_or_else(|error| panic!("{program} with {} bytes: {error:?}", frame.len()));
+        out.truncate(result.data_size_out as usize);
+        Answer { action: result.return_value, frame: out }
+    }
+
+    pub fn count(&self, hook: Hook, reason: Reason) -> Count {
+        let counters: PerCpuArray<&MapData, Count> = self.ebpf.map(COUNTERS).unwrap().try_into().unwrap();
+        let add = |a: Count, b: &Count| Count { packets: a.packets + b.packets, bytes: a.bytes + b.bytes };
+        counters.get(&hook.slot(reason), 0).unwrap().iter().fold(Count::default(), add)
+    }
+
+    pub fn peer_count(&self, subnet: Ip4) -> (u64, u64) {
+        let counts: PerCpuHashMap<&MapData, Ip4, PeerCount> =
+            self.ebpf.map(PEER_COUNTERS).unwrap().try_into().unwrap();
+        let per_cpu = counts.get(&subnet, 0).unwrap();
+        per_cpu.iter().fold((0, 0), |sum, count| (sum.0 + count.sent.packets, sum.1 + count.received.packets))
+    }
+}
+
+/// `TC_ACT_*` of a verdict.
+pub const fn tc_action(verdict: Verdict) -> u32 {
+    match verdict {
+        Verdict::Forward => 7,
+        Verdict::Pass => u32::MAX,
+        Verdict::Drop => 2,
+    }
+}
+
+const fn xdp_action(verdict: Verdict) -> u32 {
+    match verdict {
+        Verdict::Forward | Verdict::Pass => 2,
+        Verdict::Drop => 1,
+    }
+}
+
+/// Runs `check` on many frames, with one set of loaded programs.
+fn for_all(frames: impl Strategy<Value = Vec<u8>>, mut check: impl FnMut(&[u8])) {
+    let check = RefCell::new(&mut check);
+    TestRunner::new(Config { cases: FRAMES, failure_persistence: None, ..Config::default() })
+        .run(&frames, |frame| {
+            (check.borrow_mut())(&frame);
+            Ok(())
+        })
+        .unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+fn reason(answer: Result<Ip4, Reason>) -> Reason {
+    answer.map_or_else(|reason| reason, |_| Reason::Forwarded)
+}
+
+#[rstest]
+#[case::udp(Encapsulation::Udp, "udp_encap")]
+#[case::vxlan(Encapsulation::Vxlan, "vxlan_encap")]
+fn encapsulation_equals_the_model(#[case] encapsulation: Encapsulation, #[case] program: &str) {
+    let kernel = Kernel::load(encapsulation, Guard::Strict, &[program]);
+    for_all(any_outgoing(), |frame| {
+        let mut expected = frame.to_vec();
+        let reason = reason(model::encapsulate(encapsulation, &mut expected, Guard::Strict));
+        let before = kernel.count(Hook::Encap, reason);
+        let answer = kernel.run(program, frame);
+        assert_eq!(answer.action, tc_action(reason.verdict()), "{reason}");
+        let after = kernel.count(Hook::Encap, reason);
+        assert_eq!(after.packets, before.packets + 1, "{reason}");
+        assert_eq!(after.bytes, before.bytes + frame.len() as u64, "{reason}");
+        if reason == Reason::Forwarded {
+            let outer = Ipv4Header::read_from_bytes(&answer.frame[14..34]).unwrap();
+            assert_eq!(outer.checksum, outer.computed_checksum());
+            assert_eq!(frames::without_hash(answer.frame), frames::without_hash(expected));
+        } else {
+            assert_eq!(answer.frame, frame);
+        }
+    });
+    let sent: u64 = frames::peers().iter().map(|(subnet, _)| kernel.peer_count(*subnet).0).sum();
+    assert_eq!(sent, kernel.count(Hook::Encap, Reason::Forwarded).packets);
+    assert!(sent > u64::from(FRAMES) / 10, "only {sent} frames were encapsulated");
+}
+
+#[rstest]
+fn decapsulation_equals_the_model(
+    #[values((Encapsulation::Udp, "udp_decap", Hook::Decap), (Encapsulation::Vxlan, "vxlan_decap", Hook::Decap),
+             (Encapsulation::Udp, "udp_xdp", Hook::Xdp), (Encapsulation::Vxlan, "vxlan_xdp", Hook::Xdp))]
+    case: (Encapsulation, &str, Hook),
+    #[values(Guard::Strict, Guard::Peer, Guard::Off)] guard: Guard,
+) {
+    let (encapsulation, program, hook) = case;
+    let kernel = Kernel::load(encapsulation, guard, &[program]);
+    for_all(any_incoming(encapsulation), |frame| {
+        let mut expected = frame.to_vec();
+        let reason = reason(model::decapsulate(encapsulation, &mut expected, guard));
+        let before = kernel.count(hook, reason).packets;
+        let mut answer = kernel.run(program, frame);
+        if hook == Hook::Xdp && reason == Reason::Forwarded {
+            // The token for the TC program stands in front of the packet.
+            let token: Vec<u8> = answer.frame.drain(..4).collect();
+            assert_ne!(token, [0; 4]);
+        }
+        let action =
+            if hook == Hook::Xdp { xdp_action(reason.verdict()) } else { tc_action(reason.verdict()) };
+        assert_eq!(answer, Answer { action, frame: expected }, "{reason}");
+        assert_eq!(kernel.count(hook, reason).packets, before + 1, "{reason}");
+    });
+    assert!(kernel.count(hook, Reason::Forwarded).packets > u64::from(FRAMES) / 50);
+}
