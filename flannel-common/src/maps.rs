@@ -82,8 +82,8 @@ pub struct Peer {
     pub public_ip: Ip4,
     /// Ethernet address of the peer's VTEP; zero with the UDP backend.
     pub vtep_mac: Mac,
-    /// Zero.
-    pub reserved: u16,
+    /// Not zero where a route leads straight to the peer and no program sees its packets.
+    pub direct: u16,
 }
 
 /// Packets and bytes. Bytes are those of the inner packet with its Ethernet header; a super-packet
@@ -121,6 +121,51 @@ pub struct Port {
     pub reserved: u16,
 }
 
+/// Which backend the daemon runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Backend {
+    /// Stock flannel's UDP format.
+    Udp = 1,
+    /// VXLAN.
+    Vxlan = 2,
+    /// Routes only.
+    HostGw = 3,
+    /// Leases only.
+    Alloc = 4,
+}
+
+impl Backend {
+    /// Every backend.
+    pub const ALL: &[Self] = &[Self::Udp, Self::Vxlan, Self::HostGw, Self::Alloc];
+
+    /// The name in the network configuration.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Vxlan => "vxlan",
+            Self::HostGw => "host-gw",
+            Self::Alloc => "alloc",
+        }
+    }
+}
+
+impl Guard {
+    /// Every level.
+    pub const ALL: &[Self] = &[Self::Off, Self::Peer, Self::Strict];
+
+    /// The name on the command line.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Peer => "peer",
+            Self::Strict => "strict",
+        }
+    }
+}
+
 /// How strictly the guard looks at packets out of the tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -138,7 +183,9 @@ pub enum Guard {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Node {
-    /// Interface index of the flannel device (`flannel.<VNI>` or `flannel0`).
+    /// A [`Backend`] by its number; zero before the daemon has said so.
+    pub backend: u32,
+    /// Interface index of the flannel device (`flannel.<VNI>` or `flannel0`); zero where there is none.
     pub device: u32,
     /// Interface index of the underlay.
     pub underlay: u32,
@@ -163,6 +210,7 @@ pub struct Node {
 impl Node {
     /// What the programs hold until the daemon has told them better.
     pub const UNSET: Self = Self {
+        backend: 0,
         device: 0,
         underlay: 0,
         local_ip: Ip4::UNSPECIFIED,
@@ -218,7 +266,7 @@ mod tests {
                 layout("COUNTERS", Kind::PerCpuArray, 4, 16, COUNTER_SLOTS),
                 layout("PEER_COUNTERS", Kind::PerCpuHash, 4, 40, 65_536),
                 layout("PORTS", Kind::Hash, 12, 4, 16_384),
-                layout("NODE_INFO", Kind::Array, 4, 40, 1),
+                layout("NODE_INFO", Kind::Array, 4, 44, 1),
             ]
         );
         assert_eq!(COUNTER_SLOTS, 320);

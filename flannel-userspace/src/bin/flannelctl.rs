@@ -1,2 +1,19 @@
-//! flannelctl
-fn main() {}
+//! `flannelctl`: what flanneld's datapath does, read from the pinned BPF maps.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use flannel_userspace::cli::flannelctl::Cli;
+
+fn main() -> ExitCode {
+    match Cli::parse().run() {
+        Ok(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("flannelctl: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -19,6 +19,20 @@ pub struct PeerEntry {
     pub public_ip: Ipv4Addr,
     /// Ethernet address of its VTEP; zero with the UDP backend.
     pub vtep_mac: Mac,
+    /// Whether a route leads straight to the peer, so that no program sees its packets.
+    pub direct: bool,
+}
+
+impl From<Peer> for PeerEntry {
+    fn from(peer: Peer) -> Self {
+        Self { public_ip: peer.public_ip.into(), vtep_mac: peer.vtep_mac, direct: peer.direct != 0 }
+    }
+}
+
+impl From<PeerEntry> for Peer {
+    fn from(entry: PeerEntry) -> Self {
+        Self { public_ip: entry.public_ip.into(), vtep_mac: entry.vtep_mac, direct: entry.direct.into() }
+    }
 }
 
 /// The maps of one network on this host.
@@ -60,7 +74,7 @@ impl Tables {
             .iter()
             .map(|entry| {
                 let (subnet, peer) = entry.map_err(failed("read", PEERS))?;
-                Ok((subnet.into(), PeerEntry { public_ip: peer.public_ip.into(), vtep_mac: peer.vtep_mac }))
+                Ok((subnet.into(), peer.into()))
             })
             .collect()
     }
@@ -81,26 +95,28 @@ impl Tables {
         if before.map(|before| before.public_ip) != Some(entry.public_ip) {
             self.add_source(entry.public_ip)?;
         }
-        let peer = Peer { public_ip: entry.public_ip.into(), vtep_mac: entry.vtep_mac, reserved: 0 };
-        self.peers.insert(key, peer, 0).map_err(failed("write", PEERS))?;
+        self.peers.insert(key, Peer::from(entry), 0).map_err(failed("write", PEERS))?;
         match before {
             Some(before) if before.public_ip != entry.public_ip => self.remove_source(before.public_ip),
             _ => Ok(()),
         }
     }
 
-    /// Forgets the peer of the subnet with this first address, with its counters.
-    pub fn remove_peer(&mut self, subnet: Ipv4Addr) -> Result<(), DatapathError> {
-        let Some(before) = self.peer(subnet)? else { return Ok(()) };
+    /// Forgets the peer of the subnet with this first address, with its counters, unless it is another one
+    /// than `entry`.
+    pub fn remove_peer(&mut self, subnet: Ipv4Addr, entry: PeerEntry) -> Result<(), DatapathError> {
+        if self.peer(subnet)? != Some(entry) {
+            return Ok(());
+        }
         let key = Ip4::from(subnet);
         ignore_absent(self.peers.remove(&key)).map_err(failed("write", PEERS))?;
-        self.remove_source(before.public_ip)?;
+        self.remove_source(entry.public_ip)?;
         ignore_absent(self.peer_counters.remove(&key)).map_err(failed("write", PEER_COUNTERS))
     }
 
     fn peer(&self, subnet: Ipv4Addr) -> Result<Option<PeerEntry>, DatapathError> {
         let found = present(self.peers.get(&subnet.into(), 0)).map_err(failed("read", PEERS))?;
-        Ok(found.map(|peer| PeerEntry { public_ip: peer.public_ip.into(), vtep_mac: peer.vtep_mac }))
+        Ok(found.map(PeerEntry::from))
     }
 
     /// A host can hold several subnets: its address is a source until the last one is gone.

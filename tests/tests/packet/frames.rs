@@ -27,6 +27,7 @@ pub fn node(encapsulation: Encapsulation, guard: Guard) -> Node {
         Encapsulation::Vxlan => (VNI, 8472),
     };
     Node {
+        backend: 0,
         device: 4242,
         underlay: 4243,
         local_ip: Ip4::from_octets(LOCAL),
@@ -44,7 +45,7 @@ pub fn peers() -> Vec<(Ip4, Peer)> {
     PEERS
         .iter()
         .map(|(subnet, public_ip, mac)| {
-            let peer = Peer { public_ip: Ip4::from_octets(*public_ip), vtep_mac: Mac(*mac), reserved: 0 };
+            let peer = Peer { public_ip: Ip4::from_octets(*public_ip), vtep_mac: Mac(*mac), direct: 0 };
             (Ip4::from_octets(*subnet), peer)
         })
         .collect()
