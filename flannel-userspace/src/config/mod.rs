@@ -7,7 +7,9 @@ pub mod error;
 pub mod interface;
 pub mod json;
 pub mod network;
+pub mod subnet_file;
 
 pub use backend::{BackendConfig, BackendError};
 pub use error::ConfigError;
 pub use network::NetworkConfig;
+pub use subnet_file::SubnetFile;
