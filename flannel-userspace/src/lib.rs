@@ -5,6 +5,7 @@
 //! [`reconcile`] keeps the two equal.
 
 pub mod backend;
+pub mod config;
 pub mod datapath;
 pub mod lease;
 pub mod peers;
