@@ -7,3 +7,4 @@
 pub mod backend;
 pub mod lease;
 pub mod peers;
+pub mod registry;
