@@ -9,3 +9,4 @@ pub mod config;
 pub mod datapath;
 pub mod lease;
 pub mod peers;
+pub mod registry;

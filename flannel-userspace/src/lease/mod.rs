@@ -1,38 +1,69 @@
-//! Leases: who owns which subnet.
+//! Leases: who owns which subnet, how a host comes by one and how it keeps it.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+mod acquire;
+pub(crate) mod attributes;
+mod hold;
+mod pool;
 
-use ipnetwork::Ipv4Network;
-use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::num::NonZeroI64;
 
-/// What the holder of a lease says of itself: the JSON value of a lease key, byte for byte as stock
-/// flannel writes it (the fields in this order, no spaces).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Attributes {
-    /// The address at which other hosts reach the holder.
-    #[serde(rename = "PublicIP")]
-    pub public_ip: Ipv4Addr,
-    /// The same for IPv6; stock flannel writes `null` where there is none.
-    #[serde(rename = "PublicIPv6", default)]
-    pub public_ipv6: Option<Ipv6Addr>,
-    /// The backend's type; absent with `udp` and `alloc`.
-    #[serde(rename = "BackendType", default, skip_serializing_if = "Option::is_none")]
-    pub backend_type: Option<String>,
-    /// What the backend of a peer must know.
-    #[serde(rename = "BackendData", default, skip_serializing_if = "Option::is_none")]
-    pub backend_data: Option<serde_json::Value>,
-    /// The same for IPv6.
-    #[serde(rename = "BackendV6Data", default, skip_serializing_if = "Option::is_none")]
-    pub backend_v6_data: Option<serde_json::Value>,
-}
+use ipnetwork::{Ipv4Network, Ipv6Network};
 
-/// A lease as it stands in etcd.
+pub use acquire::{AcquireConfig, AcquireError, OwnLease, acquire};
+pub use attributes::{Attributes, ValueError};
+pub use hold::{Held, Hold, HoldConfig, Holder, Lost};
+pub use pool::{OutOfSubnets, Pool, PoolError, allocate};
+
+use crate::registry::key::SubnetKey;
+
+/// A lease as it stands in the registry.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lease {
-    /// The leased subnet.
+    /// The leased subnet. Nothing is checked: it may have host bits or lie anywhere.
     pub subnet: Ipv4Network,
+    /// The IPv6 subnet leased along with it; told, not served.
+    pub ipv6_subnet: Option<Ipv6Network>,
     /// What its holder says of itself.
     pub attributes: Attributes,
     /// etcd revision of the last write of the key; an event with an older one is out of date.
     pub mod_revision: i64,
+    /// What makes the lease expire; none with a reservation, which stays until somebody deletes it.
+    pub term: Option<Term>,
+}
+
+impl Lease {
+    /// The name of its key.
+    #[must_use]
+    pub const fn key(&self) -> SubnetKey {
+        SubnetKey { subnet: self.subnet, ipv6_subnet: self.ipv6_subnet }
+    }
+}
+
+/// The limit of a lease in time: the id of what etcd calls a lease, on which the key hangs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Term(NonZeroI64);
+
+impl Term {
+    /// The term of an etcd lease id; zero stands for "none".
+    #[must_use]
+    pub const fn from_id(id: i64) -> Option<Self> {
+        match NonZeroI64::new(id) {
+            Some(id) => Some(Self(id)),
+            None => None,
+        }
+    }
+
+    /// The etcd lease id.
+    #[must_use]
+    pub const fn id(self) -> i64 {
+        self.0.get()
+    }
+}
+
+impl fmt::Display for Term {
+    /// As etcdctl shows it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}", self.0)
+    }
 }

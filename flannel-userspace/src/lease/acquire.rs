@@ -1,0 +1,178 @@
+//! How a host comes by a lease.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use ipnetwork::Ipv4Network;
+use rand::{Rng, RngExt};
+use tokio::time::{Instant, sleep};
+
+use super::{Attributes, Lease, OutOfSubnets, Pool, allocate};
+use crate::registry::{Expected, Registry, RegistryError, Snapshot, Written};
+
+/// Among how many free subnets the first attempt chooses, as stock flannel; each further attempt among twice
+/// as many, for then many hosts start together.
+const WINDOW: usize = 100;
+/// Attempts before giving up. A thousand hosts that start together need fewer than ten.
+const MAX_ATTEMPTS: u32 = 64;
+/// Longest pause between attempts.
+const MAX_PAUSE: Duration = Duration::from_millis(500);
+
+/// What lease is wanted.
+#[derive(Clone, Debug)]
+pub struct AcquireConfig {
+    /// The subnets to choose from.
+    pub pool: Pool,
+    /// What this host says of itself.
+    pub attributes: Attributes,
+    /// The subnet it had before, from the subnet file.
+    pub previous: Option<Ipv4Network>,
+    /// How long the lease lasts unless it is renewed.
+    pub ttl: Duration,
+}
+
+/// A lease this host holds.
+#[derive(Clone, Debug)]
+pub struct OwnLease {
+    /// The lease.
+    pub lease: Lease,
+    /// When it was asked for, at the latest: it lasts at least its time to live from here.
+    pub since: Instant,
+    /// Whether it stood in the registry already, with this host's public address.
+    pub reused: bool,
+}
+
+/// No lease was acquired.
+#[derive(Debug, thiserror::Error)]
+pub enum AcquireError {
+    /// The registry failed; it is worth another try.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// Every subnet is taken.
+    #[error(transparent)]
+    OutOfSubnets(#[from] OutOfSubnets),
+    /// Somebody was faster every time.
+    #[error("failed to acquire lease: {attempts} chosen subnets were taken by other hosts in the meantime")]
+    Contended {
+        /// How often it was tried.
+        attempts: u32,
+    },
+}
+
+/// Acquires a lease: the one with this host's public address, else the previous subnet, else a free one.
+///
+/// A reservation (a lease that never expires) stays one. Leases with this host's address that do not fit the
+/// pool are deleted. The attributes are written in any case.
+///
+/// # Errors
+/// The registry fails, nothing is free, or other hosts are faster again and again.
+pub async fn acquire<R: Registry>(
+    registry: &R,
+    config: &AcquireConfig,
+    rng: &mut (impl Rng + Send),
+) -> Result<OwnLease, AcquireError> {
+    for attempt in 0..MAX_ATTEMPTS {
+        let snapshot = discard_misfits(registry, config, registry.list().await?).await?;
+        let own = own_lease(config, &snapshot);
+        let (subnet, ttl, expected) = match own {
+            Some(lease) => {
+                (lease.subnet, lease.term.map(|_| config.ttl), Expected::Revision(lease.mod_revision))
+            }
+            None => {
+                let window = WINDOW << attempt.min(10);
+                let subnet = allocate(&config.pool, &snapshot.subnets(), config.previous, window, rng)?;
+                (subnet, Some(config.ttl), Expected::Absent)
+            }
+        };
+        let since = Instant::now();
+        match registry.write(subnet, &config.attributes, ttl, expected).await? {
+            Written::Done(lease) => return Ok(OwnLease { lease, since, reused: own.is_some() }),
+            Written::Refused(_) => sleep(pause(attempt, rng)).await,
+        }
+    }
+    Err(AcquireError::Contended { attempts: MAX_ATTEMPTS })
+}
+
+/// Deletes the leases with this host's address that the pool has no place for: the configuration changed.
+async fn discard_misfits<R: Registry>(
+    registry: &R,
+    config: &AcquireConfig,
+    mut snapshot: Snapshot,
+) -> Result<Snapshot, RegistryError> {
+    for lease in std::mem::take(&mut snapshot.leases) {
+        let is_misfit = is_own(config, &lease) && !config.pool.contains(lease.subnet);
+        if is_misfit && registry.delete(&lease).await? {
+            tracing::info!(subnet = %lease.subnet, "deleted own lease, for which the configuration has no place");
+        } else {
+            snapshot.leases.push(lease);
+        }
+    }
+    Ok(snapshot)
+}
+
+/// The lease to go on with: the previous one, else a reservation, else any.
+fn own_lease<'a>(config: &AcquireConfig, snapshot: &'a Snapshot) -> Option<&'a Lease> {
+    snapshot
+        .leases
+        .iter()
+        .filter(|lease| is_own(config, lease) && config.pool.contains(lease.subnet))
+        .min_by_key(|lease| (Some(lease.subnet) != config.previous, lease.term.is_some()))
+}
+
+/// Whether the lease was given to this host's address. One of dual stack is not: its key names more than
+/// this host would write.
+fn is_own(config: &AcquireConfig, lease: &Lease) -> bool {
+    let own: Ipv4Addr = config.attributes.public_ip;
+    lease.attributes.public_ip == own && lease.ipv6_subnet.is_none()
+}
+
+/// A random pause, so that hosts that collided do not meet again.
+fn pause(attempt: u32, rng: &mut impl Rng) -> Duration {
+    let longest = MAX_PAUSE.min(Duration::from_millis(10 << attempt.min(8)));
+    longest.mul_f64(rng.random_range(0.0..1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rstest::rstest;
+
+    use super::{AcquireConfig, Attributes, Lease, Pool, own_lease};
+    use crate::lease::Term;
+    use crate::registry::Snapshot;
+
+    fn lease(subnet: &str, public_ip: &str, term: i64) -> Lease {
+        Lease {
+            subnet: subnet.parse().unwrap(),
+            ipv6_subnet: None,
+            attributes: Attributes::new(public_ip.parse().unwrap()),
+            mod_revision: 7,
+            term: Term::from_id(term),
+        }
+    }
+
+    #[rstest]
+    #[case::other_address(None, &[("10.5.1.0/24", "192.0.2.9", 1)], None)]
+    #[case::own_address(None, &[("10.5.1.0/24", "192.0.2.9", 1), ("10.5.2.0/24", "192.0.2.1", 1)], Some("10.5.2.0/24"))]
+    #[case::reservation_first(None, &[("10.5.1.0/24", "192.0.2.1", 1), ("10.5.2.0/24", "192.0.2.1", 0)], Some("10.5.2.0/24"))]
+    #[case::previous_before_that(Some("10.5.1.0/24"), &[("10.5.1.0/24", "192.0.2.1", 1), ("10.5.2.0/24", "192.0.2.1", 0)], Some("10.5.1.0/24"))]
+    fn which_lease_is_reused(
+        #[case] previous: Option<&str>,
+        #[case] leases: &[(&str, &str, i64)],
+        #[case] reused: Option<&str>,
+    ) {
+        let config = AcquireConfig {
+            pool: Pool::new("10.5.1.0".parse().unwrap(), "10.5.255.0".parse().unwrap(), 24).unwrap(),
+            attributes: Attributes::new("192.0.2.1".parse().unwrap()),
+            previous: previous.map(|text| text.parse().unwrap()),
+            ttl: Duration::from_secs(60),
+        };
+        let leases = leases.iter().map(|(subnet, ip, term)| lease(subnet, ip, *term)).collect();
+        let snapshot = Snapshot { revision: 9, leases, rejected: Vec::new() };
+        assert_eq!(
+            own_lease(&config, &snapshot).map(|lease| lease.subnet),
+            reused.map(|text| text.parse().unwrap())
+        );
+    }
+}

@@ -1,0 +1,303 @@
+//! How a host keeps its lease.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use ipnetwork::Ipv4Network;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+
+use super::{Attributes, Lease, OwnLease};
+use crate::registry::{Event, Expected, Found, Key, Registry, Snapshot, SubnetKey, Written};
+
+/// Least time between two writes of the lease, so that hosts that overwrite each other do it slowly.
+const MIN_PAUSE: Duration = Duration::from_millis(500);
+/// Pauses after failed writes: from the first to the longest.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
+/// For so long after a host took over a lease that stood already, it yields to another that insists on it.
+const PROBATION: Duration = Duration::from_secs(60);
+/// A lease that another wrote with the same content is put back on an own term within this time.
+const ADOPTION: Duration = Duration::from_secs(60);
+
+/// For how long to hold a lease at a time.
+#[derive(Clone, Copy, Debug)]
+pub struct HoldConfig {
+    /// How long the lease lasts after each renewal.
+    pub ttl: Duration,
+    /// How long before its end it is renewed: `--subnet-lease-renew-margin`. Where that is not below `ttl`,
+    /// it is renewed after a third of `ttl`.
+    pub renew_margin: Duration,
+}
+
+impl HoldConfig {
+    fn renew_after(&self) -> Duration {
+        match self.ttl.checked_sub(self.renew_margin) {
+            Some(after) if !after.is_zero() => after,
+            _ => self.ttl / 3,
+        }
+    }
+}
+
+/// The lease is another host's now.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Lost {
+    /// A host with another address holds the subnet.
+    #[error(
+        "lease of {subnet} lost: {} holds it now; restart to acquire another subnet, or delete that lease first",
+        holder.public_ip
+    )]
+    Taken {
+        /// The subnet.
+        subnet: Ipv4Network,
+        /// What the holder says of itself.
+        holder: Box<Attributes>,
+    },
+    /// A host that announces the same address holds it, and did before.
+    #[error(
+        "lease of {subnet} yielded: another host announces PublicIP {}, too, and holds the lease; give every \
+         host its own address (--public-ip, --iface)",
+        holder.public_ip
+    )]
+    Contested {
+        /// The subnet.
+        subnet: Ipv4Network,
+        /// What the holder says of itself.
+        holder: Box<Attributes>,
+    },
+}
+
+/// Tells the task that holds the lease what is seen of it in the registry.
+#[derive(Clone, Debug)]
+pub struct Holder {
+    key: SubnetKey,
+    orders: mpsc::UnboundedSender<Order>,
+    lease: watch::Receiver<Held>,
+}
+
+/// The lease as it is held.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Held {
+    /// As last written.
+    pub lease: Lease,
+    /// Until when it lasts at least; a reservation never ends.
+    pub expires: Option<Instant>,
+}
+
+#[derive(Debug)]
+enum Order {
+    Seen { found: Found, revision: i64 },
+    Publish(Attributes),
+}
+
+impl Holder {
+    /// Passes an event on if it is of the own lease; tells whether it was.
+    pub fn observe(&self, event: &Event) -> bool {
+        let is_own = event.key() == Key::Subnet(self.key);
+        if is_own {
+            let found = match event {
+                Event::Put(lease) => Found::Lease(lease.clone()),
+                Event::Rejected(rejected) => Found::Rejected(rejected.clone()),
+                Event::Delete { .. } => Found::Nothing,
+            };
+            self.send(Order::Seen { found, revision: event.mod_revision() });
+        }
+        is_own
+    }
+
+    /// Passes on what a listing says of the own lease, which may be that it is gone.
+    pub fn sync(&self, snapshot: &Snapshot) {
+        let lease = snapshot.leases.iter().find(|lease| lease.key() == self.key);
+        let rejected = snapshot.rejected.iter().find(|rejected| rejected.key == Key::Subnet(self.key));
+        let (found, revision) = match (lease, rejected) {
+            (Some(lease), _) => (Found::Lease(lease.clone()), lease.mod_revision),
+            (None, Some(rejected)) => (Found::Rejected(rejected.clone()), rejected.mod_revision),
+            (None, None) => (Found::Nothing, snapshot.revision),
+        };
+        self.send(Order::Seen { found, revision });
+    }
+
+    /// Has the lease say something else of this host: its address or its VTEP changed.
+    pub fn publish(&self, attributes: Attributes) {
+        self.send(Order::Publish(attributes));
+    }
+
+    /// The lease as it is held, and every change of it.
+    #[must_use]
+    pub fn held(&self) -> watch::Receiver<Held> {
+        self.lease.clone()
+    }
+
+    fn send(&self, order: Order) {
+        // Nobody listens once the lease is lost, which the task has told.
+        let _ = self.orders.send(order);
+    }
+}
+
+/// The task that holds the lease.
+pub struct Hold<R> {
+    registry: R,
+    config: HoldConfig,
+    orders: mpsc::UnboundedReceiver<Order>,
+    held: watch::Sender<Held>,
+    lease: Lease,
+    /// What stands at the key as far as is known.
+    expected: Expected,
+    /// The revision of that knowledge; older news is no news.
+    revision: i64,
+    /// When to write the lease next; never, for a reservation that stands.
+    due: Option<Instant>,
+    last_write: Instant,
+    /// Until when to yield to another host.
+    probation: Option<Instant>,
+    pauses: ExponentialBackoff,
+}
+
+impl<R: Registry> Hold<R> {
+    /// A task for the lease, to be [run](Self::run), and the handle to it.
+    #[must_use]
+    pub fn new(registry: R, config: HoldConfig, own: OwnLease) -> (Self, Holder) {
+        let OwnLease { lease, since, reused } = own;
+        let (sender, orders) = mpsc::unbounded_channel();
+        let (held, receiver) = watch::channel(Held { lease: lease.clone(), expires: None });
+        let holder = Holder { key: lease.key(), orders: sender, lease: receiver };
+        let mut hold = Self {
+            registry,
+            config,
+            orders,
+            held,
+            expected: Expected::Absent,
+            revision: 0,
+            due: None,
+            last_write: since,
+            probation: reused.then(|| since + PROBATION),
+            pauses: pauses(),
+            lease: lease.clone(),
+        };
+        hold.written(lease, since);
+        (hold, holder)
+    }
+
+    /// Renews the lease in time, by the monotonic clock, and writes it again when it was deleted, expired or
+    /// overwritten with junk. Returns when another host has it.
+    pub async fn run(mut self) -> Lost {
+        loop {
+            let outcome = tokio::select! {
+                Some(order) = self.orders.recv() => self.obey(order),
+                () = until(self.due) => self.write().await,
+            };
+            if let Err(lost) = outcome {
+                return lost;
+            }
+        }
+    }
+
+    fn obey(&mut self, order: Order) -> Result<(), Lost> {
+        match order {
+            Order::Seen { revision, .. } if revision <= self.revision => Ok(()),
+            Order::Seen { found, revision } => self.judge(found, revision),
+            Order::Publish(attributes) if attributes == self.lease.attributes => Ok(()),
+            Order::Publish(attributes) => {
+                self.lease.attributes = attributes;
+                self.write_soon();
+                Ok(())
+            }
+        }
+    }
+
+    /// Decides what to do about what stands at the key, which is not what was written there.
+    fn judge(&mut self, found: Found, revision: i64) -> Result<(), Lost> {
+        let subnet = self.lease.subnet;
+        self.revision = revision;
+        self.expected = Expected::Revision(revision);
+        match found {
+            Found::Nothing => {
+                tracing::warn!(%subnet, "own lease was deleted or has expired: writing it again");
+                self.expected = Expected::Absent;
+                self.write_soon();
+            }
+            Found::Rejected(rejected) => {
+                tracing::warn!(%subnet, reason = rejected.reason, "own lease was overwritten: writing it again");
+                self.write_soon();
+            }
+            Found::Lease(lease) if lease.attributes.public_ip != self.lease.attributes.public_ip => {
+                return Err(Lost::Taken { subnet, holder: Box::new(lease.attributes) });
+            }
+            Found::Lease(lease) if lease.attributes == self.lease.attributes => self.adopt(lease),
+            Found::Lease(lease) if self.probation.is_some_and(|end| Instant::now() < end) => {
+                return Err(Lost::Contested { subnet, holder: Box::new(lease.attributes) });
+            }
+            Found::Lease(lease) => {
+                tracing::warn!(%subnet, found = ?lease.attributes, "own lease was overwritten: writing it again");
+                self.write_soon();
+            }
+        }
+        Ok(())
+    }
+
+    /// Somebody wrote the very same: the operator, to make a reservation of it; a request of ours whose
+    /// answer was lost; or a host that announces the same address.
+    fn adopt(&mut self, lease: Lease) {
+        let soon = Instant::now() + ADOPTION.min(self.config.ttl / 3);
+        self.due = lease.term.map(|_| soon);
+        tracing::info!(subnet = %lease.subnet, expires = lease.term.is_some(), "own lease was written by another");
+        self.held.send_replace(Held { lease: lease.clone(), expires: self.due });
+        self.lease = lease;
+    }
+
+    async fn write(&mut self) -> Result<(), Lost> {
+        let since = Instant::now();
+        self.last_write = since;
+        let ttl = self.lease.term.map(|_| self.config.ttl);
+        let subnet = self.lease.subnet;
+        match self.registry.write(subnet, &self.lease.attributes, ttl, self.expected).await {
+            Ok(Written::Done(lease)) => self.written(lease, since),
+            Ok(Written::Refused(found)) => {
+                let revision = match &found {
+                    Found::Nothing => self.revision,
+                    Found::Lease(lease) => lease.mod_revision,
+                    Found::Rejected(rejected) => rejected.mod_revision,
+                };
+                return self.judge(found, revision);
+            }
+            Err(error) => {
+                let pause = self.pauses.next().unwrap_or(RETRY.1);
+                tracing::warn!(%subnet, error = %error, ?pause, "own lease could not be written: trying again");
+                self.due = Some(Instant::now() + pause);
+            }
+        }
+        Ok(())
+    }
+
+    fn written(&mut self, lease: Lease, since: Instant) {
+        self.revision = lease.mod_revision;
+        self.expected = Expected::Revision(lease.mod_revision);
+        self.due = lease.term.map(|_| since + self.config.renew_after());
+        self.pauses = pauses();
+        let expires = lease.term.map(|_| since + self.config.ttl);
+        self.held.send_replace(Held { lease: lease.clone(), expires });
+        self.lease = lease;
+    }
+
+    fn write_soon(&mut self) {
+        self.due = Some(Instant::now().max(self.last_write + MIN_PAUSE));
+    }
+}
+
+fn pauses() -> ExponentialBackoff {
+    let (first, longest) = RETRY;
+    ExponentialBuilder::new()
+        .with_min_delay(first)
+        .with_max_delay(longest)
+        .with_factor(2.0)
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
+/// Waits until then; for ever where there is no such time.
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,259 @@
+//! The registry in etcd, by its v3 API: the keys and bytes of stock flannel.
+
+mod connection;
+mod keys;
+mod options;
+mod watch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use etcd_client::{
+    Compare, CompareOp, GetOptions, GetResponse, KvClient, PutOptions, Txn, TxnOp, TxnOpResponse,
+    WatchOptions,
+};
+use ipnetwork::Ipv4Network;
+
+pub use options::Options;
+pub use watch::EtcdWatch;
+
+use self::connection::{Connection, Session};
+use self::keys::Keys;
+use super::{Expected, Found, Registry, RegistryError, Snapshot, Written};
+use crate::lease::{Attributes, Lease, Term};
+
+/// Leases per request of a listing.
+const PAGE: i64 = 2000;
+/// Longest answer that is accepted, in bytes: the library's limit breaks at some 22,000 leases.
+const MAX_ANSWER: usize = 64 << 20;
+/// How often a listing starts anew because history was compacted under it.
+const MAX_LISTINGS: usize = 5;
+
+/// A registry in etcd.
+#[derive(Clone)]
+pub struct Etcd {
+    connection: Arc<Connection>,
+    keys: Keys,
+}
+
+impl Etcd {
+    /// Connects on first use.
+    ///
+    /// # Errors
+    /// The options contradict each other, or name no endpoint.
+    pub fn new(options: Options) -> Result<Self, RegistryError> {
+        let keys = Keys::new(&options.prefix);
+        Ok(Self { connection: Arc::new(Connection::new(options)?), keys })
+    }
+
+    async fn get(
+        &self,
+        operation: &'static str,
+        key: Vec<u8>,
+        options: GetOptions,
+    ) -> Result<GetResponse, RegistryError> {
+        let request = |session: Session| {
+            let (key, options) = (key.clone(), options.clone());
+            async move { large(session.client.kv_client()).get(key, Some(options)).await }
+        };
+        self.connection.call(operation, request).await
+    }
+
+    /// Lists page by page, all pages at the revision of the first.
+    async fn list_at_one_revision(&self) -> Result<Snapshot, RegistryError> {
+        let mut snapshot = Snapshot::default();
+        let (mut start, mut page) = (self.keys.leases().into_bytes(), PAGE);
+        loop {
+            let options = GetOptions::new()
+                .with_range(self.keys.leases_end())
+                .with_limit(page)
+                .with_revision(snapshot.revision);
+            let answer = match self.get("list the leases", start.clone(), options).await {
+                // Somebody stores megabytes in lease keys: smaller pages, down to one key.
+                Err(error) if page > 1 && says(&error, "message length too large") => {
+                    page = (page / 8).max(1);
+                    continue;
+                }
+                answer => answer?,
+            };
+            if snapshot.revision == 0 {
+                snapshot.revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
+            }
+            for kv in answer.kvs() {
+                match self.keys.entry(kv) {
+                    Ok(lease) => snapshot.leases.push(lease),
+                    Err(rejected) => snapshot.rejected.push(rejected),
+                }
+            }
+            match answer.kvs().last() {
+                // The next key in order: the same with a zero byte behind it.
+                Some(last) if answer.more() => start = [last.key(), b"\0"].concat(),
+                _ => return Ok(snapshot),
+            }
+        }
+    }
+}
+
+impl Etcd {
+    /// A term for a key that is to expire.
+    async fn grant(&self, ttl: Duration) -> Result<Option<Term>, RegistryError> {
+        let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX).max(1);
+        let request =
+            |session: Session| async move { session.client.lease_client().grant(seconds, None).await };
+        let answer = self.connection.call("grant a lease", request).await?;
+        Ok(Term::from_id(answer.id()))
+    }
+
+    /// Ends a term that no key hangs on. It would end by itself, so failure does not matter.
+    async fn revoke(&self, term: Option<Term>) {
+        let Some(term) = term else { return };
+        let request = |session: Session| async move { session.client.lease_client().revoke(term.id()).await };
+        if let Err(error) = self.connection.call("revoke a lease", request).await {
+            tracing::debug!(error = %error, %term, "an empty etcd lease is left to expire");
+        }
+    }
+
+    /// Puts the value if the key is as expected, else tells what stands there.
+    async fn put(
+        &self,
+        subnet: Ipv4Network,
+        attributes: &Attributes,
+        term: Option<Term>,
+        expected: Expected,
+    ) -> Result<Written, RegistryError> {
+        let key = self.keys.subnet(subnet);
+        let value = attributes.to_json().map_err(RegistryError::Encode)?;
+        let revision = match expected {
+            Expected::Absent => 0,
+            Expected::Revision(revision) => revision,
+        };
+        let put = PutOptions::new().with_lease(term.map_or(0, Term::id));
+        let txn = Txn::new()
+            .when([Compare::mod_revision(key.clone(), CompareOp::Equal, revision)])
+            .and_then([TxnOp::put(key.clone(), value, Some(put))])
+            .or_else([TxnOp::get(key, None)]);
+        let request = |session: Session| {
+            let txn = txn.clone();
+            async move { large(session.client.kv_client()).txn(txn).await }
+        };
+        let answer = self.connection.call("write the lease", request).await?;
+        let written = Lease {
+            subnet,
+            ipv6_subnet: None,
+            attributes: attributes.clone(),
+            mod_revision: answer.header().map_or(0, etcd_client::ResponseHeader::revision),
+            term,
+        };
+        if answer.succeeded() {
+            return Ok(Written::Done(written));
+        }
+        let found = match answer.op_responses().first() {
+            Some(TxnOpResponse::Get(get)) => self.keys.found(get.kvs().first()),
+            _ => Found::Nothing,
+        };
+        Ok(match found {
+            // The same, written already by a request whose answer was lost.
+            Found::Lease(lease) if lease.term == term && lease.attributes == written.attributes => {
+                Written::Done(lease)
+            }
+            found => Written::Refused(found),
+        })
+    }
+}
+
+impl Registry for Etcd {
+    type Watch = EtcdWatch;
+
+    async fn config(&self) -> Result<String, RegistryError> {
+        let key = self.keys.config();
+        let answer =
+            self.get("read the network configuration", key.clone().into_bytes(), GetOptions::new()).await?;
+        match answer.kvs().first().map(etcd_client::KeyValue::value_str) {
+            Some(Ok(config)) => Ok(config.to_owned()),
+            Some(Err(_)) => Err(RegistryError::ConfigNotText { key }),
+            None => Err(RegistryError::ConfigMissing { key }),
+        }
+    }
+
+    async fn list(&self) -> Result<Snapshot, RegistryError> {
+        for _ in 1..MAX_LISTINGS {
+            match self.list_at_one_revision().await {
+                Err(error) if says(&error, "revision has been compacted") => {}
+                answer => return answer,
+            }
+        }
+        self.list_at_one_revision().await
+    }
+
+    async fn write(
+        &self,
+        subnet: Ipv4Network,
+        attributes: &Attributes,
+        ttl: Option<Duration>,
+        expected: Expected,
+    ) -> Result<Written, RegistryError> {
+        let term = match ttl {
+            Some(ttl) => self.grant(ttl).await?,
+            None => None,
+        };
+        let written = self.put(subnet, attributes, term, expected).await?;
+        if let Written::Refused(_) = written {
+            self.revoke(term).await;
+        }
+        Ok(written)
+    }
+
+    async fn delete(&self, lease: &Lease) -> Result<bool, RegistryError> {
+        let key = self.keys.lease(lease.key());
+        let txn = Txn::new()
+            .when([Compare::mod_revision(key.clone(), CompareOp::Equal, lease.mod_revision)])
+            .and_then([TxnOp::delete(key, None)]);
+        let request = |session: Session| {
+            let txn = txn.clone();
+            async move { session.client.kv_client().txn(txn).await }
+        };
+        Ok(self.connection.call("delete the lease", request).await?.succeeded())
+    }
+
+    async fn time_to_live(&self, term: Term) -> Result<Option<Duration>, RegistryError> {
+        let request = |session: Session| async move {
+            session.client.lease_client().time_to_live(term.id(), None).await
+        };
+        let answer = self.connection.call("tell the rest of a lease", request).await?;
+        // -1 stands for a lease that is gone.
+        Ok(u64::try_from(answer.ttl()).ok().map(Duration::from_secs))
+    }
+
+    async fn watch(&self, revision: i64) -> Result<EtcdWatch, RegistryError> {
+        let options = WatchOptions::new()
+            .with_range(self.keys.leases_end())
+            .with_start_revision(revision + 1)
+            .with_fragment()
+            .with_progress_notify();
+        let request = |session: Session| {
+            let (key, options) = (self.keys.leases(), options.clone());
+            async move {
+                let mut watch = session.client.watch_client().max_decoding_message_size(MAX_ANSWER);
+                Ok((watch.watch(key, Some(options)).await?, session))
+            }
+        };
+        let (stream, session) = self.connection.call("watch the leases", request).await?;
+        Ok(EtcdWatch {
+            stream,
+            keys: self.keys.clone(),
+            connection: self.connection.clone(),
+            session,
+            revision,
+        })
+    }
+}
+
+/// A client that accepts large answers.
+fn large(client: KvClient) -> KvClient {
+    client.max_decoding_message_size(MAX_ANSWER)
+}
+
+/// Whether etcd's, or the library's, refusal bears that text.
+fn says(error: &RegistryError, text: &str) -> bool {
+    matches!(error, RegistryError::Request { source, .. } if source.to_string().contains(text))
+}

@@ -1,0 +1,164 @@
+//! The names of lease keys: `<a.b.c.d>-<length>`, with dual stack `<a.b.c.d>-<length>&<IPv6>-<length>`.
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+use ipnetwork::{Ipv4Network, Ipv6Network};
+
+/// The last part of a key below `<prefix>/subnets/`.
+///
+/// One key has one spelling: what could be written in two ways (leading zeros, upper case) is junk, so that
+/// two keys never name one lease.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Key {
+    /// It names a subnet, which may still be one nobody can lease.
+    Subnet(SubnetKey),
+    /// It names none; bytes that are no UTF-8 are replaced.
+    Junk(String),
+}
+
+/// The subnets a key names. Host bits are kept as written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SubnetKey {
+    /// The IPv4 subnet; `0.0.0.0/0` where only IPv6 is leased.
+    pub subnet: Ipv4Network,
+    /// The IPv6 subnet of a dual-stack lease.
+    pub ipv6_subnet: Option<Ipv6Network>,
+}
+
+/// The name is not that of a subnet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the key names no subnet; a lease key reads <a.b.c.d>-<length>")]
+pub struct ParseKeyError;
+
+impl Key {
+    /// The key of a name as it stands in etcd.
+    #[must_use]
+    pub fn from_bytes(name: &[u8]) -> Self {
+        let name = String::from_utf8_lossy(name);
+        name.parse().map_or_else(|ParseKeyError| Self::Junk(name.into_owned()), Self::Subnet)
+    }
+
+    /// The IPv4 subnet it names.
+    #[must_use]
+    pub const fn subnet(&self) -> Option<Ipv4Network> {
+        match self {
+            Self::Subnet(key) => Some(key.subnet),
+            Self::Junk(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Subnet(key) => key.fmt(f),
+            Self::Junk(name) => f.write_str(name),
+        }
+    }
+}
+
+impl From<Ipv4Network> for SubnetKey {
+    fn from(subnet: Ipv4Network) -> Self {
+        Self { subnet, ipv6_subnet: None }
+    }
+}
+
+impl fmt::Display for SubnetKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.subnet.ip(), self.subnet.prefix())?;
+        self.ipv6_subnet.map_or(Ok(()), |subnet| write!(f, "&{}-{}", subnet.ip(), subnet.prefix()))
+    }
+}
+
+impl FromStr for SubnetKey {
+    type Err = ParseKeyError;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let (ipv4, ipv6) = match name.split_once('&') {
+            Some((ipv4, ipv6)) => (ipv4, Some(ipv6)),
+            None => (name, None),
+        };
+        let (addr, len) = split::<Ipv4Addr>(ipv4)?;
+        let subnet = Ipv4Network::new(addr, len).map_err(|_| ParseKeyError)?;
+        let ipv6_subnet = ipv6
+            .map(|text| {
+                let (addr, len) = split::<Ipv6Addr>(text)?;
+                Ipv6Network::new(addr, len).map_err(|_| ParseKeyError)
+            })
+            .transpose()?;
+        let key = Self { subnet, ipv6_subnet };
+        if key.to_string() == name { Ok(key) } else { Err(ParseKeyError) }
+    }
+}
+
+/// `<address>-<length>`
+fn split<A: FromStr>(text: &str) -> Result<(A, u8), ParseKeyError> {
+    let (addr, len) = text.rsplit_once('-').ok_or(ParseKeyError)?;
+    Ok((addr.parse().map_err(|_| ParseKeyError)?, len.parse().map_err(|_| ParseKeyError)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    use super::{Key, SubnetKey};
+
+    #[rstest]
+    #[case("10.12.13.0-24", "10.12.13.0/24", None)]
+    #[case("10.12.13.0-24&fd00:12:13::-56", "10.12.13.0/24", Some("fd00:12:13::/56"))]
+    #[case::ipv6_only("0.0.0.0-0&fd00:10:5:4a::-64", "0.0.0.0/0", Some("fd00:10:5:4a::/64"))]
+    #[case::host_bits_are_kept("10.12.13.7-24", "10.12.13.7/24", None)]
+    fn names_of_subnets(#[case] name: &str, #[case] subnet: &str, #[case] ipv6_subnet: Option<&str>) {
+        let key: SubnetKey = name.parse().unwrap();
+        assert_eq!(key.subnet, subnet.parse().unwrap());
+        assert_eq!(key.ipv6_subnet, ipv6_subnet.map(|text| text.parse().unwrap()));
+        assert_eq!(key.to_string(), name);
+    }
+
+    #[rstest]
+    #[case("10")]
+    #[case("10.12.13.0")]
+    #[case("10.12.13-24")]
+    #[case("10.12.13.300-24")]
+    #[case("10.12.13.0-24hi")]
+    #[case("&2001::-56")]
+    #[case("10.12.13.0-24&:12:13:-56")]
+    #[case("10.12.13.0-24&20011::-56")]
+    #[case("10.12.13.0-24&2001-56")]
+    #[case("10.12.13.0-24&2001::")]
+    #[case("10.12.13.0-24&2001::-56hi")]
+    #[case::empty("")]
+    #[case::length_too_long("10.12.13.0-33")]
+    #[case::leading_zero_of_address("10.012.13.0-24")]
+    #[case::leading_zero_of_length("10.12.13.0-024")]
+    #[case::sign("10.12.13.0-+24")]
+    #[case::text_before("x10.12.13.0-24")]
+    #[case::slash("10.12.13.0-24/x")]
+    #[case::upper_case("10.12.13.0-24&FD00::-56")]
+    #[case::not_compressed("10.12.13.0-24&fd00:0:0:0:0:0:0:0-56")]
+    fn other_names_are_junk(#[case] name: &str) {
+        assert_eq!(Key::from_bytes(name.as_bytes()), Key::Junk(name.to_owned()));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_key(name: Vec<u8>) {
+            let key = Key::from_bytes(&name);
+            if matches!(key, Key::Subnet(_)) {
+                prop_assert_eq!(key.to_string().into_bytes(), name);
+            }
+        }
+
+        #[test]
+        fn what_is_formatted_is_parsed(addr: [u8; 4], len in 0u8..=32, v6: Option<([u8; 16], u8)>) {
+            let key = SubnetKey {
+                subnet: ipnetwork::Ipv4Network::new(addr.into(), len).unwrap(),
+                ipv6_subnet: v6.map(|(addr, len)| ipnetwork::Ipv6Network::new(addr.into(), len % 129).unwrap()),
+            };
+            prop_assert_eq!(key.to_string().parse(), Ok(key));
+        }
+    }
+}
