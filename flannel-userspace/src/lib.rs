@@ -5,5 +5,6 @@
 //! [`reconcile`] keeps the two equal.
 
 pub mod backend;
+pub mod config;
 pub mod lease;
 pub mod peers;
