@@ -1,0 +1,91 @@
+//! The kinds of backend.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// The kind of a backend: how packets get from host to host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// IP packets in UDP.
+    Udp,
+    /// Ethernet frames in VXLAN (RFC 7348).
+    Vxlan,
+    /// Routes by way of the other hosts' addresses, nothing encapsulated.
+    HostGw,
+    /// A lease and nothing else: somebody else carries the packets.
+    Alloc,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 4] = [Self::Udp, Self::Vxlan, Self::HostGw, Self::Alloc];
+
+    /// The name of the kind: `Backend.Type` of the network configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Vxlan => "vxlan",
+            Self::HostGw => "host-gw",
+            Self::Alloc => "alloc",
+        }
+    }
+
+    /// The `BackendType` of a lease; stock flannel writes none with `udp` and `alloc`.
+    #[must_use]
+    pub const fn lease_type(self) -> Option<&'static str> {
+        match self {
+            Self::Udp | Self::Alloc => None,
+            Self::Vxlan => Some("vxlan"),
+            Self::HostGw => Some("host-gw"),
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The text names no kind of backend that is served.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown backend type: {0:?}; this version serves udp, vxlan, host-gw and alloc")]
+pub struct UnknownKind(pub String);
+
+impl FromStr for Kind {
+    type Err = UnknownKind;
+
+    /// Letters of either case, as stock flannel.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.name().eq_ignore_ascii_case(text))
+            .ok_or_else(|| UnknownKind(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::Kind;
+
+    #[rstest]
+    #[case("udp", Kind::Udp, None)]
+    #[case("VXLAN", Kind::Vxlan, Some("vxlan"))]
+    #[case("host-gw", Kind::HostGw, Some("host-gw"))]
+    #[case("alloc", Kind::Alloc, None)]
+    fn name_and_lease_type(#[case] text: &str, #[case] kind: Kind, #[case] lease_type: Option<&str>) {
+        assert_eq!(text.parse(), Ok(kind));
+        assert_eq!(kind.lease_type(), lease_type);
+    }
+
+    #[rstest]
+    #[case::empty("")]
+    #[case::not_served("gce")]
+    #[case::space("udp ")]
+    fn other_names_are_refused(#[case] text: &str) {
+        assert!(text.parse::<Kind>().unwrap_err().to_string().contains("unknown backend type"));
+    }
+}
