@@ -6,5 +6,6 @@
 
 pub mod backend;
 pub mod config;
+pub mod kernel;
 pub mod lease;
 pub mod peers;
