@@ -94,15 +94,15 @@ fn list(errors: &[InterfaceError]) -> String {
 /// Nothing that was asked for can be used, or nothing was asked for and there is no default route.
 pub async fn choose(netlink: &Netlink, options: &InterfaceOptions) -> Result<Underlay, InterfaceError> {
     let host = Host { links: netlink.links().await?, addresses: netlink.addresses().await? };
-    let choice = if options.iface.is_empty() && options.iface_regex.is_empty() && options.iface_can_reach.is_none()
-    {
-        match options.public_ip {
-            Some(public_ip) => host.by_address(public_ip),
-            None => host.by_default_route(netlink).await,
-        }?
-    } else {
-        host.asked_for(netlink, options).await?
-    };
+    let choice =
+        if options.iface.is_empty() && options.iface_regex.is_empty() && options.iface_can_reach.is_none() {
+            match options.public_ip {
+                Some(public_ip) => host.by_address(public_ip),
+                None => host.by_default_route(netlink).await,
+            }?
+        } else {
+            host.asked_for(netlink, options).await?
+        };
     let underlay = host.underlay(choice, options.public_ip);
     tracing::info!(
         interface = underlay.name, address = %underlay.address, public_ip = %underlay.public_ip,
@@ -282,3 +282,6 @@ impl Host {
 fn usable(link: &Link, address: Ipv4Addr) -> Result<Choice<'_>, InterfaceError> {
     if link.is_up() { Ok((link, address)) } else { Err(InterfaceError::Down(link.name.clone())) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ pub mod objects;
 pub mod route;
 
 #[cfg(test)]
-mod namespace;
+pub(crate) mod namespace;
 
 use std::io;
 

@@ -253,6 +253,10 @@ fn is_permanent_on(device: u32, message: &NeighbourMessage) -> bool {
 fn destination(message: &NeighbourMessage) -> Option<Ipv4Addr> {
     message.attributes.iter().find_map(|attribute| match attribute {
         NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => Some(*ip),
+        // A forwarding entry's message is of the bridge's family, which does not tell that of its address.
+        NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => {
+            <[u8; 4]>::try_from(bytes.as_slice()).ok().map(Ipv4Addr::from)
+        }
         _ => None,
     })
 }
@@ -263,3 +267,6 @@ fn link_layer_address(message: &NeighbourMessage) -> Option<Mac> {
         _ => None,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -182,7 +182,10 @@ impl Netlink {
         match answer.during(operation) {
             Ok(answer) => Ok(answer.as_ref().map(Route::from_message)),
             Err(error)
-                if matches!(error.errno(), Some(Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EACCES)) =>
+                if matches!(
+                    error.errno(),
+                    Some(Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EACCES)
+                ) =>
             {
                 Ok(None)
             }
@@ -207,3 +210,6 @@ fn strip(header: &mut RouteHeader) {
     header.scope = RouteScope::Universe;
     header.kind = RouteType::Unspec;
 }
+
+#[cfg(test)]
+mod tests;

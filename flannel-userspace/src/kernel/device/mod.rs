@@ -69,7 +69,9 @@ pub enum DeviceError {
         port: u16,
     },
     /// Something else listens on the UDP port.
-    #[error("cannot bring {name} up, UDP port {port} is in use by {culprit}: end that, or give this network another Port")]
+    #[error(
+        "cannot bring {name} up, UDP port {port} is in use by {culprit}: end that, or give this network another Port"
+    )]
     PortTaken {
         /// Name of the device.
         name: String,
@@ -146,3 +148,6 @@ fn set_ipv6(name: &str, setting: &str, value: &'static str) -> Result<(), Device
 fn is_conflict(error: &Error) -> bool {
     matches!(error.errno(), Some(Errno::EEXIST | Errno::EADDRINUSE))
 }
+
+#[cfg(test)]
+mod tests;

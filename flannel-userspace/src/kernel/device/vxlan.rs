@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use flannel_common::Vni;
+use flannel_common::{Mac, Vni};
 use rtnetlink::LinkVxlan;
 
 use super::{Device, DeviceError, is_conflict, set_ipv6};
@@ -25,10 +25,9 @@ pub struct VxlanSpec {
     pub local: Ipv4Addr,
     /// Index of the underlay's interface.
     pub underlay: u32,
-    /// Whether the device learns addresses from what it receives.
-    pub learning: bool,
-    /// Whether the device speaks the group policy extension.
-    pub gbp: bool,
+    /// Ethernet address it must have; nothing leaves an existing device its own and gives a new one a random
+    /// one.
+    pub mac: Option<Mac>,
 }
 
 impl VxlanSpec {
@@ -44,8 +43,6 @@ impl VxlanSpec {
             port: self.port,
             local: Some(self.local),
             underlay: Some(self.underlay),
-            learning: self.learning,
-            gbp: self.gbp,
             ..Vxlan::default()
         }
     }
@@ -102,10 +99,9 @@ impl Netlink {
             .dev(spec.underlay)
             .local(spec.local)
             .port(spec.port)
-            .learning(spec.learning)
+            .learning(false)
             .mtu(spec.mtu)
-            .address(random_mac().to_vec());
-        let builder = if spec.gbp { builder.gbp() } else { builder };
+            .address(spec.mac.unwrap_or_else(random_mac).0.to_vec());
         if let Err(error) = self.add_link(name, builder.build()).await {
             return Err(self.creation_error(error, spec).await);
         }
@@ -114,6 +110,11 @@ impl Netlink {
 
     async fn set_up_vxlan(&self, link: &Link, spec: &VxlanSpec) -> Result<Device, DeviceError> {
         set_ipv6(&link.name, "accept_ra", "0")?;
+        if let Some(mac) = spec.mac.filter(|mac| *mac != link.mac) {
+            tracing::warn!(device = link.name, is = %link.mac, wanted = %mac, "restoring the Ethernet address");
+            self.change_link(link, "set the Ethernet address", |change| change.address(mac.0.to_vec()))
+                .await?;
+        }
         match self.bring_up(link, spec.mtu).await {
             Err(DeviceError::Kernel(error)) if is_conflict(&error) => {
                 Err(self.port_taken(&link.name, spec).await)
@@ -135,7 +136,8 @@ impl Netlink {
 
     async fn port_taken(&self, name: &str, spec: &VxlanSpec) -> DeviceError {
         let culprit = self.other_vxlan(name, |vxlan| vxlan.port == spec.port).await;
-        let unknown = || format!("a process that `ss --udp --listening --processes 'sport = {}'` tells", spec.port);
+        let unknown =
+            || format!("a process that `ss --udp --listening --processes 'sport = {}'` tells", spec.port);
         DeviceError::PortTaken {
             name: name.to_owned(),
             port: spec.port,
@@ -146,9 +148,9 @@ impl Netlink {
     /// Name of a vxlan device, not called `name`, for which `is_it` holds.
     async fn other_vxlan(&self, name: &str, is_it: impl Fn(&Vxlan) -> bool) -> Option<String> {
         let links = self.links().await.ok()?;
-        let found = links.into_iter().find(|link| {
-            link.name != name && matches!(&link.kind, Kind::Vxlan(vxlan) if is_it(vxlan))
-        });
+        let found = links
+            .into_iter()
+            .find(|link| link.name != name && matches!(&link.kind, Kind::Vxlan(vxlan) if is_it(vxlan)));
         found.map(|link| link.name)
     }
 }
@@ -156,24 +158,22 @@ impl Netlink {
 /// A random unicast address from the locally administered range. It is given to the kernel, which would
 /// choose one just as well, because programs such as systemd-udevd change addresses the kernel chose, and
 /// peers would go on sending to the old one.
-fn random_mac() -> [u8; 6] {
+fn random_mac() -> Mac {
     let mut mac: [u8; 6] = rand::random();
     mac[0] = (mac[0] & 0xfc) | 0x02;
-    mac
+    Mac(mac)
 }
 
 #[cfg(test)]
 mod tests {
-    use flannel_common::Mac;
-
     use super::random_mac;
 
     #[test]
     fn random_mac_is_a_locally_administered_unicast_address() {
         for _ in 0..1000 {
             let mac = random_mac();
-            assert!(Mac(mac).is_unicast());
-            assert_eq!(mac[0] & 0x02, 0x02);
+            assert!(mac.is_unicast());
+            assert_eq!(mac.0[0] & 0x02, 0x02);
         }
     }
 }
