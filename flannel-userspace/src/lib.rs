@@ -5,8 +5,12 @@
 //! [`reconcile`] keeps the two equal.
 
 pub mod backend;
+pub mod cli;
 pub mod config;
 pub mod datapath;
+pub mod kernel;
 pub mod lease;
 pub mod peers;
+pub mod privileges;
+pub mod reconcile;
 pub mod registry;

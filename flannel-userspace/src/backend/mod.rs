@@ -1,7 +1,210 @@
 //! Backends: what a peer becomes in the kernel.
 
+mod host_gw;
 pub mod kind;
 pub mod object;
+mod udp;
+mod vxlan;
 
+use ipnetwork::Ipv4Network;
+use serde_json::Value;
+
+use crate::config::BackendConfig;
+use crate::kernel::device::DeviceError;
+use crate::kernel::{self, Device, Hop, Netlink, Underlay};
+use crate::peers::Peer;
+
+pub use host_gw::HostGw;
 pub use kind::Kind;
 pub use object::Object;
+pub use udp::Udp;
+pub use vxlan::Vxlan;
+
+/// A backend whose device, if it has one, exists.
+#[derive(Clone, Debug)]
+pub enum Backend {
+    /// IP packets in UDP.
+    Udp(Udp),
+    /// Ethernet frames in VXLAN.
+    Vxlan(Vxlan),
+    /// Routes by way of the other hosts' addresses.
+    HostGw(HostGw),
+    /// A lease and nothing else.
+    Alloc {
+        /// MTU of the underlay.
+        mtu: u32,
+    },
+}
+
+/// A backend could not be prepared.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// Its device could not be made.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The backend cannot work behind a translation of addresses.
+    #[error(
+        "your PublicIP differs from interface IP, meaning that probably you're on a NAT, which is not \
+         supported by host-gw backend: {public_ip} is announced, {address} is the address of {interface}; \
+         drop --public-ip, choose the interface that has it with --iface, or use the vxlan backend"
+    )]
+    TranslatedAddress {
+        /// The address announced.
+        public_ip: std::net::Ipv4Addr,
+        /// The interface's address.
+        address: std::net::Ipv4Addr,
+        /// The interface.
+        interface: String,
+    },
+}
+
+/// A peer the backend has no way to.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unreachable {
+    /// There is a router between.
+    #[error(
+        "peer {public_ip} is not on the link of {interface}, so {subnet} cannot be reached: the host-gw \
+         backend needs all hosts on one link; use vxlan with DirectRouting where they are not"
+    )]
+    NotOnLink {
+        /// The peer's address.
+        public_ip: std::net::Ipv4Addr,
+        /// The peer's subnet.
+        subnet: Ipv4Network,
+        /// The underlay's interface.
+        interface: String,
+    },
+    /// Its lease does not say which Ethernet address its VTEP has.
+    #[error("the lease of {subnet} names no VtepMAC: is it held by a host with the vxlan backend?")]
+    NoVtepMac {
+        /// The peer's subnet.
+        subnet: Ipv4Network,
+    },
+}
+
+impl Backend {
+    /// Makes or adopts the backend's device. This comes before the lease, which publishes what the device
+    /// is like.
+    ///
+    /// # Errors
+    /// The device cannot be made; the backend cannot work with this underlay.
+    pub async fn prepare(
+        config: &BackendConfig,
+        netlink: &Netlink,
+        underlay: &Underlay,
+    ) -> Result<Self, PrepareError> {
+        Ok(match config {
+            BackendConfig::Udp { .. } => Self::Udp(Udp::prepare(netlink, underlay).await?),
+            BackendConfig::Vxlan(config) => Self::Vxlan(Vxlan::prepare(config, netlink, underlay).await?),
+            BackendConfig::HostGw => Self::HostGw(HostGw::prepare(underlay)?),
+            BackendConfig::Alloc => Self::Alloc { mtu: underlay.mtu },
+        })
+    }
+
+    /// Makes the device again as it was, with the Ethernet address that was published, if something deleted
+    /// or changed it. Whether [`Backend::device`] is another one now; then [`Backend::activate`] is
+    /// due again, and so is everything that knows the device by its index.
+    ///
+    /// # Errors
+    /// The device cannot be made.
+    pub async fn restore(&mut self, netlink: &Netlink) -> Result<bool, DeviceError> {
+        match self {
+            Self::Udp(udp) => udp.restore(netlink).await,
+            Self::Vxlan(vxlan) => vxlan.restore(netlink).await,
+            Self::HostGw(_) | Self::Alloc { .. } => Ok(false),
+        }
+    }
+
+    /// The kind of the backend.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Udp(_) => Kind::Udp,
+            Self::Vxlan(_) => Kind::Vxlan,
+            Self::HostGw(_) => Kind::HostGw,
+            Self::Alloc { .. } => Kind::Alloc,
+        }
+    }
+
+    /// `BackendType` and `BackendData` of the lease.
+    #[must_use]
+    pub fn publication(&self) -> (Option<&'static str>, Option<Value>) {
+        let data = match self {
+            Self::Vxlan(vxlan) => Some(vxlan.data()),
+            Self::Udp(_) | Self::HostGw(_) | Self::Alloc { .. } => None,
+        };
+        (self.kind().lease_type(), data)
+    }
+
+    /// Largest packet of a pod, in bytes.
+    #[must_use]
+    pub fn mtu(&self) -> u32 {
+        match self {
+            Self::Udp(udp) => udp.device.mtu,
+            Self::Vxlan(vxlan) => vxlan.device.mtu,
+            Self::HostGw(host_gw) => host_gw.underlay.mtu,
+            Self::Alloc { mtu } => *mtu,
+        }
+    }
+
+    /// Flannel's own device.
+    #[must_use]
+    pub fn device(&self) -> Option<&Device> {
+        match self {
+            Self::Udp(udp) => Some(&udp.device),
+            Self::Vxlan(vxlan) => Some(&vxlan.device),
+            Self::HostGw(_) | Self::Alloc { .. } => None,
+        }
+    }
+
+    /// Gives the device the first address of the leased subnet. This comes after the lease.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub async fn activate(
+        &self,
+        netlink: &Netlink,
+        subnet: Ipv4Network,
+        network: Ipv4Network,
+    ) -> Result<(), kernel::Error> {
+        match self.device() {
+            Some(device) => netlink.ensure_address(device, subnet.network(), network).await,
+            None => Ok(()),
+        }
+    }
+
+    /// What must be in the kernel whichever peers there are.
+    #[must_use]
+    pub fn standing(&self, network: Ipv4Network) -> Vec<Object> {
+        match self {
+            Self::Udp(udp) => vec![udp.network_route(network)],
+            Self::Vxlan(_) | Self::HostGw(_) | Self::Alloc { .. } => Vec::new(),
+        }
+    }
+
+    /// Whether [`Backend::objects`] depends on the hop.
+    #[must_use]
+    pub fn depends_on_hop(&self) -> bool {
+        match self {
+            Self::Vxlan(vxlan) => vxlan.direct_routing,
+            Self::HostGw(_) => true,
+            Self::Udp(_) | Self::Alloc { .. } => false,
+        }
+    }
+
+    /// Everything by which `peer`, whose address is reached by `hop`, is reached; in any order.
+    ///
+    /// # Errors
+    /// The backend has no way to the peer.
+    pub fn objects(&self, peer: &Peer, hop: Hop) -> Result<Vec<Object>, Unreachable> {
+        match self {
+            Self::Udp(udp) => Ok(udp.objects(peer)),
+            Self::Vxlan(vxlan) => vxlan.objects(peer, hop),
+            Self::HostGw(host_gw) => host_gw.objects(peer, hop),
+            Self::Alloc { .. } => Ok(Vec::new()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -6,8 +6,6 @@ use std::net::Ipv4Addr;
 use flannel_common::Mac;
 use ipnetwork::Ipv4Network;
 
-use crate::peers::Peer;
-
 /// One thing in the kernel. The order of the variants is the order in which they are put there, and the
 /// reverse of the one in which they are removed: a route that attracts traffic comes last.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,10 +48,4 @@ pub enum Object {
         /// Whether the next hop is taken to be on the device's link whatever the addresses say.
         onlink: bool,
     },
-}
-
-/// What a backend makes of a peer: a pure function.
-pub trait Objects {
-    /// Everything by which `peer` is reached, in any order.
-    fn objects(&self, peer: &Peer) -> Vec<Object>;
 }

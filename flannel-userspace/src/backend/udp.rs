@@ -1,0 +1,39 @@
+//! IP packets in UDP: the payload of a datagram is the packet.
+
+use flannel_common::Mac;
+use flannel_common::wire::UdpStack;
+use ipnetwork::Ipv4Network;
+
+use super::Object;
+use crate::kernel::device::DeviceError;
+use crate::kernel::{Device, Netlink, Underlay};
+use crate::peers::Peer;
+
+/// The UDP backend. Its device only draws packets to the programs; one route brings those of the whole
+/// network, and the programs' table of peers says where each goes.
+#[derive(Clone, Debug)]
+pub struct Udp {
+    /// Its device.
+    pub device: Device,
+    mtu: u32,
+}
+
+impl Udp {
+    pub(super) async fn prepare(netlink: &Netlink, underlay: &Underlay) -> Result<Self, DeviceError> {
+        let mtu = underlay.mtu.saturating_sub(UdpStack::LEN);
+        Ok(Self { device: netlink.ensure_udp_device(mtu).await?, mtu })
+    }
+
+    pub(super) async fn restore(&mut self, netlink: &Netlink) -> Result<bool, DeviceError> {
+        let before = std::mem::replace(&mut self.device, netlink.ensure_udp_device(self.mtu).await?);
+        Ok(before != self.device)
+    }
+
+    pub(super) fn network_route(&self, network: Ipv4Network) -> Object {
+        Object::Route { subnet: network, via: None, device: self.device.index, onlink: false }
+    }
+
+    pub(super) fn objects(&self, peer: &Peer) -> Vec<Object> {
+        vec![Object::Peer { subnet: peer.subnet, public_ip: peer.public_ip, mac: Mac::ZERO }]
+    }
+}

@@ -1,0 +1,83 @@
+//! Ethernet frames in VXLAN.
+
+use flannel_common::wire::VxlanStack;
+use serde_json::{Value, json};
+
+use super::host_gw::route_by_link;
+use super::{Object, Unreachable};
+use crate::config::backend::VxlanConfig;
+use crate::kernel::device::{DeviceError, VxlanSpec};
+use crate::kernel::{Device, Hop, Netlink, Underlay};
+use crate::peers::Peer;
+
+/// The VXLAN backend. Its device, and what stock flannel would put there for each peer, forward without
+/// any program; the programs are a shorter way to the same end.
+#[derive(Clone, Debug)]
+pub struct Vxlan {
+    /// Its device.
+    pub device: Device,
+    pub(super) direct_routing: bool,
+    spec: VxlanSpec,
+}
+
+impl Vxlan {
+    pub(super) async fn prepare(
+        config: &VxlanConfig,
+        netlink: &Netlink,
+        underlay: &Underlay,
+    ) -> Result<Self, DeviceError> {
+        let spec = VxlanSpec {
+            vni: config.vni,
+            port: config.port,
+            mtu: inner_mtu(config.mtu, underlay),
+            local: underlay.address,
+            underlay: underlay.index,
+            mac: None,
+        };
+        let device = netlink.ensure_vxlan(&spec).await?;
+        let spec = VxlanSpec { mac: Some(device.mac), ..spec };
+        Ok(Self { device, direct_routing: config.direct_routing, spec })
+    }
+
+    pub(super) async fn restore(&mut self, netlink: &Netlink) -> Result<bool, DeviceError> {
+        let before = std::mem::replace(&mut self.device, netlink.ensure_vxlan(&self.spec).await?);
+        Ok(before != self.device)
+    }
+
+    /// `BackendData` of the lease; the order of the keys is stock flannel's.
+    pub(super) fn data(&self) -> Value {
+        json!({ "VNI": self.spec.vni.get(), "VtepMAC": self.device.mac.to_string() })
+    }
+
+    /// As by stock flannel, the gateway of a peer's subnet is the subnet's first address, whose Ethernet
+    /// address is the peer's VTEP.
+    pub(super) fn objects(&self, peer: &Peer, hop: Hop) -> Result<Vec<Object>, Unreachable> {
+        if self.direct_routing && hop == Hop::Link {
+            return Ok(vec![route_by_link(peer, self.spec.underlay)]);
+        }
+        let Peer { subnet, public_ip, vtep_mac } = *peer;
+        let mac = vtep_mac.ok_or(Unreachable::NoVtepMac { subnet })?;
+        let (device, gateway) = (self.device.index, subnet.network());
+        Ok(vec![
+            Object::Neighbour { device, ip: gateway, mac },
+            Object::Fdb { device, mac, vtep: public_ip },
+            Object::Peer { subnet, public_ip, mac },
+            Object::Route { subnet, via: Some(gateway), device, onlink: true },
+        ])
+    }
+}
+
+/// What is left of the underlay's MTU for a pod. A configured one can make it smaller, but a link does not
+/// carry more for being told so.
+fn inner_mtu(configured: Option<u32>, underlay: &Underlay) -> u32 {
+    let outer = configured.unwrap_or(underlay.mtu).min(underlay.mtu);
+    if let Some(configured) = configured.filter(|configured| *configured > underlay.mtu) {
+        tracing::warn!(
+            configured,
+            interface = underlay.name,
+            mtu = underlay.mtu,
+            "the configured MTU is more than the interface carries, using the interface's"
+        );
+    }
+    outer.saturating_sub(VxlanStack::LEN)
+}

@@ -1,0 +1,4 @@
+//! The command lines.
+
+pub mod flannelctl;
+pub mod report;

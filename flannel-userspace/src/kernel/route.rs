@@ -1,0 +1,215 @@
+//! Routes of IPv4.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use futures::{StreamExt, TryStreamExt};
+use ipnetwork::Ipv4Network;
+use nix::errno::Errno;
+use rtnetlink::RouteMessageBuilder;
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+
+use super::{During, Error, Netlink, Underlay, absence_is_success, collect};
+
+/// The protocol number of routes on interfaces that are not flannel's own, by which they are told from
+/// those of the host's owner. Not in use by a routing daemon known to iproute2.
+pub const ROUTE_PROTOCOL: u8 = 85;
+
+/// How an underlay address is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hop {
+    /// It is on the underlay interface's own link.
+    Link,
+    /// A router, another interface or nothing at all leads there.
+    Routed,
+}
+
+/// A route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Destination.
+    pub destination: Ipv4Network,
+    /// Next hop; absent for a route to the device itself, or to none or several.
+    pub via: Option<Ipv4Addr>,
+    /// Interface index; absent for a route to no device or to several.
+    pub device: Option<u32>,
+    /// Whether the next hop is taken to be on the device's link.
+    pub onlink: bool,
+    /// Who put it there, `RTPROT_*`.
+    pub protocol: u8,
+    /// Metric; of two routes to one destination the one with the lower metric is used.
+    pub priority: u32,
+    /// Source address of what the host itself sends by this route.
+    pub source: Option<Ipv4Addr>,
+}
+
+impl Route {
+    fn from_message(message: &RouteMessage) -> Self {
+        let mut destination = Ipv4Addr::UNSPECIFIED;
+        let mut route = Self {
+            destination: Ipv4Network::from(destination),
+            via: None,
+            device: None,
+            onlink: message.header.flags.contains(RouteFlags::Onlink),
+            protocol: message.header.protocol.into(),
+            priority: 0,
+            source: None,
+        };
+        for attribute in &message.attributes {
+            match attribute {
+                RouteAttribute::Destination(RouteAddress::Inet(address)) => destination = *address,
+                RouteAttribute::Gateway(RouteAddress::Inet(address)) => route.via = Some(*address),
+                RouteAttribute::PrefSource(RouteAddress::Inet(address)) => route.source = Some(*address),
+                RouteAttribute::Oif(index) => route.device = Some(*index),
+                RouteAttribute::Priority(priority) => route.priority = *priority,
+                _ => {}
+            }
+        }
+        let len = message.header.destination_prefix_length;
+        route.destination = Ipv4Network::new(destination, len).unwrap_or(route.destination);
+        route
+    }
+
+    /// The request that adds or removes this route, in the main table.
+    fn message(&self) -> RouteMessage {
+        let scope = if self.via.is_some() { RouteScope::Universe } else { RouteScope::Link };
+        let mut builder = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(self.destination.ip(), self.destination.prefix())
+            .protocol(self.protocol.into())
+            .scope(scope);
+        if let Some(via) = self.via {
+            builder = builder.gateway(via);
+        }
+        if let Some(device) = self.device {
+            builder = builder.output_interface(device);
+        }
+        if self.onlink { builder.onlink() } else { builder }.build()
+    }
+}
+
+impl Netlink {
+    /// Whether `public_ip` is on the link of the underlay's interface.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub async fn hop(&self, public_ip: Ipv4Addr, underlay: &Underlay) -> Result<Hop, Error> {
+        let route = self.route_to(public_ip.into()).await?;
+        let direct = |route: Route| route.via.is_none() && route.device == Some(underlay.index);
+        Ok(if route.is_some_and(direct) { Hop::Link } else { Hop::Routed })
+    }
+
+    /// The route the host would use to `address`; nothing where there is none.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub async fn route_to(&self, address: IpAddr) -> Result<Option<Route>, Error> {
+        let mut message = match address {
+            IpAddr::V4(address) => {
+                RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(address, 32).build()
+            }
+            IpAddr::V6(address) => {
+                RouteMessageBuilder::<std::net::Ipv6Addr>::new().destination_prefix(address, 128).build()
+            }
+        };
+        strip(&mut message.header);
+        self.get_route(message, || format!("look the route to {address} up")).await
+    }
+
+    /// The main table's default route with the lowest metric.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub async fn default_route(&self) -> Result<Option<Route>, Error> {
+        let routes: Vec<Route> = self.main_table(RouteFilter::default()).await?;
+        let defaults = routes.into_iter().filter(|route| route.destination.prefix() == 0);
+        Ok(defaults.filter(|route| route.device.is_some()).min_by_key(|route| route.priority))
+    }
+
+    /// The unicast routes of the main table that pass `filter`. The kernel filters.
+    pub(super) async fn main_table(&self, filter: RouteFilter) -> Result<Vec<Route>, Error> {
+        let mut builder = RouteMessageBuilder::<Ipv4Addr>::new()
+            .protocol(filter.protocol.map_or(RouteProtocol::Unspec, RouteProtocol::from));
+        if let Some(device) = filter.device {
+            builder = builder.output_interface(device);
+        }
+        let listing = self.0.route().get(builder.build()).execute();
+        let of_main_table = |message: RouteMessage| {
+            let header = &message.header;
+            let listed = header.table == RouteHeader::RT_TABLE_MAIN && header.kind == RouteType::Unicast;
+            listed.then(|| Route::from_message(&message))
+        };
+        collect(listing, "list the routes", of_main_table).await
+    }
+
+    /// The main table's route to exactly `destination` without a metric.
+    pub(super) async fn route_of(&self, destination: Ipv4Network) -> Result<Option<Route>, Error> {
+        // One look-up instead of a listing, unless something more specific covers the first address.
+        let mut message =
+            RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(destination.ip(), 32).build();
+        strip(&mut message.header);
+        message.header.flags.insert(RouteFlags::FibMatch);
+        let is_it = |route: &Route| route.destination == destination && route.priority == 0;
+        let found = self.get_route(message, || format!("look the route of {destination} up")).await?;
+        match found.filter(is_it) {
+            Some(route) => Ok(Some(route)),
+            None => Ok(self.main_table(RouteFilter::default()).await?.into_iter().find(is_it)),
+        }
+    }
+
+    /// Adds `route` where no route to its destination exists, or else takes the place of that.
+    pub(super) async fn add_route(&self, route: &Route, replace: bool) -> Result<(), Error> {
+        let request = self.0.route().add(route.message());
+        let request = if replace { request.replace() } else { request };
+        request.execute().await.during(|| format!("add the route to {}", route.destination))
+    }
+
+    /// Removes `route`, and no other one to its destination; its absence is success.
+    pub(super) async fn delete_route(&self, route: &Route) -> Result<(), Error> {
+        let mut message = route.message();
+        // The scope that stands for any.
+        message.header.scope = RouteScope::NoWhere;
+        let deleted = self.0.route().del(message).execute().await;
+        absence_is_success(deleted.during(|| format!("remove the route to {}", route.destination)))
+    }
+
+    async fn get_route(
+        &self,
+        message: RouteMessage,
+        operation: impl FnOnce() -> String,
+    ) -> Result<Option<Route>, Error> {
+        let answer = self.0.route().get(message).execute().boxed().try_next().await;
+        match answer.during(operation) {
+            Ok(answer) => Ok(answer.as_ref().map(Route::from_message)),
+            Err(error)
+                if matches!(
+                    error.errno(),
+                    Some(Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EACCES)
+                ) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Which routes to list.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct RouteFilter {
+    /// By this interface only.
+    pub(super) device: Option<u32>,
+    /// With this protocol number only.
+    pub(super) protocol: Option<u8>,
+}
+
+/// Clears what a strictly checked look-up must not state.
+fn strip(header: &mut RouteHeader) {
+    header.table = RouteHeader::RT_TABLE_UNSPEC;
+    header.protocol = RouteProtocol::Unspec;
+    header.scope = RouteScope::Universe;
+    header.kind = RouteType::Unspec;
+}
+
+#[cfg(test)]
+mod tests;
