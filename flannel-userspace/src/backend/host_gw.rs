@@ -1,5 +1,7 @@
 //! Routes by way of the other hosts' addresses; nothing is encapsulated.
 
+use flannel_common::Mac;
+
 use super::{Object, PrepareError, Unreachable};
 use crate::kernel::{Hop, Underlay};
 use crate::peers::Peer;
@@ -25,7 +27,7 @@ impl HostGw {
 
     pub(super) fn objects(&self, peer: &Peer, hop: Hop) -> Result<Vec<Object>, Unreachable> {
         match hop {
-            Hop::Link => Ok(vec![route_by_link(peer, self.underlay.index)]),
+            Hop::Link => Ok(direct(peer, self.underlay.index)),
             Hop::Routed => Err(Unreachable::NotOnLink {
                 public_ip: peer.public_ip,
                 subnet: peer.subnet,
@@ -35,7 +37,12 @@ impl HostGw {
     }
 }
 
-/// The route to a peer that is on the link of the underlay's interface.
-pub(super) fn route_by_link(peer: &Peer, underlay: u32) -> Object {
-    Object::Route { subnet: peer.subnet, via: Some(peer.public_ip), device: underlay, onlink: false }
+/// What leads to a peer that is on the link of the underlay's interface: a route. The entry in the programs'
+/// table forwards nothing; it makes the peer known to the guard and to readers of the table.
+pub(super) fn direct(peer: &Peer, underlay: u32) -> Vec<Object> {
+    let Peer { subnet, public_ip, vtep_mac } = *peer;
+    vec![
+        Object::Peer { subnet, public_ip, mac: vtep_mac.unwrap_or(Mac::ZERO), direct: true },
+        Object::Route { subnet, via: Some(public_ip), device: underlay, onlink: false },
+    ]
 }

@@ -34,8 +34,10 @@ pub enum Object {
         subnet: Ipv4Network,
         /// Its underlay address.
         public_ip: Ipv4Addr,
-        /// Ethernet address of its VTEP, zero with the UDP backend.
+        /// Ethernet address of its VTEP, zero where its lease names none.
         mac: Mac,
+        /// Whether a route leads straight to it, so that no program sees its packets.
+        direct: bool,
     },
     /// A route in the main table.
     Route {

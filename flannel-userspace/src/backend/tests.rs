@@ -40,7 +40,7 @@ fn peer_of_vxlan_is_neighbour_forwarding_entry_table_entry_and_route(#[case] dir
             [
                 Object::Neighbour { device, ip: subnet.network(), mac: MAC },
                 Object::Fdb { device, mac: MAC, vtep: public_ip },
-                Object::Peer { subnet, public_ip, mac: MAC },
+                Object::Peer { subnet, public_ip, mac: MAC, direct: false },
                 Object::Route { subnet, via: Some(subnet.network()), device, onlink: true },
             ]
         );
@@ -70,7 +70,7 @@ fn peer_of_vxlan_without_a_mac_is_unreachable() {
 fn peer_of_udp_is_a_table_entry_below_one_route() {
     prepared(BackendConfig::Udp { port: 8285 }, async |_, _, backend| {
         let Peer { subnet, public_ip, .. } = peer();
-        let entry = Object::Peer { subnet, public_ip, mac: Mac::ZERO };
+        let entry = Object::Peer { subnet, public_ip, mac: Mac::ZERO, direct: false };
         assert_eq!(backend.objects(&peer(), Hop::Routed).unwrap(), [entry]);
         let network = "10.5.0.0/16".parse().unwrap();
         let device = backend.device().unwrap().index;

@@ -34,6 +34,6 @@ impl Udp {
     }
 
     pub(super) fn objects(&self, peer: &Peer) -> Vec<Object> {
-        vec![Object::Peer { subnet: peer.subnet, public_ip: peer.public_ip, mac: Mac::ZERO }]
+        vec![Object::Peer { subnet: peer.subnet, public_ip: peer.public_ip, mac: Mac::ZERO, direct: false }]
     }
 }

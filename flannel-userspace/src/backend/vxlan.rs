@@ -3,7 +3,7 @@
 use flannel_common::wire::VxlanStack;
 use serde_json::{Value, json};
 
-use super::host_gw::route_by_link;
+use super::host_gw::direct;
 use super::{Object, Unreachable};
 use crate::config::backend::VxlanConfig;
 use crate::kernel::device::{DeviceError, VxlanSpec};
@@ -53,7 +53,7 @@ impl Vxlan {
     /// address is the peer's VTEP.
     pub(super) fn objects(&self, peer: &Peer, hop: Hop) -> Result<Vec<Object>, Unreachable> {
         if self.direct_routing && hop == Hop::Link {
-            return Ok(vec![route_by_link(peer, self.spec.underlay)]);
+            return Ok(direct(peer, self.spec.underlay));
         }
         let Peer { subnet, public_ip, vtep_mac } = *peer;
         let mac = vtep_mac.ok_or(Unreachable::NoVtepMac { subnet })?;
@@ -61,7 +61,7 @@ impl Vxlan {
         Ok(vec![
             Object::Neighbour { device, ip: gateway, mac },
             Object::Fdb { device, mac, vtep: public_ip },
-            Object::Peer { subnet, public_ip, mac },
+            Object::Peer { subnet, public_ip, mac, direct: false },
             Object::Route { subnet, via: Some(gateway), device, onlink: true },
         ])
     }

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use super::report::{Counters, Peers, Report, Status};
-use crate::config::pin_dir;
+use crate::config::default_pin_dir;
 use crate::datapath::Tables;
 
 /// Shows what flanneld's datapath does, read from the pinned BPF maps; the daemon need not run.
@@ -29,7 +29,13 @@ pub struct Cli {
 #[derive(Debug, Args)]
 struct Place {
     /// The network's prefix in etcd, from which the default of --pin-dir is made.
-    #[arg(long, env = "FLANNELD_ETCD_PREFIX", default_value = pin_dir::DEFAULT_PREFIX, value_name = "PREFIX", global = true)]
+    #[arg(
+        long,
+        env = "FLANNELD_ETCD_PREFIX",
+        default_value = "/coreos.com/network",
+        value_name = "PREFIX",
+        global = true
+    )]
     etcd_prefix: String,
     /// Where flanneld has pinned its maps [default: below /sys/fs/bpf, made from the prefix].
     #[arg(long, env = "FLANNELD_PIN_DIR", value_name = "DIR", global = true)]
@@ -62,8 +68,7 @@ enum Verb {
 impl Cli {
     /// Does what was asked, and returns the text to print.
     pub fn run(&self) -> anyhow::Result<String> {
-        let pin_dir =
-            self.place.pin_dir.clone().unwrap_or_else(|| pin_dir::default_pin_dir(&self.place.etcd_prefix));
+        let pin_dir = self.place.pin_dir.clone().unwrap_or_else(|| default_pin_dir(&self.place.etcd_prefix));
         let tables = Tables::open(&pin_dir).with_context(|| {
             format!("there is no readable datapath of the network {} here", self.place.etcd_prefix)
         })?;

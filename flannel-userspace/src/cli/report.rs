@@ -168,7 +168,15 @@ impl Report for Peers {
     fn table(&self) -> String {
         let mut table = plain();
         table.set_header([
-            "SUBNET", "PUBLIC IP", "VTEP", "PATH", "SENT", "BYTES", "RECEIVED", "BYTES", "LAST SEEN",
+            "SUBNET",
+            "PUBLIC IP",
+            "VTEP",
+            "PATH",
+            "SENT",
+            "BYTES",
+            "RECEIVED",
+            "BYTES",
+            "LAST SEEN",
         ]);
         align_numbers(&mut table, 4..8);
         for peer in &self.peers {
@@ -256,7 +264,7 @@ impl Report for Counters {
 /// Columns without lines, which cut and awk like as well as people do.
 fn plain() -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table
 }
 

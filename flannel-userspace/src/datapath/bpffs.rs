@@ -32,7 +32,7 @@ impl PinDir {
             mount_bpffs(Path::new(BPFFS))?;
         }
         let directory = |source| DatapathError::Directory { path: path.to_owned(), source };
-        for part in [path.to_owned(), path.join("maps"), path.join("links")] {
+        for part in [path.to_owned(), path.join("maps"), path.join("links"), path.join("filters")] {
             make_private(&part).map_err(directory)?;
         }
         check_filesystem(path).map_err(directory)?;
@@ -54,6 +54,12 @@ impl PinDir {
     #[must_use]
     pub fn links(&self) -> PathBuf {
         self.path.join("links")
+    }
+
+    /// Where programs of filters under clsact are pinned.
+    #[must_use]
+    pub fn filters(&self) -> PathBuf {
+        self.path.join("filters")
     }
 }
 

@@ -5,12 +5,12 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use aya::maps::{MapInfo, MapType};
-use aya::programs::Program;
+use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, EbpfLoader};
 use flannel_common::maps::{ALL, Kind, Layout, NODE};
 use nix::unistd::geteuid;
 
-use super::{DatapathError, PinDir, Spec, Tunnel, map_path};
+use super::{DatapathError, Format, PinDir, Spec, map_path};
 
 /// The object file with every program, as the build embeds it.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("FLANNEL_DATAPATH_OBJECT"));
@@ -26,26 +26,30 @@ pub(super) fn load(pins: &PinDir, spec: &Spec) -> Result<Ebpf, DatapathError> {
     }
     loader.override_global(NODE, &spec.node, true);
     let mut ebpf = loader.load(OBJECT).map_err(DatapathError::Load)?;
-    for program in programs(spec.tunnel) {
+    for program in spec.format.map_or(&[][..], programs) {
         load_program(&mut ebpf, program)?;
     }
     Ok(ebpf)
 }
 
 /// The programs a tunnel needs besides XDP, which is loaded only where it is attached.
-const fn programs(tunnel: Tunnel) -> &'static [&'static str] {
-    match tunnel {
-        Tunnel::Udp => &["udp_encap", "udp_decap", "bridge"],
-        Tunnel::Vxlan => &["vxlan_encap", "vxlan_decap", "vxlan_device", "bridge"],
+const fn programs(format: Format) -> &'static [&'static str] {
+    match format {
+        Format::Udp => &["udp_encap", "udp_decap", "bridge"],
+        Format::Vxlan => &["vxlan_encap", "vxlan_decap", "vxlan_device", "bridge"],
     }
 }
 
+/// Loads a program unless it is loaded.
 pub(super) fn load_program(ebpf: &mut Ebpf, name: &str) -> Result<(), DatapathError> {
-    let refused = |source| DatapathError::Program { program: name.to_owned(), source };
-    match ebpf.program_mut(name) {
-        Some(Program::SchedClassifier(program)) => program.load().map_err(refused),
-        Some(Program::Xdp(program)) => program.load().map_err(refused),
-        _ => Err(refused(aya::programs::ProgramError::UnexpectedProgramType)),
+    let loaded = match ebpf.program_mut(name) {
+        Some(Program::SchedClassifier(program)) => program.load(),
+        Some(Program::Xdp(program)) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    };
+    match loaded {
+        Err(ProgramError::AlreadyLoaded) => Ok(()),
+        loaded => loaded.map_err(|source| DatapathError::Program { program: name.to_owned(), source }),
     }
 }
 

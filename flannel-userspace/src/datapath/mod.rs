@@ -9,8 +9,10 @@ mod bpffs;
 mod load;
 mod tables;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use aya::EbpfError;
 use aya::maps::MapError;
@@ -19,14 +21,15 @@ use aya::programs::ProgramError;
 use flannel_common::maps::Node;
 use thiserror::Error;
 
-pub use attach::{Attachment, Mechanism};
+use attach::Attacher;
+pub use attach::Mechanism;
 pub use bpffs::PinDir;
 pub use load::OBJECT;
 pub use tables::{PeerEntry, Tables};
 
-/// Which packets the programs speak.
+/// The format on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tunnel {
+pub enum Format {
     /// Stock flannel's `udp` format.
     Udp,
     /// VXLAN.
@@ -49,16 +52,12 @@ pub enum HookChoice {
 }
 
 /// What the datapath is to be.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
-    /// The format on the wire.
-    pub tunnel: Tunnel,
-    /// What the programs are told of this host.
+    /// What the tunnel speaks; without one there is no program to attach, and the maps only tell who the peers are.
+    pub format: Option<Format>,
+    /// What the programs are told of this host, and the interfaces they are attached to.
     pub node: Node,
-    /// Name of the flannel device.
-    pub device: String,
-    /// Name of the underlay interface.
-    pub underlay: String,
     /// Where programs are attached.
     pub hook: HookChoice,
 }
@@ -127,6 +126,9 @@ pub enum DatapathError {
         /// Why.
         source: ProgramError,
     },
+    /// An interface is gone.
+    #[error("there is no interface of index {0} any more to attach a program to")]
+    InterfaceGone(u32),
     /// A program cannot be attached.
     #[error("cannot attach {program} to {interface} by {mechanism}; see --datapath-hook for other ways")]
     Attach {
@@ -160,18 +162,21 @@ pub enum DatapathError {
 /// The datapath of one network on this host.
 pub struct Datapath {
     tables: Tables,
-    attachments: Vec<Attachment>,
+    attacher: Attacher,
 }
 
 impl Datapath {
-    /// Loads the programs for `spec`, adopts what is pinned in `pins`, and attaches what is not attached.
-    /// Entries of the maps stay as they are.
-    pub fn start(pins: &PinDir, spec: &Spec) -> Result<Self, DatapathError> {
-        let mut ebpf = load::load(pins, spec)?;
-        let attachments = attach::attach(&mut ebpf, pins, spec)?;
+    /// Loads the programs for `spec`, adopts what is pinned in `pins`, attaches what is not attached and detaches
+    /// what an earlier configuration left. Entries of the maps stay as they are.
+    ///
+    /// # Errors
+    /// A pin is not ours; the kernel refuses a program or its place.
+    pub fn start(pins: Arc<PinDir>, spec: Spec) -> Result<Self, DatapathError> {
+        let ebpf = load::load(&pins, &spec)?;
         let mut tables = Tables::open(pins.path())?;
         tables.put_node(spec.node)?;
-        Ok(Self { tables, attachments })
+        let attacher = Attacher::start(ebpf, pins, spec)?;
+        Ok(Self { tables, attacher })
     }
 
     /// The maps.
@@ -179,10 +184,21 @@ impl Datapath {
         &mut self.tables
     }
 
-    /// Where programs are attached, and how.
-    #[must_use]
-    pub fn attachments(&self) -> &[Attachment] {
-        &self.attachments
+    /// Has super-packets out of the tunnel leave these bridges whole, and no others any more. They are given by
+    /// their interface indexes.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn serve_bridges(&mut self, bridges: &BTreeSet<u32>) -> Result<(), DatapathError> {
+        self.attacher.serve_bridges(bridges)
+    }
+
+    /// Attaches again what somebody has detached.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn hold(&mut self) -> Result<(), DatapathError> {
+        self.attacher.hold()
     }
 }
 

@@ -18,7 +18,7 @@ use tracing::Instrument;
 
 pub use device::Device;
 pub use interface::Underlay;
-pub use objects::Objects;
+pub use objects::{ObjectError, Objects};
 pub use route::Hop;
 
 /// A conversation with the kernel about the network namespace in which it was opened.

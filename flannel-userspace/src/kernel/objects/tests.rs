@@ -230,7 +230,7 @@ fn route_with_a_metric_is_no_conflict() {
 #[test]
 fn entry_of_the_programs_is_refused() {
     on_host(async |netlink, _| {
-        let peer = Object::Peer { subnet: subnet(), public_ip: VTEP, mac: MAC };
+        let peer = Object::Peer { subnet: subnet(), public_ip: VTEP, mac: MAC, direct: false };
         let objects = Objects::new(netlink, None);
         assert!(matches!(objects.put(&peer).await, Err(ObjectError::NotNetlink(refused)) if refused == peer));
         assert!(matches!(objects.remove(&peer).await, Err(ObjectError::NotNetlink(_))));

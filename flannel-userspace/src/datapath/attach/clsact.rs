@@ -1,0 +1,75 @@
+//! Filters under the clsact qdisc, for kernels without TCX. A filter is found again by its fixed priority and by
+//! its handle, which is the flannel device's index and so tells networks apart that share an underlay.
+
+use std::fs;
+
+use aya::Ebpf;
+use aya::pin::PinError;
+use aya::programs::tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle};
+use aya::programs::{ProgramError, SchedClassifier};
+use aya::sys::SyscallError;
+use nix::errno::Errno;
+
+use super::{
+    Attached, DatapathError, Mechanism, PinDir, Place, classifier, direction, errno, name_of, remove_pin,
+};
+
+/// Priority of our filters: unlikely to be anyone else's.
+const PRIORITY: u16 = 0x0f1a;
+
+/// Replaces our filter, or adds it, and pins its program.
+pub(super) fn attach(
+    ebpf: &mut Ebpf,
+    pins: &PinDir,
+    place: Place,
+    handle: u32,
+) -> Result<Attached, DatapathError> {
+    let interface = name_of(place.interface)?;
+    let program = classifier(ebpf, place.program)?;
+    put(program, &interface, place.program, handle).map_err(|error| place.error(Mechanism::Clsact, error))?;
+    let name = format!("{}-{handle}", place.pin());
+    pin_program(program, pins, &name)?;
+    Ok(Attached { mechanism: Mechanism::Clsact, pin: name })
+}
+
+/// Pins the program, in the place of an earlier one.
+fn pin_program(program: &mut SchedClassifier, pins: &PinDir, name: &str) -> Result<(), DatapathError> {
+    let new = pins.filters().join("new");
+    remove_pin(&new)?;
+    program.pin(&new).map_err(|source| DatapathError::Pin { path: new.clone(), source })?;
+    let path = pins.filters().join(name);
+    let renamed = |io_error| PinError::SyscallError(SyscallError { call: "rename", io_error });
+    fs::rename(&new, &path).map_err(|error| DatapathError::Pin { path, source: renamed(error) })
+}
+
+fn put(program: &mut SchedClassifier, interface: &str, name: &str, handle: u32) -> Result<(), ProgramError> {
+    match tc::qdisc_add_clsact(interface) {
+        Err(error) if !matches!(error, tc::TcError::AlreadyAttached) => return Err(error.into()),
+        _ => {}
+    }
+    let handle = TcHandle::from(handle);
+    let options = NlOptions { priority: PRIORITY, handle, ..NlOptions::default() };
+    let id = match program.attach_with_options(interface, direction(name), TcAttachOptions::Netlink(options))
+    {
+        Err(error) if errno(&error) == Some(Errno::EEXIST) => {
+            let ours = SchedClassifierLink::attached(interface, direction(name), PRIORITY, handle, None);
+            program.attach_to_link(ours.map_err(ProgramError::IOError)?)?
+        }
+        added => added?,
+    };
+    // The filter stays when the daemon goes.
+    std::mem::forget(program.take_link(id)?);
+    Ok(())
+}
+
+/// Takes the filter away of which a pin of this name tells; one whose interface is gone went with it.
+pub(super) fn detach(pin: &str) {
+    let mut parts = pin.rsplitn(3, '-');
+    let mut number = || parts.next().and_then(|part| part.parse::<u32>().ok());
+    let (Some(handle), Some(interface)) = (number(), number()) else { return };
+    let (Some(program), Ok(interface)) = (parts.next(), name_of(interface)) else { return };
+    // Dropping the link removes the filter; where there is none, the kernel says so to nobody.
+    let ours =
+        SchedClassifierLink::attached(&interface, direction(program), PRIORITY, TcHandle::from(handle), None);
+    drop(ours);
+}

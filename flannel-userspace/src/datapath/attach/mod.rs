@@ -1,0 +1,253 @@
+//! Attaching of programs, so that they outlive the daemon and live with programs of others.
+//!
+//! TCX and XDP links are pinned as `links/<program>-<interface index>`. A link whose interface is gone stays
+//! behind a pin, detached; it is recognised by that and replaced. A filter under clsact cannot be pinned: its
+//! program is, as `filters/<program>-<interface index>-<handle>`, which tells where to find the filter again.
+
+mod clsact;
+mod tcx;
+mod xdp;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use aya::Ebpf;
+use aya::programs::links::{FdLink, LinkError, PinnedLink};
+use aya::programs::{ProgramError, SchedClassifier, TcAttachType, tc};
+use nix::errno::Errno;
+use nix::net::if_::if_indextoname;
+use tracing::info;
+
+use super::{DatapathError, Format, HookChoice, PinDir, Spec};
+
+/// How a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mechanism {
+    /// A TCX link (kernel 6.6).
+    Tcx,
+    /// A filter under the clsact qdisc.
+    Clsact,
+    /// An XDP link in the driver.
+    Xdp,
+}
+
+impl fmt::Display for Mechanism {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
+            Self::Xdp => "xdp",
+        })
+    }
+}
+
+/// A place for a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    program: &'static str,
+    /// Interface index.
+    interface: u32,
+}
+
+/// A program in its place: how it is attached, and the pin that tells.
+struct Attached {
+    mechanism: Mechanism,
+    pin: String,
+}
+
+/// Keeps the loaded programs in their places.
+pub(super) struct Attacher {
+    ebpf: Ebpf,
+    pins: Arc<PinDir>,
+    spec: Spec,
+    bridges: BTreeSet<u32>,
+    attached: BTreeMap<Place, Attached>,
+}
+
+impl Attacher {
+    /// Attaches what `spec` asks for and detaches what an earlier one left. Programs that are in their places are
+    /// replaced there, without a packet in between that no program sees. Which bridges are served is not known
+    /// yet: those that were stay so.
+    pub(super) fn start(ebpf: Ebpf, pins: Arc<PinDir>, spec: Spec) -> Result<Self, DatapathError> {
+        let bridges = bridges_served(&pins)?;
+        let mut attacher = Self { ebpf, pins, spec, bridges, attached: BTreeMap::new() };
+        attacher.bridges.retain(|bridge| if_indextoname(*bridge).is_ok());
+        attacher.hold()?;
+        Ok(attacher)
+    }
+
+    pub(super) fn serve_bridges(&mut self, bridges: &BTreeSet<u32>) -> Result<(), DatapathError> {
+        if self.bridges == *bridges {
+            return Ok(());
+        }
+        self.bridges.clone_from(bridges);
+        self.hold()
+    }
+
+    /// Puts every program in its place, whether or not it is there, and takes the others away.
+    pub(super) fn hold(&mut self) -> Result<(), DatapathError> {
+        let mut attached = BTreeMap::new();
+        for place in self.places() {
+            if let Some(now) = self.attach(place)? {
+                let before = self.attached.get(&place).map(|before| before.mechanism);
+                if before != Some(now.mechanism) {
+                    let interface = name_of(place.interface)?;
+                    info!(program = place.program, interface, by = %now.mechanism, "attached");
+                }
+                attached.insert(place, now);
+            }
+        }
+        self.attached = attached;
+        self.detach_others()
+    }
+
+    /// Who receives comes first, so that no answer to a packet sent finds nobody.
+    fn places(&self) -> Vec<Place> {
+        let Spec { format, node, hook } = &self.spec;
+        let underlay = |program| Place { program, interface: node.underlay };
+        let device = |program| Place { program, interface: node.device };
+        let mut places = match format {
+            None => return Vec::new(),
+            Some(Format::Udp) => vec![underlay("udp_decap"), device("udp_encap")],
+            Some(Format::Vxlan) => {
+                vec![underlay("vxlan_decap"), device("vxlan_device"), device("vxlan_encap")]
+            }
+        };
+        if *hook == HookChoice::Xdp {
+            let program = if *format == Some(Format::Udp) { "udp_xdp" } else { "vxlan_xdp" };
+            places.push(underlay(program));
+        }
+        places.extend(self.bridges.iter().map(|bridge| Place { program: "bridge", interface: *bridge }));
+        places
+    }
+
+    fn attach(&mut self, place: Place) -> Result<Option<Attached>, DatapathError> {
+        if place.program.ends_with("_xdp") {
+            // What keeps XDP away is reported once; the place is tried again when the daemon starts anew.
+            let refused = !self.attached.is_empty() && !self.attached.contains_key(&place);
+            return if refused { Ok(None) } else { xdp::attach(&mut self.ebpf, &self.pins, place) };
+        }
+        if self.spec.hook == HookChoice::Clsact {
+            return self.attach_clsact(place).map(Some);
+        }
+        match tcx::attach(&mut self.ebpf, &self.pins, place) {
+            Err(DatapathError::Attach { source, .. })
+                if self.spec.hook != HookChoice::Tcx && tcx::is_unknown(&source) =>
+            {
+                self.attach_clsact(place).map(Some)
+            }
+            attached => attached.map(Some),
+        }
+    }
+
+    fn attach_clsact(&mut self, place: Place) -> Result<Attached, DatapathError> {
+        clsact::attach(&mut self.ebpf, &self.pins, place, self.spec.node.device)
+    }
+
+    /// Detaches every program that is pinned and in no place of now: those of an earlier backend or hook, and of
+    /// bridges no longer served.
+    fn detach_others(&self) -> Result<(), DatapathError> {
+        let wanted: BTreeSet<&str> = self.attached.values().map(|attached| attached.pin.as_str()).collect();
+        for pin in names_in(&self.pins.links())?.into_iter().filter(|pin| !wanted.contains(pin.as_str())) {
+            info!(link = pin, "detaching");
+            remove_pin(&self.pins.links().join(&pin))?;
+        }
+        for pin in names_in(&self.pins.filters())?.into_iter().filter(|pin| !wanted.contains(pin.as_str())) {
+            info!(filter = pin, "detaching");
+            clsact::detach(&pin);
+            remove_pin(&self.pins.filters().join(&pin))?;
+        }
+        Ok(())
+    }
+}
+
+impl Place {
+    /// Name of the pin of its link.
+    fn pin(&self) -> String {
+        format!("{}-{}", self.program, self.interface)
+    }
+
+    fn error(&self, mechanism: Mechanism, source: ProgramError) -> DatapathError {
+        let interface = name_of(self.interface).unwrap_or_else(|_| format!("interface {}", self.interface));
+        DatapathError::Attach { program: self.program, interface, mechanism, source }
+    }
+}
+
+/// The direction of a TC program, the same wherever it is attached.
+fn direction(program: &str) -> TcAttachType {
+    match program {
+        "udp_decap" | "vxlan_decap" | "vxlan_device" => TcAttachType::Ingress,
+        _ => TcAttachType::Egress,
+    }
+}
+
+/// The bridges at which an earlier daemon attached a program.
+fn bridges_served(pins: &PinDir) -> Result<BTreeSet<u32>, DatapathError> {
+    let names = names_in(&pins.links())?.into_iter().chain(names_in(&pins.filters())?);
+    let index = |name: String| name.strip_prefix("bridge-")?.split('-').next()?.parse().ok();
+    Ok(names.filter_map(index).collect())
+}
+
+fn names_in(directory: &Path) -> Result<Vec<String>, DatapathError> {
+    let listed = fs::read_dir(directory).and_then(|entries| {
+        entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    });
+    listed.map_err(|source| DatapathError::Directory { path: directory.to_owned(), source })
+}
+
+fn name_of(interface: u32) -> Result<String, DatapathError> {
+    let name = if_indextoname(interface).ok().and_then(|name| name.into_string().ok());
+    name.ok_or(DatapathError::InterfaceGone(interface))
+}
+
+fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, DatapathError> {
+    let missing = || DatapathError::Program { program: name.to_owned(), source: ProgramError::NotLoaded };
+    ebpf.program_mut(name).and_then(|program| program.try_into().ok()).ok_or_else(missing)
+}
+
+fn pinned(pin: &Path) -> Result<Option<FdLink>, DatapathError> {
+    if !pin.exists() {
+        return Ok(None);
+    }
+    PinnedLink::from_pin(pin).map(|link| Some(FdLink::from(link))).map_err(|error| foreign_link(pin, &error))
+}
+
+fn pin_link(link: FdLink, pin: &Path) -> Result<(), DatapathError> {
+    link.pin(pin).map(drop).map_err(|source| DatapathError::Pin { path: pin.to_owned(), source })
+}
+
+fn foreign_link(pin: &Path, error: &LinkError) -> DatapathError {
+    DatapathError::ForeignPin {
+        path: pin.to_owned(),
+        difference: format!("it is no link of the right type ({error})"),
+    }
+}
+
+fn remove_pin(pin: &Path) -> Result<(), DatapathError> {
+    match fs::remove_file(pin) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(DatapathError::Unpin { path: pin.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether the interface a link was attached to is gone, or somebody detached the link.
+fn is_detached(error: &ProgramError) -> bool {
+    errno(error) == Some(Errno::ENOLINK)
+}
+
+fn errno(error: &ProgramError) -> Option<Errno> {
+    let raw = match error {
+        ProgramError::SyscallError(syscall) => syscall.io_error.raw_os_error(),
+        ProgramError::NetlinkError(netlink) => netlink.raw_os_error(),
+        ProgramError::TcError(tc::TcError::NetlinkError(netlink)) => netlink.raw_os_error(),
+        ProgramError::IOError(io) => io.raw_os_error(),
+        _ => None,
+    };
+    raw.map(Errno::from_raw)
+}
