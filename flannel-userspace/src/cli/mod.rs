@@ -1,4 +1,5 @@
 //! The command lines.
 
 pub mod flannelctl;
+pub mod flanneld;
 pub mod report;
