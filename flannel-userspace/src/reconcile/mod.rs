@@ -6,6 +6,7 @@ mod state;
 mod wanted;
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
@@ -14,6 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
 use crate::backend::{Backend, Object};
+use crate::daemon::Chain;
 use crate::kernel::{Change, Hop, Monitor};
 use crate::lease::Holder;
 use crate::peers::{Diff, Peer, PeerTable};
@@ -90,7 +92,7 @@ impl<R: Registry> Loop<R> {
     }
 
     /// Lists and follows, for ever. The caller drops the future to end it; what is in the kernel stays.
-    pub async fn run(mut self) {
+    pub async fn run(mut self) -> Infallible {
         loop {
             let snapshot = self.list().await;
             let revision = snapshot.revision;
@@ -346,21 +348,6 @@ impl<R: Registry> Loop<R> {
             _ => {}
         }
         self.registry_is_away = !is_there;
-    }
-}
-
-/// An error with its causes, on one line.
-struct Chain<'a>(&'a dyn std::error::Error);
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = self.0.source();
-        while let Some(cause) = source {
-            write!(f, ": {cause}")?;
-            source = cause.source();
-        }
-        Ok(())
     }
 }
 

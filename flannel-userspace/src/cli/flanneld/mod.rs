@@ -143,7 +143,10 @@ fn etcd_options(flags: EtcdFlags) -> Result<etcd::Options, Refusal> {
 /// Reads the first line; editors leave an end of line that is no part of the password.
 fn read_password(path: &PathBuf) -> Result<String, Refusal> {
     let refusal = |why: String| {
-        Refusal::value(format!("cannot take the password from --etcd-password-file {}: {why}", path.display()))
+        Refusal::value(format!(
+            "cannot take the password from --etcd-password-file {}: {why}",
+            path.display()
+        ))
     };
     let text = fs::read_to_string(path).map_err(|error| refusal(error.to_string()))?;
     match text.lines().next() {

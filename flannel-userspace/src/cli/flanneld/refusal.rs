@@ -41,7 +41,11 @@ impl Refusal {
     }
 
     /// Prints the answer to standard output, anything else to standard error.
-    #[expect(clippy::print_stdout, clippy::print_stderr, reason = "it is meant for the terminal, not the log")]
+    #[expect(
+        clippy::print_stdout,
+        clippy::print_stderr,
+        reason = "it is meant for the terminal, not the log"
+    )]
     pub fn print(&self) {
         if self.exit_code == 0 {
             print!("{}", self.text);

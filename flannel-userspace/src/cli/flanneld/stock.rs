@@ -122,5 +122,9 @@ pub(super) fn check(flags: &Flags, settings: &Settings) -> Result<Vec<String>, R
             .collect::<Vec<_>>()
     };
     let refused = told(Consequence::Refusal);
-    if refused.is_empty() { Ok(told(Consequence::Warning)) } else { Err(Refusal::value(refused.join("\nerror: "))) }
+    if refused.is_empty() {
+        Ok(told(Consequence::Warning))
+    } else {
+        Err(Refusal::value(refused.join("\nerror: ")))
+    }
 }

@@ -192,7 +192,10 @@ fn the_last_of_several_wins_even_when_it_is_empty() {
 
 #[rstest]
 #[case::word("eth1", "unexpected word 'eth1'")]
-#[case::behind_switch("--ip-masq false", "'false': --ip-masq takes its value behind an equals sign: --ip-masq=false")]
+#[case::behind_switch(
+    "--ip-masq false",
+    "'false': --ip-masq takes its value behind an equals sign: --ip-masq=false"
+)]
 #[case::behind_end("-- --iface", "unexpected word '--iface'")]
 #[case::dash("-", "unexpected word '-'")]
 #[case::three_dashes("---iface=eth1", "bad flag syntax: ---iface=eth1")]

@@ -62,7 +62,9 @@ impl Settings {
         let mut last_switch = None;
         while let Some(word) = words.next() {
             let (flag, value) = match Word::new(&word) {
-                Word::Flag { name, value } => (name.to_string_lossy().into_owned(), value.map(OsStr::to_owned)),
+                Word::Flag { name, value } => {
+                    (name.to_string_lossy().into_owned(), value.map(OsStr::to_owned))
+                }
                 Word::Malformed => {
                     return Err(Refusal::usage(format!("bad flag syntax: {}", word.display())));
                 }
@@ -136,7 +138,9 @@ impl Settings {
             .filter_map(|text| text.strip_prefix("--")?.split([' ', '=', '[']).next())
             .collect();
         self.0.iter().filter(move |setting| setting.from_environment && named.contains(&&*setting.flag)).map(
-            |setting| format!("note: --{} is set by the variable {}\n", setting.flag, env_name(&setting.flag)),
+            |setting| {
+                format!("note: --{} is set by the variable {}\n", setting.flag, env_name(&setting.flag))
+            },
         )
     }
 }
