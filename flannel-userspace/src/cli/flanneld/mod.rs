@@ -1,8 +1,8 @@
 //! The command line of `flanneld`: the flags and variables of stock flannel, and a few of its own.
 //!
-//! Words are read as Go's `flag` package reads them ([`words`]), variables fill in what is not given there,
-//! and both go to clap ([`flags`]), which knows types, defaults and the help. What stock flannel has and
-//! this daemon has not is told, never ignored ([`stock`]).
+//! Words are read as Go's `flag` package reads them (`words`), variables fill in what is not given there,
+//! and both go to clap (`flags`), which knows types, defaults and the help. What stock flannel has and
+//! this daemon has not is told, never ignored (`stock`).
 
 mod flags;
 mod refusal;
@@ -24,8 +24,8 @@ use tracing::Level;
 use self::flags::{EtcdFlags, Flags};
 pub use self::refusal::Refusal;
 use self::words::Settings;
+use crate::config::default_pin_dir;
 use crate::config::interface::InterfaceOptions;
-use crate::config::pin_dir::default_pin_dir;
 use crate::datapath::HookChoice;
 use crate::lease::HoldConfig;
 use crate::registry::etcd;
@@ -143,7 +143,10 @@ fn etcd_options(flags: EtcdFlags) -> Result<etcd::Options, Refusal> {
 /// Reads the first line; editors leave an end of line that is no part of the password.
 fn read_password(path: &PathBuf) -> Result<String, Refusal> {
     let refusal = |why: String| {
-        Refusal::value(format!("cannot take the password from --etcd-password-file {}: {why}", path.display()))
+        Refusal::value(format!(
+            "cannot take the password from --etcd-password-file {}: {why}",
+            path.display()
+        ))
     };
     let text = fs::read_to_string(path).map_err(|error| refusal(error.to_string()))?;
     match text.lines().next() {
