@@ -9,7 +9,7 @@ use clap::{Arg, Args, Command, CommandFactory as _, Parser};
 
 use super::stock;
 use super::values::{GuardChoice, Interfaces, Switch, lease_ttl};
-use crate::config::pin_dir::DEFAULT_PREFIX;
+use crate::cli::DEFAULT_ETCD_PREFIX;
 use crate::datapath::HookChoice;
 
 /// Default of `--kube-annotation-prefix`.
@@ -24,7 +24,7 @@ pub(super) const NET_CONFIG_PATH: &str = "/etc/kube-flannel/net-conf.json";
 /// variable counts for nothing.
 ///
 /// Exit codes: 0 done, 1 the daemon cannot do what it is told, 2 bad usage.
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(name = "flanneld", disable_version_flag = true, max_term_width = 110)]
 pub(super) struct Flags {
     /// Print the version.
@@ -48,14 +48,14 @@ pub(super) struct Flags {
     pub(super) logging: LoggingFlags,
 }
 
-#[derive(Debug, Args)]
+#[derive(Args)]
 #[command(next_help_heading = "etcd")]
 pub(super) struct EtcdFlags {
     /// Client URLs of etcd, with commas between them, in the order in which they are tried.
     #[arg(long, default_value = "http://127.0.0.1:4001,http://127.0.0.1:2379", value_name = "URLS")]
     pub(super) etcd_endpoints: String,
     /// What every key of this network begins with; one daemon serves one network.
-    #[arg(long, default_value = DEFAULT_PREFIX, value_name = "PREFIX")]
+    #[arg(long, default_value = DEFAULT_ETCD_PREFIX, value_name = "PREFIX")]
     pub(super) etcd_prefix: String,
     /// Private key of the client certificate, a PEM file.
     #[arg(long, value_name = "FILE")]
@@ -78,7 +78,7 @@ pub(super) struct EtcdFlags {
     pub(super) etcd_password_file: Option<PathBuf>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Args)]
 #[command(next_help_heading = "Interface")]
 pub(super) struct InterfaceFlags {
     /// Interface that carries the tunnel, by name or address; repeat it for others to try in this order.
@@ -101,7 +101,7 @@ pub(super) struct InterfaceFlags {
     pub(super) public_ipv6: Option<Ipv6Addr>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Args)]
 #[command(next_help_heading = "Lease")]
 pub(super) struct LeaseFlags {
     /// File that tells container runtimes the leased subnet.
@@ -116,7 +116,7 @@ pub(super) struct LeaseFlags {
     pub(super) subnet_lease_ttl: Duration,
 }
 
-#[derive(Debug, Args)]
+#[derive(Args)]
 #[command(next_help_heading = "Datapath")]
 pub(super) struct DatapathFlags {
     /// Directory on a BPF file system where maps and links are pinned; without it one below /sys/fs/bpf,
@@ -134,7 +134,7 @@ pub(super) struct DatapathFlags {
     pub(super) pod_bridges: Interfaces,
 }
 
-#[derive(Debug, Args)]
+#[derive(Args)]
 #[command(next_help_heading = "Rules")]
 pub(super) struct RuleFlags {
     /// Masquerade packets between the network and the world outside.
@@ -154,7 +154,7 @@ pub(super) struct RuleFlags {
     pub(super) ip_blackhole_route: Switch,
 }
 
-#[derive(Debug, Args)]
+#[derive(Args)]
 #[command(next_help_heading = "Health")]
 pub(super) struct HealthFlags {
     /// Address on which /healthz and /readyz answer.
@@ -165,7 +165,7 @@ pub(super) struct HealthFlags {
     pub(super) healthz_port: u16,
 }
 
-#[derive(Debug, Args)]
+#[derive(Args)]
 #[command(next_help_heading = "Kubernetes")]
 pub(super) struct KubernetesFlags {
     /// Take subnets from Kubernetes' nodes instead of etcd.
@@ -188,7 +188,7 @@ pub(super) struct KubernetesFlags {
     pub(super) set_node_network_unavailable: Switch,
 }
 
-#[derive(Debug, Args)]
+#[derive(Args)]
 #[command(next_help_heading = "Logging")]
 pub(super) struct LoggingFlags {
     /// How much is logged: 0 what matters to operators, 1 to 3 also what helps to find faults, 4 and more
@@ -203,18 +203,24 @@ pub(super) struct LoggingFlags {
     pub(super) log_backtrace_at: Option<String>,
 }
 
-/// The command as clap sees it. clap would read variables by itself, but for good: from the process, empty
-/// ones too. So they are read elsewhere, and their names come into the help here.
+/// The command as clap sees it. clap would read variables from the process alone, and take an empty one for
+/// a value; so they are read elsewhere, and only their names come into the help here.
 pub(super) fn command() -> Command {
     Flags::command().mut_args(complete)
 }
 
 fn complete(arg: Arg) -> Arg {
     let Some(flag) = arg.get_long().map(str::to_owned) else { return arg };
-    let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-    let state = if stock::is_served(&flag) { "" } else { " [not served yet]" };
-    let variable = format!("[env: {}]", env_name(&flag));
-    let arg = arg.help(format!("{help}{state} {variable}")).long_help(format!("{help}{state}\n{variable}"));
+    let mut help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+    if !stock::is_served(&flag) {
+        help.push_str(" [not served yet]");
+    }
+    let arg = match env_name(&flag) {
+        Some(variable) => {
+            arg.help(format!("{help} [env: {variable}]")).long_help(format!("{help}\n[env: {variable}]"))
+        }
+        None => arg,
+    };
     if is_switch(&arg) {
         arg.num_args(0..=1).require_equals(true).default_missing_value("true").value_name("BOOL")
     } else {
@@ -227,7 +233,8 @@ pub(super) fn is_switch(arg: &Arg) -> bool {
     arg.get_value_parser().type_id() == TypeId::of::<Switch>()
 }
 
-/// The variable that stands for a flag.
-pub(super) fn env_name(flag: &str) -> String {
-    format!("FLANNELD_{}", flag.to_ascii_uppercase().replace('-', "_"))
+/// The variable that stands for a flag. There is none for `--version`, as in stock flannel: what has that
+/// name in a container is rather meant for its build.
+pub(super) fn env_name(flag: &str) -> Option<String> {
+    (flag != "version").then(|| format!("FLANNELD_{}", flag.to_ascii_uppercase().replace('-', "_")))
 }

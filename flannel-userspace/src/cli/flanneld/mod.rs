@@ -1,8 +1,8 @@
 //! The command line of `flanneld`: the flags and variables of stock flannel, and a few of its own.
 //!
-//! Words are read as Go's `flag` package reads them ([`words`]), variables fill in what is not given there,
-//! and both go to clap ([`flags`]), which knows types, defaults and the help. What stock flannel has and
-//! this daemon has not is told, never ignored ([`stock`]).
+//! Words are read as Go's `flag` package reads them (`words`), variables fill in what is not given there,
+//! and both go to clap (`flags`), which knows types, defaults and the help. What stock flannel has and
+//! this daemon has not is told, never ignored (`stock`).
 
 mod flags;
 mod refusal;
@@ -24,8 +24,8 @@ use tracing::Level;
 use self::flags::{EtcdFlags, Flags};
 pub use self::refusal::Refusal;
 use self::words::Settings;
+use crate::config::default_pin_dir;
 use crate::config::interface::InterfaceOptions;
-use crate::config::pin_dir::default_pin_dir;
 use crate::datapath::HookChoice;
 use crate::lease::HoldConfig;
 use crate::registry::etcd;

@@ -1,6 +1,7 @@
 //! Why there is nothing to run.
 
 use std::fmt;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use super::words::Settings;
@@ -41,17 +42,12 @@ impl Refusal {
     }
 
     /// Prints the answer to standard output, anything else to standard error.
-    #[expect(
-        clippy::print_stdout,
-        clippy::print_stderr,
-        reason = "it is meant for the terminal, not the log"
-    )]
     pub fn print(&self) {
-        if self.exit_code == 0 {
-            print!("{}", self.text);
-        } else {
-            eprint!("{}", self.text);
-        }
+        // Where nobody reads there is nobody to tell.
+        let _ = match self.exit_code {
+            0 => io::stdout().write_all(self.text.as_bytes()),
+            _ => io::stderr().write_all(self.text.as_bytes()),
+        };
     }
 
     /// With what the process ends: 0 for an answer, 1 for what cannot be done, 2 for bad usage.

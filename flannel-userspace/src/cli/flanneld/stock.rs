@@ -27,7 +27,7 @@ const ONE_EACH: &str =
 /// Refuses a flag of an earlier flannel.
 pub(super) fn removed(flag: &str) -> Option<Refusal> {
     let (_, instead) = REMOVED.iter().find(|(removed, _)| *removed == flag)?;
-    Some(Refusal::usage(format!("--{flag} is gone since flannel 0.8 or earlier: {instead}")))
+    Some(Refusal::usage(format!("--{flag} was removed from flannel: {instead}")))
 }
 
 /// A flag of today's stock flannel that is read, and cannot be obeyed yet.

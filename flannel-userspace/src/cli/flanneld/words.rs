@@ -16,8 +16,8 @@ struct Setting {
     flag: String,
     /// Its value; a switch may do without.
     value: Option<OsString>,
-    /// Whether it stands in a variable.
-    from_environment: bool,
+    /// The variable it comes from; none for the command line.
+    variable: Option<String>,
 }
 
 /// The flags that are given, on the command line or by variables.
@@ -56,9 +56,11 @@ impl Settings {
     ///
     /// # Errors
     /// There is a word that belongs to no flag, or a flag of an earlier flannel.
-    pub(super) fn read(command: &Command, words: impl Iterator<Item = OsString>) -> Result<Self, Refusal> {
+    pub(super) fn read(
+        command: &Command,
+        mut words: impl Iterator<Item = OsString>,
+    ) -> Result<Self, Refusal> {
         let mut settings = Self::default();
-        let mut words = words.into_iter();
         let mut last_switch = None;
         while let Some(word) = words.next() {
             let (flag, value) = match Word::new(&word) {
@@ -79,12 +81,12 @@ impl Settings {
             }
             let Some(arg) = find(command, &flag) else {
                 // Whether it takes a value is not known, so the rest is not read; clap refuses it, or helps.
-                settings.0.push(Setting { flag, value: None, from_environment: false });
+                settings.0.push(Setting { flag, value: None, variable: None });
                 break;
             };
             last_switch = (is_switch(arg) && value.is_none()).then(|| flag.clone());
             let value = if is_switch(arg) { value } else { value.or_else(|| words.next()) };
-            settings.set(arg, Setting { flag, value, from_environment: false });
+            settings.set(arg, Setting { flag, value, variable: None });
         }
         Ok(settings)
     }
@@ -92,14 +94,15 @@ impl Settings {
     /// Adds what the variables say of flags that are not given. An empty variable says nothing.
     pub(super) fn fill_in(&mut self, command: &Command, environment: impl Fn(&str) -> Option<OsString>) {
         for flag in command.get_arguments().filter_map(Arg::get_long) {
-            let value = environment(&env_name(flag)).filter(|value| !value.is_empty());
+            let Some(variable) = env_name(flag) else { continue };
+            let value = environment(&variable).filter(|value| !value.is_empty());
             if value.is_some() && self.get(flag).is_none() {
-                self.0.push(Setting { flag: flag.to_owned(), value, from_environment: true });
+                self.0.push(Setting { flag: flag.to_owned(), value, variable: Some(variable) });
             }
         }
     }
 
-    /// The last one wins, and an empty value means that the flag is not given, where that has a meaning.
+    /// Of a flag that cannot be repeated the last one wins.
     fn set(&mut self, arg: &Arg, setting: Setting) {
         if !matches!(arg.get_action(), ArgAction::Append) {
             self.0.retain(|earlier| earlier.flag != setting.flag);
@@ -119,10 +122,8 @@ impl Settings {
 
     /// The flag as the user wrote it: with dashes, or as a variable.
     pub(super) fn written(&self, flag: &str) -> String {
-        match self.get(flag) {
-            Some(setting) if setting.from_environment => env_name(flag),
-            _ => format!("--{flag}"),
-        }
+        let variable = self.get(flag).and_then(|setting| setting.variable.clone());
+        variable.unwrap_or_else(|| format!("--{flag}"))
     }
 
     /// A line for each flag in `error` that stands in a variable.
@@ -137,11 +138,10 @@ impl Settings {
             .flatten()
             .filter_map(|text| text.strip_prefix("--")?.split([' ', '=', '[']).next())
             .collect();
-        self.0.iter().filter(move |setting| setting.from_environment && named.contains(&&*setting.flag)).map(
-            |setting| {
-                format!("note: --{} is set by the variable {}\n", setting.flag, env_name(&setting.flag))
-            },
-        )
+        self.0.iter().filter(move |setting| named.contains(&&*setting.flag)).filter_map(|setting| {
+            let variable = setting.variable.as_deref()?;
+            Some(format!("note: --{} is set by the variable {variable}\n", setting.flag))
+        })
     }
 }
 
