@@ -62,10 +62,11 @@ impl Index {
         self.by_address.range(subnet.network()..=subnet.broadcast()).next().map(|(address, _)| *address)
     }
 
-    /// Whether another lease than that of `key` gives `mac` to another host than that of `public_ip`.
+    /// Whether another lease than that of `key` gives `mac` to another host than that of `public_ip`. As this
+    /// is asked of every peer before it gets in, the leases with one Ethernet address are all of one host.
     pub(super) fn is_vtep_of_another(&self, mac: Mac, public_ip: Ipv4Addr, key: SubnetKey) -> bool {
-        let others = self.by_mac.get(&mac).into_iter().flatten().filter(|other| **other != key);
-        others.filter_map(|other| self.peers.get(other)).any(|other| other.public_ip != public_ip)
+        let other = self.by_mac.get(&mac).into_iter().flatten().find(|other| **other != key);
+        other.and_then(|other| self.peers.get(other)).is_some_and(|other| other.public_ip != public_ip)
     }
 }
 
