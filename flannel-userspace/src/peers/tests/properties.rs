@@ -27,7 +27,7 @@ fn sixty_thousand_leases_take_no_time() {
     let start = Instant::now();
     assert_eq!(table.apply_snapshot(&listing).added.len(), 60_000);
     assert_eq!(table.apply_snapshot(&listing), Diff::default());
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
 }
 
 #[test]
