@@ -40,9 +40,9 @@ impl Index {
     pub(super) fn remove(&mut self, key: &SubnetKey) -> Option<Peer> {
         let peer = self.peers.remove(key)?;
         self.by_subnet.remove(&peer.subnet);
-        take_one(&mut self.addresses, peer.public_ip);
+        take_one(&mut self.addresses, &peer.public_ip);
         if let Some(mac) = peer.vtep_mac {
-            take_one(&mut self.vteps, (mac, peer.public_ip));
+            take_one(&mut self.vteps, &(mac, peer.public_ip));
         }
         Some(peer)
     }
@@ -74,11 +74,11 @@ impl Index {
     }
 }
 
-fn take_one<K: Ord>(counts: &mut BTreeMap<K, usize>, of: K) {
-    if let Some(count) = counts.get_mut(&of) {
+fn take_one<K: Ord>(counts: &mut BTreeMap<K, usize>, of: &K) {
+    if let Some(count) = counts.get_mut(of) {
         *count -= 1;
         if *count == 0 {
-            counts.remove(&of);
+            counts.remove(of);
         }
     }
 }
