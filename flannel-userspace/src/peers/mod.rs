@@ -13,6 +13,7 @@ use ipnetwork::Ipv4Network;
 pub use admission::{Refusal, Site};
 
 use self::index::Index;
+use crate::kernel::Underlay;
 use crate::lease::Lease;
 use crate::registry::{Event, Key, Rejected, Snapshot, SubnetKey};
 
@@ -77,6 +78,16 @@ impl PeerTable {
     /// The accepted peers.
     pub fn peers(&self) -> impl Iterator<Item = &Peer> {
         self.index.peers()
+    }
+
+    /// Has leases held against another underlay from now on. Those that were refused are looked at again when the
+    /// next snapshot tells them.
+    pub fn move_to(&mut self, underlay: &Underlay) {
+        self.site.addresses = vec![underlay.address, underlay.public_ip];
+        self.site.connected.clone_from(&underlay.networks);
+        for key in self.refused.keys() {
+            self.revisions.insert(key.clone(), 0);
+        }
     }
 
     /// The keys that are refused at present, and why.
