@@ -33,6 +33,15 @@ pub struct Underlay {
     pub networks: Vec<Ipv4Network>,
 }
 
+impl Underlay {
+    /// Whether packets go by the same way as over `other`, whatever networks the host is connected to besides.
+    #[must_use]
+    pub fn is_same_way(&self, other: &Self) -> bool {
+        let networks = Vec::new();
+        Self { networks: networks.clone(), ..self.clone() } == Self { networks, ..other.clone() }
+    }
+}
+
 /// No interface could be chosen.
 #[derive(Debug, thiserror::Error)]
 pub enum InterfaceError {

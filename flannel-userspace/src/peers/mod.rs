@@ -80,14 +80,19 @@ impl PeerTable {
         self.index.peers()
     }
 
-    /// Has leases held against another underlay from now on. Those that were refused are looked at again when the
-    /// next snapshot tells them.
-    pub fn move_to(&mut self, underlay: &Underlay) {
-        self.site.addresses = vec![underlay.address, underlay.public_ip];
+    /// Has leases held against the underlay as it is now. Whether it is another one than before: then those that were
+    /// refused are looked at again when the next snapshot tells them.
+    pub fn move_to(&mut self, underlay: &Underlay) -> bool {
+        let addresses = vec![underlay.address, underlay.public_ip];
+        if self.site.addresses == addresses && self.site.connected == underlay.networks {
+            return false;
+        }
+        self.site.addresses = addresses;
         self.site.connected.clone_from(&underlay.networks);
         for key in self.refused.keys() {
             self.revisions.insert(key.clone(), 0);
         }
+        !self.refused.is_empty()
     }
 
     /// The keys that are refused at present, and why.

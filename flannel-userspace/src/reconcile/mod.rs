@@ -240,9 +240,11 @@ impl<R: Registry> Loop<R> {
 
     async fn follow_changes(&mut self, changes: Changes) {
         let Ground { backend, underlay, .. } = self.given.state.ground();
+        self.must_list |= self.given.peers.move_to(underlay);
         if changes.underlay {
+            // Connections from the former address are dead without knowing it.
+            self.given.registry.reconnect().await;
             self.given.announcement.publish(backend, underlay);
-            self.given.peers.move_to(underlay);
             self.must_list = true;
         }
         if let Err(error) = self.given.announcement.write_file() {

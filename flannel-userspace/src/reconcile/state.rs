@@ -107,6 +107,9 @@ impl KernelState {
     /// Makes the device, its address and the programs' places what they should be over the underlay as it is now.
     pub(super) async fn hold(&mut self) -> Result<Changes, StateError> {
         let underlay = self.follow_underlay().await?;
+        if self.adrift {
+            return Ok(Changes::default());
+        }
         let ground = &mut self.ground;
         let device = ground.backend.restore(&ground.netlink).await?;
         ground.backend.activate(&ground.netlink, ground.subnet, ground.network).await?;
@@ -129,7 +132,8 @@ impl KernelState {
                 if std::mem::take(&mut self.adrift) {
                     info!(interface = now.name, address = %now.address, "there is an underlay again");
                 }
-                if now == ground.underlay {
+                if now.is_same_way(&ground.underlay) {
+                    ground.underlay.networks = now.networks;
                     return Ok(false);
                 }
                 let Underlay { name, address, mtu, .. } = &now;
