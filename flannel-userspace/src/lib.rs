@@ -15,3 +15,13 @@ pub mod peers;
 pub mod privileges;
 pub mod reconcile;
 pub mod registry;
+
+use tokio::time::{Instant, sleep_until};
+
+/// Waits until then; for ever where there is no such time.
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}

@@ -22,7 +22,7 @@ use crate::config::{BackendConfig, NetworkConfig, SubnetFile};
 use crate::datapath::PinDir;
 use crate::kernel::{Monitor, Netlink, Underlay, interface};
 use crate::lease::{AcquireConfig, AcquireError, Hold, OwnLease, Pool, acquire};
-use crate::peers::{PeerTable, Site};
+use crate::peers::{Departures, PeerTable, Site};
 use crate::reconcile::{Announcement, Ground, KernelState, Reconciler};
 use crate::registry::etcd::Etcd;
 
@@ -70,7 +70,9 @@ pub(super) async fn start(options: Options, synced: oneshot::Sender<()>) -> Resu
     let (hold, holder) = Hold::new(registry.clone(), options.lease, own);
     let announcement = Announcement { holder, file, path: options.subnet_file.clone() };
     announcement.write_file()?;
-    let reconciler = Reconciler { registry, announcement, state, monitor, peers, synced: Some(synced) };
+    let departures = Departures::new(options.restraint);
+    let reconciler =
+        Reconciler { registry, announcement, state, monitor, peers, departures, synced: Some(synced) };
     Ok(Started { reconciler, hold, subnet_file: options.subnet_file })
 }
 

@@ -5,10 +5,11 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use ipnetwork::Ipv4Network;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::{Attributes, Lease, OwnLease};
 use crate::registry::{Event, Expected, Found, Key, Registry, Snapshot, SubnetKey, Written};
+use crate::until;
 
 /// Least time between two writes of the lease, so that hosts that overwrite each other do it slowly.
 const MIN_PAUSE: Duration = Duration::from_millis(500);
@@ -292,12 +293,4 @@ fn pauses() -> ExponentialBackoff {
         .with_jitter()
         .without_max_times()
         .build()
-}
-
-/// Waits until then; for ever where there is no such time.
-async fn until(due: Option<Instant>) {
-    match due {
-        Some(due) => sleep_until(due).await,
-        None => std::future::pending().await,
-    }
 }
