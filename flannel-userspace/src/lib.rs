@@ -9,12 +9,14 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod datapath;
+pub mod file;
 pub mod kernel;
 pub mod lease;
 pub mod peers;
 pub mod privileges;
 pub mod reconcile;
 pub mod registry;
+pub mod remembered;
 
 use tokio::time::{Instant, sleep_until};
 

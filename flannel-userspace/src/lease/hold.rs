@@ -178,6 +178,18 @@ impl<R: Registry> Hold<R> {
         (hold, holder)
     }
 
+    /// The same for a lease that is only remembered: whether it still stands is not known. It is written as soon as
+    /// the registry is there.
+    #[must_use]
+    pub fn resume(registry: R, config: HoldConfig, remembered: Lease) -> (Self, Holder) {
+        let own = OwnLease { lease: remembered, since: Instant::now(), reused: false };
+        let (mut hold, holder) = Self::new(registry, config, own);
+        hold.expected = Expected::Absent;
+        hold.revision = 0;
+        hold.due = Some(Instant::now());
+        (hold, holder)
+    }
+
     /// Renews the lease in time, by the monotonic clock, and writes it again when it was deleted, expired or
     /// overwritten with junk. Returns when another host has it.
     pub async fn run(mut self) -> Lost {

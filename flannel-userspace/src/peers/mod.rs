@@ -41,6 +41,14 @@ pub struct Diff {
     pub removed: Vec<Peer>,
 }
 
+impl Diff {
+    /// Whether nothing changed.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.changed.is_empty() && self.removed.is_empty()
+    }
+}
+
 /// The peers, by the key of their lease. What is written later than a lease and is refused, changes nothing:
 /// the peer stays as it was until its key is written well or deleted.
 #[derive(Debug)]

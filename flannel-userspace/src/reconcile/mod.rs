@@ -3,6 +3,7 @@
 
 mod announce;
 mod keeper;
+mod memory;
 mod state;
 mod wanted;
 
@@ -18,12 +19,15 @@ use tracing::{debug, info, warn};
 use crate::backend::Object;
 use crate::daemon::Chain;
 use crate::kernel::Monitor;
+use crate::lease::Term;
 use crate::peers::{Departures, Diff, Peer, PeerTable};
 use crate::registry::{Event, Registry, Snapshot, Watch as _, WatchError};
+use crate::remembered::Own;
 use crate::until;
 
 pub use announce::Announcement;
 use keeper::{Keeper, Task};
+pub use memory::Memory;
 pub use state::{Ground, KernelState, StateError};
 
 /// How often the leases are listed and compared, whether or not the watch told anything: etcd has been seen
@@ -46,10 +50,14 @@ pub struct Reconciler<R> {
     pub monitor: Monitor,
     /// The accepted peers.
     pub peers: PeerTable,
+    /// What is known of them from an earlier life.
+    pub known: Option<Diff>,
     /// Those of them that vanish in a swarm.
     pub departures: Departures,
+    /// Keeps them for a later life.
+    pub memory: Memory,
     /// Told when every lease of the first listing was applied.
-    pub synced: Option<oneshot::Sender<()>>,
+    pub synced: oneshot::Sender<()>,
 }
 
 /// Runs the loop, for ever.
@@ -57,7 +65,9 @@ pub struct Loop<R> {
     registry: R,
     announcement: Announcement,
     peers: PeerTable,
+    known: Option<Diff>,
     departures: Departures,
+    memory: Memory,
     keeper: Keeper,
     synced: Option<oneshot::Sender<()>>,
     registry_is_away: bool,
@@ -69,15 +79,18 @@ impl<R: Registry> Loop<R> {
     /// A loop that has not seen a lease yet.
     #[must_use]
     pub fn new(given: Reconciler<R>) -> Self {
-        let Reconciler { registry, announcement, state, monitor, peers, departures, synced } = given;
+        let Reconciler { registry, announcement, state, monitor, peers, known, departures, memory, synced } =
+            given;
         let keeper = Keeper::new(state, monitor);
         Self {
             registry,
             announcement,
             peers,
+            known,
             departures,
+            memory,
             keeper,
-            synced,
+            synced: Some(synced),
             registry_is_away: false,
             must_list: false,
         }
@@ -85,6 +98,11 @@ impl<R: Registry> Loop<R> {
 
     /// Lists and follows, for ever. The caller drops the future to end it; what is in the kernel stays.
     pub async fn run(mut self) -> Infallible {
+        if let Some(known) = self.known.take() {
+            self.want(known).await;
+            self.keeper.inform();
+            self.keeper.correct().await;
+        }
         let mut pauses = retry_pauses();
         loop {
             match self.list().await {
@@ -130,6 +148,7 @@ impl<R: Registry> Loop<R> {
                 },
                 task = self.keeper.task() => self.attend(task).await,
                 () = until(self.departures.until()) => self.let_go().await,
+                () = until(self.memory.due()) => self.write_memory(),
                 () = &mut resync => return,
             }
         }
@@ -143,6 +162,7 @@ impl<R: Registry> Loop<R> {
                 done = &mut work => return done,
                 task = self.keeper.task() => self.attend(task).await,
                 () = until(self.departures.until()) => self.let_go().await,
+                () = until(self.memory.due()) => self.write_memory(),
             }
         }
     }
@@ -188,6 +208,7 @@ impl<R: Registry> Loop<R> {
         self.want(diff).await;
         self.keeper.inform();
         self.keeper.correct().await;
+        self.memory.note();
     }
 
     async fn take_events(&mut self, events: Vec<Event>) {
@@ -208,6 +229,9 @@ impl<R: Registry> Loop<R> {
     /// Has the keeper want what `diff` says, and returns the objects that it touches.
     async fn want(&mut self, diff: Diff) -> BTreeSet<Object> {
         log(&diff);
+        if !diff.is_empty() {
+            self.memory.note();
+        }
         let mut touched = BTreeSet::new();
         let changed = diff.changed.into_iter().map(|(_, after)| after);
         for peer in diff.added.into_iter().chain(changed) {
@@ -232,6 +256,16 @@ impl<R: Registry> Loop<R> {
             touched.append(&mut self.keeper.want(&peer).await);
         }
         touched
+    }
+
+    fn write_memory(&mut self) {
+        let Ground { backend, subnet, .. } = self.keeper.ground();
+        let own = Own {
+            subnet: *subnet,
+            term: self.announcement.holder.held().borrow().lease.term.map(Term::id),
+            vtep_mac: backend.vtep().map(|(_, mac)| mac),
+        };
+        self.memory.write(own, self.peers.peers().chain(self.departures.held()));
     }
 
     /// The swarm that was held has not come back.

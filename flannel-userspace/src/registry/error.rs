@@ -106,6 +106,25 @@ pub enum RegistryError {
     Encode(#[source] serde_json::Error),
 }
 
+impl RegistryError {
+    /// Whether no registry was reached, so that nothing is known of what stands there.
+    #[must_use]
+    pub const fn is_absence(&self) -> bool {
+        match self {
+            Self::Connect { .. } | Self::Request { .. } | Self::Timeout { .. } => true,
+            Self::NoEndpoint
+            | Self::Plaintext { .. }
+            | Self::HalfIdentity
+            | Self::ReadFile { .. }
+            | Self::NotPem { .. }
+            | Self::NotV3 { .. }
+            | Self::ConfigMissing { .. }
+            | Self::ConfigNotText { .. }
+            | Self::Encode(_) => false,
+        }
+    }
+}
+
 /// A watch has ended.
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
