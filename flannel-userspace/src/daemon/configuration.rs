@@ -6,14 +6,12 @@ use tokio::time::{Instant, sleep};
 use tracing::error;
 
 use super::DaemonError;
-use super::report::Chain;
+use super::report::{Chain, Trouble};
 use crate::config::{ConfigError, NetworkConfig};
 use crate::registry::Registry;
 
 /// Pause between two attempts, stock flannel's.
 const PAUSE: Duration = Duration::from_secs(1);
-/// The same trouble is told again after this long.
-const REMINDER: Duration = Duration::from_secs(60);
 
 /// The configuration as it is written, and read.
 pub(super) struct Configuration {
@@ -37,7 +35,7 @@ pub(super) async fn wait_for(
     patience: Option<Duration>,
 ) -> Result<Option<Configuration>, DaemonError> {
     let start = Instant::now();
-    let mut told: Option<(String, Instant)> = None;
+    let mut told = Trouble::default();
     loop {
         let trouble = match registry.config().await.map(Configuration::parse) {
             Ok(Ok(configuration)) => return Ok(Some(configuration)),
@@ -48,10 +46,8 @@ pub(super) async fn wait_for(
             }
             Err(error) => Chain(&error).to_string(),
         };
-        let is_news = told.as_ref().is_none_or(|(text, when)| *text != trouble || when.elapsed() > REMINDER);
-        if is_news {
+        if told.is_news(&trouble) {
             error!("Couldn't fetch network config: {trouble}; trying again every second");
-            told = Some((trouble, Instant::now()));
         }
         sleep(PAUSE).await;
     }

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use super::configuration::{self, Configuration};
 use super::error::DaemonError;
-use super::report::Chain;
+use super::report::{Chain, Trouble};
 use crate::backend::Backend;
 use crate::cli::flanneld::Options;
 use crate::config::subnet_file::Previous;
@@ -146,6 +146,7 @@ async fn acquire_lease(
     is_remembered: bool,
 ) -> Result<Option<OwnLease>, DaemonError> {
     let start = Instant::now();
+    let mut told = Trouble::default();
     let mut rng = StdRng::from_rng(&mut rand::rng());
     let mut pauses = ExponentialBuilder::default()
         .with_min_delay(RETRY.0)
@@ -164,7 +165,10 @@ async fn acquire_lease(
                 if is_remembered && error.is_absence() && start.elapsed() > PATIENCE {
                     return Ok(None);
                 }
-                warn!("cannot acquire a lease: {}; trying again", Chain(&error));
+                let text = Chain(&error).to_string();
+                if told.is_news(&text) {
+                    warn!("cannot acquire a lease: {text}; trying again");
+                }
                 sleep(pauses.next().unwrap_or(RETRY.1)).await;
             }
             Err(error) => return Err(error.into()),

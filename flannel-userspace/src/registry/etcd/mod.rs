@@ -259,5 +259,5 @@ fn large(client: KvClient) -> KvClient {
 
 /// Whether etcd's, or the library's, refusal bears that text.
 fn says(error: &RegistryError, text: &str) -> bool {
-    matches!(error, RegistryError::Request { source, .. } if source.to_string().contains(text))
+    matches!(error, RegistryError::Request { error, .. } if error.to_string().contains(text))
 }
