@@ -1,7 +1,6 @@
 //! The packages, each with what proves it present and what it is for: the one list of them.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::toolchain::{self, MINIMUM};
@@ -103,13 +102,12 @@ impl Proof {
 
 /// One line for each package: whether it is there, what proves it, its name on Debian, its purpose.
 pub fn list(packages: &[Package]) -> String {
-    packages.iter().fold(String::new(), |mut list, package| {
+    let lines = packages.iter().map(|package| {
         let state = if package.is_present() { "found" } else { "MISSING" };
-        let (proof, name) = (package.proof.shown(), &package.name);
-        // Writing to a string cannot fail.
-        let _ = writeln!(list, "  {state:<7}  {proof:<28}  (Debian: {name}) for {}", package.purpose);
-        list
-    })
+        let (proof, name, purpose) = (package.proof.shown(), &package.name, package.purpose);
+        format!("  {state:<7} {proof} (Debian's package {name}) for {purpose}")
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
