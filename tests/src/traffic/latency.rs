@@ -1,0 +1,51 @@
+//! How long one byte takes there and back.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+
+use super::Endpoint;
+use super::connection::connect;
+
+/// Times from a request to its answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Latency {
+    /// Half of them are shorter.
+    pub p50: Duration,
+    /// One in a hundred is longer.
+    pub p99: Duration,
+    /// How many there were.
+    pub count: usize,
+}
+
+/// Sends one byte back and forth over one connection for `time`.
+///
+/// # Errors
+/// The connection fails.
+pub fn latency(from: &Endpoint, to: &Endpoint, time: Duration) -> Result<Latency> {
+    let (mut near, far) = connect(from, to)?;
+    near.set_nodelay(true)?;
+    far.set_nodelay(true)?;
+    let echo = thread::spawn(move || echo(far));
+    let (mut times, end) = (Vec::new(), Instant::now() + time);
+    while Instant::now() < end {
+        let begin = Instant::now();
+        near.write_all(b"?")?;
+        near.read_exact(&mut [0])?;
+        times.push(begin.elapsed());
+    }
+    drop(near);
+    drop(echo.join());
+    times.sort_unstable();
+    ensure!(times.len() >= 100, "only {} answers in {time:?}", times.len());
+    let percentile = |percent: usize| times[times.len() * percent / 100];
+    Ok(Latency { p50: percentile(50), p99: percentile(99), count: times.len() })
+}
+
+fn echo(mut stream: TcpStream) {
+    let mut byte = [0];
+    while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
+}
