@@ -135,22 +135,6 @@ pub enum Backend {
     Alloc = 4,
 }
 
-impl Backend {
-    /// Every backend.
-    pub const ALL: &[Self] = &[Self::Udp, Self::Vxlan, Self::HostGw, Self::Alloc];
-
-    /// The name in the network configuration.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Udp => "udp",
-            Self::Vxlan => "vxlan",
-            Self::HostGw => "host-gw",
-            Self::Alloc => "alloc",
-        }
-    }
-}
-
 impl Guard {
     /// Every level.
     pub const ALL: &[Self] = &[Self::Off, Self::Peer, Self::Strict];

@@ -2,11 +2,12 @@
 //!
 //! etcd says who owns which subnet ([`registry`], [`lease`]); [`peers`] turns that into a table of peers;
 //! a [`backend`] turns each peer into objects of the kernel, which [`kernel`] and [`datapath`] put there;
-//! [`reconcile`] keeps the two equal.
+//! [`reconcile`] keeps the two equal. [`daemon`] puts all of it together.
 
 pub mod backend;
 pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod datapath;
 pub mod kernel;
 pub mod lease;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use flannel_common::maps;
+
 /// The kind of a backend: how packets get from host to host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
@@ -29,6 +31,24 @@ impl Kind {
             Self::HostGw => "host-gw",
             Self::Alloc => "alloc",
         }
+    }
+
+    /// The number by which the maps know the kind.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        let backend = match self {
+            Self::Udp => maps::Backend::Udp,
+            Self::Vxlan => maps::Backend::Vxlan,
+            Self::HostGw => maps::Backend::HostGw,
+            Self::Alloc => maps::Backend::Alloc,
+        };
+        backend as u32
+    }
+
+    /// The kind with this number.
+    #[must_use]
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.number() == number)
     }
 
     /// The `BackendType` of a lease; stock flannel writes none with `udp` and `alloc`.

@@ -94,7 +94,7 @@ impl Backend {
         underlay: &Underlay,
     ) -> Result<Self, PrepareError> {
         Ok(match config {
-            BackendConfig::Udp { .. } => Self::Udp(Udp::prepare(netlink, underlay).await?),
+            BackendConfig::Udp { port } => Self::Udp(Udp::prepare(*port, netlink, underlay).await?),
             BackendConfig::Vxlan(config) => Self::Vxlan(Vxlan::prepare(config, netlink, underlay).await?),
             BackendConfig::HostGw => Self::HostGw(HostGw::prepare(underlay)?),
             BackendConfig::Alloc => Self::Alloc { mtu: underlay.mtu },
@@ -144,6 +144,16 @@ impl Backend {
             Self::Vxlan(vxlan) => vxlan.device.mtu,
             Self::HostGw(host_gw) => host_gw.underlay.mtu,
             Self::Alloc { mtu } => *mtu,
+        }
+    }
+
+    /// VXLAN network identifier (zero without VXLAN) and UDP port of the tunnel, if packets go through one.
+    #[must_use]
+    pub const fn tunnel(&self) -> Option<(u32, u16)> {
+        match self {
+            Self::Udp(udp) => Some((0, udp.port)),
+            Self::Vxlan(vxlan) => Some(vxlan.tunnel()),
+            Self::HostGw(_) | Self::Alloc { .. } => None,
         }
     }
 

@@ -51,3 +51,30 @@ pub enum Object {
         onlink: bool,
     },
 }
+
+impl Object {
+    /// The first and the last of the objects, in their order, of which the kernel holds one at a time: the
+    /// neighbours of one address, the forwarding entries of one Ethernet address, the entries and the routes of
+    /// one subnet.
+    #[must_use]
+    pub fn place(&self) -> (Self, Self) {
+        match *self {
+            Self::Neighbour { device, ip, .. } => {
+                let of = |mac| Self::Neighbour { device, ip, mac };
+                (of(Mac::ZERO), of(Mac([0xff; 6])))
+            }
+            Self::Fdb { device, mac, .. } => {
+                let of = |vtep| Self::Fdb { device, mac, vtep };
+                (of(Ipv4Addr::UNSPECIFIED), of(Ipv4Addr::BROADCAST))
+            }
+            Self::Peer { subnet, .. } => {
+                let of = |public_ip, mac, direct| Self::Peer { subnet, public_ip, mac, direct };
+                (of(Ipv4Addr::UNSPECIFIED, Mac::ZERO, false), of(Ipv4Addr::BROADCAST, Mac([0xff; 6]), true))
+            }
+            Self::Route { subnet, .. } => {
+                let of = |via, device, onlink| Self::Route { subnet, via, device, onlink };
+                (of(None, 0, false), of(Some(Ipv4Addr::BROADCAST), u32::MAX, true))
+            }
+        }
+    }
+}

@@ -15,13 +15,19 @@ use crate::peers::Peer;
 pub struct Udp {
     /// Its device.
     pub device: Device,
+    /// UDP port of every host.
+    pub port: u16,
     mtu: u32,
 }
 
 impl Udp {
-    pub(super) async fn prepare(netlink: &Netlink, underlay: &Underlay) -> Result<Self, DeviceError> {
+    pub(super) async fn prepare(
+        port: u16,
+        netlink: &Netlink,
+        underlay: &Underlay,
+    ) -> Result<Self, DeviceError> {
         let mtu = underlay.mtu.saturating_sub(UdpStack::LEN);
-        Ok(Self { device: netlink.ensure_udp_device(mtu).await?, mtu })
+        Ok(Self { device: netlink.ensure_udp_device(mtu).await?, port, mtu })
     }
 
     pub(super) async fn restore(&mut self, netlink: &Netlink) -> Result<bool, DeviceError> {

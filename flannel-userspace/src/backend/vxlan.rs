@@ -1,6 +1,7 @@
 //! Ethernet frames in VXLAN.
 
 use flannel_common::wire::VxlanStack;
+use flannel_common::{Mac, Vni};
 use serde_json::{Value, json};
 
 use super::host_gw::direct;
@@ -42,6 +43,16 @@ impl Vxlan {
     pub(super) async fn restore(&mut self, netlink: &Netlink) -> Result<bool, DeviceError> {
         let before = std::mem::replace(&mut self.device, netlink.ensure_vxlan(&self.spec).await?);
         Ok(before != self.device)
+    }
+
+    pub(super) const fn tunnel(&self) -> (u32, u16) {
+        (self.spec.vni.get(), self.spec.port)
+    }
+
+    /// Network identifier and Ethernet address of this host's VTEP.
+    #[must_use]
+    pub const fn vtep(&self) -> (Vni, Mac) {
+        (self.spec.vni, self.device.mac)
     }
 
     /// `BackendData` of the lease; the order of the keys is stock flannel's.

@@ -1,2 +1,33 @@
-//! flanneld
-fn main() {}
+//! `flanneld`: leases a subnet for this host and keeps the datapath to the other hosts.
+
+use std::process::ExitCode;
+
+use flannel_userspace::cli::flanneld::{self, Options};
+use flannel_userspace::daemon::{self, Chain};
+use tokio::runtime::Builder;
+
+fn main() -> ExitCode {
+    match flanneld::parse(std::env::args_os()) {
+        Ok(options) => run(options),
+        Err(refusal) => {
+            refusal.print();
+            refusal.exit_code()
+        }
+    }
+}
+
+fn run(options: Options) -> ExitCode {
+    daemon::start_logging(options.log_level);
+    // One thread does: packets are the kernel's business.
+    let outcome = match Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(daemon::run(options)),
+        Err(error) => Err(daemon::DaemonError::Signals(error)),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{}", Chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -32,7 +32,7 @@ struct Place {
     #[arg(
         long,
         env = "FLANNELD_ETCD_PREFIX",
-        default_value = "/coreos.com/network",
+        default_value = super::DEFAULT_ETCD_PREFIX,
         value_name = "PREFIX",
         global = true
     )]

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-use flannel_common::maps::{Backend, Count, Guard, PeerCount};
+use flannel_common::maps::{Count, Guard, PeerCount};
 use flannel_common::{Hook, Ip4, Reason, Verdict};
 use ipnetwork::Ipv4Network;
 use nix::net::if_::if_indextoname;
 use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
+use crate::backend::Kind;
 use crate::datapath::{DatapathError, PeerEntry, Tables};
 
 /// Something that can be shown to people.
@@ -59,15 +60,15 @@ impl Status {
     /// Reads the maps, and which links are pinned in `pin_dir`.
     pub fn read(tables: &Tables, pin_dir: &Path) -> Result<Self, DatapathError> {
         let node = tables.node()?;
-        let backend = Backend::ALL.iter().find(|backend| **backend as u32 == node.backend);
+        let backend = Kind::from_number(node.backend);
         let guard = Guard::ALL.iter().find(|guard| **guard as u32 == node.guard);
         Ok(Self {
-            backend: backend.map_or("unknown", |backend| backend.label()),
+            backend: backend.map_or("unknown", Kind::name),
             subnet: network(node.subnet, node.netmask),
             public_interface: Interface::new(node.underlay),
             address: node.local_ip.into(),
             device: (node.device != 0).then(|| Interface::new(node.device)),
-            vni: (backend == Some(&Backend::Vxlan)).then_some(node.vni),
+            vni: (backend == Some(Kind::Vxlan)).then_some(node.vni),
             port: (node.port != 0).then_some(node.port),
             guard: guard.map_or("unknown", |guard| guard.label()),
             peers: tables.peers()?.len(),

@@ -177,9 +177,22 @@ impl Tables {
         Ok(found.map(|per_cpu| per_cpu.iter().fold(PeerCount::default(), sum)).unwrap_or_default())
     }
 
-    /// The bridge ports by station.
-    pub fn ports(&mut self) -> &mut HashMap<MapData, Port, u32> {
-        &mut self.ports
+    /// Makes `ports`, by bridge and Ethernet address of the station, the known ones.
+    pub fn set_ports(&mut self, ports: &BTreeMap<(u32, Mac), u32>) -> Result<(), DatapathError> {
+        let found: Result<BTreeMap<(u32, Mac), u32>, MapError> = self
+            .ports
+            .iter()
+            .map(|entry| entry.map(|(station, port)| ((station.bridge, station.mac), port)))
+            .collect();
+        let found = found.map_err(failed("read", PORTS))?;
+        let key = |&(bridge, mac): &(u32, Mac)| Port { bridge, mac, reserved: 0 };
+        for (station, port) in ports.iter().filter(|(station, port)| found.get(station) != Some(port)) {
+            self.ports.insert(key(station), port, 0).map_err(failed("write", PORTS))?;
+        }
+        for station in found.keys().filter(|station| !ports.contains_key(station)) {
+            ignore_absent(self.ports.remove(&key(station))).map_err(failed("write", PORTS))?;
+        }
+        Ok(())
     }
 }
 

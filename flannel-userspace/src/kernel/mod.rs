@@ -1,9 +1,11 @@
 //! The host's interfaces, addresses, routes and neighbours, over rtnetlink.
 
 pub mod address;
+pub mod bridge;
 pub mod device;
 pub mod interface;
 pub mod link;
+pub mod monitor;
 pub mod objects;
 pub mod route;
 
@@ -16,8 +18,10 @@ use futures::{Stream, TryStreamExt};
 use nix::errno::Errno;
 use tracing::Instrument;
 
+pub use bridge::Stations;
 pub use device::Device;
 pub use interface::Underlay;
+pub use monitor::{Change, Monitor};
 pub use objects::{ObjectError, Objects};
 pub use route::Hop;
 

@@ -11,6 +11,7 @@ use rtnetlink::packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
+use rtnetlink::packet_route::route::RouteMessage;
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::device::is_flannel;
@@ -110,10 +111,7 @@ impl Objects {
             let by_device = RouteFilter { device: Some(device), protocol: Some(PROTOCOL_BOOT) };
             routes.append(&mut self.netlink.main_table(by_device).await?);
         }
-        objects.extend(routes.into_iter().filter(|route| route.priority == 0).filter_map(|route| {
-            let Route { destination: subnet, via, device, onlink, .. } = route;
-            Some(Object::Route { subnet, via, device: device?, onlink })
-        }));
+        objects.extend(routes.into_iter().filter_map(object_of));
         Ok(objects)
     }
 
@@ -222,8 +220,7 @@ impl Netlink {
         let mut request = self.0.neighbours().get().set_address_family(AddressFamily::Inet);
         request.message_mut().attributes.push(NeighbourAttribute::IfIndex(device));
         let pick = |message: NeighbourMessage| {
-            let (ip, mac) = (destination(&message)?, link_layer_address(&message)?);
-            is_permanent_on(device, &message).then_some(Object::Neighbour { device, ip, mac })
+            is_permanent_on(device, &message).then(|| neighbour(&message)).flatten()
         };
         collect(request.execute(), "list the neighbours", pick).await
     }
@@ -232,11 +229,33 @@ impl Netlink {
         let mut request = self.0.neighbours().get().set_address_family(AddressFamily::Bridge);
         request.message_mut().header.ifindex = device;
         let pick = |message: NeighbourMessage| {
-            let (vtep, mac) = (destination(&message)?, link_layer_address(&message)?);
-            is_permanent_on(device, &message).then_some(Object::Fdb { device, mac, vtep })
+            is_permanent_on(device, &message).then(|| forwarding_entry(&message)).flatten()
         };
         collect(request.execute(), "list the forwarding entries", pick).await
     }
+}
+
+/// The neighbour a message tells of. The Ethernet address is zero where it tells none.
+pub(super) fn neighbour(message: &NeighbourMessage) -> Option<Object> {
+    let mac = link_layer_address(message).unwrap_or(Mac::ZERO);
+    Some(Object::Neighbour { device: message.header.ifindex, ip: destination(message)?, mac })
+}
+
+/// The forwarding entry of a vxlan device a message tells of; nothing for those of a bridge.
+pub(super) fn forwarding_entry(message: &NeighbourMessage) -> Option<Object> {
+    let mac = link_layer_address(message)?;
+    Some(Object::Fdb { device: message.header.ifindex, mac, vtep: destination(message)? })
+}
+
+/// The route of the main table a message tells of.
+pub(super) fn route(message: &RouteMessage) -> Option<Object> {
+    Route::of_main_table(message).and_then(object_of)
+}
+
+/// The object a route is; none with a metric, or to no device or several.
+fn object_of(route: Route) -> Option<Object> {
+    let Route { destination: subnet, via, device, onlink, priority, .. } = route;
+    (priority == 0).then_some(Object::Route { subnet, via, device: device?, onlink })
 }
 
 fn message_of(family: AddressFamily, device: u32) -> NeighbourMessage {
@@ -261,7 +280,7 @@ fn destination(message: &NeighbourMessage) -> Option<Ipv4Addr> {
     })
 }
 
-fn link_layer_address(message: &NeighbourMessage) -> Option<Mac> {
+pub(super) fn link_layer_address(message: &NeighbourMessage) -> Option<Mac> {
     message.attributes.iter().find_map(|attribute| match attribute {
         NeighbourAttribute::LinkLayerAddress(bytes) => bytes.as_slice().try_into().ok().map(Mac),
         _ => None,

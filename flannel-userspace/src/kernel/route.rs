@@ -71,6 +71,13 @@ impl Route {
         route
     }
 
+    /// The route a message tells of, if it is a unicast one of the main table.
+    pub(super) fn of_main_table(message: &RouteMessage) -> Option<Self> {
+        let header = &message.header;
+        let is_it = header.table == RouteHeader::RT_TABLE_MAIN && header.kind == RouteType::Unicast;
+        is_it.then(|| Self::from_message(message))
+    }
+
     /// The request that adds or removes this route, in the main table.
     fn message(&self) -> RouteMessage {
         let scope = if self.via.is_some() { RouteScope::Universe } else { RouteScope::Link };
@@ -134,12 +141,7 @@ impl Netlink {
             builder = builder.output_interface(device);
         }
         let listing = self.0.route().get(builder.build()).execute();
-        let of_main_table = |message: RouteMessage| {
-            let header = &message.header;
-            let listed = header.table == RouteHeader::RT_TABLE_MAIN && header.kind == RouteType::Unicast;
-            listed.then(|| Route::from_message(&message))
-        };
-        collect(listing, "list the routes", of_main_table).await
+        collect(listing, "list the routes", |message| Route::of_main_table(&message)).await
     }
 
     /// The main table's route to exactly `destination` without a metric.

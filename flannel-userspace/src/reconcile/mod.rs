@@ -6,20 +6,22 @@ mod state;
 mod wanted;
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use ipnetwork::Ipv4Network;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
 use crate::backend::{Backend, Object};
-use crate::kernel::{Hop, Netlink, Underlay};
+use crate::daemon::Chain;
+use crate::kernel::{Change, Hop, Monitor};
 use crate::lease::Holder;
 use crate::peers::{Diff, Peer, PeerTable};
 use crate::registry::{Event, Registry, Snapshot, Watch as _, WatchError};
 
-pub use state::KernelState;
+pub use state::{Ground, KernelState, StateError};
 use wanted::Wanted;
 
 /// How often the kernel is compared with what is wanted, whether or not anything happened.
@@ -30,24 +32,23 @@ const RESYNC: Duration = Duration::from_secs(60);
 /// Pauses between attempts to reach the registry: from the first to the longest.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
 
+/// For so long announcements of the kernel are gathered, for they come in swarms.
+const SETTLE: Duration = Duration::from_millis(100);
+
 /// What the loop works with.
 pub struct Reconciler<R> {
     /// Where the leases stand.
     pub registry: R,
     /// Hears of the own lease.
     pub holder: Holder,
-    /// The whole network.
-    pub network: Ipv4Network,
-    /// The interface that carries the tunnel.
-    pub underlay: Underlay,
-    /// The kernel's tables of links and routes.
-    pub netlink: Netlink,
-    /// What a peer becomes.
-    pub backend: Backend,
     /// What is in the kernel.
     pub state: KernelState,
+    /// What changes in the kernel.
+    pub monitor: Monitor,
     /// The accepted peers.
     pub peers: PeerTable,
+    /// Told when every lease of the first listing was applied.
+    pub synced: Option<oneshot::Sender<()>>,
 }
 
 /// Runs the loop, for ever.
@@ -56,23 +57,50 @@ pub struct Loop<R> {
     wanted: Wanted,
     /// Failures that were reported, so that each is reported once.
     failing: BTreeSet<Object>,
+    cannot_hold: bool,
     registry_is_away: bool,
+    /// When announcements of the kernel are due to be looked into.
+    due: Due,
+}
+
+/// When to look, for what reason.
+#[derive(Default)]
+struct Due {
+    stations: Option<Instant>,
+    interfaces: Option<Instant>,
+}
+
+impl Due {
+    fn next(&self) -> Option<Instant> {
+        self.stations.into_iter().chain(self.interfaces).min()
+    }
 }
 
 impl<R: Registry> Loop<R> {
     /// A loop that has not seen a lease yet.
     #[must_use]
     pub fn new(given: Reconciler<R>) -> Self {
-        let wanted = Wanted::new(given.backend.standing(given.network));
-        Self { given, wanted, failing: BTreeSet::new(), registry_is_away: false }
+        let wanted = Wanted::new(standing(&given.state));
+        Self {
+            given,
+            wanted,
+            failing: BTreeSet::new(),
+            cannot_hold: false,
+            registry_is_away: false,
+            due: Due::default(),
+        }
     }
 
     /// Lists and follows, for ever. The caller drops the future to end it; what is in the kernel stays.
-    pub async fn run(mut self) {
+    pub async fn run(mut self) -> Infallible {
         loop {
             let snapshot = self.list().await;
             let revision = snapshot.revision;
             self.take_snapshot(&snapshot).await;
+            if let Some(synced) = self.given.synced.take() {
+                // Nobody may be left to hear it.
+                let _ = synced.send(());
+            }
             let Some(mut watch) = self.open_watch(revision).await else { continue };
             self.follow(&mut watch).await;
         }
@@ -95,7 +123,9 @@ impl<R: Registry> Loop<R> {
             let listed = loop {
                 tokio::select! {
                     listed = &mut attempt => break listed,
-                    _ = sweep.tick() => self.correct().await,
+                    change = self.given.monitor.next() => self.note(change).await,
+                    () = until(self.due.next()) => self.look().await,
+                    _ = sweep.tick() => self.sweep().await,
                 }
             };
             match listed {
@@ -139,7 +169,9 @@ impl<R: Registry> Loop<R> {
                         return;
                     }
                 },
-                _ = sweep.tick() => self.correct().await,
+                change = self.given.monitor.next() => self.note(change).await,
+                () = until(self.due.next()) => self.look().await,
+                _ = sweep.tick() => self.sweep().await,
                 () = &mut resync => return,
             }
         }
@@ -150,6 +182,63 @@ impl<R: Registry> Loop<R> {
         let diff = self.given.peers.apply_snapshot(snapshot);
         self.want(&diff).await;
         self.correct().await;
+    }
+
+    /// Repairs at once what an announcement tells to be missing or replaced, and notes what else to look at.
+    async fn note(&mut self, change: Change) {
+        let soon = Instant::now() + SETTLE;
+        match change {
+            Change::Object { object, present } => {
+                let in_place = self.wanted.in_place_of(&object);
+                if let Some(wanted) = in_place.filter(|wanted| !present || **wanted != object).cloned() {
+                    info!(?wanted, "somebody removed or replaced what is ours: putting it back");
+                    self.put_and_remove([wanted].into(), BTreeSet::new()).await;
+                }
+            }
+            Change::Stations => self.due.stations = self.due.stations.or(Some(soon)),
+            Change::Interfaces | Change::Overrun => {
+                self.due.interfaces = self.due.interfaces.or(Some(soon));
+            }
+        }
+    }
+
+    async fn look(&mut self) {
+        if self.due.interfaces.is_some() {
+            self.sweep().await;
+        } else if let Err(error) = self.given.state.serve_pods().await {
+            warn!(error = %Chain(&error), "cannot tell the programs where the pods are; trying again");
+        }
+        self.due = Due::default();
+    }
+
+    /// Makes everything in the kernel what it was meant to be.
+    async fn sweep(&mut self) {
+        match self.given.state.hold().await {
+            Ok(is_another) => {
+                if std::mem::take(&mut self.cannot_hold) {
+                    info!("flannel's device and programs are in their places again");
+                }
+                if is_another {
+                    info!("flannel's device was made anew: putting every peer there");
+                    self.want_anew().await;
+                }
+                self.correct().await;
+            }
+            Err(error) if self.cannot_hold => debug!(error = %Chain(&error), "still failing"),
+            Err(error) => {
+                self.cannot_hold = true;
+                warn!(error = %Chain(&error), "cannot keep flannel's device and programs in place; trying again");
+            }
+        }
+    }
+
+    async fn want_anew(&mut self) {
+        self.wanted = Wanted::new(standing(&self.given.state));
+        let peers: Vec<Peer> = self.given.peers.peers().copied().collect();
+        for peer in &peers {
+            let objects = self.objects(peer).await;
+            self.wanted.set(peer.subnet, objects);
+        }
     }
 
     async fn take_events(&mut self, events: Vec<Event>) {
@@ -179,16 +268,16 @@ impl<R: Registry> Loop<R> {
     }
 
     async fn objects(&self, peer: &Peer) -> BTreeSet<Object> {
-        let given = &self.given;
-        let hop = if given.backend.depends_on_hop() {
-            given.netlink.hop(peer.public_ip, &given.underlay).await.unwrap_or_else(|error| {
+        let ground = self.given.state.ground();
+        let hop = if ground.backend.depends_on_hop() {
+            ground.netlink.hop(peer.public_ip, &ground.underlay).await.unwrap_or_else(|error| {
                 warn!(%error, public_ip = %peer.public_ip, "taking the peer to be behind a router");
                 Hop::Routed
             })
         } else {
             Hop::Routed
         };
-        match given.backend.objects(peer, hop) {
+        match ground.backend.objects(peer, hop) {
             Ok(objects) => objects.into_iter().collect(),
             Err(unreachable) => {
                 warn!("{unreachable}");
@@ -262,18 +351,17 @@ impl<R: Registry> Loop<R> {
     }
 }
 
-/// An error with its causes, on one line.
-struct Chain<'a>(&'a dyn std::error::Error);
+fn standing(state: &KernelState) -> Vec<Object> {
+    let ground = state.ground();
+    let backend: &Backend = &ground.backend;
+    backend.standing(ground.network)
+}
 
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = self.0.source();
-        while let Some(cause) = source {
-            write!(f, ": {cause}")?;
-            source = cause.source();
-        }
-        Ok(())
+/// Waits until then; for ever where there is no such time.
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,20 +1,45 @@
-//! What is in the kernel: in its own tables and in the maps of the programs.
+//! What is in the kernel: in its own tables and in the maps and hooks of the programs.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use flannel_common::maps::{Guard, Node};
+use flannel_common::{Ip4, Mac};
 use ipnetwork::Ipv4Network;
 use thiserror::Error;
 
-use crate::backend::Object;
-use crate::datapath::{Datapath, DatapathError, PeerEntry};
-use crate::kernel::{ObjectError, Objects};
+use crate::backend::{Backend, Kind, Object};
+use crate::datapath::{Datapath, DatapathError, Format, HookChoice, PeerEntry, PinDir, Spec};
+use crate::kernel::device::DeviceError;
+use crate::kernel::{self, Netlink, ObjectError, Objects, Underlay};
 
-/// The kernel's own tables and the maps, as one set of objects.
+/// What the state of the kernel is made from.
+pub struct Ground {
+    /// The kernel's tables of links and routes.
+    pub netlink: Netlink,
+    /// What a peer becomes.
+    pub backend: Backend,
+    /// The interface that carries the tunnel.
+    pub underlay: Underlay,
+    /// The whole network.
+    pub network: Ipv4Network,
+    /// The subnet this host leases.
+    pub subnet: Ipv4Network,
+    /// Where programs and maps are pinned.
+    pub pins: Arc<PinDir>,
+    /// Where programs are attached.
+    pub hook: HookChoice,
+    /// How strictly the guard looks at packets out of the tunnel.
+    pub guard: Guard,
+    /// Names of the bridges with pods behind their ports.
+    pub pod_bridges: Vec<String>,
+}
+
+/// The kernel's own tables and the datapath, as one set of objects.
 pub struct KernelState {
+    ground: Ground,
     objects: Objects,
     datapath: Datapath,
-    /// Prefix length of every subnet of the network.
-    subnet_len: u8,
 }
 
 /// Something could not be put, removed or listed.
@@ -23,7 +48,13 @@ pub enum StateError {
     /// In the kernel's own tables.
     #[error(transparent)]
     Object(#[from] ObjectError),
-    /// In the maps.
+    /// The kernel refused.
+    #[error(transparent)]
+    Kernel(#[from] kernel::Error),
+    /// Flannel's device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// In the maps or hooks.
     #[error(transparent)]
     Datapath(#[from] DatapathError),
     /// A map holds the address of a subnet with an impossible length.
@@ -32,19 +63,61 @@ pub enum StateError {
 }
 
 impl KernelState {
-    /// The objects of one network.
-    #[must_use]
-    pub const fn new(objects: Objects, datapath: Datapath, subnet_len: u8) -> Self {
-        Self { objects, datapath, subnet_len }
+    /// Gives the device its address and has the programs in their places. What an earlier daemon left is taken
+    /// over as it is.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub async fn start(ground: Ground) -> Result<Self, StateError> {
+        ground.backend.activate(&ground.netlink, ground.subnet, ground.network).await?;
+        let device = ground.backend.device().map(|device| device.index);
+        let datapath = Datapath::start(ground.pins.clone(), ground.spec())?;
+        let objects = Objects::new(ground.netlink.clone(), device);
+        let mut state = Self { ground, objects, datapath };
+        state.serve_pods().await?;
+        Ok(state)
+    }
+
+    pub(super) const fn ground(&self) -> &Ground {
+        &self.ground
+    }
+
+    /// Makes the device, its address and the programs' places again what they were. Whether the device is
+    /// another one now, so that every object on it is another one, too.
+    pub(super) async fn hold(&mut self) -> Result<bool, StateError> {
+        let ground = &mut self.ground;
+        let is_another = ground.backend.restore(&ground.netlink).await?;
+        ground.backend.activate(&ground.netlink, ground.subnet, ground.network).await?;
+        if is_another {
+            let device = ground.backend.device().map(|device| device.index);
+            self.objects = Objects::new(ground.netlink.clone(), device);
+            self.datapath = Datapath::start(ground.pins.clone(), ground.spec())?;
+        } else {
+            self.datapath.hold()?;
+        }
+        self.serve_pods().await?;
+        Ok(is_another)
+    }
+
+    /// Tells the programs which bridges there are, and which pod is behind which of their ports.
+    pub(super) async fn serve_pods(&mut self) -> Result<(), StateError> {
+        if self.ground.backend.device().is_none() {
+            return Ok(());
+        }
+        let stations = self.ground.netlink.stations(&self.ground.pod_bridges).await?;
+        self.datapath.tables().set_ports(&stations.ports)?;
+        self.datapath.serve_bridges(&stations.bridges)?;
+        Ok(())
     }
 
     /// Everything of ours.
     pub(super) async fn list(&mut self) -> Result<BTreeSet<Object>, StateError> {
+        let subnet_len = self.ground.subnet.prefix();
         self.datapath.tables().correct_sources()?;
         let mut all = self.objects.list().await?;
         for (address, entry) in self.datapath.tables().peers()? {
-            let subnet = Ipv4Network::new(address, self.subnet_len)
-                .map_err(|_| StateError::SubnetLen(self.subnet_len))?;
+            let subnet =
+                Ipv4Network::new(address, subnet_len).map_err(|_| StateError::SubnetLen(subnet_len))?;
             let PeerEntry { public_ip, vtep_mac: mac, direct } = entry;
             all.insert(Object::Peer { subnet, public_ip, mac, direct });
         }
@@ -67,5 +140,35 @@ impl KernelState {
             return Ok(self.datapath.tables().remove_peer(subnet.network(), entry)?);
         }
         Ok(self.objects.remove(object).await?)
+    }
+}
+
+impl Ground {
+    /// What the datapath is to be.
+    fn spec(&self) -> Spec {
+        let format = match self.backend.kind() {
+            Kind::Udp => Some(Format::Udp),
+            Kind::Vxlan => Some(Format::Vxlan),
+            Kind::HostGw | Kind::Alloc => None,
+        };
+        Spec { format, node: self.node(), hook: self.hook }
+    }
+
+    fn node(&self) -> Node {
+        let device = self.backend.device();
+        let (vni, port) = self.backend.tunnel().unwrap_or_default();
+        Node {
+            backend: self.backend.kind().number(),
+            device: device.map_or(0, |device| device.index),
+            underlay: self.underlay.index,
+            local_ip: self.underlay.address.into(),
+            subnet: self.subnet.network().into(),
+            netmask: Ip4::netmask(self.subnet.prefix()),
+            vni,
+            port: port.into(),
+            guard: self.guard as u32,
+            device_mac: device.map_or(Mac::ZERO, |device| device.mac),
+            reserved: 0,
+        }
     }
 }

@@ -9,45 +9,59 @@ use crate::backend::Object;
 /// The wanted objects.
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
-    standing: BTreeSet<Object>,
     by_peer: BTreeMap<Ipv4Network, BTreeSet<Object>>,
+    /// Every object, and how many want it: two peers can share one.
+    wanters: BTreeMap<Object, usize>,
 }
 
 impl Wanted {
     /// Only what is wanted whichever peers there are.
     pub(super) fn new(standing: Vec<Object>) -> Self {
-        Self { standing: standing.into_iter().collect(), by_peer: BTreeMap::new() }
+        Self { by_peer: BTreeMap::new(), wanters: standing.into_iter().map(|object| (object, 1)).collect() }
     }
 
     /// Makes `objects` the ones of the peer of `subnet`, none for a peer that is gone. Returns those that
     /// were and those that are.
     pub(super) fn set(&mut self, subnet: Ipv4Network, objects: BTreeSet<Object>) -> BTreeSet<Object> {
         let mut touched = objects.clone();
+        for object in &objects {
+            *self.wanters.entry(object.clone()).or_default() += 1;
+        }
         let before = if objects.is_empty() {
             self.by_peer.remove(&subnet)
         } else {
             self.by_peer.insert(subnet, objects)
         };
-        touched.extend(before.into_iter().flatten());
+        for object in before.into_iter().flatten() {
+            self.release(&object);
+            touched.insert(object);
+        }
         touched
     }
 
-    /// Whether any peer wants `object`: two peers can share one.
-    pub(super) fn contains(&self, object: &Object) -> bool {
-        self.standing.contains(object)
-            || match object {
-                Object::Peer { subnet, .. } | Object::Route { subnet, .. } => {
-                    self.by_peer.get(subnet).is_some_and(|objects| objects.contains(object))
-                }
-                Object::Neighbour { .. } | Object::Fdb { .. } => {
-                    self.by_peer.values().any(|objects| objects.contains(object))
-                }
+    fn release(&mut self, object: &Object) {
+        if let Some(wanters) = self.wanters.get_mut(object) {
+            *wanters -= 1;
+            if *wanters == 0 {
+                self.wanters.remove(object);
             }
+        }
+    }
+
+    /// Whether anything wants `object`.
+    pub(super) fn contains(&self, object: &Object) -> bool {
+        self.wanters.contains_key(object)
+    }
+
+    /// The wanted object that takes the same place in the kernel as `object`.
+    pub(super) fn in_place_of(&self, object: &Object) -> Option<&Object> {
+        let (first, last) = object.place();
+        self.wanters.range(first..=last).next().map(|(object, _)| object)
     }
 
     /// Everything that is wanted.
     pub(super) fn all(&self) -> BTreeSet<Object> {
-        self.standing.iter().chain(self.by_peer.values().flatten()).cloned().collect()
+        self.wanters.keys().cloned().collect()
     }
 }
 
@@ -90,6 +104,28 @@ mod tests {
         wanted.set(subnet(1), set([route(subnet(1), 1)]));
         assert_eq!(wanted.set(subnet(1), BTreeSet::new()), set([route(subnet(1), 1)]));
         assert_eq!(wanted.all(), set([standing]));
+    }
+
+    #[test]
+    fn what_took_the_place_of_a_wanted_object_is_recognised() {
+        let mut wanted = Wanted::new(Vec::new());
+        let fdb = |mac, vtep| Object::Fdb {
+            device: 1,
+            mac: Mac([mac; 6]),
+            vtep: Ipv4Addr::new(192, 168, 77, vtep),
+        };
+        wanted.set(subnet(1), set([route(subnet(1), 7), fdb(2, 12)]));
+        wanted.set(subnet(2), set([route(subnet(2), 7), fdb(4, 13)]));
+        let other = Object::Route {
+            subnet: subnet(2),
+            via: Some(Ipv4Addr::BROADCAST),
+            device: u32::MAX,
+            onlink: true,
+        };
+        assert_eq!(wanted.in_place_of(&other), Some(&route(subnet(2), 7)));
+        assert_eq!(wanted.in_place_of(&fdb(2, 99)), Some(&fdb(2, 12)));
+        assert_eq!(wanted.in_place_of(&fdb(3, 12)), None);
+        assert_eq!(wanted.in_place_of(&route(subnet(3), 7)), None);
     }
 
     #[test]

@@ -1,0 +1,156 @@
+//! The command line of `flanneld`: the flags and variables of stock flannel, and a few of its own.
+//!
+//! Words are read as Go's `flag` package reads them (`words`), variables fill in what is not given there,
+//! and both go to clap (`flags`), which knows types, defaults and the help. What stock flannel has and
+//! this daemon has not is told, never ignored (`stock`).
+
+mod flags;
+mod refusal;
+mod stock;
+#[cfg(test)]
+mod tests;
+mod values;
+mod words;
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::FromArgMatches as _;
+use flannel_common::maps::Guard;
+use tracing::Level;
+
+use self::flags::{EtcdFlags, Flags};
+pub use self::refusal::Refusal;
+use self::words::Settings;
+use crate::config::default_pin_dir;
+use crate::config::interface::InterfaceOptions;
+use crate::datapath::HookChoice;
+use crate::lease::HoldConfig;
+use crate::registry::etcd;
+
+/// What `--version` prints.
+const VERSION: &str = concat!("v", env!("CARGO_PKG_VERSION"), "\n");
+/// Renewal margins that leave some of the 24 hours of stock flannel's leases, in minutes.
+const MARGINS: std::ops::RangeInclusive<i64> = 1..=24 * 60 - 1;
+
+/// What the daemon is told to do, checked.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How to reach etcd.
+    pub etcd: etcd::Options,
+    /// Which interface carries the tunnel, and which address is announced.
+    pub interface: InterfaceOptions,
+    /// For how long the lease is held at a time.
+    pub lease: HoldConfig,
+    /// Where the subnet file is written.
+    pub subnet_file: PathBuf,
+    /// Where maps and links are pinned.
+    pub pin_dir: PathBuf,
+    /// Where programs are attached.
+    pub hook: HookChoice,
+    /// How strictly packets out of the tunnel are looked at.
+    pub guard: Guard,
+    /// Bridges whose ports lead to pods.
+    pub pod_bridges: Vec<String>,
+    /// The least important messages to log.
+    pub log_level: Level,
+    /// What the user should know before the daemon starts, one sentence each, to be logged.
+    pub warnings: Vec<String>,
+}
+
+/// Reads the command line, program name included, and the variables of the process.
+///
+/// # Errors
+/// There is nothing to run: help or the version is asked for, or something is wrong.
+pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Options, Refusal> {
+    parse_in(words, |name| std::env::var_os(name))
+}
+
+/// As [`parse`], with the variables from `environment`.
+fn parse_in(
+    words: impl IntoIterator<Item = OsString>,
+    environment: impl Fn(&str) -> Option<OsString>,
+) -> Result<Options, Refusal> {
+    let mut command = flags::command();
+    let mut settings = Settings::read(&command, words.into_iter().skip(1))?;
+    settings.fill_in(&command, environment);
+    let matches = command
+        .try_get_matches_from_mut(settings.words(&command))
+        .map_err(|error| Refusal::from_clap(&error, &settings))?;
+    let flags = Flags::from_arg_matches(&matches).map_err(|error| Refusal::from_clap(&error, &settings))?;
+    if flags.version.is_on() {
+        return Err(Refusal::answer(VERSION));
+    }
+    let warnings = stock::check(&flags, &settings)?;
+    Options::new(flags, warnings)
+}
+
+impl Options {
+    fn new(flags: Flags, warnings: Vec<String>) -> Result<Self, Refusal> {
+        let Flags { interface, lease, datapath, .. } = flags;
+        Ok(Self {
+            lease: HoldConfig {
+                ttl: lease.subnet_lease_ttl,
+                renew_margin: renew_margin(lease.subnet_lease_renew_margin)?,
+            },
+            pin_dir: datapath.pin_dir.unwrap_or_else(|| default_pin_dir(&flags.etcd.etcd_prefix)),
+            etcd: etcd_options(flags.etcd)?,
+            interface: InterfaceOptions {
+                iface: interface.iface,
+                iface_regex: interface.iface_regex,
+                iface_can_reach: interface.iface_can_reach,
+                public_ip: interface.public_ip,
+            },
+            subnet_file: lease.subnet_file,
+            hook: datapath.datapath_hook,
+            guard: datapath.guard.into(),
+            pod_bridges: datapath.pod_bridges.into(),
+            log_level: values::log_level(flags.logging.v),
+            warnings,
+        })
+    }
+}
+
+fn renew_margin(minutes: i64) -> Result<Duration, Refusal> {
+    match u64::try_from(minutes) {
+        Ok(positive) if MARGINS.contains(&minutes) => Ok(Duration::from_secs(60 * positive)),
+        _ => Err(Refusal::value(format!(
+            "Invalid subnet-lease-renew-margin option, out of acceptable range: it is {minutes}; give {} to {} \
+             minutes",
+            MARGINS.start(),
+            MARGINS.end()
+        ))),
+    }
+}
+
+fn etcd_options(flags: EtcdFlags) -> Result<etcd::Options, Refusal> {
+    Ok(etcd::Options {
+        endpoints: flags.etcd_endpoints.split(',').map(str::to_owned).collect(),
+        prefix: flags.etcd_prefix,
+        key_file: flags.etcd_keyfile,
+        cert_file: flags.etcd_certfile,
+        ca_file: flags.etcd_cafile,
+        username: flags.etcd_username,
+        password: match flags.etcd_password_file {
+            Some(path) => Some(read_password(&path)?),
+            None => flags.etcd_password,
+        },
+    })
+}
+
+/// Reads the first line; editors leave an end of line that is no part of the password.
+fn read_password(path: &PathBuf) -> Result<String, Refusal> {
+    let refusal = |why: String| {
+        Refusal::value(format!(
+            "cannot take the password from --etcd-password-file {}: {why}",
+            path.display()
+        ))
+    };
+    let text = fs::read_to_string(path).map_err(|error| refusal(error.to_string()))?;
+    match text.lines().next() {
+        Some(password) if !password.is_empty() => Ok(password.to_owned()),
+        _ => Err(refusal("its first line is empty".to_owned())),
+    }
+}

@@ -1,0 +1,66 @@
+//! Why the daemon ends of its own accord.
+
+use std::io;
+
+use tokio::task::JoinError;
+
+use crate::backend::PrepareError;
+use crate::config::subnet_file::SubnetFileError;
+use crate::config::{BackendError, ConfigError};
+use crate::datapath::DatapathError;
+use crate::kernel::OpenError;
+use crate::kernel::interface::InterfaceError;
+use crate::lease::{AcquireError, Lost, PoolError};
+use crate::privileges::PrivilegeError;
+use crate::reconcile::StateError;
+use crate::registry::RegistryError;
+
+/// Why the daemon ends of its own accord. Texts in stock flannel's words where it has any.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The process may not do its work.
+    #[error(transparent)]
+    Privileges(#[from] PrivilegeError),
+    /// Signals cannot be received.
+    #[error("cannot receive signals")]
+    Signals(#[source] io::Error),
+    /// etcd is asked for in a way that cannot be.
+    #[error("cannot use etcd as told")]
+    Registry(#[source] RegistryError),
+    /// The configuration asks for what is not served.
+    #[error("cannot serve the network configuration")]
+    Config(#[from] ConfigError),
+    /// The configured backend is not served.
+    #[error("Error fetching backend")]
+    Backend(#[from] BackendError),
+    /// The kernel cannot be talked to.
+    #[error(transparent)]
+    Netlink(#[from] OpenError),
+    /// No interface carries the tunnel.
+    #[error("failed to find any valid interface to use")]
+    Interface(#[from] InterfaceError),
+    /// The backend's device cannot be had.
+    #[error("Error registering network")]
+    Prepare(#[from] PrepareError),
+    /// `SubnetMin` and `SubnetMax` describe no subnets.
+    #[error("Error registering network")]
+    Pool(#[from] PoolError),
+    /// No lease can be had.
+    #[error("Error registering network")]
+    Acquire(#[from] AcquireError),
+    /// Programs, maps or pins.
+    #[error(transparent)]
+    Datapath(#[from] DatapathError),
+    /// Flannel's device or programs cannot be put in their places.
+    #[error("cannot set the datapath up")]
+    State(#[from] StateError),
+    /// The subnet file cannot be read or written.
+    #[error(transparent)]
+    SubnetFile(#[from] SubnetFileError),
+    /// The lease is another host's.
+    #[error(transparent)]
+    Lost(Lost),
+    /// A task of the daemon failed: a bug.
+    #[error("a task of flanneld ended abruptly; please report this")]
+    Task(#[source] JoinError),
+}

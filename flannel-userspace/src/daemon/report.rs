@@ -1,0 +1,59 @@
+//! How the daemon tells what it does: the log, and the service manager.
+
+use std::error::Error;
+use std::fmt;
+use std::io::{self, IsTerminal as _};
+
+use tracing::{Level, debug};
+use tracing_subscriber::EnvFilter;
+
+/// Logs to standard error from `level` on. Libraries below ours are heard only where they warn.
+pub fn start_logging(level: Level) {
+    let filter = EnvFilter::new(format!("warn,flannel_userspace={level},flanneld={level}"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+}
+
+/// Tells the service manager, where one listens.
+pub(super) fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        debug!(%error, "the service manager does not listen");
+    }
+}
+
+/// An error with its causes, on one line.
+pub struct Chain<'a>(pub &'a dyn Error);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = self.0.to_string();
+        let mut source = self.0.source();
+        while let Some(cause) = source {
+            let cause_text = cause.to_string();
+            // Some errors say already what lies below them.
+            if !text.contains(&cause_text) {
+                text = format!("{text}: {cause_text}");
+            }
+            source = cause.source();
+        }
+        f.write_str(&text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Chain;
+    use crate::config::BackendError;
+    use crate::daemon::DaemonError;
+
+    #[test]
+    fn causes_follow_on_one_line() {
+        let error = DaemonError::Backend(BackendError::Unknown("gcp".to_owned()));
+        let text = Chain(&error).to_string();
+        assert!(text.starts_with("Error fetching backend: unknown backend type: gcp"), "{text}");
+    }
+}

@@ -1,0 +1,99 @@
+//! Bridges with pods behind their ports.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use flannel_common::Mac;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
+
+use super::link::Kind;
+use super::objects::link_layer_address;
+use super::{Error, Netlink, collect};
+
+/// Who is behind which port of the bridges that were asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stations {
+    /// Interface indexes of the bridges that exist.
+    pub bridges: BTreeSet<u32>,
+    /// Interface index of the port, by that of the bridge and the station's Ethernet address.
+    pub ports: BTreeMap<(u32, Mac), u32>,
+}
+
+impl Netlink {
+    /// The bridges called as in `names`, and the stations their ports have learned.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub async fn stations(&self, names: &[String]) -> Result<Stations, Error> {
+        let mut stations = Stations::default();
+        for name in names {
+            let Some(link) = self.link(name).await?.filter(|link| link.kind == Kind::Bridge) else {
+                continue;
+            };
+            stations.bridges.insert(link.index);
+            stations.ports.append(&mut self.ports(link.index).await?);
+        }
+        Ok(stations)
+    }
+
+    async fn ports(&self, bridge: u32) -> Result<BTreeMap<(u32, Mac), u32>, Error> {
+        let mut request = self.0.neighbours().get().set_address_family(AddressFamily::Bridge);
+        request.message_mut().attributes.push(NeighbourAttribute::Controller(bridge));
+        let pick = |message: NeighbourMessage| {
+            let mac = link_layer_address(&message)?;
+            is_station(bridge, &message).then_some(((bridge, mac), message.header.ifindex))
+        };
+        collect(request.execute(), "list the stations behind bridges", pick).await
+    }
+}
+
+/// Whether the entry is of somebody behind a port. Permanent ones are the ports' own, and on a bridge that divides
+/// its ports into VLANs the address alone does not tell the port.
+fn is_station(bridge: u32, message: &NeighbourMessage) -> bool {
+    let is_of_bridge = |attribute: &NeighbourAttribute| *attribute == NeighbourAttribute::Controller(bridge);
+    let has_vlan = |attribute: &NeighbourAttribute| matches!(attribute, NeighbourAttribute::Vlan(_));
+    message.header.state != NeighbourState::Permanent
+        && message.header.ifindex != bridge
+        && message.attributes.iter().any(is_of_bridge)
+        && !message.attributes.iter().any(has_vlan)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::namespace::{in_namespace, ip, run};
+
+    /// A bridge with one port; the other end of the port's pair has the address 02:00:00:00:00:09.
+    fn add_bridge_with_pod() {
+        ip("link add cni0 type bridge");
+        ip("link set cni0 up");
+        ip("link add veth1 type veth peer name pod1 address 02:00:00:00:00:09");
+        ip("link set veth1 master cni0 up");
+        ip("link set pod1 up");
+    }
+
+    #[test]
+    fn learned_station_is_found_behind_its_port() {
+        in_namespace(async |netlink| {
+            add_bridge_with_pod();
+            run("bridge", "fdb replace 02:00:00:00:00:09 dev veth1 master dynamic");
+            let bridge = netlink.link("cni0").await.unwrap().unwrap().index;
+            let port = netlink.link("veth1").await.unwrap().unwrap().index;
+            let stations = netlink.stations(&["cni0".to_owned(), "absent".to_owned()]).await.unwrap();
+            assert_eq!(stations.bridges, [bridge].into());
+            let mac = "02:00:00:00:00:09".parse().unwrap();
+            assert_eq!(
+                stations.ports,
+                [((bridge, mac), port)].into(),
+                "the ports' own addresses are left out"
+            );
+        });
+    }
+
+    #[test]
+    fn an_interface_of_the_name_that_is_no_bridge_is_not_served() {
+        in_namespace(async |netlink| {
+            ip("link add cni0 type veth peer name other");
+            assert_eq!(netlink.stations(&["cni0".to_owned()]).await.unwrap(), Default::default());
+        });
+    }
+}
