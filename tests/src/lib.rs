@@ -6,9 +6,14 @@
 
 pub mod binaries;
 pub mod claim;
+pub mod cluster;
+pub mod daemon;
 pub mod etcd;
+pub mod leases;
 pub mod namespace;
 pub mod network;
 pub mod process;
+pub mod stock_udp;
 pub mod traffic;
+pub mod vxlan_host;
 pub mod wait;

@@ -7,6 +7,7 @@
 
 mod host;
 mod link;
+mod node;
 mod pod;
 
 use std::net::Ipv4Addr;
@@ -17,6 +18,7 @@ use ipnetwork::Ipv4Network;
 
 pub use host::{Host, HostOptions, RpFilter};
 pub use link::{Offloads, set_offloads};
+pub use node::Node;
 pub use pod::{Pod, SubnetFile};
 
 use crate::namespace::Namespace;
