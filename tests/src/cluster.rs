@@ -1,5 +1,6 @@
 //! A whole network: hosts, etcd, a daemon on each host, pods behind them.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -68,6 +69,7 @@ pub struct Cluster {
     pub etcd: Etcd,
     /// What joins them.
     pub network: Network,
+    _turn: MutexGuard<'static, ()>,
 }
 
 /// A host with a daemon.
@@ -80,15 +82,19 @@ pub struct Member {
 }
 
 impl Cluster {
-    /// Starts everything, and returns when every daemon is ready.
+    /// Starts everything, and returns when every daemon is ready. Where this process has another cluster
+    /// already, waits until that is gone.
     ///
     /// # Errors
     /// Something does not start.
     pub fn start(plan: &Plan) -> Result<Self> {
+        // One at a time: what is measured or lost in one must not be another's doing.
+        static TURN: Mutex<()> = Mutex::new(());
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let network = Network::new()?;
         let etcd = Etcd::on_network(&network)?;
         etcd.put(&format!("{PREFIX}/config"), &plan.config)?;
-        let mut cluster = Self { members: Vec::new(), etcd, network };
+        let mut cluster = Self { members: Vec::new(), etcd, network, _turn: turn };
         let settings =
             Settings { endpoint: cluster.etcd.url(), prefix: PREFIX.to_owned(), flags: plan.flags.clone() };
         let mut started = Vec::new();
@@ -118,13 +124,28 @@ impl Cluster {
     }
 }
 
+/// An end and another.
+pub type Pair = (Endpoint, Endpoint);
+
 /// The ordered pairs of pods on different nodes.
 #[must_use]
-pub fn pairs<'a>(nodes: &[&'a Node]) -> Vec<(&'a Endpoint, &'a Endpoint)> {
+pub fn pod_pairs(nodes: &[&Node]) -> Vec<Pair> {
+    pairs(nodes, |node| node.endpoints().cloned().collect())
+}
+
+/// The ordered pairs of pods and hosts on different nodes.
+#[must_use]
+pub fn all_pairs(nodes: &[&Node]) -> Vec<Pair> {
+    pairs(nodes, |node| node.endpoints().cloned().chain([node.gateway()]).collect())
+}
+
+fn pairs(nodes: &[&Node], ends: impl Fn(&Node) -> Vec<Endpoint>) -> Vec<Pair> {
     let mut pairs = Vec::new();
     for from in nodes {
         for to in nodes.iter().filter(|to| to.host.name != from.host.name) {
-            pairs.extend(from.endpoints().flat_map(|pod| to.endpoints().map(move |other| (pod, other))));
+            let targets = ends(to);
+            pairs
+                .extend(ends(from).iter().flat_map(|end| targets.iter().map(|to| (end.clone(), to.clone()))));
         }
     }
     pairs
@@ -134,7 +155,7 @@ pub fn pairs<'a>(nodes: &[&'a Node]) -> Vec<(&'a Endpoint, &'a Endpoint)> {
 ///
 /// # Errors
 /// Some pairs do not answer in time; names each.
-pub fn check_reached(pairs: &[(&Endpoint, &Endpoint)]) -> Result<()> {
+pub fn check_reached(pairs: &[Pair]) -> Result<()> {
     let reach = |from: &Endpoint, to: &Endpoint| {
         wait::until(&format!("{} to reach {}", from.name, to.name), CONVERGENCE, || {
             Ping::default().send(from, to)?.check()

@@ -8,6 +8,7 @@ pub mod binaries;
 pub mod claim;
 pub mod cluster;
 pub mod daemon;
+pub mod demo;
 pub mod etcd;
 pub mod leases;
 pub mod namespace;

@@ -27,6 +27,12 @@ impl Node {
         Ok(Self { host, file, pods })
     }
 
+    /// The host as its pods and the pods of others reach it: by the bridge's address.
+    #[must_use]
+    pub fn gateway(&self) -> Endpoint {
+        Endpoint { address: self.file.bridge, ..self.host.endpoint() }
+    }
+
     /// Its pods as ends of traffic.
     pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
         self.pods.iter().map(|pod| &pod.endpoint)

@@ -3,6 +3,7 @@
 pub mod capture;
 mod checksums;
 mod connection;
+pub mod inject;
 mod latency;
 mod ping;
 mod stream;

@@ -67,14 +67,14 @@ impl Pong {
 }
 
 impl Ping {
-    /// Pings `to` from `from`.
+    /// Pings `to` from `from`, by the source address the sender's routes choose.
     ///
     /// # Errors
     /// `ping` cannot be run. That nothing answers is no error.
     pub fn send(&self, from: &Endpoint, to: &Endpoint) -> Result<Pong> {
         let mut command = from.namespace.command("ping")?;
         command.env("LC_ALL", "C").arg("-n").args(["-c", &self.count.to_string()]);
-        command.args(["-I", &from.address.to_string(), "-s", &self.size.saturating_sub(HEADERS).to_string()]);
+        command.args(["-s", &self.size.saturating_sub(HEADERS).to_string()]);
         command.args(["-i", &self.interval.as_secs_f64().to_string()]);
         command.args(["-W", &self.patience.as_secs_f64().to_string()]);
         command.args(["-M", if self.dont_fragment { "do" } else { "dont" }]);
