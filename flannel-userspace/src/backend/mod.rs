@@ -6,12 +6,14 @@ pub mod object;
 mod udp;
 mod vxlan;
 
+use std::net::Ipv4Addr;
+
 use ipnetwork::Ipv4Network;
-use serde_json::Value;
 
 use crate::config::BackendConfig;
 use crate::kernel::device::DeviceError;
 use crate::kernel::{self, Device, Hop, Netlink, Underlay};
+use crate::lease::Attributes;
 use crate::peers::Peer;
 
 pub use host_gw::HostGw;
@@ -101,6 +103,22 @@ impl Backend {
         })
     }
 
+    /// Has the backend work over `underlay` from now on, which may have another address, MTU or index than the one
+    /// it was prepared for. [`Backend::restore`] then makes the device fit.
+    ///
+    /// # Errors
+    /// The backend cannot work with this underlay.
+    pub fn move_to(&mut self, config: &BackendConfig, underlay: &Underlay) -> Result<(), PrepareError> {
+        match (self, config) {
+            (Self::Udp(udp), _) => udp.move_to(underlay),
+            (Self::Vxlan(vxlan), BackendConfig::Vxlan(config)) => vxlan.move_to(config, underlay),
+            (Self::HostGw(host_gw), _) => *host_gw = HostGw::prepare(underlay)?,
+            (Self::Alloc { mtu }, _) => *mtu = underlay.mtu,
+            (Self::Vxlan(_), _) => {}
+        }
+        Ok(())
+    }
+
     /// Makes the device again as it was, with the Ethernet address that was published, if something deleted
     /// or changed it. Whether [`Backend::device`] is another one now; then [`Backend::activate`] is
     /// due again, and so is everything that knows the device by its index.
@@ -126,14 +144,15 @@ impl Backend {
         }
     }
 
-    /// `BackendType` and `BackendData` of the lease.
+    /// What the lease of a host with this public address says.
     #[must_use]
-    pub fn publication(&self) -> (Option<&'static str>, Option<Value>) {
-        let data = match self {
+    pub fn attributes(&self, public_ip: Ipv4Addr) -> Attributes {
+        let backend_data = match self {
             Self::Vxlan(vxlan) => Some(vxlan.data()),
             Self::Udp(_) | Self::HostGw(_) | Self::Alloc { .. } => None,
         };
-        (self.kind().lease_type(), data)
+        let backend_type = self.kind().lease_type().map(str::to_owned);
+        Attributes { backend_type, backend_data, ..Attributes::new(public_ip) }
     }
 
     /// Largest packet of a pod, in bytes.

@@ -27,22 +27,20 @@ impl Vxlan {
         netlink: &Netlink,
         underlay: &Underlay,
     ) -> Result<Self, DeviceError> {
-        let spec = VxlanSpec {
-            vni: config.vni,
-            port: config.port,
-            mtu: inner_mtu(config.mtu, underlay),
-            local: underlay.address,
-            underlay: underlay.index,
-            mac: None,
-        };
+        let spec = spec_of(config, underlay);
         let device = netlink.ensure_vxlan(&spec).await?;
         let spec = VxlanSpec { mac: Some(device.mac), ..spec };
         Ok(Self { device, direct_routing: config.direct_routing, spec })
     }
 
+    /// The Ethernet address stays the published one.
+    pub(super) fn move_to(&mut self, config: &VxlanConfig, underlay: &Underlay) {
+        self.spec = VxlanSpec { mac: self.spec.mac, ..spec_of(config, underlay) };
+    }
+
     pub(super) async fn restore(&mut self, netlink: &Netlink) -> Result<bool, DeviceError> {
         let before = std::mem::replace(&mut self.device, netlink.ensure_vxlan(&self.spec).await?);
-        Ok(before != self.device)
+        Ok(before.index != self.device.index || before.mac != self.device.mac)
     }
 
     pub(super) const fn tunnel(&self) -> (u32, u16) {
@@ -75,6 +73,17 @@ impl Vxlan {
             Object::Peer { subnet, public_ip, mac, direct: false },
             Object::Route { subnet, via: Some(gateway), device, onlink: true },
         ])
+    }
+}
+
+fn spec_of(config: &VxlanConfig, underlay: &Underlay) -> VxlanSpec {
+    VxlanSpec {
+        vni: config.vni,
+        port: config.port,
+        mtu: inner_mtu(config.mtu, underlay),
+        local: underlay.address,
+        underlay: underlay.index,
+        mac: None,
     }
 }
 

@@ -21,9 +21,9 @@ use crate::config::subnet_file::Previous;
 use crate::config::{BackendConfig, NetworkConfig, SubnetFile};
 use crate::datapath::PinDir;
 use crate::kernel::{Monitor, Netlink, Underlay, interface};
-use crate::lease::{AcquireConfig, AcquireError, Attributes, Hold, OwnLease, Pool, acquire};
+use crate::lease::{AcquireConfig, AcquireError, Hold, OwnLease, Pool, acquire};
 use crate::peers::{PeerTable, Site};
-use crate::reconcile::{Ground, KernelState, Reconciler};
+use crate::reconcile::{Announcement, Ground, KernelState, Reconciler};
 use crate::registry::etcd::Etcd;
 
 /// Pauses between attempts to get a lease from a registry that fails: from the first to the longest.
@@ -51,11 +51,13 @@ pub(super) async fn start(options: Options, synced: oneshot::Sender<()>) -> Resu
     let own = lease(&registry, &options, &config, &backend, &underlay).await?;
     let subnet = own.lease.subnet;
     let file = SubnetFile { network: config.network, subnet, mtu: backend.mtu(), ip_masq: false };
-    let site = site(&options, &config, &backend, &underlay, &own);
+    let peers = PeerTable::new(site(&options, &config, &backend, &underlay, &own));
     let state = KernelState::start(Ground {
         netlink,
         backend,
+        backend_config,
         underlay,
+        interface: options.interface,
         network: config.network,
         subnet,
         pins,
@@ -64,11 +66,11 @@ pub(super) async fn start(options: Options, synced: oneshot::Sender<()>) -> Resu
         pod_bridges: options.pod_bridges,
     })
     .await?;
-    file.write(&options.subnet_file)?;
 
     let (hold, holder) = Hold::new(registry.clone(), options.lease, own);
-    let peers = PeerTable::new(site);
-    let reconciler = Reconciler { registry, holder, state, monitor, peers, synced: Some(synced) };
+    let announcement = Announcement { holder, file, path: options.subnet_file.clone() };
+    announcement.write_file()?;
+    let reconciler = Reconciler { registry, announcement, state, monitor, peers, synced: Some(synced) };
     Ok(Started { reconciler, hold, subnet_file: options.subnet_file })
 }
 
@@ -80,16 +82,10 @@ async fn lease(
     backend: &Backend,
     underlay: &Underlay,
 ) -> Result<OwnLease, DaemonError> {
-    let (backend_type, backend_data) = backend.publication();
-    let attributes = Attributes {
-        backend_type: backend_type.map(str::to_owned),
-        backend_data,
-        ..Attributes::new(underlay.public_ip)
-    };
     let previous = Previous::read(&options.subnet_file)?.and_then(|file| file.previous_subnet());
     let wanted = AcquireConfig {
         pool: Pool::new(config.subnet_min, config.subnet_max, config.subnet_len)?,
-        attributes,
+        attributes: backend.attributes(underlay.public_ip),
         previous,
         ttl: options.lease.ttl,
     };

@@ -13,6 +13,7 @@ use ipnetwork::Ipv4Network;
 pub use admission::{Refusal, Site};
 
 use self::index::Index;
+use crate::kernel::Underlay;
 use crate::lease::Lease;
 use crate::registry::{Event, Key, Rejected, Snapshot, SubnetKey};
 
@@ -77,6 +78,21 @@ impl PeerTable {
     /// The accepted peers.
     pub fn peers(&self) -> impl Iterator<Item = &Peer> {
         self.index.peers()
+    }
+
+    /// Has leases held against the underlay as it is now. Whether it is another one than before: then those that were
+    /// refused are looked at again when the next snapshot tells them.
+    pub fn move_to(&mut self, underlay: &Underlay) -> bool {
+        let addresses = vec![underlay.address, underlay.public_ip];
+        if self.site.addresses == addresses && self.site.connected == underlay.networks {
+            return false;
+        }
+        self.site.addresses = addresses;
+        self.site.connected.clone_from(&underlay.networks);
+        for key in self.refused.keys() {
+            self.revisions.insert(key.clone(), 0);
+        }
+        !self.refused.is_empty()
     }
 
     /// The keys that are refused at present, and why.

@@ -2,25 +2,28 @@
 //! equal to what the leases ask for. Nothing is cleared and filled again: what is there is compared with
 //! what is wanted, and the difference is corrected. What fails stays wanted and is tried again.
 
+mod announce;
 mod state;
 mod wanted;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
+use ipnetwork::Ipv4Network;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
-use crate::backend::{Backend, Object};
+use crate::backend::{Backend, Object, Unreachable};
 use crate::daemon::Chain;
 use crate::kernel::{Change, Hop, Monitor};
-use crate::lease::Holder;
 use crate::peers::{Diff, Peer, PeerTable};
 use crate::registry::{Event, Registry, Snapshot, Watch as _, WatchError};
 
+pub use announce::Announcement;
+use state::Changes;
 pub use state::{Ground, KernelState, StateError};
 use wanted::Wanted;
 
@@ -39,8 +42,8 @@ const SETTLE: Duration = Duration::from_millis(100);
 pub struct Reconciler<R> {
     /// Where the leases stand.
     pub registry: R,
-    /// Hears of the own lease.
-    pub holder: Holder,
+    /// What this host tells others.
+    pub announcement: Announcement,
     /// What is in the kernel.
     pub state: KernelState,
     /// What changes in the kernel.
@@ -57,8 +60,12 @@ pub struct Loop<R> {
     wanted: Wanted,
     /// Failures that were reported, so that each is reported once.
     failing: BTreeSet<Object>,
+    /// Peers without a way to them, reported as well.
+    unreachable: BTreeMap<Ipv4Network, Unreachable>,
     cannot_hold: bool,
     registry_is_away: bool,
+    /// Whether leases that were refused may be acceptable now.
+    must_list: bool,
     /// When announcements of the kernel are due to be looked into.
     due: Due,
 }
@@ -85,8 +92,10 @@ impl<R: Registry> Loop<R> {
             given,
             wanted,
             failing: BTreeSet::new(),
+            unreachable: BTreeMap::new(),
             cannot_hold: false,
             registry_is_away: false,
+            must_list: false,
             due: Due::default(),
         }
     }
@@ -155,7 +164,7 @@ impl<R: Registry> Loop<R> {
         // Hosts that started together need not list together.
         let resync = sleep(RESYNC.mul_f64(rand::random_range(0.8..1.2)));
         tokio::pin!(resync);
-        loop {
+        while !std::mem::take(&mut self.must_list) {
             tokio::select! {
                 events = watch.next() => match events {
                     Ok(events) => self.take_events(events).await,
@@ -178,7 +187,7 @@ impl<R: Registry> Loop<R> {
     }
 
     async fn take_snapshot(&mut self, snapshot: &Snapshot) {
-        self.given.holder.sync(snapshot);
+        self.given.announcement.holder.sync(snapshot);
         let diff = self.given.peers.apply_snapshot(snapshot);
         self.want(&diff).await;
         self.correct().await;
@@ -214,14 +223,11 @@ impl<R: Registry> Loop<R> {
     /// Makes everything in the kernel what it was meant to be.
     async fn sweep(&mut self) {
         match self.given.state.hold().await {
-            Ok(is_another) => {
+            Ok(changes) => {
                 if std::mem::take(&mut self.cannot_hold) {
                     info!("flannel's device and programs are in their places again");
                 }
-                if is_another {
-                    info!("flannel's device was made anew: putting every peer there");
-                    self.want_anew().await;
-                }
+                self.follow_changes(changes).await;
                 self.correct().await;
             }
             Err(error) if self.cannot_hold => debug!(error = %Chain(&error), "still failing"),
@@ -232,7 +238,27 @@ impl<R: Registry> Loop<R> {
         }
     }
 
+    async fn follow_changes(&mut self, changes: Changes) {
+        let Ground { backend, underlay, .. } = self.given.state.ground();
+        self.must_list |= self.given.peers.move_to(underlay);
+        if changes.underlay {
+            // Connections from the former address are dead without knowing it.
+            self.given.registry.reconnect().await;
+            self.given.announcement.publish(backend, underlay);
+            self.must_list = true;
+        }
+        if let Err(error) = self.given.announcement.write_file() {
+            warn!(error = %Chain(&error), "cannot keep the subnet file; trying again");
+        }
+        // By another route, a peer may have come onto the link, or left it.
+        if changes.underlay || changes.device || backend.depends_on_hop() {
+            self.want_anew().await;
+        }
+    }
+
+    /// Finds out again what each peer becomes.
     async fn want_anew(&mut self) {
+        self.failing.clear();
         self.wanted = Wanted::new(standing(&self.given.state));
         let peers: Vec<Peer> = self.given.peers.peers().copied().collect();
         for peer in &peers {
@@ -244,7 +270,7 @@ impl<R: Registry> Loop<R> {
     async fn take_events(&mut self, events: Vec<Event>) {
         let mut touched = BTreeSet::new();
         for event in events {
-            self.given.holder.observe(&event);
+            self.given.announcement.holder.observe(&event);
             let diff = self.given.peers.apply_event(&event);
             touched.append(&mut self.want(&diff).await);
         }
@@ -256,6 +282,7 @@ impl<R: Registry> Loop<R> {
         let mut touched = BTreeSet::new();
         for peer in &diff.removed {
             info!(subnet = %peer.subnet, public_ip = %peer.public_ip, "peer removed");
+            self.unreachable.remove(&peer.subnet);
             touched.append(&mut self.wanted.set(peer.subnet, BTreeSet::new()));
         }
         let changed = diff.changed.iter().map(|(_, after)| after);
@@ -267,7 +294,7 @@ impl<R: Registry> Loop<R> {
         touched
     }
 
-    async fn objects(&self, peer: &Peer) -> BTreeSet<Object> {
+    async fn objects(&mut self, peer: &Peer) -> BTreeSet<Object> {
         let ground = self.given.state.ground();
         let hop = if ground.backend.depends_on_hop() {
             ground.netlink.hop(peer.public_ip, &ground.underlay).await.unwrap_or_else(|error| {
@@ -278,9 +305,15 @@ impl<R: Registry> Loop<R> {
             Hop::Routed
         };
         match ground.backend.objects(peer, hop) {
-            Ok(objects) => objects.into_iter().collect(),
+            Ok(objects) => {
+                self.unreachable.remove(&peer.subnet);
+                objects.into_iter().collect()
+            }
             Err(unreachable) => {
-                warn!("{unreachable}");
+                if self.unreachable.get(&peer.subnet) != Some(&unreachable) {
+                    warn!("{unreachable}");
+                    self.unreachable.insert(peer.subnet, unreachable);
+                }
                 BTreeSet::new()
             }
         }

@@ -7,11 +7,15 @@ use flannel_common::maps::{Guard, Node};
 use flannel_common::{Ip4, Mac};
 use ipnetwork::Ipv4Network;
 use thiserror::Error;
+use tracing::{info, warn};
 
-use crate::backend::{Backend, Kind, Object};
+use crate::backend::{Backend, Kind, Object, PrepareError};
+use crate::config::BackendConfig;
+use crate::config::interface::InterfaceOptions;
+use crate::daemon::Chain;
 use crate::datapath::{Datapath, DatapathError, Format, HookChoice, PeerEntry, PinDir, Spec};
 use crate::kernel::device::DeviceError;
-use crate::kernel::{self, Netlink, ObjectError, Objects, Underlay};
+use crate::kernel::{self, Netlink, ObjectError, Objects, Underlay, interface};
 
 /// What the state of the kernel is made from.
 pub struct Ground {
@@ -19,8 +23,12 @@ pub struct Ground {
     pub netlink: Netlink,
     /// What a peer becomes.
     pub backend: Backend,
+    /// What the network's configuration says of the backend.
+    pub backend_config: BackendConfig,
     /// The interface that carries the tunnel.
     pub underlay: Underlay,
+    /// How that was chosen.
+    pub interface: InterfaceOptions,
     /// The whole network.
     pub network: Ipv4Network,
     /// The subnet this host leases.
@@ -40,6 +48,17 @@ pub struct KernelState {
     ground: Ground,
     objects: Objects,
     datapath: Datapath,
+    /// Whether the underlay is gone with nothing in its place, which was reported.
+    adrift: bool,
+}
+
+/// What is another one than before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Changes {
+    /// The underlay's interface, address or MTU.
+    pub(super) underlay: bool,
+    /// The device, so that every object on it is another one, too.
+    pub(super) device: bool,
 }
 
 /// Something could not be put, removed or listed.
@@ -54,6 +73,9 @@ pub enum StateError {
     /// Flannel's device.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// The backend cannot work with the underlay as it is now.
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
     /// In the maps or hooks.
     #[error(transparent)]
     Datapath(#[from] DatapathError),
@@ -73,7 +95,7 @@ impl KernelState {
         let device = ground.backend.device().map(|device| device.index);
         let datapath = Datapath::start(ground.pins.clone(), ground.spec())?;
         let objects = Objects::new(ground.netlink.clone(), device);
-        let mut state = Self { ground, objects, datapath };
+        let mut state = Self { ground, objects, datapath, adrift: false };
         state.serve_pods().await?;
         Ok(state)
     }
@@ -82,13 +104,16 @@ impl KernelState {
         &self.ground
     }
 
-    /// Makes the device, its address and the programs' places again what they were. Whether the device is
-    /// another one now, so that every object on it is another one, too.
-    pub(super) async fn hold(&mut self) -> Result<bool, StateError> {
+    /// Makes the device, its address and the programs' places what they should be over the underlay as it is now.
+    pub(super) async fn hold(&mut self) -> Result<Changes, StateError> {
+        let underlay = self.follow_underlay().await?;
+        if self.adrift {
+            return Ok(Changes::default());
+        }
         let ground = &mut self.ground;
-        let is_another = ground.backend.restore(&ground.netlink).await?;
+        let device = ground.backend.restore(&ground.netlink).await?;
         ground.backend.activate(&ground.netlink, ground.subnet, ground.network).await?;
-        if is_another {
+        if underlay || device {
             let device = ground.backend.device().map(|device| device.index);
             self.objects = Objects::new(ground.netlink.clone(), device);
             self.datapath = Datapath::start(ground.pins.clone(), ground.spec())?;
@@ -96,7 +121,34 @@ impl KernelState {
             self.datapath.hold()?;
         }
         self.serve_pods().await?;
-        Ok(is_another)
+        Ok(Changes { underlay, device })
+    }
+
+    /// Whether the underlay is another one than before.
+    async fn follow_underlay(&mut self) -> Result<bool, StateError> {
+        let ground = &mut self.ground;
+        match interface::follow(&ground.netlink, &ground.interface, &ground.underlay).await {
+            Ok(now) => {
+                if std::mem::take(&mut self.adrift) {
+                    info!(interface = now.name, address = %now.address, "there is an underlay again");
+                }
+                if now.is_same_way(&ground.underlay) {
+                    ground.underlay.networks = now.networks;
+                    return Ok(false);
+                }
+                let Underlay { name, address, mtu, .. } = &now;
+                info!(interface = name, %address, mtu, "following the underlay");
+                ground.backend.move_to(&ground.backend_config, &now)?;
+                ground.underlay = now;
+                Ok(true)
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.adrift, true) {
+                    warn!("the underlay is gone: {}; waiting for it", Chain(&error));
+                }
+                Ok(false)
+            }
+        }
     }
 
     /// Tells the programs which bridges there are, and which pod is behind which of their ports.

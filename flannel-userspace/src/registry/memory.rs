@@ -105,6 +105,8 @@ impl Registry for Memory {
         Ok(None)
     }
 
+    async fn reconnect(&self) {}
+
     async fn watch(&self, _: i64) -> Result<NoWatch, RegistryError> {
         Ok(NoWatch)
     }

@@ -64,6 +64,9 @@ pub trait Registry: Clone + Send + Sync + 'static {
         term: Term,
     ) -> impl Future<Output = Result<Option<Duration>, RegistryError>> + Send;
 
+    /// Gives every connection up and makes new ones on the next use: the host's address has changed, say.
+    fn reconnect(&self) -> impl Future<Output = ()> + Send;
+
     /// Follows everything below the lease prefix that happens after `revision`.
     ///
     /// # Errors

@@ -43,8 +43,9 @@ fn pin_program(program: &mut SchedClassifier, pins: &PinDir, name: &str) -> Resu
 }
 
 fn put(program: &mut SchedClassifier, interface: &str, name: &str, handle: u32) -> Result<(), ProgramError> {
-    match tc::qdisc_add_clsact(interface) {
-        Err(error) if !matches!(error, tc::TcError::AlreadyAttached) => return Err(error.into()),
+    match tc::qdisc_add_clsact(interface).map_err(ProgramError::from) {
+        // The qdisc is there, whoever put it there.
+        Err(error) if errno(&error) != Some(Errno::EEXIST) => return Err(error),
         _ => {}
     }
     let handle = TcHandle::from(handle);

@@ -128,6 +128,15 @@ impl Connection {
         }
     }
 
+    /// Gives the connection of now up, if there is one. The next one is to the same endpoint, with which nothing is
+    /// wrong.
+    pub(super) async fn give_up(&self) {
+        let mut state = self.state.lock().await;
+        if state.client.take().is_some() {
+            state.turn = state.turn.wrapping_add(self.urls.len());
+        }
+    }
+
     /// Gives a connection up: the next request goes to the next endpoint, with TLS files and a token read
     /// anew.
     pub(super) async fn abandon(&self, session: &Session) {

@@ -224,6 +224,10 @@ impl Registry for Etcd {
         Ok(u64::try_from(answer.ttl()).ok().map(Duration::from_secs))
     }
 
+    async fn reconnect(&self) {
+        self.connection.give_up().await;
+    }
+
     async fn watch(&self, revision: i64) -> Result<EtcdWatch, RegistryError> {
         let options = WatchOptions::new()
             .with_range(self.keys.leases_end())
