@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use anyhow::Result;
 
-use super::{Network, Offloads, Place, SubnetFile, set_offloads};
+use super::{Network, Offloads, Place, SubnetFile, link, set_offloads};
 use crate::namespace::Namespace;
 use crate::traffic::Endpoint;
 
@@ -87,7 +87,7 @@ impl Host {
     /// # Errors
     /// It cannot be made.
     pub fn add_bridge(&self, file: &SubnetFile) -> Result<()> {
-        self.namespace.ip(&format!("link add {BRIDGE} type bridge"))?;
+        link::add_bridge(&self.namespace, BRIDGE)?;
         self.namespace.ip(&format!("address add {}/{} dev {BRIDGE}", file.bridge, file.subnet.prefix()))?;
         self.namespace.ip(&format!("link set {BRIDGE} mtu {} up", file.mtu))?;
         Ok(())

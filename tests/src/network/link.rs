@@ -24,6 +24,13 @@ pub(super) fn cable(one: &Namespace, name: &str, other: &Namespace, other_name: 
     Ok(())
 }
 
+/// Adds a bridge that keeps its Ethernet address. Left to itself it takes that of one of its ports, another one
+/// as ports come; who knows the old one then talks to nobody for a while.
+pub(super) fn add_bridge(machine: &Namespace, name: &str) -> Result<()> {
+    machine.ip(&format!("link add {name} address 02:00:00:00:00:01 type bridge"))?;
+    Ok(())
+}
+
 /// Sets the offloads of an interface.
 ///
 /// # Errors

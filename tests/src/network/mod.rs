@@ -102,7 +102,7 @@ impl Segment {
     /// A switch in `namespace`, which has `address` on the segment itself.
     fn new(namespace: Namespace, bridge: &'static str, address: Ipv4Addr, gateway: Ipv4Addr) -> Result<Self> {
         let network = Ipv4Network::new(Ipv4Network::new(address, 24)?.network(), 24)?;
-        namespace.ip(&format!("link add {bridge} type bridge"))?;
+        link::add_bridge(&namespace, bridge)?;
         namespace.ip(&format!("address add {address}/24 dev {bridge}"))?;
         namespace.ip(&format!("link set {bridge} up"))?;
         Ok(Self { namespace, bridge, network, gateway })
