@@ -9,7 +9,7 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use ipnetwork::Ipv4Network;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
@@ -22,7 +22,9 @@ use crate::config::subnet_file::Previous;
 use crate::config::{BackendConfig, NetworkConfig, SubnetFile};
 use crate::datapath::PinDir;
 use crate::kernel::{Monitor, Netlink, Underlay, interface};
-use crate::lease::{AcquireConfig, AcquireError, Hold, Holder, OwnLease, Pool, acquire};
+use crate::lease::{
+    AcquireConfig, AcquireError, Held, Hold, Holder, Identity, OwnLease, Pool, Presence, acquire,
+};
 use crate::peers::{Departures, PeerTable, Site};
 use crate::reconcile::{Announcement, Ground, KernelState, Memory, Reconciler};
 use crate::registry::RegistryError;
@@ -39,6 +41,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct Started {
     pub(super) reconciler: Reconciler<Etcd>,
     pub(super) hold: Hold<Etcd>,
+    pub(super) presence: Presence<Etcd>,
+    pub(super) held: watch::Receiver<Held>,
     pub(super) subnet_file: PathBuf,
 }
 
@@ -59,6 +63,7 @@ pub(super) async fn start(options: Options, synced: oneshot::Sender<()>) -> Resu
     let former_mac = remembered.as_ref().and_then(|remembered| remembered.own.vtep_mac);
     let backend = Backend::prepare(&backend_config, &netlink, &underlay, former_mac).await?;
 
+    let presence = Presence::claim(registry.clone(), Identity::of(underlay.mac), underlay.public_ip).await?;
     let wanted = wanted_lease(&options, &config, &backend, &underlay)?;
     let (hold, holder) = match acquire_lease(&registry, &wanted, remembered.is_some()).await? {
         Some(own) => Hold::new(registry.clone(), options.lease, own),
@@ -85,13 +90,14 @@ pub(super) async fn start(options: Options, synced: oneshot::Sender<()>) -> Resu
     })
     .await?;
 
+    let held = holder.held();
     let announcement = Announcement { holder, file, path: options.subnet_file.clone() };
     announcement.write_file()?;
     let known = known.map(|known| peers.apply_snapshot(&known));
     let departures = Departures::new(options.restraint);
     let reconciler =
         Reconciler { registry, announcement, state, monitor, peers, known, departures, memory, synced };
-    Ok(Started { reconciler, hold, subnet_file: options.subnet_file })
+    Ok(Started { reconciler, hold, presence, held, subnet_file: options.subnet_file })
 }
 
 /// What is known from an earlier life. A file that cannot be read is none.
