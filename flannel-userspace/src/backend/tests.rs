@@ -22,7 +22,7 @@ fn vxlan(mtu: Option<u32>, direct_routing: bool) -> BackendConfig {
 
 fn prepared(config: BackendConfig, test: impl AsyncFnOnce(Netlink, Underlay, Backend) + Send) {
     on_host(async |netlink, underlay| {
-        let backend = Backend::prepare(&config, &netlink, &underlay).await.unwrap();
+        let backend = Backend::prepare(&config, &netlink, &underlay, None).await.unwrap();
         test(netlink, underlay, backend).await;
     });
 }
@@ -131,8 +131,9 @@ fn mtu_type_and_device(
 ) {
     prepared(config, async |_, _, backend| {
         assert_eq!((backend.kind(), backend.mtu()), (kind, mtu));
-        assert_eq!(backend.publication().0, lease_type);
-        assert_eq!(backend.publication().1.is_some(), kind == Kind::Vxlan);
+        let attributes = backend.attributes(PUBLIC_IP);
+        assert_eq!((attributes.public_ip, attributes.backend_type.as_deref()), (PUBLIC_IP, lease_type));
+        assert_eq!(attributes.backend_data.is_some(), kind == Kind::Vxlan);
         assert_eq!(backend.device().map(|device| device.name.as_str()), device);
         if let Some(device) = device {
             assert_eq!(ip_json(&format!("link show {device}"))[0]["mtu"], mtu);
@@ -144,7 +145,7 @@ fn mtu_type_and_device(
 fn vxlan_publishes_the_bytes_of_stock_flannel() {
     prepared(vxlan(None, false), async |_, _, backend| {
         let mac = backend.device().unwrap().mac;
-        let data = backend.publication().1.unwrap().to_string();
+        let data = backend.attributes(PUBLIC_IP).backend_data.unwrap().to_string();
         assert_eq!(data, format!(r#"{{"VNI":1,"VtepMAC":"{mac}"}}"#));
     });
 }
@@ -180,13 +181,13 @@ fn deleted_device_is_restored(#[case] config: BackendConfig, #[case] name: &str)
 #[test]
 fn restored_vxlan_device_has_the_published_address() {
     prepared(vxlan(None, false), async |netlink, _, mut backend| {
-        let published = backend.publication();
+        let published = backend.attributes(PUBLIC_IP);
         ip("link delete flannel.1");
         backend.restore(&netlink).await.unwrap();
-        assert_eq!(backend.publication(), published);
+        assert_eq!(backend.attributes(PUBLIC_IP), published);
         ip("link set flannel.1 address 02:00:00:00:00:01");
         assert!(!backend.restore(&netlink).await.unwrap());
-        assert_eq!(backend.publication(), published);
+        assert_eq!(backend.attributes(PUBLIC_IP), published);
     });
 }
 
@@ -194,7 +195,7 @@ fn restored_vxlan_device_has_the_published_address() {
 fn host_gw_refuses_a_translated_address() {
     on_host(async |netlink, underlay| {
         let underlay = Underlay { public_ip: Ipv4Addr::new(198, 51, 100, 7), ..underlay };
-        let error = Backend::prepare(&BackendConfig::HostGw, &netlink, &underlay).await.unwrap_err();
+        let error = Backend::prepare(&BackendConfig::HostGw, &netlink, &underlay, None).await.unwrap_err();
         assert!(matches!(error, PrepareError::TranslatedAddress { .. }));
         assert!(error.to_string().starts_with(
             "your PublicIP differs from interface IP, meaning that probably you're on a NAT, which is not \

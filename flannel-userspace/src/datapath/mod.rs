@@ -139,7 +139,7 @@ pub enum DatapathError {
         /// How.
         mechanism: Mechanism,
         /// Why not.
-        source: ProgramError,
+        source: Box<ProgramError>,
     },
     /// A pin cannot be made.
     #[error("cannot pin {path}")]

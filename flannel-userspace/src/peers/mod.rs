@@ -1,6 +1,7 @@
 //! The table of peers: the only place that decides whether a lease is acceptable.
 
 mod admission;
+mod departures;
 mod index;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,8 +11,10 @@ use flannel_common::Mac;
 use ipnetwork::Ipv4Network;
 
 pub use admission::{Refusal, Site};
+pub use departures::{Departures, Restraint};
 
 use self::index::Index;
+use crate::kernel::Underlay;
 use crate::lease::Lease;
 use crate::registry::{Event, Key, Rejected, Snapshot, SubnetKey};
 
@@ -31,10 +34,34 @@ pub struct Peer {
 pub struct Diff {
     /// Peers that are new.
     pub added: Vec<Peer>,
-    /// Peers that are told otherwise now: before and after.
+    /// Peers that are told otherwise now: before and after, with one subnet.
     pub changed: Vec<(Peer, Peer)>,
     /// Peers that are gone.
     pub removed: Vec<Peer>,
+}
+
+impl Diff {
+    /// Whether nothing changed.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.changed.is_empty() && self.removed.is_empty()
+    }
+
+    /// A subnet that went over from one key to another, as when its host begins with dual stack, is not gone.
+    fn settled(mut self) -> Self {
+        if self.added.is_empty() || self.removed.is_empty() {
+            return self;
+        }
+        let removed = self.removed.into_iter().map(|peer| (peer.subnet, peer));
+        let mut removed: BTreeMap<Ipv4Network, Peer> = removed.collect();
+        let (stayed, added): (Vec<Peer>, Vec<Peer>) =
+            self.added.into_iter().partition(|peer| removed.contains_key(&peer.subnet));
+        for after in stayed {
+            let before = removed.remove(&after.subnet).filter(|before| *before != after);
+            self.changed.extend(before.map(|before| (before, after)));
+        }
+        Self { added, removed: removed.into_values().collect(), ..self }
+    }
 }
 
 /// The peers, by the key of their lease. What is written later than a lease and is refused, changes nothing:
@@ -88,6 +115,27 @@ impl PeerTable {
         self.index.peers()
     }
 
+    /// Whether a peer has this subnet.
+    #[must_use]
+    pub fn holds(&self, subnet: Ipv4Network) -> bool {
+        self.index.holder(subnet).is_some()
+    }
+
+    /// Has leases held against the underlay as it is now. Whether it is another one than before: then those that were
+    /// refused are looked at again when the next snapshot tells them.
+    pub fn move_to(&mut self, underlay: &Underlay) -> bool {
+        let addresses = vec![underlay.address, underlay.public_ip];
+        if self.site.addresses == addresses && self.site.connected == underlay.networks {
+            return false;
+        }
+        self.site.addresses = addresses;
+        self.site.connected.clone_from(&underlay.networks);
+        for key in self.refused.keys() {
+            self.revisions.insert(key.clone(), 0);
+        }
+        !self.refused.is_empty()
+    }
+
     /// The keys that are refused at present, and why.
     pub fn refused(&self) -> impl Iterator<Item = (&Key, &Refusal)> {
         self.refused.iter().map(|(key, refused)| (key, &refused.refusal))
@@ -129,7 +177,7 @@ impl PeerTable {
             }
         }
         self.reconsider(&mut diff);
-        diff
+        diff.settled()
     }
 
     /// Takes one event in. One that is older than what is known of its key changes nothing.
@@ -148,7 +196,7 @@ impl PeerTable {
             }
         }
         self.reconsider(&mut diff);
-        diff
+        diff.settled()
     }
 
     fn put(&mut self, lease: &Lease, diff: &mut Diff) {

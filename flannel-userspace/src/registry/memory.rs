@@ -1,6 +1,7 @@
 //! A registry in memory, for tests of what uses one.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -9,7 +10,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::{
-    Event, Expected, Found, Key, Registry, RegistryError, Rejected, Snapshot, Watch, WatchError, Written,
+    Claim, Event, Expected, Found, Key, Registry, RegistryError, Rejected, Snapshot, Watch, WatchError,
+    Written,
 };
 use crate::lease::{Attributes, Lease, Term};
 
@@ -24,6 +26,8 @@ pub(crate) struct Memory {
 struct State {
     entries: BTreeMap<Ipv4Network, Found>,
     events: Vec<Event>,
+    /// Which machine has which address.
+    hosts: BTreeMap<Ipv4Addr, String>,
     /// What becomes of the next writes.
     faults: VecDeque<Fault>,
     writes: Vec<Write>,
@@ -205,6 +209,21 @@ impl Registry for Memory {
     async fn time_to_live(&self, _: Term) -> Result<Option<Duration>, RegistryError> {
         Ok(None)
     }
+
+    async fn claim(&self, public_ip: Ipv4Addr, identity: &str, _: Duration) -> Result<Claim, RegistryError> {
+        let mut state = self.state();
+        if state.faults.pop_front().is_some() {
+            return Err(RegistryError::NoEndpoint);
+        }
+        let holder = state.hosts.entry(public_ip).or_insert_with(|| identity.to_owned());
+        Ok(if holder == identity { Claim::Held(Term::from_id(1)) } else { Claim::Taken(holder.clone()) })
+    }
+
+    async fn keep(&self, _: Term) -> Result<bool, RegistryError> {
+        Ok(true)
+    }
+
+    async fn reconnect(&self) {}
 
     async fn watch(&self, revision: i64) -> Result<MemoryWatch, RegistryError> {
         Ok(MemoryWatch { memory: self.clone(), revision })

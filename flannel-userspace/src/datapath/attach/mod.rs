@@ -173,7 +173,7 @@ impl Place {
 
     fn error(&self, mechanism: Mechanism, source: ProgramError) -> DatapathError {
         let interface = name_of(self.interface).unwrap_or_else(|_| format!("interface {}", self.interface));
-        DatapathError::Attach { program: self.program, interface, mechanism, source }
+        DatapathError::Attach { program: self.program, interface, mechanism, source: Box::new(source) }
     }
 }
 

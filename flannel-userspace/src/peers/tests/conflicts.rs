@@ -22,7 +22,6 @@ fn routed_site() -> Site {
 
 #[rstest]
 #[case::mac_of_another_host(("10.5.2.0-24", "10.250.2.1", A), ("10.5.3.0-24", "10.250.3.1", A), "vtep_mac_taken")]
-#[case::subnet_under_another_key(("10.5.2.0-24", "10.250.2.1", A), ("10.5.2.0-24&fd00::-64", "10.250.2.1", A), "subnet_taken")]
 #[case::subnet_around_an_address(("10.5.2.0-24", "10.250.2.1", A), ("10.250.2.0-24", "10.251.3.1", B), "covers_peer")]
 #[case::address_in_a_subnet(("10.250.2.0-24", "10.251.3.1", A), ("10.5.2.0-24", "10.250.2.1", B), "covers_peer")]
 fn the_first_is_accepted_and_the_second_when_the_first_is_gone(
@@ -37,10 +36,25 @@ fn the_first_is_accepted_and_the_second_when_the_first_is_gone(
 
     let before = peers(&table)[0];
     let diff = table.apply_event(&delete(first.0, 7));
-    assert_eq!((diff.removed, diff.changed), (vec![before], Vec::new()));
-    assert_eq!(diff.added, peers(&table));
-    assert_eq!(diff.added[0].public_ip.to_string(), second.1);
+    let after = peers(&table)[0];
+    assert_eq!(after.public_ip.to_string(), second.1);
+    assert_eq!(diff, Diff { added: vec![after], ..removed(before) });
     assert_eq!((refused(&table), table.refusals()), (Vec::new(), 1));
+}
+
+#[test]
+fn subnet_that_goes_over_to_another_key_is_changed_or_the_same() {
+    let dual_stack = "10.5.2.0-24&fd00::-64";
+    let mut table = PeerTable::new(site(Kind::Vxlan));
+    table.apply_event(&put("10.5.2.0-24", &vxlan("192.168.77.12", A), 5));
+    assert_eq!(table.apply_event(&put(dual_stack, &vxlan("192.168.77.12", A), 6)), Diff::default());
+    assert_eq!(refused(&table), [(dual_stack.to_owned(), "subnet_taken")]);
+    assert_eq!(table.apply_event(&delete("10.5.2.0-24", 7)), Diff::default());
+
+    let back = lease("10.5.2.0-24", &vxlan("192.168.77.99", A), 8, 8);
+    let (before, after) = (peer("10.5.2.0/24", "192.168.77.12", A), peer("10.5.2.0/24", "192.168.77.99", A));
+    assert_eq!(table.apply_snapshot(&snapshot(8, &[back], &[])), changed(before, after));
+    assert_eq!((peers(&table), refused(&table)), (vec![after], Vec::new()));
 }
 
 #[test]
