@@ -93,7 +93,12 @@ impl Leftovers {
                 removed.push(format!("route to {subnet}"));
             }
         }
-        if let Some(device) = netlink.link_by_index(node.device).await?
+        // Backends without a device have index zero.
+        let device = match node.device {
+            0 => None,
+            index => netlink.link_by_index(index).await?,
+        };
+        if let Some(device) = device
             && netlink.remove_device(&device.name).await?
         {
             removed.push(format!("device {}", device.name));
