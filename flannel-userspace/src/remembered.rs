@@ -123,7 +123,14 @@ impl Remembered {
     #[must_use]
     pub fn lease(&self, attributes: Attributes) -> Lease {
         let Own { subnet, term, .. } = self.own;
-        Lease { subnet, ipv6_subnet: None, attributes, mod_revision: 0, term: term.and_then(Term::from_id) }
+        Lease {
+            subnet,
+            ipv6_subnet: None,
+            attributes,
+            mod_revision: 0,
+            created: 0,
+            term: term.and_then(Term::from_id),
+        }
     }
 
     /// The peers' leases, older than anything the registry can tell.
@@ -136,7 +143,14 @@ impl Remembered {
                 backend_data: data,
                 ..Attributes::new(peer.public_ip)
             };
-            Lease { subnet: peer.subnet, ipv6_subnet: None, attributes, mod_revision: 0, term: None }
+            Lease {
+                subnet: peer.subnet,
+                ipv6_subnet: None,
+                attributes,
+                mod_revision: 0,
+                created: 0,
+                term: None,
+            }
         };
         Snapshot { revision: 0, leases: self.peers.iter().map(lease).collect(), rejected: Vec::new() }
     }

@@ -48,12 +48,19 @@ fn peer_of_vxlan_is_neighbour_forwarding_entry_table_entry_and_route(#[case] dir
     });
 }
 
+/// The table of the programs knows the peer, too, though they forward nothing to it.
+fn direct(underlay: &Underlay, mac: Mac) -> [Object; 2] {
+    let Peer { subnet, public_ip, .. } = peer();
+    [
+        Object::Peer { subnet, public_ip, mac, direct: true },
+        Object::Route { subnet, via: Some(public_ip), device: underlay.index, onlink: false },
+    ]
+}
+
 #[test]
-fn peer_of_direct_routing_on_the_link_is_a_route_alone() {
+fn peer_of_direct_routing_on_the_link_is_a_route_and_a_table_entry() {
     prepared(vxlan(None, true), async |_, underlay, backend| {
-        let Peer { subnet, public_ip, .. } = peer();
-        let route = Object::Route { subnet, via: Some(public_ip), device: underlay.index, onlink: false };
-        assert_eq!(backend.objects(&peer(), Hop::Link).unwrap(), [route]);
+        assert_eq!(backend.objects(&peer(), Hop::Link).unwrap(), direct(&underlay, MAC));
     });
 }
 
@@ -80,12 +87,11 @@ fn peer_of_udp_is_a_table_entry_below_one_route() {
 }
 
 #[test]
-fn peer_of_host_gw_is_a_route_or_the_reason_why_not() {
+fn peer_of_host_gw_is_a_route_and_a_table_entry_or_the_reason_why_not() {
     prepared(BackendConfig::HostGw, async |_, underlay, backend| {
-        let Peer { subnet, public_ip, .. } = peer();
-        let route = Object::Route { subnet, via: Some(public_ip), device: underlay.index, onlink: false };
-        assert_eq!(backend.objects(&peer(), Hop::Link).unwrap(), [route]);
-        let reason = backend.objects(&peer(), Hop::Routed).unwrap_err().to_string();
+        let peer = Peer { vtep_mac: None, ..peer() };
+        assert_eq!(backend.objects(&peer, Hop::Link).unwrap(), direct(&underlay, Mac::ZERO));
+        let reason = backend.objects(&peer, Hop::Routed).unwrap_err().to_string();
         assert!(reason.starts_with("peer 192.168.77.12 is not on the link of eth0"), "{reason}");
     });
 }

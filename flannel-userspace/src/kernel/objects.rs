@@ -111,7 +111,7 @@ impl Objects {
             let by_device = RouteFilter { device: Some(device), protocol: Some(PROTOCOL_BOOT) };
             routes.append(&mut self.netlink.main_table(by_device).await?);
         }
-        objects.extend(routes.into_iter().filter_map(object_of));
+        objects.extend(routes.iter().filter_map(object_of));
         Ok(objects)
     }
 
@@ -249,12 +249,12 @@ pub(super) fn forwarding_entry(message: &NeighbourMessage) -> Option<Object> {
 
 /// The route of the main table a message tells of.
 pub(super) fn route(message: &RouteMessage) -> Option<Object> {
-    Route::of_main_table(message).and_then(object_of)
+    Route::of_main_table(message).as_ref().and_then(object_of)
 }
 
 /// The object a route is; none with a metric, or to no device or several.
-fn object_of(route: Route) -> Option<Object> {
-    let Route { destination: subnet, via, device, onlink, priority, .. } = route;
+fn object_of(route: &Route) -> Option<Object> {
+    let Route { destination: subnet, via, device, onlink, priority, .. } = *route;
     (priority == 0).then_some(Object::Route { subnet, via, device: device?, onlink })
 }
 

@@ -1,6 +1,5 @@
 //! How a host comes by a lease.
 
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use ipnetwork::Ipv4Network;
@@ -38,7 +37,7 @@ pub struct OwnLease {
     pub lease: Lease,
     /// When it was asked for, at the latest: it lasts at least its time to live from here.
     pub since: Instant,
-    /// Whether it stood in the registry already, with this host's public address.
+    /// Whether it stood in the registry already, as this host's.
     pub reused: bool,
 }
 
@@ -59,10 +58,10 @@ pub enum AcquireError {
     },
 }
 
-/// Acquires a lease: the one with this host's public address, else the previous subnet, else a free one.
+/// Acquires a lease: the one that is this host's already, else the previous subnet, else a free one.
 ///
-/// A reservation (a lease that never expires) stays one. Leases with this host's address that do not fit the
-/// pool are deleted. The attributes are written in any case.
+/// A reservation (a lease that never expires) stays one. Leases of this host that do not fit the pool are
+/// deleted. The attributes are written in any case.
 ///
 /// # Errors
 /// The registry fails, nothing is free, or other hosts are faster again and again.
@@ -93,7 +92,7 @@ pub async fn acquire<R: Registry>(
     Err(AcquireError::Contended { attempts: MAX_ATTEMPTS })
 }
 
-/// Deletes the leases with this host's address that the pool has no place for: the configuration changed.
+/// Deletes the leases of this host that the pool has no place for: the configuration changed.
 async fn discard_misfits<R: Registry>(
     registry: &R,
     config: &AcquireConfig,
@@ -119,11 +118,21 @@ fn own_lease<'a>(config: &AcquireConfig, snapshot: &'a Snapshot) -> Option<&'a L
         .min_by_key(|lease| (Some(lease.subnet) != config.previous, lease.term.is_some()))
 }
 
-/// Whether the lease was given to this host's address. One of dual stack is not: its key names more than
-/// this host would write.
+/// Whether the lease is this host's, by its address or by what did not change with the address. One of dual
+/// stack is not: its key names more than this host would write.
 fn is_own(config: &AcquireConfig, lease: &Lease) -> bool {
-    let own: Ipv4Addr = config.attributes.public_ip;
-    lease.attributes.public_ip == own && lease.ipv6_subnet.is_none()
+    let own = &config.attributes;
+    let is_known = lease.attributes.public_ip == own.public_ip || is_of_former_address(config, lease);
+    is_known && lease.ipv6_subnet.is_none()
+}
+
+/// Whether this host wrote the lease when it had another address: both the subnet file and the VTEP say so.
+/// With a second lease for the same VTEP the host would not be reached before this one has expired.
+fn is_of_former_address(config: &AcquireConfig, lease: &Lease) -> bool {
+    let own = &config.attributes;
+    own.backend_data.is_some()
+        && lease.attributes.backend_data == own.backend_data
+        && config.previous == Some(lease.subnet)
 }
 
 /// A random pause, so that hosts that collided do not meet again.
@@ -133,46 +142,4 @@ fn pause(attempt: u32, rng: &mut impl Rng) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use rstest::rstest;
-
-    use super::{AcquireConfig, Attributes, Lease, Pool, own_lease};
-    use crate::lease::Term;
-    use crate::registry::Snapshot;
-
-    fn lease(subnet: &str, public_ip: &str, term: i64) -> Lease {
-        Lease {
-            subnet: subnet.parse().unwrap(),
-            ipv6_subnet: None,
-            attributes: Attributes::new(public_ip.parse().unwrap()),
-            mod_revision: 7,
-            term: Term::from_id(term),
-        }
-    }
-
-    #[rstest]
-    #[case::other_address(None, &[("10.5.1.0/24", "192.0.2.9", 1)], None)]
-    #[case::own_address(None, &[("10.5.1.0/24", "192.0.2.9", 1), ("10.5.2.0/24", "192.0.2.1", 1)], Some("10.5.2.0/24"))]
-    #[case::reservation_first(None, &[("10.5.1.0/24", "192.0.2.1", 1), ("10.5.2.0/24", "192.0.2.1", 0)], Some("10.5.2.0/24"))]
-    #[case::previous_before_that(Some("10.5.1.0/24"), &[("10.5.1.0/24", "192.0.2.1", 1), ("10.5.2.0/24", "192.0.2.1", 0)], Some("10.5.1.0/24"))]
-    fn which_lease_is_reused(
-        #[case] previous: Option<&str>,
-        #[case] leases: &[(&str, &str, i64)],
-        #[case] reused: Option<&str>,
-    ) {
-        let config = AcquireConfig {
-            pool: Pool::new("10.5.1.0".parse().unwrap(), "10.5.255.0".parse().unwrap(), 24).unwrap(),
-            attributes: Attributes::new("192.0.2.1".parse().unwrap()),
-            previous: previous.map(|text| text.parse().unwrap()),
-            ttl: Duration::from_secs(60),
-        };
-        let leases = leases.iter().map(|(subnet, ip, term)| lease(subnet, ip, *term)).collect();
-        let snapshot = Snapshot { revision: 9, leases, rejected: Vec::new() };
-        assert_eq!(
-            own_lease(&config, &snapshot).map(|lease| lease.subnet),
-            reused.map(|text| text.parse().unwrap())
-        );
-    }
-}
+mod tests;

@@ -86,7 +86,16 @@ pub struct Held {
 
 #[derive(Debug)]
 enum Order {
-    Seen { found: Found, revision: i64 },
+    Seen {
+        found: Found,
+        revision: i64,
+    },
+    /// The same by a listing of this revision.
+    Listed {
+        found: Found,
+        revision: i64,
+        listing: i64,
+    },
     Publish(Attributes),
 }
 
@@ -114,7 +123,7 @@ impl Holder {
             (None, Some(rejected)) => (Found::Rejected(rejected.clone()), rejected.mod_revision),
             (None, None) => (Found::Nothing, snapshot.revision),
         };
-        self.send(Order::Seen { found, revision });
+        self.send(Order::Listed { found, revision, listing: snapshot.revision });
     }
 
     /// Has the lease say something else of this host: its address or its VTEP changed.
@@ -145,6 +154,8 @@ pub struct Hold<R> {
     expected: Expected,
     /// The revision of that knowledge; older news is no news.
     revision: i64,
+    /// The revision of the last listing.
+    listed: i64,
     /// When to write the lease next; never, for a reservation that stands.
     due: Option<Instant>,
     last_write: Instant,
@@ -168,6 +179,7 @@ impl<R: Registry> Hold<R> {
             held,
             expected: Expected::Absent,
             revision: 0,
+            listed: 0,
             due: None,
             last_write: since,
             probation: reused.then(|| since + PROBATION),
@@ -206,8 +218,14 @@ impl<R: Registry> Hold<R> {
 
     fn obey(&mut self, order: Order) -> Result<(), Lost> {
         match order {
-            Order::Seen { revision, .. } if revision <= self.revision => Ok(()),
-            Order::Seen { found, revision } => self.judge(found, revision),
+            Order::Seen { found, revision } => self.see(found, revision),
+            Order::Listed { found, revision, listing } => {
+                // Revisions only grow, but those of a registry that was made anew or restored begin again.
+                if std::mem::replace(&mut self.listed, listing) > listing {
+                    self.revision = 0;
+                }
+                self.see(found, revision)
+            }
             Order::Publish(attributes) if attributes == self.lease.attributes => Ok(()),
             Order::Publish(attributes) => {
                 self.lease.attributes = attributes;
@@ -215,6 +233,10 @@ impl<R: Registry> Hold<R> {
                 Ok(())
             }
         }
+    }
+
+    fn see(&mut self, found: Found, revision: i64) -> Result<(), Lost> {
+        if revision > self.revision { self.judge(found, revision) } else { Ok(()) }
     }
 
     /// Decides what to do about what stands at the key, which is not what was written there.
@@ -306,3 +328,6 @@ fn pauses() -> ExponentialBackoff {
         .without_max_times()
         .build()
 }
+
+#[cfg(test)]
+mod tests;

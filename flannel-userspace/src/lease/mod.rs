@@ -30,6 +30,8 @@ pub struct Lease {
     pub attributes: Attributes,
     /// etcd revision of the last write of the key; an event with an older one is out of date.
     pub mod_revision: i64,
+    /// etcd revision at which the key was created; unlike the other it outlasts renewals.
+    pub created: i64,
     /// What makes the lease expire; none with a reservation, which stays until somebody deletes it.
     pub term: Option<Term>,
 }

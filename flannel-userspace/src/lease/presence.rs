@@ -138,7 +138,7 @@ mod tests {
     use flannel_common::Mac;
 
     use super::{Identity, Presence};
-    use crate::registry::memory::Memory;
+    use crate::registry::memory::{Fault, Memory};
 
     const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
@@ -169,7 +169,7 @@ mod tests {
     #[tokio::test]
     async fn a_registry_that_fails_is_no_obstacle() {
         let registry = Memory::default();
-        registry.state().failing = 1;
+        registry.fail(Fault::Request, 1);
         assert!(Presence::claim(registry, identity(1), ADDRESS).await.is_ok());
     }
 }

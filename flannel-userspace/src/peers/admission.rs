@@ -13,6 +13,7 @@ use crate::backend::Kind;
 use crate::config::cidr;
 use crate::lease::Lease;
 use crate::lease::attributes::field;
+use crate::registry::SubnetKey;
 
 /// What this host is, against which leases are held.
 #[derive(Clone, Debug)]
@@ -80,9 +81,9 @@ pub enum Refusal {
         address: Ipv4Addr,
     },
     /// Outer packets to a peer would go into the tunnel again.
-    #[error("the subnet {subnet} of one peer covers the PublicIP {public_ip} of another")]
+    #[error("{subnet} covers {public_ip}, the PublicIP of a peer")]
     CoversPeer {
-        /// The leased subnet.
+        /// A leased subnet, this host's or a peer's.
         subnet: Ipv4Network,
         /// Address of a peer.
         public_ip: Ipv4Addr,
@@ -121,11 +122,6 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Whether it depends on the other peers, so that it may not last.
-    pub(super) const fn is_conflict(&self) -> bool {
-        matches!(self, Self::CoversPeer { .. } | Self::VtepMacTaken(_) | Self::SubnetTaken(_))
-    }
-
     /// The name used in metrics and in the log.
     #[must_use]
     pub const fn label(&self) -> &'static str {
@@ -149,17 +145,38 @@ impl Refusal {
     }
 }
 
-/// The peer a lease makes next to those in `table`.
-pub(super) fn admit(site: &Site, table: &Index, lease: &Lease) -> Result<Peer, Refusal> {
+/// The peer a lease makes, whichever others there are.
+pub(super) fn peer_of(site: &Site, lease: &Lease) -> Result<Peer, Refusal> {
     let subnet = lease.subnet;
     let public_ip = lease.attributes.public_ip;
     check_subnet(site, subnet)?;
     check_address(site, public_ip)?;
+    // Where the underlay is a part of the network, a subnet could draw outer packets to itself.
+    if let Some(subnet) = [subnet, site.subnet].into_iter().find(|subnet| subnet.contains(public_ip)) {
+        return Err(Refusal::CoversPeer { subnet, public_ip });
+    }
     check_backend(site.kind, lease.attributes.backend_type.as_deref())?;
     let vtep_mac = site.vtep.map(|own| vtep_mac(own, lease.attributes.backend_data.as_ref())).transpose()?;
-    let peer = Peer { subnet, public_ip, vtep_mac };
-    check_against_peers(site, table, lease, &peer)?;
-    Ok(peer)
+    Ok(Peer { subnet, public_ip, vtep_mac })
+}
+
+/// Whether `peer` can be that of `key` next to those in `table`. A refusal may not last: the others change.
+pub(super) fn check_against(table: &Index, key: SubnetKey, peer: &Peer) -> Result<(), Refusal> {
+    let Peer { subnet, public_ip, vtep_mac } = *peer;
+    if table.holder(subnet).is_some_and(|holder| holder != key) {
+        return Err(Refusal::SubnetTaken(subnet));
+    }
+    if let Some(subnet) = table.subnet_around(public_ip, subnet.prefix()) {
+        return Err(Refusal::CoversPeer { subnet, public_ip });
+    }
+    if let Some(public_ip) = table.address_in(subnet) {
+        return Err(Refusal::CoversPeer { subnet, public_ip });
+    }
+    // One host may hold several subnets with its one VTEP.
+    match vtep_mac.filter(|mac| table.is_vtep_of_another(*mac, public_ip, key)) {
+        Some(mac) => Err(Refusal::VtepMacTaken(mac)),
+        None => Ok(()),
+    }
 }
 
 fn check_subnet(site: &Site, subnet: Ipv4Network) -> Result<(), Refusal> {
@@ -183,7 +200,9 @@ fn check_subnet(site: &Site, subnet: Ipv4Network) -> Result<(), Refusal> {
     if let Some(connected) = connected.find(|connected| connected.overlaps(subnet)) {
         return Err(Refusal::Connected { subnet, connected });
     }
-    match site.reserved.iter().copied().find(|address| subnet.contains(*address)) {
+    // An interface may have its address alone, without a network around it.
+    let mut depended_on = site.reserved.iter().chain(&site.addresses).copied();
+    match depended_on.find(|address| subnet.contains(*address)) {
         Some(address) => Err(Refusal::Reserved { subnet, address }),
         None => Ok(()),
     }
@@ -203,9 +222,6 @@ fn check_address(site: &Site, public_ip: Ipv4Addr) -> Result<(), Refusal> {
     }
     if site.addresses.contains(&public_ip) {
         return Err(Refusal::OwnAddress(public_ip));
-    }
-    if site.subnet.contains(public_ip) {
-        return Err(Refusal::CoversPeer { subnet: site.subnet, public_ip });
     }
     Ok(())
 }
@@ -243,27 +259,4 @@ fn vtep_mac((vni, own_mac): (Vni, Mac), data: Option<&Value>) -> Result<Mac, Ref
 
 fn described(value: Option<&Value>) -> String {
     value.map_or_else(|| "there is none".to_owned(), |value| crate::config::json::excerpt(&value.to_string()))
-}
-
-fn check_against_peers(site: &Site, table: &Index, lease: &Lease, peer: &Peer) -> Result<(), Refusal> {
-    let Peer { subnet, public_ip, vtep_mac } = *peer;
-    let key = lease.key();
-    if table.holder(subnet).is_some_and(|holder| holder != key) {
-        return Err(Refusal::SubnetTaken(subnet));
-    }
-    // Where the underlay is a part of the network, a subnet could draw the outer packets to a peer.
-    if subnet.contains(public_ip) {
-        return Err(Refusal::CoversPeer { subnet, public_ip });
-    }
-    if let Some(subnet) = table.subnet_around(public_ip, site.subnet_len) {
-        return Err(Refusal::CoversPeer { subnet, public_ip });
-    }
-    if let Some(public_ip) = table.address_in(subnet) {
-        return Err(Refusal::CoversPeer { subnet, public_ip });
-    }
-    // One host may hold several subnets with its one VTEP.
-    match vtep_mac.filter(|mac| table.is_vtep_of_another(*mac, public_ip, key)) {
-        Some(mac) => Err(Refusal::VtepMacTaken(mac)),
-        None => Ok(()),
-    }
 }

@@ -1,7 +1,7 @@
 //! The accepted peers, found by whatever a new lease could collide with: none of the questions takes longer for
 //! there being many.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use flannel_common::Mac;
@@ -14,8 +14,10 @@ use crate::registry::SubnetKey;
 pub(super) struct Index {
     peers: BTreeMap<SubnetKey, Peer>,
     by_subnet: BTreeMap<Ipv4Network, SubnetKey>,
-    by_address: BTreeMap<Ipv4Addr, BTreeSet<SubnetKey>>,
-    by_mac: BTreeMap<Mac, BTreeSet<SubnetKey>>,
+    /// How many peers have each address.
+    addresses: BTreeMap<Ipv4Addr, usize>,
+    /// How many peers have each VTEP, and at which address.
+    vteps: BTreeMap<(Mac, Ipv4Addr), usize>,
 }
 
 impl Index {
@@ -27,9 +29,9 @@ impl Index {
     pub(super) fn insert(&mut self, key: SubnetKey, peer: Peer) -> Option<Peer> {
         let before = self.remove(&key);
         self.by_subnet.insert(peer.subnet, key);
-        self.by_address.entry(peer.public_ip).or_default().insert(key);
+        *self.addresses.entry(peer.public_ip).or_default() += 1;
         if let Some(mac) = peer.vtep_mac {
-            self.by_mac.entry(mac).or_default().insert(key);
+            *self.vteps.entry((mac, peer.public_ip)).or_default() += 1;
         }
         self.peers.insert(key, peer);
         before
@@ -38,9 +40,9 @@ impl Index {
     pub(super) fn remove(&mut self, key: &SubnetKey) -> Option<Peer> {
         let peer = self.peers.remove(key)?;
         self.by_subnet.remove(&peer.subnet);
-        take_out(&mut self.by_address, &peer.public_ip, key);
-        if let Some(mac) = &peer.vtep_mac {
-            take_out(&mut self.by_mac, mac, key);
+        take_one(&mut self.addresses, &peer.public_ip);
+        if let Some(mac) = peer.vtep_mac {
+            take_one(&mut self.vteps, &(mac, peer.public_ip));
         }
         Some(peer)
     }
@@ -59,21 +61,24 @@ impl Index {
 
     /// A peer's address that lies in `subnet`.
     pub(super) fn address_in(&self, subnet: Ipv4Network) -> Option<Ipv4Addr> {
-        self.by_address.range(subnet.network()..=subnet.broadcast()).next().map(|(address, _)| *address)
+        self.addresses.range(subnet.network()..=subnet.broadcast()).next().map(|(address, _)| *address)
     }
 
     /// Whether another lease than that of `key` gives `mac` to another host than that of `public_ip`.
     pub(super) fn is_vtep_of_another(&self, mac: Mac, public_ip: Ipv4Addr, key: SubnetKey) -> bool {
-        let others = self.by_mac.get(&mac).into_iter().flatten().filter(|other| **other != key);
-        others.filter_map(|other| self.peers.get(other)).any(|other| other.public_ip != public_ip)
+        let own = self.peers.get(&key).filter(|peer| peer.vtep_mac == Some(mac)).map(|peer| peer.public_ip);
+        let everywhere = (mac, Ipv4Addr::UNSPECIFIED)..=(mac, Ipv4Addr::BROADCAST);
+        self.vteps.range(everywhere).any(|((_, address), leases)| {
+            *address != public_ip && *leases > usize::from(own == Some(*address))
+        })
     }
 }
 
-fn take_out<K: Ord>(sets: &mut BTreeMap<K, BTreeSet<SubnetKey>>, of: &K, key: &SubnetKey) {
-    if let Some(set) = sets.get_mut(of) {
-        set.remove(key);
-        if set.is_empty() {
-            sets.remove(of);
+fn take_one<K: Ord>(counts: &mut BTreeMap<K, usize>, of: &K) {
+    if let Some(count) = counts.get_mut(of) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(of);
         }
     }
 }

@@ -4,8 +4,7 @@ mod admission;
 mod departures;
 mod index;
 
-use std::collections::BTreeMap;
-
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use flannel_common::Mac;
@@ -57,17 +56,26 @@ pub struct PeerTable {
     own: SubnetKey,
     index: Index,
     refused: BTreeMap<Key, RefusedLease>,
-    /// etcd revision of the last word on each key that was heard of, deletions of the past aside.
+    /// etcd revision of the last word on each key, that of a deletion until the next snapshot.
     revisions: BTreeMap<Key, i64>,
+    /// etcd revision of the last snapshot, up to which there is no further word on any key.
+    listed: i64,
     refusals: u64,
 }
 
 /// A lease that did not become a peer.
 #[derive(Clone, Debug)]
 struct RefusedLease {
-    /// Nothing where the key does not read as a lease.
-    lease: Option<Lease>,
     refusal: Refusal,
+    /// What it would be, were it not for other peers.
+    candidate: Option<Candidate>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    key: SubnetKey,
+    peer: Peer,
+    created: i64,
 }
 
 impl PeerTable {
@@ -81,6 +89,7 @@ impl PeerTable {
             index: Index::default(),
             refused: BTreeMap::new(),
             revisions: BTreeMap::new(),
+            listed: 0,
             refusals: 0,
         }
     }
@@ -122,18 +131,34 @@ impl PeerTable {
         self.refusals
     }
 
-    /// Makes the table what `snapshot` says.
+    /// Makes the table what `snapshot` says, but for keys of which later events have told already.
     pub fn apply_snapshot(&mut self, snapshot: &Snapshot) -> Diff {
         let mut diff = Diff::default();
+        if snapshot.revision < self.listed {
+            tracing::warn!(
+                before = self.listed,
+                now = snapshot.revision,
+                "the registry has begun another history: was it made anew, or restored?"
+            );
+            self.revisions.values_mut().for_each(|revision| *revision = 0);
+        }
+        self.listed = snapshot.revision;
         self.forget_absent(snapshot, &mut diff);
-        // The older write first: of two leases that exclude each other, every host then accepts the same.
+        let is_news = |key: &Key, revision: i64, known: &BTreeMap<Key, i64>| {
+            known.get(key).is_none_or(|known| *known != revision && *known <= snapshot.revision)
+        };
+        // The older key first: of two leases that exclude each other, every host then accepts the same.
         let mut leases: Vec<&Lease> = snapshot.leases.iter().collect();
-        leases.sort_by_key(|lease| lease.mod_revision);
+        leases.sort_by_key(|lease| lease.created);
         for lease in leases {
-            self.put(lease, &mut diff);
+            if is_news(&Key::Subnet(lease.key()), lease.mod_revision, &self.revisions) {
+                self.put(lease, &mut diff);
+            }
         }
         for rejected in &snapshot.rejected {
-            self.reject(rejected);
+            if is_news(&rejected.key, rejected.mod_revision, &self.revisions) {
+                self.reject(rejected);
+            }
         }
         self.reconsider(&mut diff);
         diff
@@ -142,13 +167,16 @@ impl PeerTable {
     /// Takes one event in. One that is older than what is known of its key changes nothing.
     pub fn apply_event(&mut self, event: &Event) -> Diff {
         let mut diff = Diff::default();
+        let (key, revision) = (event.key(), event.mod_revision());
+        if self.revisions.get(&key).copied().unwrap_or(self.listed) >= revision {
+            return diff;
+        }
         match event {
             Event::Put(lease) => self.put(lease, &mut diff),
             Event::Rejected(rejected) => self.reject(rejected),
-            Event::Delete { key, mod_revision } => {
-                if self.revisions.get(key).is_none_or(|known| known < mod_revision) {
-                    self.forget(key, &mut diff);
-                }
+            Event::Delete { .. } => {
+                self.forget(&key, &mut diff);
+                self.revisions.insert(key, revision);
             }
         }
         self.reconsider(&mut diff);
@@ -156,58 +184,56 @@ impl PeerTable {
     }
 
     fn put(&mut self, lease: &Lease, diff: &mut Diff) {
-        let key = Key::Subnet(lease.key());
-        if lease.key() == self.own || !self.is_news(&key, lease.mod_revision) {
+        if lease.key() == self.own {
             return;
         }
-        match admission::admit(&self.site, &self.index, lease) {
+        let key = Key::Subnet(lease.key());
+        self.revisions.insert(key.clone(), lease.mod_revision);
+        match admission::peer_of(&self.site, lease) {
             Ok(peer) => {
-                self.refused.remove(&key);
-                self.accept(lease.key(), peer, diff);
+                let candidate = Candidate { key: lease.key(), peer, created: lease.created };
+                if let Err(refusal) = self.admit(candidate, diff) {
+                    self.refuse(key, refusal, Some(candidate));
+                }
             }
-            Err(refusal) => self.refuse(key, Some(lease.clone()), refusal),
+            Err(refusal) => self.refuse(key, refusal, None),
         }
     }
 
     fn reject(&mut self, rejected: &Rejected) {
         let Rejected { key, reason, mod_revision } = rejected;
-        if *key != Key::Subnet(self.own) && self.is_news(key, *mod_revision) {
-            self.refuse(key.clone(), None, Refusal::Unreadable(reason.clone()));
+        if *key != Key::Subnet(self.own) {
+            self.revisions.insert(key.clone(), *mod_revision);
+            self.refuse(key.clone(), Refusal::Unreadable(reason.clone()), None);
         }
     }
 
-    /// Whether a write of this revision is newer than what is known of the key; then it is known now.
-    fn is_news(&mut self, key: &Key, revision: i64) -> bool {
-        let is_news = self.revisions.get(key).is_none_or(|known| *known < revision);
-        if is_news {
-            self.revisions.insert(key.clone(), revision);
-        }
-        is_news
-    }
-
-    fn accept(&mut self, key: SubnetKey, peer: Peer, diff: &mut Diff) {
+    fn admit(&mut self, candidate: Candidate, diff: &mut Diff) -> Result<(), Refusal> {
+        let Candidate { key, peer, .. } = candidate;
+        admission::check_against(&self.index, key, &peer)?;
+        self.refused.remove(&Key::Subnet(key));
         match self.index.insert(key, peer) {
             None => diff.added.push(peer),
             Some(before) if before != peer => diff.changed.push((before, peer)),
             Some(_) => {}
         }
+        Ok(())
     }
 
-    fn refuse(&mut self, key: Key, lease: Option<Lease>, refusal: Refusal) {
+    fn refuse(&mut self, key: Key, refusal: Refusal, candidate: Option<Candidate>) {
         tracing::warn!(%key, reason = refusal.label(), "lease refused: {refusal}");
         self.refusals += 1;
-        self.refused.insert(key, RefusedLease { lease, refusal });
+        self.refused.insert(key, RefusedLease { refusal, candidate });
     }
 
     fn forget_absent(&mut self, snapshot: &Snapshot, diff: &mut Diff) {
         let leases = snapshot.leases.iter().map(|lease| Key::Subnet(lease.key()));
         let rejected = snapshot.rejected.iter().map(|rejected| rejected.key.clone());
-        let present: std::collections::BTreeSet<Key> = leases.chain(rejected).collect();
-        let is_absent = |key: &&Key| !present.contains(*key);
+        let present: BTreeSet<Key> = leases.chain(rejected).collect();
         // What was written after the listing is for the watch to tell.
-        let is_older = |key: &&Key| self.revisions[*key] <= snapshot.revision;
-        let absent: Vec<Key> = self.revisions.keys().filter(is_absent).filter(is_older).cloned().collect();
-        for key in &absent {
+        let is_gone = |(key, known): &(&Key, &i64)| **known <= snapshot.revision && !present.contains(*key);
+        let gone: Vec<Key> = self.revisions.iter().filter(is_gone).map(|(key, _)| key.clone()).collect();
+        for key in &gone {
             self.forget(key, diff);
         }
     }
@@ -220,19 +246,18 @@ impl PeerTable {
         }
     }
 
-    /// A lease that was refused because of another one has a second chance when others have changed.
+    /// A lease that was refused because of another one has a second chance when others have changed, the
+    /// older key first; and so again whenever that has changed a peer.
     fn reconsider(&mut self, diff: &mut Diff) {
         if diff.changed.is_empty() && diff.removed.is_empty() {
             return;
         }
-        let conflicts = self.refused.values().filter(|refused| refused.refusal.is_conflict());
-        let leases: Vec<Lease> = conflicts.filter_map(|refused| refused.lease.clone()).collect();
-        for lease in leases {
-            if let Ok(peer) = admission::admit(&self.site, &self.index, &lease) {
-                tracing::info!(key = %lease.key(), "the lease is acceptable now");
-                self.refused.remove(&Key::Subnet(lease.key()));
-                self.accept(lease.key(), peer, diff);
-            }
+        let mut candidates: Vec<Candidate> =
+            self.refused.values().filter_map(|refused| refused.candidate).collect();
+        candidates.sort_by_key(|candidate| candidate.created);
+        while let Some(at) = candidates.iter().position(|candidate| self.admit(*candidate, diff).is_ok()) {
+            let Candidate { key, .. } = candidates.remove(at);
+            tracing::info!(%key, "the lease is acceptable now");
         }
     }
 }

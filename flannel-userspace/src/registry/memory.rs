@@ -1,86 +1,187 @@
 //! A registry in memory, for tests of what uses one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use ipnetwork::Ipv4Network;
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::{
-    Claim, Event, Expected, Found, Key, Registry, RegistryError, Snapshot, Watch, WatchError, Written,
+    Claim, Event, Expected, Found, Key, Registry, RegistryError, Rejected, Snapshot, Watch, WatchError,
+    Written,
 };
 use crate::lease::{Attributes, Lease, Term};
 
-/// The leases, and how often they were written.
+/// What stands there and what happened.
 #[derive(Clone, Default)]
 pub(crate) struct Memory {
     state: Arc<Mutex<State>>,
+    changed: Arc<Notify>,
 }
 
 #[derive(Default)]
-pub(crate) struct State {
-    pub(crate) leases: BTreeMap<Ipv4Network, Lease>,
-    pub(crate) revision: i64,
-    pub(crate) hosts: BTreeMap<Ipv4Addr, String>,
-    /// How many of the next writes fail.
-    pub(crate) failing: u32,
+struct State {
+    entries: BTreeMap<Ipv4Network, Found>,
+    hosts: BTreeMap<Ipv4Addr, String>,
+    events: Vec<Event>,
+    /// What becomes of the next writes.
+    faults: VecDeque<Fault>,
+    writes: Vec<Write>,
+}
+
+/// What a daemon tried to write.
+#[derive(Clone)]
+pub(crate) struct Write {
+    pub(crate) at: Instant,
+    pub(crate) attributes: Attributes,
+    pub(crate) ttl: Option<Duration>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Nothing is written.
+    Request,
+    /// It is written, but the writer does not learn it.
+    Answer,
 }
 
 impl Memory {
-    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let outcome = change(&mut self.state());
+        self.changed.notify_waiters();
+        outcome
     }
 
     /// Writes like an operator, whatever stands there.
     pub(crate) fn put(&self, subnet: &str, attributes: &Attributes, term: Option<Term>) -> Lease {
-        self.state().put(subnet.parse().unwrap(), attributes, term)
+        self.change(|state| state.put(subnet.parse().unwrap(), attributes, term))
+    }
+
+    /// Writes like an operator who has mistaken the key.
+    pub(crate) fn put_junk(&self, subnet: &str) {
+        self.change(|state| state.put_junk(subnet.parse().unwrap()));
     }
 
     /// Deletes like an operator.
-    pub(crate) fn remove(&self, subnet: &str) -> Event {
-        let mut state = self.state();
-        state.revision += 1;
-        let subnet: Ipv4Network = subnet.parse().unwrap();
-        state.leases.remove(&subnet);
-        Event::Delete { key: Key::Subnet(subnet.into()), mod_revision: state.revision }
+    pub(crate) fn remove(&self, subnet: &str) {
+        self.change(|state| state.remove(subnet.parse().unwrap()));
+    }
+
+    /// Loses everything, its history too.
+    pub(crate) fn wipe(&self) {
+        *self.state() = State::default();
+    }
+
+    /// Has as many of the next writes fail.
+    pub(crate) fn fail(&self, fault: Fault, times: usize) {
+        self.state().faults = std::iter::repeat_n(fault, times).collect();
+    }
+
+    pub(crate) fn lease(&self, subnet: &str) -> Option<Lease> {
+        match self.state().entries.get(&subnet.parse().unwrap()) {
+            Some(Found::Lease(lease)) => Some(lease.clone()),
+            _ => None,
+        }
+    }
+
+    /// Everything daemons tried to write.
+    pub(crate) fn writes(&self) -> Vec<Write> {
+        self.state().writes.clone()
     }
 }
 
 impl State {
-    fn fail(&mut self) -> Result<(), RegistryError> {
-        match self.failing.checked_sub(1) {
-            Some(left) => {
-                self.failing = left;
-                Err(RegistryError::NoEndpoint)
-            }
-            None => Ok(()),
-        }
+    /// One more with each event; as etcd's, the first is 1.
+    fn revision(&self) -> i64 {
+        1 + i64::try_from(self.events.len()).unwrap()
     }
 
     fn put(&mut self, subnet: Ipv4Network, attributes: &Attributes, term: Option<Term>) -> Lease {
-        self.revision += 1;
-        let mod_revision = self.revision;
-        let lease = Lease { subnet, ipv6_subnet: None, attributes: attributes.clone(), mod_revision, term };
-        self.leases.insert(subnet, lease.clone());
+        let mod_revision = self.revision() + 1;
+        let created = match self.entries.get(&subnet) {
+            Some(Found::Lease(lease)) => lease.created,
+            _ => mod_revision,
+        };
+        let attributes = attributes.clone();
+        let lease = Lease { subnet, ipv6_subnet: None, attributes, mod_revision, created, term };
+        self.entries.insert(subnet, Found::Lease(lease.clone()));
+        self.events.push(Event::Put(lease.clone()));
         lease
+    }
+
+    fn put_junk(&mut self, subnet: Ipv4Network) {
+        let mod_revision = self.revision() + 1;
+        let rejected = Rejected { key: Key::Subnet(subnet.into()), reason: "junk".to_owned(), mod_revision };
+        self.entries.insert(subnet, Found::Rejected(rejected.clone()));
+        self.events.push(Event::Rejected(rejected));
+    }
+
+    fn remove(&mut self, subnet: Ipv4Network) {
+        self.entries.remove(&subnet);
+        let mod_revision = self.revision() + 1;
+        self.events.push(Event::Delete { key: Key::Subnet(subnet.into()), mod_revision });
+    }
+}
+
+impl State {
+    fn write(
+        &mut self,
+        subnet: Ipv4Network,
+        attributes: &Attributes,
+        ttl: Option<Duration>,
+        expected: Expected,
+    ) -> Result<Written, RegistryError> {
+        self.writes.push(Write { at: Instant::now(), attributes: attributes.clone(), ttl });
+        let fault = self.faults.pop_front();
+        if fault == Some(Fault::Request) {
+            return Err(RegistryError::NoEndpoint);
+        }
+        let found = self.entries.get(&subnet).cloned().unwrap_or(Found::Nothing);
+        let actual = match &found {
+            Found::Nothing => Expected::Absent,
+            Found::Lease(Lease { mod_revision, .. }) | Found::Rejected(Rejected { mod_revision, .. }) => {
+                Expected::Revision(*mod_revision)
+            }
+        };
+        if actual != expected {
+            return Ok(Written::Refused(found));
+        }
+        let term = ttl.and_then(|_| Term::from_id(self.revision() + 1));
+        let lease = self.put(subnet, attributes, term);
+        if fault.is_some() { Err(RegistryError::NoEndpoint) } else { Ok(Written::Done(lease)) }
     }
 }
 
 impl Registry for Memory {
-    type Watch = NoWatch;
+    type Watch = MemoryWatch;
 
     async fn config(&self) -> Result<String, RegistryError> {
         Err(RegistryError::ConfigMissing { key: "config".to_owned() })
     }
 
     async fn list(&self) -> Result<Snapshot, RegistryError> {
-        let (revision, leases) = {
+        let snapshot = {
             let state = self.state();
-            (state.revision, state.leases.values().cloned().collect())
+            let mut snapshot = Snapshot { revision: state.revision(), ..Snapshot::default() };
+            for found in state.entries.values().cloned() {
+                match found {
+                    Found::Nothing => {}
+                    Found::Lease(lease) => snapshot.leases.push(lease),
+                    Found::Rejected(rejected) => snapshot.rejected.push(rejected),
+                }
+            }
+            snapshot
         };
+        // Others get their turn between a listing and the write that follows from it.
         tokio::task::yield_now().await;
-        Ok(Snapshot { revision, leases, rejected: Vec::new() })
+        Ok(snapshot)
     }
 
     async fn write(
@@ -91,25 +192,17 @@ impl Registry for Memory {
         expected: Expected,
     ) -> Result<Written, RegistryError> {
         tokio::task::yield_now().await;
-        let mut state = self.state();
-        state.fail()?;
-        let found = state.leases.get(&subnet).cloned();
-        if found.as_ref().map_or(Expected::Absent, |lease| Expected::Revision(lease.mod_revision)) != expected
-        {
-            return Ok(Written::Refused(found.map_or(Found::Nothing, Found::Lease)));
-        }
-        let term = ttl.and_then(|_| Term::from_id(state.revision + 1));
-        Ok(Written::Done(state.put(subnet, attributes, term)))
+        self.change(|state| state.write(subnet, attributes, ttl, expected))
     }
 
     async fn delete(&self, lease: &Lease) -> Result<bool, RegistryError> {
-        let mut state = self.state();
-        let is_same = state.leases.get(&lease.subnet) == Some(lease);
-        if is_same {
-            state.leases.remove(&lease.subnet);
-            state.revision += 1;
-        }
-        Ok(is_same)
+        Ok(self.change(|state| {
+            let is_same = state.entries.get(&lease.subnet) == Some(&Found::Lease(lease.clone()));
+            if is_same {
+                state.remove(lease.subnet);
+            }
+            is_same
+        }))
     }
 
     async fn time_to_live(&self, _: Term) -> Result<Option<Duration>, RegistryError> {
@@ -118,7 +211,9 @@ impl Registry for Memory {
 
     async fn claim(&self, public_ip: Ipv4Addr, identity: &str, _: Duration) -> Result<Claim, RegistryError> {
         let mut state = self.state();
-        state.fail()?;
+        if state.faults.pop_front() == Some(Fault::Request) {
+            return Err(RegistryError::NoEndpoint);
+        }
         let holder = state.hosts.entry(public_ip).or_insert_with(|| identity.to_owned());
         Ok(if holder == identity { Claim::Held(Term::from_id(1)) } else { Claim::Taken(holder.clone()) })
     }
@@ -129,20 +224,32 @@ impl Registry for Memory {
 
     async fn reconnect(&self) {}
 
-    async fn watch(&self, _: i64) -> Result<NoWatch, RegistryError> {
-        Ok(NoWatch)
+    async fn watch(&self, revision: i64) -> Result<MemoryWatch, RegistryError> {
+        Ok(MemoryWatch { memory: self.clone(), revision })
     }
 }
 
-/// Nothing ever happens.
-pub(crate) struct NoWatch;
+/// What happens in the memory.
+pub(crate) struct MemoryWatch {
+    memory: Memory,
+    revision: i64,
+}
 
-impl Watch for NoWatch {
+impl Watch for MemoryWatch {
     async fn next(&mut self) -> Result<Vec<Event>, WatchError> {
-        std::future::pending().await
+        loop {
+            let changed = self.memory.changed.notified();
+            let told = usize::try_from(self.revision - 1).unwrap();
+            let events = self.memory.state().events.get(told..).unwrap_or_default().to_vec();
+            if !events.is_empty() {
+                self.revision += i64::try_from(events.len()).unwrap();
+                return Ok(events);
+            }
+            changed.await;
+        }
     }
 
     fn revision(&self) -> i64 {
-        0
+        self.revision
     }
 }

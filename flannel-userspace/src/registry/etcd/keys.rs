@@ -66,6 +66,7 @@ impl Keys {
             ipv6_subnet: subnet.ipv6_subnet,
             attributes,
             mod_revision: kv.mod_revision(),
+            created: kv.create_revision(),
             term: Term::from_id(kv.lease()),
         })
     }

@@ -128,7 +128,8 @@ impl Etcd {
             Expected::Absent => 0,
             Expected::Revision(revision) => revision,
         };
-        let put = PutOptions::new().with_lease(term.map_or(0, Term::id));
+        // The key as it was tells when it was created.
+        let put = PutOptions::new().with_lease(term.map_or(0, Term::id)).with_prev_key();
         let txn = Txn::new()
             .when([Compare::mod_revision(key.clone(), CompareOp::Equal, revision)])
             .and_then([TxnOp::put(key.clone(), value, Some(put))])
@@ -138,23 +139,25 @@ impl Etcd {
             async move { large(session.client.kv_client()).txn(txn).await }
         };
         let answer = self.connection.call("write the lease", request).await?;
-        let written = Lease {
-            subnet,
-            ipv6_subnet: None,
-            attributes: attributes.clone(),
-            mod_revision: answer.header().map_or(0, etcd_client::ResponseHeader::revision),
-            term,
-        };
-        if answer.succeeded() {
-            return Ok(Written::Done(written));
-        }
         let found = match answer.op_responses().first() {
+            Some(TxnOpResponse::Put(put)) => {
+                let mod_revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
+                let created = put.prev_key().map_or(mod_revision, etcd_client::KeyValue::create_revision);
+                return Ok(Written::Done(Lease {
+                    subnet,
+                    ipv6_subnet: None,
+                    attributes: attributes.clone(),
+                    mod_revision,
+                    created,
+                    term,
+                }));
+            }
             Some(TxnOpResponse::Get(get)) => self.keys.found(get.kvs().first()),
             _ => Found::Nothing,
         };
         Ok(match found {
             // The same, written already by a request whose answer was lost.
-            Found::Lease(lease) if lease.term == term && lease.attributes == written.attributes => {
+            Found::Lease(lease) if lease.term == term && lease.attributes == *attributes => {
                 Written::Done(lease)
             }
             found => Written::Refused(found),
