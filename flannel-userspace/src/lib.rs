@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod datapath;
+pub mod down;
 pub mod file;
 pub mod kernel;
 pub mod lease;

@@ -4,6 +4,7 @@ use std::io;
 
 use tokio::task::JoinError;
 
+use super::exclusive::ExclusiveError;
 use crate::backend::PrepareError;
 use crate::config::subnet_file::SubnetFileError;
 use crate::config::{BackendError, ConfigError};
@@ -51,6 +52,9 @@ pub enum DaemonError {
     /// Another host has this one's public address.
     #[error("Error registering network")]
     Address(#[from] AddressTaken),
+    /// Another daemon does the same.
+    #[error(transparent)]
+    Exclusive(#[from] ExclusiveError),
     /// Programs, maps or pins.
     #[error(transparent)]
     Datapath(#[from] DatapathError),

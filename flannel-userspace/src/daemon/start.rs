@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use super::configuration::{self, Configuration};
 use super::error::DaemonError;
+use super::exclusive::Exclusive;
 use super::report::{Chain, Trouble};
 use crate::backend::Backend;
 use crate::cli::flanneld::Options;
@@ -44,6 +45,8 @@ pub(super) struct Started {
     pub(super) presence: Presence<Etcd>,
     pub(super) held: watch::Receiver<Held>,
     pub(super) subnet_file: PathBuf,
+    /// What only one daemon may have.
+    pub(super) exclusive: Vec<Exclusive>,
 }
 
 /// The order is stock flannel's: configuration, interface, device, lease, datapath, subnet file. The pin
@@ -51,6 +54,7 @@ pub(super) struct Started {
 pub(super) async fn start(options: Options, synced: oneshot::Sender<()>) -> Result<Started, DaemonError> {
     let netlink = Netlink::open()?;
     let monitor = Monitor::open()?;
+    let mut exclusive = vec![Exclusive::network(&options.etcd.prefix)?];
     let pins = Arc::new(PinDir::open(&options.pin_dir)?);
     let registry = Etcd::new(options.etcd.clone()).map_err(DaemonError::Registry)?;
     let remembered = remember(&options);
@@ -60,11 +64,14 @@ pub(super) async fn start(options: Options, synced: oneshot::Sender<()>) -> Resu
     let config = configuration.network;
     let backend_config = BackendConfig::parse(&config.backend)?;
     let underlay = interface::choose(&netlink, &options.interface).await?;
+    let presence = Presence::claim(registry.clone(), Identity::of(underlay.mac), underlay.public_ip).await?;
+    if let Some(device) = backend_config.device_name() {
+        exclusive.push(Exclusive::device(&device)?);
+    }
     let former_mac =
         remembered.as_ref().and_then(|remembered| remembered.own.vtep_mac_at(underlay.public_ip));
     let backend = Backend::prepare(&backend_config, &netlink, &underlay, former_mac).await?;
 
-    let presence = Presence::claim(registry.clone(), Identity::of(underlay.mac), underlay.public_ip).await?;
     let wanted = wanted_lease(&options, &config, &backend, &underlay)?;
     let (hold, holder) = match acquire_lease(&registry, &wanted, remembered.is_some()).await? {
         Some(own) => Hold::new(registry.clone(), options.lease, own),
@@ -98,7 +105,7 @@ pub(super) async fn start(options: Options, synced: oneshot::Sender<()>) -> Resu
     let departures = Departures::new(options.restraint);
     let reconciler =
         Reconciler { registry, announcement, state, monitor, peers, known, departures, memory, synced };
-    Ok(Started { reconciler, hold, presence, held, subnet_file: options.subnet_file })
+    Ok(Started { reconciler, hold, presence, held, subnet_file: options.subnet_file, exclusive })
 }
 
 /// What is known from an earlier life. A file that cannot be read is none.

@@ -212,7 +212,7 @@ impl Registry for Memory {
 
     async fn claim(&self, public_ip: Ipv4Addr, identity: &str, _: Duration) -> Result<Claim, RegistryError> {
         let mut state = self.state();
-        if state.faults.pop_front().is_some() {
+        if state.faults.pop_front() == Some(Fault::Request) {
             return Err(RegistryError::NoEndpoint);
         }
         let holder = state.hosts.entry(public_ip).or_insert_with(|| identity.to_owned());
