@@ -131,8 +131,8 @@ fn mtu_type_and_device(
 ) {
     prepared(config, async |_, _, backend| {
         assert_eq!((backend.kind(), backend.mtu()), (kind, mtu));
-        assert_eq!(backend.publication().0, lease_type);
-        assert_eq!(backend.publication().1.is_some(), kind == Kind::Vxlan);
+        assert_eq!(backend.attributes(PUBLIC_IP).backend_type.as_deref(), lease_type);
+        assert_eq!(backend.attributes(PUBLIC_IP).backend_data.is_some(), kind == Kind::Vxlan);
         assert_eq!(backend.device().map(|device| device.name.as_str()), device);
         if let Some(device) = device {
             assert_eq!(ip_json(&format!("link show {device}"))[0]["mtu"], mtu);
@@ -144,7 +144,7 @@ fn mtu_type_and_device(
 fn vxlan_publishes_the_bytes_of_stock_flannel() {
     prepared(vxlan(None, false), async |_, _, backend| {
         let mac = backend.device().unwrap().mac;
-        let data = backend.publication().1.unwrap().to_string();
+        let data = backend.attributes(PUBLIC_IP).backend_data.unwrap().to_string();
         assert_eq!(data, format!(r#"{{"VNI":1,"VtepMAC":"{mac}"}}"#));
     });
 }
@@ -180,13 +180,13 @@ fn deleted_device_is_restored(#[case] config: BackendConfig, #[case] name: &str)
 #[test]
 fn restored_vxlan_device_has_the_published_address() {
     prepared(vxlan(None, false), async |netlink, _, mut backend| {
-        let published = backend.publication();
+        let published = backend.attributes(PUBLIC_IP);
         ip("link delete flannel.1");
         backend.restore(&netlink).await.unwrap();
-        assert_eq!(backend.publication(), published);
+        assert_eq!(backend.attributes(PUBLIC_IP), published);
         ip("link set flannel.1 address 02:00:00:00:00:01");
         assert!(!backend.restore(&netlink).await.unwrap());
-        assert_eq!(backend.publication(), published);
+        assert_eq!(backend.attributes(PUBLIC_IP), published);
     });
 }
 
