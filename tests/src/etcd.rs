@@ -90,9 +90,11 @@ impl Etcd {
         command.args(["--initial-cluster", &format!("default={peer}"), "--log-level", "warn"]);
         let mut process = Process::spawn("etcd", command, &self.directory.join("log"))?;
         wait::until("etcd to answer", START, || {
-            process.check_running()?;
-            self.ctl(&["endpoint", "health"])
-        })?;
+            if let Err(ended) = process.check_running() {
+                return Ok(Err(ended));
+            }
+            self.ctl(&["endpoint", "health"]).map(Ok)
+        })??;
         self.process = Some(process);
         Ok(())
     }
