@@ -9,9 +9,21 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod datapath;
+pub mod file;
 pub mod kernel;
 pub mod lease;
 pub mod peers;
 pub mod privileges;
 pub mod reconcile;
 pub mod registry;
+pub mod remembered;
+
+use tokio::time::{Instant, sleep_until};
+
+/// Waits until then; for ever where there is no such time.
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}

@@ -8,6 +8,7 @@ mod vxlan;
 
 use std::net::Ipv4Addr;
 
+use flannel_common::{Mac, Vni};
 use ipnetwork::Ipv4Network;
 
 use crate::config::BackendConfig;
@@ -86,7 +87,7 @@ pub enum Unreachable {
 
 impl Backend {
     /// Makes or adopts the backend's device. This comes before the lease, which publishes what the device
-    /// is like.
+    /// is like. A VTEP that has to be made gets `former_mac`, the Ethernet address by which peers know it.
     ///
     /// # Errors
     /// The device cannot be made; the backend cannot work with this underlay.
@@ -94,10 +95,13 @@ impl Backend {
         config: &BackendConfig,
         netlink: &Netlink,
         underlay: &Underlay,
+        former_mac: Option<Mac>,
     ) -> Result<Self, PrepareError> {
         Ok(match config {
             BackendConfig::Udp { port } => Self::Udp(Udp::prepare(*port, netlink, underlay).await?),
-            BackendConfig::Vxlan(config) => Self::Vxlan(Vxlan::prepare(config, netlink, underlay).await?),
+            BackendConfig::Vxlan(config) => {
+                Self::Vxlan(Vxlan::prepare(config, netlink, underlay, former_mac).await?)
+            }
             BackendConfig::HostGw => Self::HostGw(HostGw::prepare(underlay)?),
             BackendConfig::Alloc => Self::Alloc { mtu: underlay.mtu },
         })
@@ -153,6 +157,15 @@ impl Backend {
         };
         let backend_type = self.kind().lease_type().map(str::to_owned);
         Attributes { backend_type, backend_data, ..Attributes::new(public_ip) }
+    }
+
+    /// Network identifier and Ethernet address of this host's VTEP, if it has one.
+    #[must_use]
+    pub const fn vtep(&self) -> Option<(Vni, Mac)> {
+        match self {
+            Self::Vxlan(vxlan) => Some(vxlan.vtep()),
+            Self::Udp(_) | Self::HostGw(_) | Self::Alloc { .. } => None,
+        }
     }
 
     /// Largest packet of a pod, in bytes.

@@ -26,8 +26,12 @@ impl Vxlan {
         config: &VxlanConfig,
         netlink: &Netlink,
         underlay: &Underlay,
+        former_mac: Option<Mac>,
     ) -> Result<Self, DeviceError> {
         let spec = spec_of(config, underlay);
+        // A device that is there has the address peers know; a new one is given that of the last one.
+        let is_there = netlink.link(&spec.name()).await?.is_some();
+        let spec = VxlanSpec { mac: former_mac.filter(|_| !is_there), ..spec };
         let device = netlink.ensure_vxlan(&spec).await?;
         let spec = VxlanSpec { mac: Some(device.mac), ..spec };
         Ok(Self { device, direct_routing: config.direct_routing, spec })

@@ -10,7 +10,7 @@ use crate::config::{BackendError, ConfigError};
 use crate::datapath::DatapathError;
 use crate::kernel::OpenError;
 use crate::kernel::interface::InterfaceError;
-use crate::lease::{AcquireError, Lost, PoolError};
+use crate::lease::{AcquireError, AddressTaken, Lost, PoolError};
 use crate::privileges::PrivilegeError;
 use crate::reconcile::StateError;
 use crate::registry::RegistryError;
@@ -48,6 +48,9 @@ pub enum DaemonError {
     /// No lease can be had.
     #[error("Error registering network")]
     Acquire(#[from] AcquireError),
+    /// Another host has this one's public address.
+    #[error("Error registering network")]
+    Address(#[from] AddressTaken),
     /// Programs, maps or pins.
     #[error(transparent)]
     Datapath(#[from] DatapathError),

@@ -42,8 +42,9 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
 
 async fn serve(options: Options) -> Result<(), DaemonError> {
     let (synced, first_sync) = oneshot::channel();
-    let Started { reconciler, hold, subnet_file } = start::start(options, synced).await?;
+    let Started { reconciler, hold, presence, held, subnet_file } = start::start(options, synced).await?;
     let mut holding = tokio::spawn(hold.run());
+    tokio::spawn(presence.run(held));
     let mut reconciling = tokio::spawn(Loop::new(reconciler).run());
     tokio::spawn(async move {
         if first_sync.await.is_ok() {

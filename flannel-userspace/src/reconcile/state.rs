@@ -1,10 +1,12 @@
 //! What is in the kernel: in its own tables and in the maps and hooks of the programs.
 
 use std::collections::BTreeSet;
+use std::mem::discriminant;
 use std::sync::Arc;
 
 use flannel_common::maps::{Guard, Node};
 use flannel_common::{Ip4, Mac};
+use futures::{StreamExt as _, stream};
 use ipnetwork::Ipv4Network;
 use thiserror::Error;
 use tracing::{info, warn};
@@ -13,7 +15,7 @@ use crate::backend::{Backend, Kind, Object, PrepareError};
 use crate::config::BackendConfig;
 use crate::config::interface::InterfaceOptions;
 use crate::daemon::Chain;
-use crate::datapath::{Datapath, DatapathError, Format, HookChoice, PeerEntry, PinDir, Spec};
+use crate::datapath::{Datapath, DatapathError, Format, HookChoice, PeerEntry, PinDir, Spec, Tables};
 use crate::kernel::device::DeviceError;
 use crate::kernel::{self, Netlink, ObjectError, Objects, Underlay, interface};
 
@@ -176,22 +178,93 @@ impl KernelState {
         Ok(all)
     }
 
-    /// Puts `object` there, in the place of one with the same key.
-    pub(super) async fn put(&mut self, object: &Object) -> Result<(), StateError> {
-        if let Object::Peer { subnet, public_ip, mac, direct } = object {
-            let entry = PeerEntry { public_ip: *public_ip, vtep_mac: *mac, direct: *direct };
-            return Ok(self.datapath.tables().put_peer(subnet.network(), entry)?);
+    /// Puts each of `objects` there, in the place of one with the same key: those of one kind together, kind by kind
+    /// in their order.
+    pub(super) async fn put(&mut self, objects: BTreeSet<Object>) -> Vec<(Object, Result<(), StateError>)> {
+        let mut done = Vec::new();
+        for objects in by_kind(objects) {
+            done.append(&mut self.do_all(objects, Operation::Put).await);
         }
-        Ok(self.objects.put(object).await?)
+        done
     }
 
-    /// Removes exactly `object`, not one that has taken its place.
-    pub(super) async fn remove(&mut self, object: &Object) -> Result<(), StateError> {
-        if let Object::Peer { subnet, public_ip, mac, direct } = object {
-            let entry = PeerEntry { public_ip: *public_ip, vtep_mac: *mac, direct: *direct };
-            return Ok(self.datapath.tables().remove_peer(subnet.network(), entry)?);
+    /// Removes exactly `objects`, not what has taken their place, in the reverse order of kinds.
+    pub(super) async fn remove(
+        &mut self,
+        objects: BTreeSet<Object>,
+    ) -> Vec<(Object, Result<(), StateError>)> {
+        let mut done = Vec::new();
+        for objects in by_kind(objects).into_iter().rev() {
+            done.append(&mut self.do_all(objects, Operation::Remove).await);
         }
-        Ok(self.objects.remove(object).await?)
+        done
+    }
+
+    async fn do_all(
+        &mut self,
+        objects: Vec<Object>,
+        operation: Operation,
+    ) -> Vec<(Object, Result<(), StateError>)> {
+        let Self { objects: netlink, datapath, .. } = self;
+        if let Some(Object::Peer { .. }) = objects.first() {
+            let tables = datapath.tables();
+            return objects
+                .into_iter()
+                .map(|object| (object.clone(), in_tables(tables, &object, operation)))
+                .collect();
+        }
+        let requests = stream::iter(objects).map(|object| async {
+            let done = match operation {
+                Operation::Put => netlink.put(&object).await,
+                Operation::Remove => netlink.remove(&object).await,
+            };
+            (object, done.map_err(StateError::from))
+        });
+        requests.buffered(IN_FLIGHT).collect().await
+    }
+}
+
+/// Requests to the kernel that are under way at a time.
+const IN_FLIGHT: usize = 64;
+
+#[derive(Clone, Copy)]
+enum Operation {
+    Put,
+    Remove,
+}
+
+fn in_tables(tables: &mut Tables, object: &Object, operation: Operation) -> Result<(), StateError> {
+    let Object::Peer { subnet, public_ip, mac, direct } = object else { return Ok(()) };
+    let entry = PeerEntry { public_ip: *public_ip, vtep_mac: *mac, direct: *direct };
+    Ok(match operation {
+        Operation::Put => tables.put_peer(subnet.network(), entry)?,
+        Operation::Remove => tables.remove_peer(subnet.network(), entry)?,
+    })
+}
+
+/// The objects in runs of one kind.
+fn by_kind(objects: BTreeSet<Object>) -> Vec<Vec<Object>> {
+    let mut runs: Vec<Vec<Object>> = Vec::new();
+    for object in objects {
+        match runs.last_mut() {
+            Some(run) if run.first().is_some_and(|first| discriminant(first) == discriminant(&object)) => {
+                run.push(object);
+            }
+            _ => runs.push(vec![object]),
+        }
+    }
+    runs
+}
+
+impl StateError {
+    /// Whether the device an object belongs to does not exist.
+    pub(super) fn is_missing_device(&self) -> bool {
+        match self {
+            Self::Object(ObjectError::Kernel(error)) | Self::Kernel(error) => {
+                error.errno() == Some(nix::errno::Errno::ENODEV)
+            }
+            _ => false,
+        }
     }
 }
 
