@@ -138,7 +138,7 @@ impl Etcd {
     /// # Errors
     /// There is none, or etcd cannot be reached.
     pub fn get(&self, key: &str) -> Result<Entry> {
-        let entry = entries(&self.ctl(&["get", "--hex=false", "-w", "json", "--", key])?)?.pop();
+        let entry = entries(&self.ctl(&["get", "-w", "json", "--", key])?)?.pop();
         entry.with_context(|| format!("there is no key {key}"))
     }
 
