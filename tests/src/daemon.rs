@@ -49,8 +49,17 @@ impl Daemon {
     /// # Errors
     /// There is no such program, or it cannot be started.
     pub fn start(host: &Host, settings: Settings) -> Result<Self> {
-        let (directory, claim) = claim::directory(host.label())?;
-        let pin_dir = Path::new(BPFFS).join(claim::name(host.label()));
+        Self::start_as(host, "flanneld", settings)
+    }
+
+    /// Starts another daemon on a host, whose directories bear that name.
+    ///
+    /// # Errors
+    /// There is no such program, or it cannot be started.
+    pub fn start_as(host: &Host, name: &str, settings: Settings) -> Result<Self> {
+        let label = format!("{}-{name}", host.label());
+        let (directory, claim) = claim::directory(&label)?;
+        let pin_dir = Path::new(BPFFS).join(claim::name(&label));
         let pins = Claim::new(Thing::Directory(pin_dir.clone()));
         let service_manager = UnixDatagram::bind(directory.join("notify"))?;
         service_manager.set_nonblocking(true)?;
@@ -99,14 +108,21 @@ impl Daemon {
         let process = self.process.as_mut().with_context(|| format!("flanneld on {host} does not run"))?;
         let service_manager = &self.service_manager;
         let ready = wait::until(&format!("flanneld on {host} to be ready"), START, || {
-            process.check_running()?;
+            if let Err(ended) = process.check_running() {
+                return Ok(Err(ended));
+            }
             let mut message = [0; 256];
             let length = service_manager.recv(&mut message).context("it has told nothing")?;
             let text = String::from_utf8_lossy(&message[..length]).into_owned();
-            if text.lines().any(|line| line == "READY=1") { Ok(()) } else { bail!("it has told {text:?}") }
+            if text.lines().any(|line| line == "READY=1") {
+                Ok(Ok(()))
+            } else {
+                bail!("it has told {text:?}")
+            }
         });
-        ready
-            .with_context(|| format!("the log of flanneld on {host} ends with:\n{}", process.log_tail(20)))?;
+        ready.with_context(|| {
+            format!("the log of flanneld on {host} ends with:\n{}", process.log_tail(20))
+        })??;
         SubnetFile::read(&self.subnet_file())
     }
 

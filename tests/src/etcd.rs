@@ -90,9 +90,11 @@ impl Etcd {
         command.args(["--initial-cluster", &format!("default={peer}"), "--log-level", "warn"]);
         let mut process = Process::spawn("etcd", command, &self.directory.join("log"))?;
         wait::until("etcd to answer", START, || {
-            process.check_running()?;
-            self.ctl(&["endpoint", "health"])
-        })?;
+            if let Err(ended) = process.check_running() {
+                return Ok(Err(ended));
+            }
+            self.ctl(&["endpoint", "health"]).map(Ok)
+        })??;
         self.process = Some(process);
         Ok(())
     }
@@ -136,7 +138,7 @@ impl Etcd {
     /// # Errors
     /// There is none, or etcd cannot be reached.
     pub fn get(&self, key: &str) -> Result<Entry> {
-        let entry = entries(&self.ctl(&["get", "--hex=false", "-w", "json", "--", key])?)?.pop();
+        let entry = entries(&self.ctl(&["get", "-w", "json", "--", key])?)?.pop();
         entry.with_context(|| format!("there is no key {key}"))
     }
 

@@ -7,7 +7,8 @@ use anyhow::{Result, anyhow};
 
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Calls `attempt` until it succeeds, and returns what it returned.
+/// Calls `attempt` until it succeeds, and returns what it returned. A failure that no waiting mends is to be
+/// returned as `Ok(Err(…))`.
 ///
 /// # Errors
 /// It still fails after `limit`: says what was waited for, and the last failure.

@@ -39,7 +39,8 @@ pub struct Flag {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Choice {
-    /// rustup's nightly if it has rust-src, else the distribution's if it packages one, else rustup's nightly
+    /// rustup's nightly if it is here with rust-src and bpf-linker, else the distribution's if it packages
+    /// one, else rustup's nightly
     Auto,
     /// rustup's nightly with rust-src, which is installed if it is missing
     Rustup,
@@ -63,7 +64,7 @@ pub struct Toolchain {
 
 /// Chooses a compiler, and installs what is missing of it and of `others`.
 pub fn ensure(flag: Flag, installer: &mut Installer, others: &[Package]) -> Result<Toolchain> {
-    let (kind, reason) = choose(flag.toolchain, nightly_has_sources(), || debian_offers(installer))?;
+    let (kind, reason) = choose(flag.toolchain, nightly_is_complete(), || debian_offers(installer))?;
     let compiler = match kind {
         Kind::Rustup => {
             installer.ensure(others)?;
@@ -98,10 +99,11 @@ fn choose(
     Ok(match choice {
         Choice::Rustup => (Kind::Rustup, "--toolchain asks for it"),
         Choice::Debian => (Kind::Debian, "--toolchain asks for it"),
-        Choice::Auto if nightly => (Kind::Rustup, "it is installed with rust-src"),
+        Choice::Auto if nightly => (Kind::Rustup, "it is here with rust-src and bpf-linker"),
         Choice::Auto if debian()? => (
             Kind::Debian,
-            "it comes with the sources of the core library, and rustup's nightly is not here with rust-src",
+            "it comes with the sources of the core library, and rustup's nightly is not here with rust-src and \
+             bpf-linker",
         ),
         Choice::Auto => {
             (Kind::Rustup, "this distribution packages no compiler that is new enough and has its sources")
@@ -132,6 +134,13 @@ fn nightly_has_sources() -> bool {
     let Ok(output) = nightly("rustc").args(["--print", "sysroot"]).output() else { return false };
     let sysroot = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     output.status.success() && Path::new(&sysroot).join("lib/rustlib/src/rust/library/core").is_dir()
+}
+
+/// Whether a person has set it up for kernel programs. The linker in target/tools does not count: it is there
+/// because of a choice, and must not change the next one.
+fn nightly_is_complete() -> bool {
+    nightly_has_sources()
+        && Compiler::of(nightly("rustc")).is_ok_and(|compiler| linker::on_path(compiler.llvm).is_some())
 }
 
 fn rustup_nightly() -> Result<Compiler> {
@@ -211,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nightly_with_sources_comes_first() {
+    fn a_complete_nightly_comes_first() {
         let asked = || bail!("the distribution was asked for nothing");
         assert_eq!(choose(Choice::Auto, true, asked).unwrap().0, Kind::Rustup);
     }

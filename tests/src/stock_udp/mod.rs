@@ -84,9 +84,11 @@ impl StockUdpHost {
         let (directory, claim) = claim::directory(&format!("{}-udp", host.label()))?;
         let mut process = Process::spawn("stock-udp", command, &directory.join("log"))?;
         wait::until("stock-udp to be ready", std::time::Duration::from_secs(10), || {
-            process.check_running()?;
-            process.log_tail(1).contains(READY).then_some(()).context("it has not said so")
-        })?;
+            if let Err(ended) = process.check_running() {
+                return Ok(Err(ended));
+            }
+            process.log_tail(1).contains(READY).then_some(Ok(())).context("it has not said so")
+        })??;
         let node = Node::new(host.clone(), file, pods)?;
         Ok(Self { node, _process: process, _claim: claim })
     }

@@ -101,8 +101,7 @@ fn guard_has_levels(
     for (forgery, expected) in [(Forgery::NoLease, of_strangers), (Forgery::InnerSource, of_forging_peers)] {
         // The pod itself would not answer a packet in its own name; at its host's port it is seen.
         let pod = Capture::start(&cluster.members[1].node.host.namespace, "pod1").unwrap();
-        let other = Forgery::send;
-        other(forgery, &cluster, &stranger);
+        forgery.send(&cluster, &stranger);
         assert_eq!(arrivals(&pod), expected, "{forgery:?}");
     }
 }

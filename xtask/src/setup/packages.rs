@@ -153,10 +153,7 @@ mod tests {
         ];
         assert_eq!(packages.iter().map(Package::is_present).collect::<Vec<_>>(), [true, false, false]);
         let list = list(&packages);
-        assert!(list.starts_with("  found    sh "), "{list}");
-        assert!(
-            list.contains("  MISSING  /no/such/file                 (Debian: none) for nothing\n"),
-            "{list}"
-        );
+        assert!(list.starts_with("  found   sh (Debian's package dash) for scripts\n"), "{list}");
+        assert!(list.contains("\n  MISSING /no/such/file (Debian's package none) for nothing\n"), "{list}");
     }
 }

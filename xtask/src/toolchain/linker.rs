@@ -21,7 +21,11 @@ pub fn llvm_prefix(major: u32) -> String {
 
 /// A linker of the right version whose LLVM is no older than the compiler's: ours, or one on PATH.
 pub fn find(llvm: u32) -> Option<PathBuf> {
-    [Some(ours()), workspace::find("bpf-linker")].into_iter().flatten().find(|linker| fits(linker, llvm))
+    Some(ours()).filter(|linker| fits(linker, llvm)).or_else(|| on_path(llvm))
+}
+
+pub fn on_path(llvm: u32) -> Option<PathBuf> {
+    workspace::find("bpf-linker").filter(|linker| fits(linker, llvm))
 }
 
 fn ours() -> PathBuf {
@@ -85,7 +89,10 @@ pub fn download(llvm: u32, installer: &mut Installer) -> Result<PathBuf> {
     let mut curl = Command::new("curl");
     curl.args(["--fail", "--silent", "--show-error", "--location", "--retry", "3", "--output"]);
     curl.arg(&archive).arg(&url);
-    step::run("Downloading bpf-linker, the linker of the kernel programs, into target/tools", curl)?;
+    step::run("Downloading bpf-linker, the linker of the kernel programs, into target/tools", curl)
+        .with_context(|| {
+            format!("put bpf-linker {VERSION} on PATH, or use --toolchain debian where Debian's compiler is")
+        })?;
     let mut tar = Command::new("tar");
     tar.args(["--zstd", "--extract", "--file"])
         .arg(&archive)

@@ -1,0 +1,77 @@
+//! `flannelctl` shows what the datapath does, with or without the daemon.
+
+use flannel_tests::cluster::{Cluster, Plan, check_reached, pod_pairs};
+use rstest::rstest;
+use serde_json::Value;
+
+use crate::{run, text};
+
+fn keys(value: &Value) -> Vec<&str> {
+    value.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+#[test]
+fn everything_is_shown_without_the_daemon() {
+    let mut cluster = Cluster::start(&Plan::new(r#"{"Type":"vxlan"}"#)).unwrap();
+    check_reached(&pod_pairs(&cluster.nodes())).unwrap();
+    for member in &mut cluster.members {
+        member.daemon.terminate().unwrap();
+    }
+    let [first, second] = [0, 1].map(|member| &cluster.members[member]);
+
+    let status = first.daemon.ctl_json("status").unwrap();
+    assert_eq!(status["backend"], "vxlan");
+    assert_eq!(status["subnet"], first.node.file.subnet.to_string());
+    assert_eq!(status["address"], "192.168.77.11");
+    assert_eq!(status["device"]["name"], "flannel.1");
+    assert_eq!((&status["vni"], &status["port"], &status["peers"]), (&1.into(), &8472.into(), &1.into()));
+    let table = first.daemon.ctl("status").unwrap();
+    assert!(table.contains(&format!("subnet    {}", first.node.file.subnet)), "{table}");
+
+    let peers = first.daemon.ctl_json("peers").unwrap();
+    let peer = &peers["peers"][0];
+    assert_eq!(peer["subnet"], second.node.file.subnet.to_string());
+    assert_eq!((&peer["public_ip"], &peer["path"]), (&"192.168.77.12".into(), &"tunnel".into()));
+    assert!(peer["sent_packets"].as_u64().unwrap() >= 2 && peer["received_bytes"].as_u64().unwrap() >= 196);
+    assert_eq!(
+        keys(peer),
+        [
+            "last_seen_seconds",
+            "path",
+            "public_ip",
+            "received_bytes",
+            "received_packets",
+            "sent_bytes",
+            "sent_packets",
+            "subnet",
+            "vtep_mac"
+        ]
+    );
+
+    let all = first.daemon.ctl_json("counters --all").unwrap();
+    let moved = first.daemon.ctl_json("counters").unwrap();
+    let count = |answer: &Value| answer["counters"].as_array().unwrap().len();
+    assert!(count(&moved) >= 4 && count(&moved) < count(&all), "{moved}");
+    assert_eq!(keys(&moved["counters"][0]), ["bytes", "help", "hook", "packets", "reason", "verdict"]);
+    let table = first.daemon.ctl("counters").unwrap();
+    assert!(table.starts_with(" HOOK    VERDICT  REASON"), "{table}");
+}
+
+#[rstest]
+#[case::no_verb(&[])]
+#[case::unknown_verb(&["frobnicate"])]
+#[case::unknown_output(&["-o", "yaml", "status"])]
+#[case::unknown_flag(&["status", "--frobnicate"])]
+fn bad_usage_is_2(#[case] arguments: &[&str]) {
+    let output = run("flannelctl", arguments);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("--help"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn place_without_a_datapath_is_1_and_named() {
+    let output = run("flannelctl", &["--pin-dir", "/sys/fs/bpf/nobody-is-here", "status"]);
+    assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(1), ""));
+    let said = text(&output.stderr);
+    assert!(said.contains("/sys/fs/bpf/nobody-is-here") && said.contains("--pin-dir"), "{said}");
+}

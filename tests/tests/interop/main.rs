@@ -1,0 +1,82 @@
+//! One network of hosts with our daemon and hosts with what stock flannel makes of them.
+#![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
+
+use std::net::Ipv4Addr;
+
+use flannel_tests::cluster::{Cluster, PREFIX, Plan, all_pairs, check_reached, pod_pairs};
+use flannel_tests::network::{Host, HostOptions, Node, Offloads, Place, RpFilter, SubnetFile};
+use flannel_tests::stock_udp::{self, StockUdpHost};
+use flannel_tests::traffic::{Ping, transfer};
+use flannel_tests::vxlan_host::{self, VxlanHost};
+use rstest::rstest;
+
+const UDP: &str = r#"{"Type":"udp"}"#;
+const VXLAN: &str = r#"{"Type":"vxlan"}"#;
+
+/// Two hosts with daemons, and a third one without.
+fn cluster_and_host(backend: &str, hook: &str, place: Place, host: HostOptions) -> (Cluster, Host) {
+    let plan = Plan { host, ..Plan::new(backend) }.with_flag(&format!("--datapath-hook={hook}"));
+    let cluster = Cluster::start(&plan).unwrap();
+    let stock = Host::new(&cluster.network, place, 3, host).unwrap();
+    (cluster, stock)
+}
+
+/// A subnet that no daemon chooses by itself while there are few hosts.
+fn stock_file(mtu: u32) -> SubnetFile {
+    SubnetFile {
+        network: "10.5.0.0/16".parse().unwrap(),
+        subnet: "10.5.250.0/24".parse().unwrap(),
+        bridge: Ipv4Addr::new(10, 5, 250, 1),
+        mtu,
+        ip_masq: false,
+    }
+}
+
+/// Everybody reaches everybody, with packets as large as may be, and files arrive whole.
+fn check_network(nodes: &[&Node], file_size: u64) {
+    check_reached(&all_pairs(nodes)).unwrap();
+    for (from, to) in pod_pairs(nodes) {
+        let mtu = nodes[0].file.mtu;
+        let large = Ping { count: 2, size: mtu, dont_fragment: true, ..Ping::default() };
+        large.send(&from, &to).unwrap().check().unwrap();
+    }
+    let (ours, stock) = (&nodes[0].pods[0].endpoint, &nodes[2].pods[0].endpoint);
+    for (from, to) in [(ours, stock), (stock, ours)] {
+        let sent = transfer(from, to, file_size).unwrap();
+        println!("{} -> {}: {:.2} Gbit/s", from.name, to.name, sent.rate() / 1e9);
+    }
+}
+
+#[rstest]
+#[case::auto("auto", Place::Near, RpFilter::Off, Offloads::All)]
+#[case::clsact_across_a_router("clsact", Place::Far, RpFilter::Strict, Offloads::All)]
+#[case::on_a_wire("auto", Place::Near, RpFilter::Strict, Offloads::None)]
+#[case::xdp("xdp", Place::Near, RpFilter::Strict, Offloads::Receive)]
+fn kernel_vxlan_host(
+    #[case] hook: &str,
+    #[case] place: Place,
+    #[case] rp_filter: RpFilter,
+    #[case] offloads: Offloads,
+) {
+    let (cluster, host) = cluster_and_host(VXLAN, hook, place, HostOptions { rp_filter, offloads });
+    let stock = VxlanHost::join(&host, &cluster.etcd, PREFIX, stock_file(vxlan_host::MTU), 2).unwrap();
+    stock.learn(&cluster.etcd, PREFIX).unwrap();
+    let nodes = [cluster.nodes(), vec![&stock.node]].concat();
+    check_network(&nodes, 200_000_000);
+    let pong = Ping::default().send(cluster.pod(0).unwrap(), &stock.node.pods[0].endpoint).unwrap();
+    assert_eq!(pong.ttl, Some(62), "the kernel's device and ours count the same hops");
+}
+
+#[rstest]
+#[case::auto("auto", Place::Near)]
+#[case::clsact_across_a_router("clsact", Place::Far)]
+#[case::xdp("xdp", Place::Near)]
+fn stock_udp_host(#[case] hook: &str, #[case] place: Place) {
+    // Checksums are computed before a packet is on the wire. A veth pair that offers to do it leaves the inner
+    // checksum undone, and a program that reads the payload gets it so.
+    let options = HostOptions { rp_filter: RpFilter::Strict, offloads: Offloads::Receive };
+    let (cluster, host) = cluster_and_host(UDP, hook, place, options);
+    let stock = StockUdpHost::join(&host, &cluster.etcd, PREFIX, stock_file(stock_udp::MTU), 2).unwrap();
+    let nodes = [cluster.nodes(), vec![&stock.node]].concat();
+    check_network(&nodes, 50_000_000);
+}

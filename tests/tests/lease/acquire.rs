@@ -1,0 +1,136 @@
+//! Acquiring leases, without any network.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use flannel_tests::etcd::Etcd;
+use flannel_userspace::lease::{AcquireConfig, AcquireError, Attributes, OwnLease, Pool, acquire};
+use flannel_userspace::registry::etcd::{Etcd as Registry, Options};
+use ipnetwork::Ipv4Network;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use rstest::rstest;
+
+const PREFIX: &str = "/coreos.com/network";
+const TTL: Duration = Duration::from_secs(86_400);
+
+/// A host that wants a lease.
+#[derive(Clone, Copy)]
+struct Applicant {
+    public_ip: Ipv4Addr,
+    /// The last bytes but one of the first and the last subnet to choose from.
+    pool: (u8, u8),
+    previous: Option<u8>,
+}
+
+impl Applicant {
+    const fn new(number: u8) -> Self {
+        Self { public_ip: Ipv4Addr::new(192, 168, 77, number), pool: (1, 255), previous: None }
+    }
+
+    async fn acquire(self, etcd: &Etcd) -> Result<OwnLease, AcquireError> {
+        let options =
+            Options { endpoints: vec![etcd.url()], prefix: PREFIX.to_owned(), ..Options::default() };
+        let subnet = |third| Ipv4Addr::new(10, 5, third, 0);
+        let config = AcquireConfig {
+            pool: Pool::new(subnet(self.pool.0), subnet(self.pool.1), 24).unwrap(),
+            attributes: Attributes::new(self.public_ip),
+            previous: self.previous.map(|third| Ipv4Network::new(subnet(third), 24).unwrap()),
+            ttl: TTL,
+        };
+        let mut rng = StdRng::seed_from_u64(self.public_ip.to_bits().into());
+        acquire(&Registry::new(options).unwrap(), &config, &mut rng).await
+    }
+}
+
+fn key(third: u8) -> String {
+    format!("{PREFIX}/subnets/10.5.{third}.0-24")
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+}
+
+#[rstest]
+#[case::two_of_two(2, 2)]
+#[case::twenty(20, 255)]
+#[case::sixty_of_sixty(60, 60)]
+fn hosts_that_start_at_once_get_distinct_subnets(#[case] hosts: u8, #[case] subnets: u8) {
+    let etcd = Etcd::on_loopback(&format!("at-once-{hosts}")).unwrap();
+    let subnets: BTreeSet<Ipv4Network> = block_on(async {
+        let applicants = (1..=hosts).map(|number| Applicant { pool: (1, subnets), ..Applicant::new(number) });
+        let acquired = futures::future::join_all(applicants.map(|applicant| applicant.acquire(&etcd))).await;
+        acquired.into_iter().map(|own| own.unwrap().lease.subnet).collect()
+    });
+    assert_eq!(subnets.len(), usize::from(hosts));
+    assert_eq!(etcd.list(&format!("{PREFIX}/subnets/")).unwrap().len(), usize::from(hosts));
+}
+
+#[test]
+fn lease_lasts_a_day_and_is_reused_by_its_host() {
+    let etcd = Etcd::on_loopback("reused").unwrap();
+    block_on(async {
+        let first = Applicant::new(11).acquire(&etcd).await.unwrap();
+        let again = Applicant::new(11).acquire(&etcd).await.unwrap();
+        assert_eq!((first.lease.subnet, first.reused, again.reused), (again.lease.subnet, false, true));
+        let other = Applicant::new(12).acquire(&etcd).await.unwrap();
+        assert_ne!(other.lease.subnet, first.lease.subnet);
+        let term = again.lease.term.unwrap();
+        let told = etcd.ctl(&["lease", "timetolive", &format!("{:x}", term.id())]).unwrap();
+        assert!(told.contains("granted with TTL(86400s)"), "{told}");
+    });
+}
+
+#[test]
+fn previous_subnet_is_taken_if_nobody_else_has_it() {
+    let etcd = Etcd::on_loopback("previous").unwrap();
+    block_on(async {
+        let own = Applicant { previous: Some(77), ..Applicant::new(11) }.acquire(&etcd).await.unwrap();
+        assert_eq!(own.lease.subnet.to_string(), "10.5.77.0/24");
+        let own = Applicant { previous: Some(77), ..Applicant::new(12) }.acquire(&etcd).await.unwrap();
+        assert_ne!(own.lease.subnet.to_string(), "10.5.77.0/24");
+        let outside = Applicant { previous: Some(77), pool: (1, 9), ..Applicant::new(13) };
+        assert!(outside.acquire(&etcd).await.unwrap().lease.subnet.ip() < Ipv4Addr::new(10, 5, 10, 0));
+    });
+}
+
+#[test]
+fn exhausted_range_is_told_and_nobody_else_suffers() {
+    let etcd = Etcd::on_loopback("exhausted").unwrap();
+    block_on(async {
+        for number in 1..=4 {
+            Applicant { pool: (1, 4), ..Applicant::new(number) }.acquire(&etcd).await.unwrap();
+        }
+        let before = etcd.list(PREFIX).unwrap();
+        let error = Applicant { pool: (1, 4), ..Applicant::new(5) }.acquire(&etcd).await.unwrap_err();
+        assert!(matches!(error, AcquireError::OutOfSubnets(_)), "{error}");
+        assert!(error.to_string().starts_with("out of subnets"), "{error}");
+        assert_eq!(etcd.list(PREFIX).unwrap(), before);
+    });
+}
+
+#[test]
+fn subnets_that_overlap_a_lease_or_a_foreign_key_are_not_chosen() {
+    let etcd = Etcd::on_loopback("overlap").unwrap();
+    etcd.put(&format!("{PREFIX}/subnets/10.5.0.0-22"), r#"{"PublicIP":"192.0.2.1"}"#).unwrap();
+    etcd.put(&key(5), "no lease at all").unwrap();
+    block_on(async {
+        let own = Applicant { pool: (1, 6), ..Applicant::new(1) }.acquire(&etcd).await.unwrap();
+        let other = Applicant { pool: (1, 6), ..Applicant::new(2) }.acquire(&etcd).await.unwrap();
+        let subnets = BTreeSet::from([own.lease.subnet.to_string(), other.lease.subnet.to_string()]);
+        assert_eq!(subnets, BTreeSet::from(["10.5.4.0/24".to_owned(), "10.5.6.0/24".to_owned()]));
+    });
+}
+
+#[test]
+fn reservation_stays_one() {
+    let etcd = Etcd::on_loopback("reservation").unwrap();
+    etcd.put(&key(42), r#"{"PublicIP":"192.168.77.11"}"#).unwrap();
+    block_on(async {
+        let own = Applicant::new(11).acquire(&etcd).await.unwrap();
+        assert_eq!((own.lease.subnet.to_string().as_str(), own.lease.term), ("10.5.42.0/24", None));
+    });
+    let entry = etcd.get(&key(42)).unwrap();
+    assert_eq!((entry.lease, entry.value.as_str()), (0, r#"{"PublicIP":"192.168.77.11","PublicIPv6":null}"#));
+}
