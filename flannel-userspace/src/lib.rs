@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod datapath;
 pub mod kernel;
 pub mod lease;
+pub mod observe;
 pub mod peers;
 pub mod privileges;
 pub mod reconcile;
