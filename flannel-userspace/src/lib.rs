@@ -9,6 +9,8 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod datapath;
+pub mod down;
+pub mod file;
 pub mod kernel;
 pub mod lease;
 pub mod observe;
@@ -16,3 +18,14 @@ pub mod peers;
 pub mod privileges;
 pub mod reconcile;
 pub mod registry;
+pub mod remembered;
+
+use tokio::time::{Instant, sleep_until};
+
+/// Waits until then; for ever where there is no such time.
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}

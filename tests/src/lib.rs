@@ -1,1 +1,20 @@
-//! The rig.
+//! The rig: hosts, pods and routers played by network namespaces of one machine, with a private etcd and
+//! the real daemon, and the means to send traffic and to look at it.
+//!
+//! Everything a run makes bears its process id (`fl-<pid>-…`) and is gone when the run is over, however it
+//! ends; see [`claim`].
+
+pub mod binaries;
+pub mod claim;
+pub mod cluster;
+pub mod daemon;
+pub mod demo;
+pub mod etcd;
+pub mod leases;
+pub mod namespace;
+pub mod network;
+pub mod process;
+pub mod stock_udp;
+pub mod traffic;
+pub mod vxlan_host;
+pub mod wait;

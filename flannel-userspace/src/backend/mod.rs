@@ -6,12 +6,15 @@ pub mod object;
 mod udp;
 mod vxlan;
 
+use std::net::Ipv4Addr;
+
+use flannel_common::{Mac, Vni};
 use ipnetwork::Ipv4Network;
-use serde_json::Value;
 
 use crate::config::BackendConfig;
 use crate::kernel::device::DeviceError;
 use crate::kernel::{self, Device, Hop, Netlink, Underlay};
+use crate::lease::Attributes;
 use crate::peers::Peer;
 
 pub use host_gw::HostGw;
@@ -84,7 +87,7 @@ pub enum Unreachable {
 
 impl Backend {
     /// Makes or adopts the backend's device. This comes before the lease, which publishes what the device
-    /// is like.
+    /// is like. A VTEP that has to be made gets `former_mac`, the Ethernet address by which peers know it.
     ///
     /// # Errors
     /// The device cannot be made; the backend cannot work with this underlay.
@@ -92,13 +95,32 @@ impl Backend {
         config: &BackendConfig,
         netlink: &Netlink,
         underlay: &Underlay,
+        former_mac: Option<Mac>,
     ) -> Result<Self, PrepareError> {
         Ok(match config {
             BackendConfig::Udp { port } => Self::Udp(Udp::prepare(*port, netlink, underlay).await?),
-            BackendConfig::Vxlan(config) => Self::Vxlan(Vxlan::prepare(config, netlink, underlay).await?),
+            BackendConfig::Vxlan(config) => {
+                Self::Vxlan(Vxlan::prepare(config, netlink, underlay, former_mac).await?)
+            }
             BackendConfig::HostGw => Self::HostGw(HostGw::prepare(underlay)?),
             BackendConfig::Alloc => Self::Alloc { mtu: underlay.mtu },
         })
+    }
+
+    /// Has the backend work over `underlay` from now on, which may have another address, MTU or index than the one
+    /// it was prepared for. [`Backend::restore`] then makes the device fit.
+    ///
+    /// # Errors
+    /// The backend cannot work with this underlay.
+    pub fn move_to(&mut self, config: &BackendConfig, underlay: &Underlay) -> Result<(), PrepareError> {
+        match (self, config) {
+            (Self::Udp(udp), _) => udp.move_to(underlay),
+            (Self::Vxlan(vxlan), BackendConfig::Vxlan(config)) => vxlan.move_to(config, underlay),
+            (Self::HostGw(host_gw), _) => *host_gw = HostGw::prepare(underlay)?,
+            (Self::Alloc { mtu }, _) => *mtu = underlay.mtu,
+            (Self::Vxlan(_), _) => {}
+        }
+        Ok(())
     }
 
     /// Makes the device again as it was, with the Ethernet address that was published, if something deleted
@@ -126,14 +148,24 @@ impl Backend {
         }
     }
 
-    /// `BackendType` and `BackendData` of the lease.
+    /// What the lease of a host with this public address says.
     #[must_use]
-    pub fn publication(&self) -> (Option<&'static str>, Option<Value>) {
-        let data = match self {
+    pub fn attributes(&self, public_ip: Ipv4Addr) -> Attributes {
+        let backend_data = match self {
             Self::Vxlan(vxlan) => Some(vxlan.data()),
             Self::Udp(_) | Self::HostGw(_) | Self::Alloc { .. } => None,
         };
-        (self.kind().lease_type(), data)
+        let backend_type = self.kind().lease_type().map(str::to_owned);
+        Attributes { backend_type, backend_data, ..Attributes::new(public_ip) }
+    }
+
+    /// Network identifier and Ethernet address of this host's VTEP, if it has one.
+    #[must_use]
+    pub const fn vtep(&self) -> Option<(Vni, Mac)> {
+        match self {
+            Self::Vxlan(vxlan) => Some(vxlan.vtep()),
+            Self::Udp(_) | Self::HostGw(_) | Self::Alloc { .. } => None,
+        }
     }
 
     /// Largest packet of a pod, in bytes.

@@ -22,7 +22,7 @@ fn vxlan(mtu: Option<u32>, direct_routing: bool) -> BackendConfig {
 
 fn prepared(config: BackendConfig, test: impl AsyncFnOnce(Netlink, Underlay, Backend) + Send) {
     on_host(async |netlink, underlay| {
-        let backend = Backend::prepare(&config, &netlink, &underlay).await.unwrap();
+        let backend = Backend::prepare(&config, &netlink, &underlay, None).await.unwrap();
         test(netlink, underlay, backend).await;
     });
 }
@@ -188,7 +188,7 @@ fn restored_vxlan_device_has_the_published_address() {
 fn host_gw_refuses_a_translated_address() {
     on_host(async |netlink, underlay| {
         let underlay = Underlay { public_ip: Ipv4Addr::new(198, 51, 100, 7), ..underlay };
-        let error = Backend::prepare(&BackendConfig::HostGw, &netlink, &underlay).await.unwrap_err();
+        let error = Backend::prepare(&BackendConfig::HostGw, &netlink, &underlay, None).await.unwrap_err();
         assert!(matches!(error, PrepareError::TranslatedAddress { .. }));
         assert!(error.to_string().starts_with(
             "your PublicIP differs from interface IP, meaning that probably you're on a NAT, which is not \

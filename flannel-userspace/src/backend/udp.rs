@@ -26,13 +26,17 @@ impl Udp {
         netlink: &Netlink,
         underlay: &Underlay,
     ) -> Result<Self, DeviceError> {
-        let mtu = underlay.mtu.saturating_sub(UdpStack::LEN);
+        let mtu = inner_mtu(underlay);
         Ok(Self { device: netlink.ensure_udp_device(mtu).await?, port, mtu })
+    }
+
+    pub(super) fn move_to(&mut self, underlay: &Underlay) {
+        self.mtu = inner_mtu(underlay);
     }
 
     pub(super) async fn restore(&mut self, netlink: &Netlink) -> Result<bool, DeviceError> {
         let before = std::mem::replace(&mut self.device, netlink.ensure_udp_device(self.mtu).await?);
-        Ok(before != self.device)
+        Ok(before.index != self.device.index || before.mac != self.device.mac)
     }
 
     pub(super) fn network_route(&self, network: Ipv4Network) -> Object {
@@ -42,4 +46,9 @@ impl Udp {
     pub(super) fn objects(&self, peer: &Peer) -> Vec<Object> {
         vec![Object::Peer { subnet: peer.subnet, public_ip: peer.public_ip, mac: Mac::ZERO, direct: false }]
     }
+}
+
+/// What is left of the underlay's MTU for a pod.
+const fn inner_mtu(underlay: &Underlay) -> u32 {
+    underlay.mtu.saturating_sub(UdpStack::LEN)
 }

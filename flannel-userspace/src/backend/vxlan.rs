@@ -26,23 +26,25 @@ impl Vxlan {
         config: &VxlanConfig,
         netlink: &Netlink,
         underlay: &Underlay,
+        former_mac: Option<Mac>,
     ) -> Result<Self, DeviceError> {
-        let spec = VxlanSpec {
-            vni: config.vni,
-            port: config.port,
-            mtu: inner_mtu(config.mtu, underlay),
-            local: underlay.address,
-            underlay: underlay.index,
-            mac: None,
-        };
+        let spec = spec_of(config, underlay);
+        // A device that is there has the address peers know; a new one is given that of the last one.
+        let is_there = netlink.link(&spec.name()).await?.is_some();
+        let spec = VxlanSpec { mac: former_mac.filter(|_| !is_there), ..spec };
         let device = netlink.ensure_vxlan(&spec).await?;
         let spec = VxlanSpec { mac: Some(device.mac), ..spec };
         Ok(Self { device, direct_routing: config.direct_routing, spec })
     }
 
+    /// The Ethernet address stays the published one.
+    pub(super) fn move_to(&mut self, config: &VxlanConfig, underlay: &Underlay) {
+        self.spec = VxlanSpec { mac: self.spec.mac, ..spec_of(config, underlay) };
+    }
+
     pub(super) async fn restore(&mut self, netlink: &Netlink) -> Result<bool, DeviceError> {
         let before = std::mem::replace(&mut self.device, netlink.ensure_vxlan(&self.spec).await?);
-        Ok(before != self.device)
+        Ok(before.index != self.device.index || before.mac != self.device.mac)
     }
 
     pub(super) const fn tunnel(&self) -> (u32, u16) {
@@ -75,6 +77,17 @@ impl Vxlan {
             Object::Peer { subnet, public_ip, mac, direct: false },
             Object::Route { subnet, via: Some(gateway), device, onlink: true },
         ])
+    }
+}
+
+fn spec_of(config: &VxlanConfig, underlay: &Underlay) -> VxlanSpec {
+    VxlanSpec {
+        vni: config.vni,
+        port: config.port,
+        mtu: inner_mtu(config.mtu, underlay),
+        local: underlay.address,
+        underlay: underlay.index,
+        mac: None,
     }
 }
 

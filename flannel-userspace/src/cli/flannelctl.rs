@@ -5,10 +5,13 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
+use tokio::runtime::Builder;
 
-use super::report::{Counters, Peers, Report, Status};
-use crate::config::default_pin_dir;
+use super::report::{Counters, Peers, Removed, Report, Status};
+use crate::config::{default_pin_dir, default_state_file};
 use crate::datapath::Tables;
+use crate::down::Leftovers;
+use crate::kernel::Netlink;
 
 /// Shows what flanneld's datapath does, read from the pinned BPF maps; the daemon need not run.
 ///
@@ -63,20 +66,52 @@ enum Verb {
         #[arg(long)]
         all: bool,
     },
+    /// Takes away what flanneld made on this host: programs, maps, device, routes and files. Stop flanneld first.
+    /// The lease stays in etcd until it expires.
+    Down {
+        /// File that tells container runtimes the leased subnet.
+        #[arg(
+            long,
+            env = "FLANNELD_SUBNET_FILE",
+            default_value = "/run/flannel/subnet.env",
+            value_name = "FILE"
+        )]
+        subnet_file: PathBuf,
+        /// File of the last known leases [default: below /var/lib/flannel-ebpf, made from the prefix].
+        #[arg(long, env = "FLANNELD_STATE_FILE", value_name = "FILE")]
+        state_file: Option<PathBuf>,
+    },
 }
 
 impl Cli {
     /// Does what was asked, and returns the text to print.
+    ///
+    /// # Errors
+    /// The maps cannot be read, or something cannot be taken away.
     pub fn run(&self) -> anyhow::Result<String> {
-        let pin_dir = self.place.pin_dir.clone().unwrap_or_else(|| default_pin_dir(&self.place.etcd_prefix));
-        let tables = Tables::open(&pin_dir).with_context(|| {
-            format!("there is no readable datapath of the network {} here", self.place.etcd_prefix)
-        })?;
-        match self.verb {
-            Verb::Status => self.print(&Status::read(&tables, &pin_dir)?),
-            Verb::Peers => self.print(&Peers::read(&tables)?),
-            Verb::Counters { all } => self.print(&Counters::read(&tables, all)?),
+        let prefix = &self.place.etcd_prefix;
+        let pin_dir = self.place.pin_dir.clone().unwrap_or_else(|| default_pin_dir(prefix));
+        let tables = || {
+            Tables::open(&pin_dir)
+                .with_context(|| format!("there is no readable datapath of the network {prefix} here"))
+        };
+        match &self.verb {
+            Verb::Status => self.print(&Status::read(&tables()?, &pin_dir)?),
+            Verb::Peers => self.print(&Peers::read(&tables()?)?),
+            Verb::Counters { all } => self.print(&Counters::read(&tables()?, *all)?),
+            Verb::Down { subnet_file, state_file } => self.down(&Leftovers {
+                pin_dir,
+                subnet_file: subnet_file.clone(),
+                state_file: state_file.clone().unwrap_or_else(|| default_state_file(prefix)),
+            }),
         }
+    }
+
+    fn down(&self, leftovers: &Leftovers) -> anyhow::Result<String> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let removed = runtime
+            .block_on(async { leftovers.remove(&Netlink::open()?).await.map_err(anyhow::Error::from) })?;
+        self.print(&Removed { removed })
     }
 
     fn print<R: Report + Serialize>(&self, report: &R) -> anyhow::Result<String> {

@@ -262,6 +262,22 @@ impl Report for Counters {
     }
 }
 
+/// What was taken away.
+#[derive(Debug, Serialize)]
+pub struct Removed {
+    /// One line for each thing.
+    pub removed: Vec<String>,
+}
+
+impl Report for Removed {
+    fn table(&self) -> String {
+        if self.removed.is_empty() {
+            return "nothing is here to take away".to_owned();
+        }
+        self.removed.iter().map(|thing| format!("removed {thing}")).collect::<Vec<_>>().join("\n")
+    }
+}
+
 /// Columns without lines, which cut and awk like as well as people do.
 fn plain() -> Table {
     let mut table = Table::new();

@@ -5,6 +5,7 @@ use flannel_common::Vni;
 use super::json::{Member, TypeError};
 use super::network::RawBackend;
 use crate::backend::Kind;
+use crate::kernel::device::{UDP_DEVICE, vxlan_device};
 
 /// UDP port of the udp backend where none is given.
 const UDP_PORT: u16 = 8285;
@@ -110,6 +111,16 @@ impl BackendConfig {
             Ok(Kind::HostGw) => Ok(Self::HostGw),
             Ok(Kind::Alloc) => Ok(Self::Alloc),
             Err(_) => Err(unknown(&raw.kind)),
+        }
+    }
+
+    /// Name of the backend's device, if it has one.
+    #[must_use]
+    pub fn device_name(&self) -> Option<String> {
+        match self {
+            Self::Udp { .. } => Some(UDP_DEVICE.to_owned()),
+            Self::Vxlan(config) => Some(vxlan_device(config.vni)),
+            Self::HostGw | Self::Alloc => None,
         }
     }
 

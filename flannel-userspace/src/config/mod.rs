@@ -7,11 +7,11 @@ pub mod error;
 pub mod interface;
 pub mod json;
 pub mod network;
-pub mod pin_dir;
+pub mod place;
 pub mod subnet_file;
 
 pub use backend::{BackendConfig, BackendError};
 pub use error::ConfigError;
 pub use network::NetworkConfig;
-pub use pin_dir::default_pin_dir;
+pub use place::{default_pin_dir, default_state_file};
 pub use subnet_file::SubnetFile;

@@ -2,15 +2,15 @@
 //! subnet this host leases.
 
 use std::fmt;
-use std::fs::{self, File, Permissions};
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::Ipv4Addr;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use ipnetwork::Ipv4Network;
 
 use super::cidr;
+use crate::file;
 
 const NETWORK: &str = "FLANNEL_NETWORK";
 const SUBNET: &str = "FLANNEL_SUBNET";
@@ -87,24 +87,13 @@ impl SubnetFile {
     /// # Errors
     /// The file system refuses. What was at `path` is still there.
     pub fn write(&self, path: &Path) -> Result<(), SubnetFileError> {
-        let directory = directory_of(path);
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(directory)
-            .map_err(|source| SubnetFileError::CreateDirectory { directory: directory.to_owned(), source })?;
-        self.replace(path, directory)
-            .map_err(|source| SubnetFileError::Write { path: path.to_owned(), source })
-    }
-
-    fn replace(&self, path: &Path, directory: &Path) -> io::Result<()> {
-        let mut file = tempfile::Builder::new().prefix(".subnet.env.").tempfile_in(directory)?;
-        file.write_all(self.to_string().as_bytes())?;
+        file::create_directory_of(path).map_err(|source| SubnetFileError::CreateDirectory {
+            directory: file::directory_of(path).to_owned(),
+            source,
+        })?;
         // Whatever the umask is: the CNI plugin may run as another user.
-        file.as_file().set_permissions(Permissions::from_mode(0o644))?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        File::open(directory)?.sync_all()
+        file::replace(path, self.to_string().as_bytes(), file::PUBLIC)
+            .map_err(|source| SubnetFileError::Write { path: path.to_owned(), source })
     }
 }
 
@@ -156,11 +145,6 @@ impl Previous {
         }
         previous
     }
-}
-
-/// The directory in which `path` lies, also for a bare file name.
-fn directory_of(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn assignment(line: &str) -> Option<(&str, &str)> {

@@ -4,13 +4,14 @@ use std::io;
 
 use tokio::task::JoinError;
 
+use super::exclusive::ExclusiveError;
 use crate::backend::PrepareError;
 use crate::config::subnet_file::SubnetFileError;
 use crate::config::{BackendError, ConfigError};
 use crate::datapath::DatapathError;
 use crate::kernel::OpenError;
 use crate::kernel::interface::InterfaceError;
-use crate::lease::{AcquireError, Lost, PoolError};
+use crate::lease::{AcquireError, AddressTaken, Lost, PoolError};
 use crate::privileges::PrivilegeError;
 use crate::reconcile::StateError;
 use crate::registry::RegistryError;
@@ -48,6 +49,12 @@ pub enum DaemonError {
     /// No lease can be had.
     #[error("Error registering network")]
     Acquire(#[from] AcquireError),
+    /// Another host has this one's public address.
+    #[error("Error registering network")]
+    Address(#[from] AddressTaken),
+    /// Another daemon does the same.
+    #[error(transparent)]
+    Exclusive(#[from] ExclusiveError),
     /// Programs, maps or pins.
     #[error(transparent)]
     Datapath(#[from] DatapathError),

@@ -2,6 +2,7 @@
 
 mod configuration;
 mod error;
+mod exclusive;
 mod report;
 mod signals;
 mod start;
@@ -15,6 +16,7 @@ use crate::privileges;
 use crate::reconcile::Loop;
 
 pub use error::DaemonError;
+pub use exclusive::ExclusiveError;
 pub use report::{Chain, start_logging};
 use signals::Signals;
 use start::Started;
@@ -42,8 +44,10 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
 
 async fn serve(options: Options) -> Result<(), DaemonError> {
     let (synced, first_sync) = oneshot::channel();
-    let Started { reconciler, hold, subnet_file } = start::start(options, synced).await?;
+    let Started { reconciler, hold, presence, held, subnet_file, exclusive: _exclusive } =
+        start::start(options, synced).await?;
     let mut holding = tokio::spawn(hold.run());
+    tokio::spawn(presence.run(held));
     let mut reconciling = tokio::spawn(Loop::new(reconciler).run());
     tokio::spawn(async move {
         if first_sync.await.is_ok() {

@@ -3,7 +3,9 @@
 use std::error::Error;
 use std::fmt;
 use std::io::{self, IsTerminal as _};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tracing::{Level, debug};
 use tracing_subscriber::EnvFilter;
 
@@ -22,6 +24,24 @@ pub fn start_logging(level: Level) {
 pub(super) fn notify(states: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         debug!(%error, "the service manager does not listen");
+    }
+}
+
+/// The same trouble is told again after this long.
+const REMINDER: Duration = Duration::from_secs(60);
+
+/// Something that is tried again and again, and must not be told each time.
+#[derive(Default)]
+pub(super) struct Trouble(Option<(String, Instant)>);
+
+impl Trouble {
+    /// Whether `text` is to be told: it is another trouble than before, or one not told for long.
+    pub(super) fn is_news(&mut self, text: &str) -> bool {
+        let told = self.0.as_ref().is_some_and(|(told, when)| told == text && when.elapsed() < REMINDER);
+        if !told {
+            self.0 = Some((text.to_owned(), Instant::now()));
+        }
+        !told
     }
 }
 
@@ -46,9 +66,19 @@ impl fmt::Display for Chain<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::Chain;
+    use super::{Chain, Trouble};
     use crate::config::BackendError;
     use crate::daemon::DaemonError;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_same_trouble_is_told_once_a_minute() {
+        let mut trouble = Trouble::default();
+        assert!(trouble.is_news("away"));
+        assert!(!trouble.is_news("away"));
+        assert!(trouble.is_news("refused"), "another trouble");
+        tokio::time::advance(super::REMINDER).await;
+        assert!(trouble.is_news("refused"), "a reminder");
+    }
 
     #[test]
     fn causes_follow_on_one_line() {

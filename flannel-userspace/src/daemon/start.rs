@@ -6,34 +6,47 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
+use ipnetwork::Ipv4Network;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
-use tokio::sync::oneshot;
-use tokio::time::sleep;
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-use super::configuration;
+use super::configuration::{self, Configuration};
 use super::error::DaemonError;
-use super::report::Chain;
+use super::exclusive::Exclusive;
+use super::report::{Chain, Trouble};
 use crate::backend::Backend;
 use crate::cli::flanneld::Options;
 use crate::config::subnet_file::Previous;
 use crate::config::{BackendConfig, NetworkConfig, SubnetFile};
 use crate::datapath::PinDir;
 use crate::kernel::{Monitor, Netlink, Underlay, interface};
-use crate::lease::{AcquireConfig, AcquireError, Attributes, Hold, OwnLease, Pool, acquire};
-use crate::peers::{PeerTable, Site};
-use crate::reconcile::{Ground, KernelState, Reconciler};
+use crate::lease::{
+    AcquireConfig, AcquireError, Held, Hold, Holder, Identity, OwnLease, Pool, Presence, acquire,
+};
+use crate::peers::{Departures, PeerTable, Site};
+use crate::reconcile::{Announcement, Ground, KernelState, Memory, Reconciler};
+use crate::registry::RegistryError;
 use crate::registry::etcd::Etcd;
+use crate::remembered::Remembered;
 
 /// Pauses between attempts to get a lease from a registry that fails: from the first to the longest.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+
+/// For so long a host that remembers the network waits for etcd.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A host that forwards, and what keeps it so.
 pub(super) struct Started {
     pub(super) reconciler: Reconciler<Etcd>,
     pub(super) hold: Hold<Etcd>,
+    pub(super) presence: Presence<Etcd>,
+    pub(super) held: watch::Receiver<Held>,
     pub(super) subnet_file: PathBuf,
+    /// What only one daemon may have.
+    pub(super) exclusive: Vec<Exclusive>,
 }
 
 /// The order is stock flannel's: configuration, interface, device, lease, datapath, subnet file. The pin
@@ -41,21 +54,40 @@ pub(super) struct Started {
 pub(super) async fn start(options: Options, synced: oneshot::Sender<()>) -> Result<Started, DaemonError> {
     let netlink = Netlink::open()?;
     let monitor = Monitor::open()?;
+    let mut exclusive = vec![Exclusive::network(&options.etcd.prefix)?];
     let pins = Arc::new(PinDir::open(&options.pin_dir)?);
     let registry = Etcd::new(options.etcd.clone()).map_err(DaemonError::Registry)?;
-    let config = configuration::wait_for(&registry).await?;
+    let remembered = remember(&options);
+    let configuration = configuration(&registry, remembered.as_ref()).await?;
+    // What is remembered of another configuration says nothing of this one.
+    let remembered = remembered.filter(|remembered| remembered.config == configuration.json);
+    let config = configuration.network;
     let backend_config = BackendConfig::parse(&config.backend)?;
     let underlay = interface::choose(&netlink, &options.interface).await?;
-    let backend = Backend::prepare(&backend_config, &netlink, &underlay).await?;
+    let presence = Presence::claim(registry.clone(), Identity::of(underlay.mac), underlay.public_ip).await?;
+    if let Some(device) = backend_config.device_name() {
+        exclusive.push(Exclusive::device(&device)?);
+    }
+    let former_mac = remembered.as_ref().and_then(|remembered| remembered.own.vtep_mac);
+    let backend = Backend::prepare(&backend_config, &netlink, &underlay, former_mac).await?;
 
-    let own = lease(&registry, &options, &config, &backend, &underlay).await?;
-    let subnet = own.lease.subnet;
+    let wanted = wanted_lease(&options, &config, &backend, &underlay)?;
+    let (hold, holder) = match acquire_lease(&registry, &wanted, remembered.is_some()).await? {
+        Some(own) => Hold::new(registry.clone(), options.lease, own),
+        None => resume(&registry, &options, &wanted, remembered.as_ref())?,
+    };
+    let subnet = holder.held().borrow().lease.subnet;
+    let remembered = remembered.filter(|remembered| remembered.own.subnet == subnet);
     let file = SubnetFile { network: config.network, subnet, mtu: backend.mtu(), ip_masq: false };
-    let site = site(&options, &config, &backend, &underlay, &own);
+    let mut peers = PeerTable::new(site(&options, &config, &backend, &underlay, subnet));
+    let known = remembered.as_ref().map(|remembered| remembered.snapshot(backend.kind()));
+    let memory = Memory::new(options.state_file.clone(), configuration.json);
     let state = KernelState::start(Ground {
         netlink,
         backend,
+        backend_config,
         underlay,
+        interface: options.interface,
         network: config.network,
         subnet,
         pins,
@@ -64,35 +96,70 @@ pub(super) async fn start(options: Options, synced: oneshot::Sender<()>) -> Resu
         pod_bridges: options.pod_bridges,
     })
     .await?;
-    file.write(&options.subnet_file)?;
 
-    let (hold, holder) = Hold::new(registry.clone(), options.lease, own);
-    let peers = PeerTable::new(site);
-    let reconciler = Reconciler { registry, holder, state, monitor, peers, synced: Some(synced) };
-    Ok(Started { reconciler, hold, subnet_file: options.subnet_file })
+    let held = holder.held();
+    let announcement = Announcement { holder, file, path: options.subnet_file.clone() };
+    announcement.write_file()?;
+    let known = known.map(|known| peers.apply_snapshot(&known));
+    let departures = Departures::new(options.restraint);
+    let reconciler =
+        Reconciler { registry, announcement, state, monitor, peers, known, departures, memory, synced };
+    Ok(Started { reconciler, hold, presence, held, subnet_file: options.subnet_file, exclusive })
 }
 
-/// Acquires a lease, however long the registry takes to be there.
-async fn lease(
+/// What is known from an earlier life. A file that cannot be read is none.
+fn remember(options: &Options) -> Option<Remembered> {
+    Remembered::read(&options.state_file).unwrap_or_else(|error| {
+        warn!("{}", Chain(&error));
+        None
+    })
+}
+
+async fn configuration(
     registry: &Etcd,
+    remembered: Option<&Remembered>,
+) -> Result<Configuration, DaemonError> {
+    let patience = remembered.map(|_| PATIENCE);
+    let configuration = match (configuration::wait_for(registry, patience).await?, remembered) {
+        (Some(configuration), _) => configuration,
+        (None, Some(remembered)) => {
+            warn!(age = ?remembered.age(), "etcd is away: going on with what was last known of the network");
+            Configuration::parse(remembered.config.clone())?
+        }
+        // Without anything to fall back on, the wait has no end.
+        (None, None) => return Err(DaemonError::Registry(RegistryError::NoEndpoint)),
+    };
+    let config = &configuration.network;
+    info!(
+        network = %config.network, subnet_len = config.subnet_len, min = %config.subnet_min,
+        max = %config.subnet_max, backend = config.backend.kind, "network configuration"
+    );
+    Ok(configuration)
+}
+
+fn wanted_lease(
     options: &Options,
     config: &NetworkConfig,
     backend: &Backend,
     underlay: &Underlay,
-) -> Result<OwnLease, DaemonError> {
-    let (backend_type, backend_data) = backend.publication();
-    let attributes = Attributes {
-        backend_type: backend_type.map(str::to_owned),
-        backend_data,
-        ..Attributes::new(underlay.public_ip)
-    };
-    let previous = Previous::read(&options.subnet_file)?.and_then(|file| file.previous_subnet());
-    let wanted = AcquireConfig {
+) -> Result<AcquireConfig, DaemonError> {
+    Ok(AcquireConfig {
         pool: Pool::new(config.subnet_min, config.subnet_max, config.subnet_len)?,
-        attributes,
-        previous,
+        attributes: backend.attributes(underlay.public_ip),
+        previous: Previous::read(&options.subnet_file)?.and_then(|file| file.previous_subnet()),
         ttl: options.lease.ttl,
-    };
+    })
+}
+
+/// Acquires a lease, however long the registry takes to be there; nothing when it takes too long and there is
+/// one to remember.
+async fn acquire_lease(
+    registry: &Etcd,
+    wanted: &AcquireConfig,
+    is_remembered: bool,
+) -> Result<Option<OwnLease>, DaemonError> {
+    let start = Instant::now();
+    let mut told = Trouble::default();
     let mut rng = StdRng::from_rng(&mut rand::rng());
     let mut pauses = ExponentialBuilder::default()
         .with_min_delay(RETRY.0)
@@ -100,14 +167,21 @@ async fn lease(
         .without_max_times()
         .build();
     loop {
-        match acquire(registry, &wanted, &mut rng).await {
+        match acquire(registry, wanted, &mut rng).await {
             Ok(own) => {
                 let how = if own.reused { "reused" } else { "acquired" };
-                info!(subnet = %own.lease.subnet, public_ip = %underlay.public_ip, "{how} the lease");
-                return Ok(own);
+                let public_ip = wanted.attributes.public_ip;
+                info!(subnet = %own.lease.subnet, %public_ip, "{how} the lease");
+                return Ok(Some(own));
             }
             Err(AcquireError::Registry(error)) => {
-                warn!("cannot acquire a lease: {}; trying again", Chain(&error));
+                if is_remembered && error.is_absence() && start.elapsed() > PATIENCE {
+                    return Ok(None);
+                }
+                let text = Chain(&error).to_string();
+                if told.is_news(&text) {
+                    warn!("cannot acquire a lease: {text}; trying again");
+                }
                 sleep(pauses.next().unwrap_or(RETRY.1)).await;
             }
             Err(error) => return Err(error.into()),
@@ -115,24 +189,33 @@ async fn lease(
     }
 }
 
+/// Goes on with the lease that was held last.
+fn resume(
+    registry: &Etcd,
+    options: &Options,
+    wanted: &AcquireConfig,
+    remembered: Option<&Remembered>,
+) -> Result<(Hold<Etcd>, Holder), DaemonError> {
+    let remembered = remembered.ok_or(DaemonError::Registry(RegistryError::NoEndpoint))?;
+    let lease = remembered.lease(wanted.attributes.clone());
+    warn!(subnet = %lease.subnet, "etcd is away: going on with the lease that was held last");
+    Ok(Hold::resume(registry.clone(), options.lease, lease))
+}
+
 fn site(
     options: &Options,
     config: &NetworkConfig,
     backend: &Backend,
     underlay: &Underlay,
-    own: &OwnLease,
+    subnet: Ipv4Network,
 ) -> Site {
-    let vtep = match backend {
-        Backend::Vxlan(vxlan) => Some(vxlan.vtep()),
-        Backend::Udp(_) | Backend::HostGw(_) | Backend::Alloc { .. } => None,
-    };
     Site {
         network: config.network,
         subnet_len: config.subnet_len,
-        subnet: own.lease.subnet,
+        subnet,
         addresses: vec![underlay.address, underlay.public_ip],
         kind: backend.kind(),
-        vtep,
+        vtep: backend.vtep(),
         connected: underlay.networks.clone(),
         reserved: options.etcd.endpoints.iter().filter_map(|url| address_of(url)).collect(),
     }

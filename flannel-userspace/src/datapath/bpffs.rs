@@ -17,6 +17,9 @@ use super::DatapathError;
 /// Where the BPF file system is mounted by convention.
 const BPFFS: &str = "/sys/fs/bpf";
 
+/// The directory itself, and what is in it.
+const PARTS: [&str; 5] = ["", "maps", "links", "filters", "qdiscs"];
+
 /// Our directory for pins, held by this process alone.
 #[derive(Debug)]
 pub struct PinDir {
@@ -31,17 +34,37 @@ impl PinDir {
         if path.starts_with(BPFFS) {
             mount_bpffs(Path::new(BPFFS))?;
         }
-        let directory = |source| DatapathError::Directory { path: path.to_owned(), source };
-        for part in [path.to_owned(), path.join("maps"), path.join("links"), path.join("filters")] {
-            make_private(&part).map_err(directory)?;
+        for part in PARTS.map(|part| path.join(part)) {
+            make_private(&part).map_err(unusable(path))?;
         }
-        check_filesystem(path).map_err(directory)?;
-        let handle = File::open(path).map_err(directory)?;
+        Self::lock(path)
+    }
+
+    /// The same for a directory that is there; nothing where it is not.
+    ///
+    /// # Errors
+    /// It is not ours, or a daemon holds it.
+    pub fn existing(path: &Path) -> Result<Option<Self>, DatapathError> {
+        if path.is_dir() { Self::lock(path).map(Some) } else { Ok(None) }
+    }
+
+    fn lock(path: &Path) -> Result<Self, DatapathError> {
+        let metadata = fs::metadata(path).and_then(|metadata| check_owner(&metadata));
+        metadata.and_then(|()| check_filesystem(path)).map_err(unusable(path))?;
+        let handle = File::open(path).map_err(unusable(path))?;
         match Flock::lock(handle, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Ok(Self { path: path.to_owned(), _lock: lock }),
             Err((_, Errno::EWOULDBLOCK)) => Err(DatapathError::Locked { path: path.to_owned() }),
-            Err((_, errno)) => Err(directory(errno.into())),
+            Err((_, errno)) => Err(unusable(path)(errno.into())),
         }
+    }
+
+    /// Removes the directory and everything pinned in it. What was attached by a pin alone is detached by that.
+    ///
+    /// # Errors
+    /// Something cannot be removed.
+    pub fn remove(self) -> Result<(), DatapathError> {
+        fs::remove_dir_all(&self.path).map_err(unusable(&self.path))
     }
 
     /// Where it is.
@@ -61,6 +84,26 @@ impl PinDir {
     pub fn filters(&self) -> PathBuf {
         self.path.join("filters")
     }
+
+    /// Where the clsact qdiscs that are ours are noted, by the index of their interface.
+    #[must_use]
+    pub fn qdiscs(&self) -> PathBuf {
+        self.path.join("qdiscs")
+    }
+}
+
+impl Drop for PinDir {
+    /// A daemon that never came to pin anything leaves nothing behind.
+    fn drop(&mut self) {
+        // Those with something in them stay.
+        for part in PARTS.iter().rev() {
+            let _ = fs::remove_dir(self.path.join(part));
+        }
+    }
+}
+
+fn unusable(path: &Path) -> impl Fn(io::Error) -> DatapathError {
+    move |source| DatapathError::Directory { path: path.to_owned(), source }
 }
 
 fn mount_bpffs(path: &Path) -> Result<(), DatapathError> {
@@ -86,11 +129,17 @@ fn check_filesystem(path: &Path) -> io::Result<()> {
 fn make_private(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     let metadata = fs::metadata(path)?;
-    if metadata.uid() != geteuid().as_raw() {
-        return Err(io::Error::other(format!("it belongs to user {}", metadata.uid())));
-    }
+    check_owner(&metadata)?;
     if metadata.mode() & 0o077 != 0 {
         fs::set_permissions(path, Permissions::from_mode(0o700))?;
     }
     Ok(())
+}
+
+fn check_owner(metadata: &fs::Metadata) -> io::Result<()> {
+    if metadata.uid() == geteuid().as_raw() {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!("it belongs to user {}", metadata.uid())))
+    }
 }

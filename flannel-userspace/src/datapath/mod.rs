@@ -202,6 +202,22 @@ impl Datapath {
     }
 }
 
+/// Detaches every program pinned in `pins`, and returns what was detached.
+///
+/// # Errors
+/// A pin cannot be removed.
+pub fn detach_all(pins: &PinDir) -> Result<Vec<String>, DatapathError> {
+    attach::detach_all(pins)
+}
+
+/// The interfaces, by their indexes, whose clsact qdisc was added for the programs pinned in `pins`.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn qdiscs(pins: &PinDir) -> Result<Vec<u32>, DatapathError> {
+    attach::qdiscs(pins)
+}
+
 /// Where maps are pinned.
 fn map_path(pin_dir: &Path, map: &str) -> PathBuf {
     pin_dir.join("maps").join(map)

@@ -33,6 +33,15 @@ pub struct Underlay {
     pub networks: Vec<Ipv4Network>,
 }
 
+impl Underlay {
+    /// Whether packets go by the same way as over `other`, whatever networks the host is connected to besides.
+    #[must_use]
+    pub fn is_same_way(&self, other: &Self) -> bool {
+        let networks = Vec::new();
+        Self { networks: networks.clone(), ..self.clone() } == Self { networks, ..other.clone() }
+    }
+}
+
 /// No interface could be chosen.
 #[derive(Debug, thiserror::Error)]
 pub enum InterfaceError {
@@ -109,6 +118,25 @@ pub async fn choose(netlink: &Netlink, options: &InterfaceOptions) -> Result<Und
         mtu = underlay.mtu, "chose the underlay"
     );
     Ok(underlay)
+}
+
+/// The underlay as it is by now. While the interface has its address the choice stands, however the routes have
+/// changed; otherwise it is made again.
+///
+/// # Errors
+/// The interface or its address is gone, and there is nothing in its place.
+pub async fn follow(
+    netlink: &Netlink,
+    options: &InterfaceOptions,
+    current: &Underlay,
+) -> Result<Underlay, InterfaceError> {
+    let host = Host { links: netlink.links().await?, addresses: netlink.addresses().await? };
+    let is_current =
+        |address: &&Address| address.link == current.index && address.network.ip() == current.address;
+    match (host.link(current.index), host.addresses.iter().find(is_current)) {
+        (Some(link), Some(_)) => Ok(host.underlay((link, current.address), options.public_ip)),
+        _ => choose(netlink, options).await,
+    }
 }
 
 struct Host {

@@ -7,6 +7,7 @@ pub mod interface;
 pub mod link;
 pub mod monitor;
 pub mod objects;
+pub mod qdisc;
 pub mod route;
 
 #[cfg(test)]

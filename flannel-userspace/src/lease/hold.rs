@@ -5,10 +5,11 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use ipnetwork::Ipv4Network;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::{Attributes, Lease, OwnLease};
 use crate::registry::{Event, Expected, Found, Key, Registry, Snapshot, SubnetKey, Written};
+use crate::until;
 
 /// Least time between two writes of the lease, so that hosts that overwrite each other do it slowly.
 const MIN_PAUSE: Duration = Duration::from_millis(500);
@@ -177,6 +178,18 @@ impl<R: Registry> Hold<R> {
         (hold, holder)
     }
 
+    /// The same for a lease that is only remembered: whether it still stands is not known. It is written as soon as
+    /// the registry is there.
+    #[must_use]
+    pub fn resume(registry: R, config: HoldConfig, remembered: Lease) -> (Self, Holder) {
+        let own = OwnLease { lease: remembered, since: Instant::now(), reused: false };
+        let (mut hold, holder) = Self::new(registry, config, own);
+        hold.expected = Expected::Absent;
+        hold.revision = 0;
+        hold.due = Some(Instant::now());
+        (hold, holder)
+    }
+
     /// Renews the lease in time, by the monotonic clock, and writes it again when it was deleted, expired or
     /// overwritten with junk. Returns when another host has it.
     pub async fn run(mut self) -> Lost {
@@ -292,12 +305,4 @@ fn pauses() -> ExponentialBackoff {
         .with_jitter()
         .without_max_times()
         .build()
-}
-
-/// Waits until then; for ever where there is no such time.
-async fn until(due: Option<Instant>) {
-    match due {
-        Some(due) => sleep_until(due).await,
-        None => std::future::pending().await,
-    }
 }

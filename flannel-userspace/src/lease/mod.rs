@@ -4,6 +4,7 @@ mod acquire;
 pub(crate) mod attributes;
 mod hold;
 mod pool;
+mod presence;
 
 use std::fmt;
 use std::num::NonZeroI64;
@@ -14,6 +15,7 @@ pub use acquire::{AcquireConfig, AcquireError, OwnLease, acquire};
 pub use attributes::{Attributes, ValueError};
 pub use hold::{Held, Hold, HoldConfig, Holder, Lost};
 pub use pool::{OutOfSubnets, Pool, PoolError, allocate};
+pub use presence::{AddressTaken, Identity, Presence};
 
 use crate::registry::key::SubnetKey;
 

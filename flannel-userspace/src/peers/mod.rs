@@ -1,6 +1,7 @@
 //! The table of peers: the only place that decides whether a lease is acceptable.
 
 mod admission;
+mod departures;
 mod index;
 
 use std::collections::BTreeMap;
@@ -11,8 +12,10 @@ use flannel_common::Mac;
 use ipnetwork::Ipv4Network;
 
 pub use admission::{Refusal, Site};
+pub use departures::{Departures, Restraint};
 
 use self::index::Index;
+use crate::kernel::Underlay;
 use crate::lease::Lease;
 use crate::registry::{Event, Key, Rejected, Snapshot, SubnetKey};
 
@@ -36,6 +39,14 @@ pub struct Diff {
     pub changed: Vec<(Peer, Peer)>,
     /// Peers that are gone.
     pub removed: Vec<Peer>,
+}
+
+impl Diff {
+    /// Whether nothing changed.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.changed.is_empty() && self.removed.is_empty()
+    }
 }
 
 /// The peers, by the key of their lease. What is written later than a lease and is refused, changes nothing:
@@ -77,6 +88,27 @@ impl PeerTable {
     /// The accepted peers.
     pub fn peers(&self) -> impl Iterator<Item = &Peer> {
         self.index.peers()
+    }
+
+    /// Whether a peer has this subnet.
+    #[must_use]
+    pub fn holds(&self, subnet: Ipv4Network) -> bool {
+        self.index.holder(subnet).is_some()
+    }
+
+    /// Has leases held against the underlay as it is now. Whether it is another one than before: then those that were
+    /// refused are looked at again when the next snapshot tells them.
+    pub fn move_to(&mut self, underlay: &Underlay) -> bool {
+        let addresses = vec![underlay.address, underlay.public_ip];
+        if self.site.addresses == addresses && self.site.connected == underlay.networks {
+            return false;
+        }
+        self.site.addresses = addresses;
+        self.site.connected.clone_from(&underlay.networks);
+        for key in self.refused.keys() {
+            self.revisions.insert(key.clone(), 0);
+        }
+        !self.refused.is_empty()
     }
 
     /// The keys that are refused at present, and why.

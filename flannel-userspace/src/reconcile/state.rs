@@ -1,17 +1,23 @@
 //! What is in the kernel: in its own tables and in the maps and hooks of the programs.
 
 use std::collections::BTreeSet;
+use std::mem::discriminant;
 use std::sync::Arc;
 
 use flannel_common::maps::{Guard, Node};
 use flannel_common::{Ip4, Mac};
+use futures::{StreamExt as _, stream};
 use ipnetwork::Ipv4Network;
 use thiserror::Error;
+use tracing::{info, warn};
 
-use crate::backend::{Backend, Kind, Object};
-use crate::datapath::{Datapath, DatapathError, Format, HookChoice, PeerEntry, PinDir, Spec};
+use crate::backend::{Backend, Kind, Object, PrepareError};
+use crate::config::BackendConfig;
+use crate::config::interface::InterfaceOptions;
+use crate::daemon::Chain;
+use crate::datapath::{Datapath, DatapathError, Format, HookChoice, PeerEntry, PinDir, Spec, Tables};
 use crate::kernel::device::DeviceError;
-use crate::kernel::{self, Netlink, ObjectError, Objects, Underlay};
+use crate::kernel::{self, Netlink, ObjectError, Objects, Underlay, interface};
 
 /// What the state of the kernel is made from.
 pub struct Ground {
@@ -19,8 +25,12 @@ pub struct Ground {
     pub netlink: Netlink,
     /// What a peer becomes.
     pub backend: Backend,
+    /// What the network's configuration says of the backend.
+    pub backend_config: BackendConfig,
     /// The interface that carries the tunnel.
     pub underlay: Underlay,
+    /// How that was chosen.
+    pub interface: InterfaceOptions,
     /// The whole network.
     pub network: Ipv4Network,
     /// The subnet this host leases.
@@ -40,6 +50,17 @@ pub struct KernelState {
     ground: Ground,
     objects: Objects,
     datapath: Datapath,
+    /// Whether the underlay is gone with nothing in its place, which was reported.
+    adrift: bool,
+}
+
+/// What is another one than before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Changes {
+    /// The underlay's interface, address or MTU.
+    pub(super) underlay: bool,
+    /// The device, so that every object on it is another one, too.
+    pub(super) device: bool,
 }
 
 /// Something could not be put, removed or listed.
@@ -54,6 +75,9 @@ pub enum StateError {
     /// Flannel's device.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// The backend cannot work with the underlay as it is now.
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
     /// In the maps or hooks.
     #[error(transparent)]
     Datapath(#[from] DatapathError),
@@ -73,7 +97,7 @@ impl KernelState {
         let device = ground.backend.device().map(|device| device.index);
         let datapath = Datapath::start(ground.pins.clone(), ground.spec())?;
         let objects = Objects::new(ground.netlink.clone(), device);
-        let mut state = Self { ground, objects, datapath };
+        let mut state = Self { ground, objects, datapath, adrift: false };
         state.serve_pods().await?;
         Ok(state)
     }
@@ -82,13 +106,16 @@ impl KernelState {
         &self.ground
     }
 
-    /// Makes the device, its address and the programs' places again what they were. Whether the device is
-    /// another one now, so that every object on it is another one, too.
-    pub(super) async fn hold(&mut self) -> Result<bool, StateError> {
+    /// Makes the device, its address and the programs' places what they should be over the underlay as it is now.
+    pub(super) async fn hold(&mut self) -> Result<Changes, StateError> {
+        let underlay = self.follow_underlay().await?;
+        if self.adrift {
+            return Ok(Changes::default());
+        }
         let ground = &mut self.ground;
-        let is_another = ground.backend.restore(&ground.netlink).await?;
+        let device = ground.backend.restore(&ground.netlink).await?;
         ground.backend.activate(&ground.netlink, ground.subnet, ground.network).await?;
-        if is_another {
+        if underlay || device {
             let device = ground.backend.device().map(|device| device.index);
             self.objects = Objects::new(ground.netlink.clone(), device);
             self.datapath = Datapath::start(ground.pins.clone(), ground.spec())?;
@@ -96,7 +123,34 @@ impl KernelState {
             self.datapath.hold()?;
         }
         self.serve_pods().await?;
-        Ok(is_another)
+        Ok(Changes { underlay, device })
+    }
+
+    /// Whether the underlay is another one than before.
+    async fn follow_underlay(&mut self) -> Result<bool, StateError> {
+        let ground = &mut self.ground;
+        match interface::follow(&ground.netlink, &ground.interface, &ground.underlay).await {
+            Ok(now) => {
+                if std::mem::take(&mut self.adrift) {
+                    info!(interface = now.name, address = %now.address, "there is an underlay again");
+                }
+                if now.is_same_way(&ground.underlay) {
+                    ground.underlay.networks = now.networks;
+                    return Ok(false);
+                }
+                let Underlay { name, address, mtu, .. } = &now;
+                info!(interface = name, %address, mtu, "following the underlay");
+                ground.backend.move_to(&ground.backend_config, &now)?;
+                ground.underlay = now;
+                Ok(true)
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.adrift, true) {
+                    warn!("the underlay is gone: {}; waiting for it", Chain(&error));
+                }
+                Ok(false)
+            }
+        }
     }
 
     /// Tells the programs which bridges there are, and which pod is behind which of their ports.
@@ -124,22 +178,93 @@ impl KernelState {
         Ok(all)
     }
 
-    /// Puts `object` there, in the place of one with the same key.
-    pub(super) async fn put(&mut self, object: &Object) -> Result<(), StateError> {
-        if let Object::Peer { subnet, public_ip, mac, direct } = object {
-            let entry = PeerEntry { public_ip: *public_ip, vtep_mac: *mac, direct: *direct };
-            return Ok(self.datapath.tables().put_peer(subnet.network(), entry)?);
+    /// Puts each of `objects` there, in the place of one with the same key: those of one kind together, kind by kind
+    /// in their order.
+    pub(super) async fn put(&mut self, objects: BTreeSet<Object>) -> Vec<(Object, Result<(), StateError>)> {
+        let mut done = Vec::new();
+        for objects in by_kind(objects) {
+            done.append(&mut self.do_all(objects, Operation::Put).await);
         }
-        Ok(self.objects.put(object).await?)
+        done
     }
 
-    /// Removes exactly `object`, not one that has taken its place.
-    pub(super) async fn remove(&mut self, object: &Object) -> Result<(), StateError> {
-        if let Object::Peer { subnet, public_ip, mac, direct } = object {
-            let entry = PeerEntry { public_ip: *public_ip, vtep_mac: *mac, direct: *direct };
-            return Ok(self.datapath.tables().remove_peer(subnet.network(), entry)?);
+    /// Removes exactly `objects`, not what has taken their place, in the reverse order of kinds.
+    pub(super) async fn remove(
+        &mut self,
+        objects: BTreeSet<Object>,
+    ) -> Vec<(Object, Result<(), StateError>)> {
+        let mut done = Vec::new();
+        for objects in by_kind(objects).into_iter().rev() {
+            done.append(&mut self.do_all(objects, Operation::Remove).await);
         }
-        Ok(self.objects.remove(object).await?)
+        done
+    }
+
+    async fn do_all(
+        &mut self,
+        objects: Vec<Object>,
+        operation: Operation,
+    ) -> Vec<(Object, Result<(), StateError>)> {
+        let Self { objects: netlink, datapath, .. } = self;
+        if let Some(Object::Peer { .. }) = objects.first() {
+            let tables = datapath.tables();
+            return objects
+                .into_iter()
+                .map(|object| (object.clone(), in_tables(tables, &object, operation)))
+                .collect();
+        }
+        let requests = stream::iter(objects).map(|object| async {
+            let done = match operation {
+                Operation::Put => netlink.put(&object).await,
+                Operation::Remove => netlink.remove(&object).await,
+            };
+            (object, done.map_err(StateError::from))
+        });
+        requests.buffered(IN_FLIGHT).collect().await
+    }
+}
+
+/// Requests to the kernel that are under way at a time.
+const IN_FLIGHT: usize = 64;
+
+#[derive(Clone, Copy)]
+enum Operation {
+    Put,
+    Remove,
+}
+
+fn in_tables(tables: &mut Tables, object: &Object, operation: Operation) -> Result<(), StateError> {
+    let Object::Peer { subnet, public_ip, mac, direct } = object else { return Ok(()) };
+    let entry = PeerEntry { public_ip: *public_ip, vtep_mac: *mac, direct: *direct };
+    Ok(match operation {
+        Operation::Put => tables.put_peer(subnet.network(), entry)?,
+        Operation::Remove => tables.remove_peer(subnet.network(), entry)?,
+    })
+}
+
+/// The objects in runs of one kind.
+fn by_kind(objects: BTreeSet<Object>) -> Vec<Vec<Object>> {
+    let mut runs: Vec<Vec<Object>> = Vec::new();
+    for object in objects {
+        match runs.last_mut() {
+            Some(run) if run.first().is_some_and(|first| discriminant(first) == discriminant(&object)) => {
+                run.push(object);
+            }
+            _ => runs.push(vec![object]),
+        }
+    }
+    runs
+}
+
+impl StateError {
+    /// Whether the device an object belongs to does not exist.
+    pub(super) fn is_missing_device(&self) -> bool {
+        match self {
+            Self::Object(ObjectError::Kernel(error)) | Self::Kernel(error) => {
+                error.errno() == Some(nix::errno::Errno::ENODEV)
+            }
+            _ => false,
+        }
     }
 }
 

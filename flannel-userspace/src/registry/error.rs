@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::lease::ValueError;
 
-/// The registry could not be used.
+/// The registry could not be used. Errors of the client stand in the text as far as they tell people anything; what
+/// lies below them would only say it again.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     /// The list of endpoints is empty.
@@ -44,24 +45,22 @@ pub enum RegistryError {
         path: PathBuf,
     },
     /// The endpoint is no URL, its TLS files do not fit each other, or the user is not let in.
-    #[error("cannot connect to etcd at {endpoint}: {}", cause(source))]
+    #[error("cannot connect to etcd at {endpoint}: {}", cause(error))]
     Connect {
         /// The endpoint.
         endpoint: String,
         /// Why.
-        #[source]
-        source: etcd_client::Error,
+        error: etcd_client::Error,
     },
     /// etcd, or the way to it, refused a request.
-    #[error("etcd at {endpoint} did not {operation}: {}", cause(source))]
+    #[error("etcd at {endpoint} did not {operation}: {}", cause(error))]
     Request {
         /// What was asked.
         operation: &'static str,
         /// The endpoint.
         endpoint: String,
         /// Why.
-        #[source]
-        source: etcd_client::Error,
+        error: etcd_client::Error,
     },
     /// No answer.
     #[error("etcd at {endpoint} did not {operation} within {after:?}; is it overloaded or cut off?")]
@@ -106,6 +105,25 @@ pub enum RegistryError {
     Encode(#[source] serde_json::Error),
 }
 
+impl RegistryError {
+    /// Whether no registry was reached, so that nothing is known of what stands there.
+    #[must_use]
+    pub const fn is_absence(&self) -> bool {
+        match self {
+            Self::Connect { .. } | Self::Request { .. } | Self::Timeout { .. } => true,
+            Self::NoEndpoint
+            | Self::Plaintext { .. }
+            | Self::HalfIdentity
+            | Self::ReadFile { .. }
+            | Self::NotPem { .. }
+            | Self::NotV3 { .. }
+            | Self::ConfigMissing { .. }
+            | Self::ConfigNotText { .. }
+            | Self::Encode(_) => false,
+        }
+    }
+}
+
 /// A watch has ended.
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
@@ -124,13 +142,12 @@ pub enum WatchError {
         reason: String,
     },
     /// The connection ended.
-    #[error("the watch at {endpoint} broke off: {}", source.as_ref().map_or_else(|| "end of stream".to_owned(), cause))]
+    #[error("the watch at {endpoint} broke off: {}", error.as_ref().map_or_else(|| "end of stream".to_owned(), cause))]
     Broken {
         /// The endpoint.
         endpoint: String,
         /// Why, unless the stream just ended.
-        #[source]
-        source: Option<etcd_client::Error>,
+        error: Option<etcd_client::Error>,
     },
 }
 

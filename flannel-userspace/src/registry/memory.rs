@@ -1,12 +1,15 @@
 //! A registry in memory, for tests of what uses one.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use ipnetwork::Ipv4Network;
 
-use super::{Event, Expected, Found, Key, Registry, RegistryError, Snapshot, Watch, WatchError, Written};
+use super::{
+    Claim, Event, Expected, Found, Key, Registry, RegistryError, Snapshot, Watch, WatchError, Written,
+};
 use crate::lease::{Attributes, Lease, Term};
 
 /// The leases, and how often they were written.
@@ -19,6 +22,7 @@ pub(crate) struct Memory {
 pub(crate) struct State {
     pub(crate) leases: BTreeMap<Ipv4Network, Lease>,
     pub(crate) revision: i64,
+    pub(crate) hosts: BTreeMap<Ipv4Addr, String>,
     /// How many of the next writes fail.
     pub(crate) failing: u32,
 }
@@ -44,6 +48,16 @@ impl Memory {
 }
 
 impl State {
+    fn fail(&mut self) -> Result<(), RegistryError> {
+        match self.failing.checked_sub(1) {
+            Some(left) => {
+                self.failing = left;
+                Err(RegistryError::NoEndpoint)
+            }
+            None => Ok(()),
+        }
+    }
+
     fn put(&mut self, subnet: Ipv4Network, attributes: &Attributes, term: Option<Term>) -> Lease {
         self.revision += 1;
         let mod_revision = self.revision;
@@ -78,10 +92,7 @@ impl Registry for Memory {
     ) -> Result<Written, RegistryError> {
         tokio::task::yield_now().await;
         let mut state = self.state();
-        if state.failing > 0 {
-            state.failing -= 1;
-            return Err(RegistryError::NoEndpoint);
-        }
+        state.fail()?;
         let found = state.leases.get(&subnet).cloned();
         if found.as_ref().map_or(Expected::Absent, |lease| Expected::Revision(lease.mod_revision)) != expected
         {
@@ -104,6 +115,19 @@ impl Registry for Memory {
     async fn time_to_live(&self, _: Term) -> Result<Option<Duration>, RegistryError> {
         Ok(None)
     }
+
+    async fn claim(&self, public_ip: Ipv4Addr, identity: &str, _: Duration) -> Result<Claim, RegistryError> {
+        let mut state = self.state();
+        state.fail()?;
+        let holder = state.hosts.entry(public_ip).or_insert_with(|| identity.to_owned());
+        Ok(if holder == identity { Claim::Held(Term::from_id(1)) } else { Claim::Taken(holder.clone()) })
+    }
+
+    async fn keep(&self, _: Term) -> Result<bool, RegistryError> {
+        Ok(true)
+    }
+
+    async fn reconnect(&self) {}
 
     async fn watch(&self, _: i64) -> Result<NoWatch, RegistryError> {
         Ok(NoWatch)

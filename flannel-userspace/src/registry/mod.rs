@@ -7,6 +7,7 @@ pub mod key;
 pub(crate) mod memory;
 
 use std::future::Future;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use ipnetwork::Ipv4Network;
@@ -14,7 +15,8 @@ use ipnetwork::Ipv4Network;
 pub use error::{RegistryError, WatchError};
 pub use key::{Key, SubnetKey};
 
-use crate::lease::{Attributes, Lease, Term};
+pub use crate::lease::Term;
+use crate::lease::{Attributes, Lease};
 
 /// Access to a registry. Clones share one connection.
 pub trait Registry: Clone + Send + Sync + 'static {
@@ -63,6 +65,27 @@ pub trait Registry: Clone + Send + Sync + 'static {
         &self,
         term: Term,
     ) -> impl Future<Output = Result<Option<Duration>, RegistryError>> + Send;
+
+    /// Says under the host's own key that the machine `identity` has this public address, unless another one says so.
+    /// Without [`Registry::keep`] that ends after `ttl`.
+    ///
+    /// # Errors
+    /// The registry cannot be written.
+    fn claim(
+        &self,
+        public_ip: Ipv4Addr,
+        identity: &str,
+        ttl: Duration,
+    ) -> impl Future<Output = Result<Claim, RegistryError>> + Send;
+
+    /// Has `term` begin anew; tells whether it had not ended.
+    ///
+    /// # Errors
+    /// The registry cannot be reached.
+    fn keep(&self, term: Term) -> impl Future<Output = Result<bool, RegistryError>> + Send;
+
+    /// Gives every connection up and makes new ones on the next use: the host's address has changed, say.
+    fn reconnect(&self) -> impl Future<Output = ()> + Send;
 
     /// Follows everything below the lease prefix that happens after `revision`.
     ///
@@ -175,6 +198,15 @@ pub enum Written {
     Done(Lease),
     /// The key was not as expected, and is untouched.
     Refused(Found),
+}
+
+/// What came of a claim to an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// It is the claimer's, for this term.
+    Held(Option<Term>),
+    /// Another machine has it.
+    Taken(String),
 }
 
 /// What stands at a key.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Arg, Args, Command, CommandFactory as _, Parser};
 
 use super::stock;
-use super::values::{GuardChoice, Interfaces, Switch, lease_ttl};
+use super::values::{GuardChoice, Interfaces, Switch, lease_ttl, pause};
 use crate::cli::DEFAULT_ETCD_PREFIX;
 use crate::datapath::HookChoice;
 
@@ -114,6 +114,17 @@ pub(super) struct LeaseFlags {
     /// How long the lease outlives the daemon: numbers with the units h, m and s, such as 1h30m.
     #[arg(long, default_value = "24h", value_name = "DURATION", value_parser = lease_ttl)]
     pub(super) subnet_lease_ttl: Duration,
+    /// Share of the peers, in percent, more of which vanishing at once is taken for a mistake: they are forwarded to
+    /// for --mass-delete-hold, in which their leases can come back. Fewer than ten never are.
+    #[arg(long, default_value_t = 30, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub(super) mass_delete_threshold: u8,
+    /// For how long; 0s to let peers go at once, always. SIGHUP ends it early.
+    #[arg(long, default_value = "60s", value_name = "DURATION", value_parser = pause)]
+    pub(super) mass_delete_hold: Duration,
+    /// File in which the last known leases are kept, so that this host can boot and forward while etcd is away;
+    /// without it one below /var/lib/flannel-ebpf, made from --etcd-prefix.
+    #[arg(long, value_name = "FILE")]
+    pub(super) state_file: Option<PathBuf>,
 }
 
 #[derive(Args)]

@@ -24,10 +24,11 @@ use tracing::Level;
 use self::flags::{EtcdFlags, Flags};
 pub use self::refusal::Refusal;
 use self::words::Settings;
-use crate::config::default_pin_dir;
 use crate::config::interface::InterfaceOptions;
+use crate::config::{default_pin_dir, default_state_file};
 use crate::datapath::HookChoice;
 use crate::lease::HoldConfig;
+use crate::peers::Restraint;
 use crate::registry::etcd;
 
 /// What `--version` prints.
@@ -44,6 +45,10 @@ pub struct Options {
     pub interface: InterfaceOptions,
     /// For how long the lease is held at a time.
     pub lease: HoldConfig,
+    /// When peers that vanish are let go.
+    pub restraint: Restraint,
+    /// Where the last known leases are kept.
+    pub state_file: PathBuf,
     /// Where the subnet file is written.
     pub subnet_file: PathBuf,
     /// Where maps and links are pinned.
@@ -95,6 +100,8 @@ impl Options {
                 ttl: lease.subnet_lease_ttl,
                 renew_margin: renew_margin(lease.subnet_lease_renew_margin)?,
             },
+            restraint: Restraint { threshold: lease.mass_delete_threshold, hold: lease.mass_delete_hold },
+            state_file: lease.state_file.unwrap_or_else(|| default_state_file(&flags.etcd.etcd_prefix)),
             pin_dir: datapath.pin_dir.unwrap_or_else(|| default_pin_dir(&flags.etcd.etcd_prefix)),
             etcd: etcd_options(flags.etcd)?,
             interface: InterfaceOptions {

@@ -92,6 +92,17 @@ pub(super) fn lease_ttl(text: &str) -> Result<Duration, &'static str> {
     }
 }
 
+/// How long to wait for something; zero for not at all.
+pub(super) fn pause(text: &str) -> Result<Duration, &'static str> {
+    match duration(text).ok_or("give numbers and units, such as 90s or 1h30m, or 0s")? {
+        pause if pause <= LONGEST_PAUSE => Ok(pause),
+        _ => Err("give at most 24h"),
+    }
+}
+
+/// Longer, and a network without the peers would be hardly noticed.
+const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// A duration as Go writes it, such as `1h30m` or `1.5h`.
 fn duration(text: &str) -> Option<Duration> {
     let is_number = |c: char| c.is_ascii_digit() || c == '.';
@@ -133,7 +144,7 @@ mod tests {
 
     use rstest::rstest;
 
-    use super::{Interfaces, Switch, lease_ttl, log_level};
+    use super::{Interfaces, Switch, lease_ttl, log_level, pause};
 
     #[rstest]
     #[case("24h", 86_400)]
@@ -162,6 +173,16 @@ mod tests {
     #[case::endless("99999999999999999999999h", "units")]
     fn no_ttl(#[case] text: &str, #[case] message: &str) {
         assert!(lease_ttl(text).unwrap_err().contains(message));
+    }
+
+    #[rstest]
+    #[case("0s", Ok(Duration::ZERO))]
+    #[case("500ms", Ok(Duration::from_millis(500)))]
+    #[case("24h", Ok(Duration::from_secs(86_400)))]
+    #[case("25h", Err("give at most 24h"))]
+    #[case("60", Err("give numbers and units, such as 90s or 1h30m, or 0s"))]
+    fn a_pause(#[case] text: &str, #[case] expected: Result<Duration, &str>) {
+        assert_eq!(pause(text), expected);
     }
 
     #[rstest]

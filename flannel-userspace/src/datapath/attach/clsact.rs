@@ -2,6 +2,7 @@
 //! its handle, which is the flannel device's index and so tells networks apart that share an underlay.
 
 use std::fs;
+use std::path::Path;
 
 use aya::Ebpf;
 use aya::pin::PinError;
@@ -26,28 +27,36 @@ pub(super) fn attach(
 ) -> Result<Attached, DatapathError> {
     let interface = name_of(place.interface)?;
     let program = classifier(ebpf, place.program)?;
-    put(program, &interface, place.program, handle).map_err(|error| place.error(Mechanism::Clsact, error))?;
+    let refused = |error| place.error(Mechanism::Clsact, error);
+    if add_qdisc(&interface).map_err(refused)? {
+        pin_program(program, &pins.qdiscs().join(place.interface.to_string()))?;
+    }
+    put(program, &interface, place.program, handle).map_err(refused)?;
     let name = format!("{}-{handle}", place.pin());
-    pin_program(program, pins, &name)?;
+    pin_program(program, &pins.filters().join(&name))?;
     Ok(Attached { mechanism: Mechanism::Clsact, pin: name })
 }
 
 /// Pins the program, in the place of an earlier one.
-fn pin_program(program: &mut SchedClassifier, pins: &PinDir, name: &str) -> Result<(), DatapathError> {
-    let new = pins.filters().join("new");
+fn pin_program(program: &mut SchedClassifier, path: &Path) -> Result<(), DatapathError> {
+    let new = path.with_file_name("new");
     remove_pin(&new)?;
     program.pin(&new).map_err(|source| DatapathError::Pin { path: new.clone(), source })?;
-    let path = pins.filters().join(name);
     let renamed = |io_error| PinError::SyscallError(SyscallError { call: "rename", io_error });
-    fs::rename(&new, &path).map_err(|error| DatapathError::Pin { path, source: renamed(error) })
+    fs::rename(&new, path)
+        .map_err(|error| DatapathError::Pin { path: path.to_owned(), source: renamed(error) })
+}
+
+/// Adds the qdisc. Whether it was not there, so that it is ours.
+fn add_qdisc(interface: &str) -> Result<bool, ProgramError> {
+    match tc::qdisc_add_clsact(interface).map_err(ProgramError::from) {
+        Ok(()) => Ok(true),
+        Err(error) if errno(&error) == Some(Errno::EEXIST) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn put(program: &mut SchedClassifier, interface: &str, name: &str, handle: u32) -> Result<(), ProgramError> {
-    match tc::qdisc_add_clsact(interface).map_err(ProgramError::from) {
-        // The qdisc is there, whoever put it there.
-        Err(error) if errno(&error) != Some(Errno::EEXIST) => return Err(error),
-        _ => {}
-    }
     let handle = TcHandle::from(handle);
     let options = NlOptions { priority: PRIORITY, handle, ..NlOptions::default() };
     let id = match program.attach_with_options(interface, direction(name), TcAttachOptions::Netlink(options))

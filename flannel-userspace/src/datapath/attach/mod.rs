@@ -165,6 +165,25 @@ impl Attacher {
     }
 }
 
+/// Detaches every program that is pinned, and returns the names of the pins.
+pub(super) fn detach_all(pins: &PinDir) -> Result<Vec<String>, DatapathError> {
+    let mut names = names_in(&pins.links())?;
+    for name in &names {
+        remove_pin(&pins.links().join(name))?;
+    }
+    for name in names_in(&pins.filters())? {
+        clsact::detach(&name);
+        remove_pin(&pins.filters().join(&name))?;
+        names.push(name);
+    }
+    Ok(names)
+}
+
+/// The interfaces whose clsact qdisc is ours.
+pub(super) fn qdiscs(pins: &PinDir) -> Result<Vec<u32>, DatapathError> {
+    Ok(names_in(&pins.qdiscs())?.iter().filter_map(|name| name.parse().ok()).collect())
+}
+
 impl Place {
     /// Name of the pin of its link.
     fn pin(&self) -> String {
@@ -196,7 +215,10 @@ fn names_in(directory: &Path) -> Result<Vec<String>, DatapathError> {
     let listed = fs::read_dir(directory).and_then(|entries| {
         entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
     });
-    listed.map_err(|source| DatapathError::Directory { path: directory.to_owned(), source })
+    match listed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        listed => listed.map_err(|source| DatapathError::Directory { path: directory.to_owned(), source }),
+    }
 }
 
 fn name_of(interface: u32) -> Result<String, DatapathError> {

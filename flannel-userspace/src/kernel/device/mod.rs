@@ -5,14 +5,14 @@ mod vxlan;
 
 use std::io;
 
-use flannel_common::Mac;
+use flannel_common::{Mac, Vni};
 use nix::errno::Errno;
 
 use super::link::{Kind, Link};
 use super::{Error, Netlink};
 
 pub use udp::UDP_DEVICE;
-pub use vxlan::VxlanSpec;
+pub use vxlan::{VxlanSpec, vxlan_device};
 
 /// A device of flannel's, up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,7 +103,7 @@ impl Netlink {
     pub async fn remove_device(&self, name: &str) -> Result<bool, DeviceError> {
         let Some(link) = self.link(name).await? else { return Ok(false) };
         let is_ours = match &link.kind {
-            Kind::Vxlan(vxlan) => name == vxlan::device_name(vxlan.vni),
+            Kind::Vxlan(vxlan) => Vni::new(vxlan.vni).is_some_and(|vni| name == vxlan_device(vni)),
             _ => name == UDP_DEVICE && self.is_udp_device(&link).await?,
         };
         if !is_ours {

@@ -34,7 +34,7 @@ impl VxlanSpec {
     /// Name of the device.
     #[must_use]
     pub fn name(&self) -> String {
-        device_name(self.vni.get())
+        vxlan_device(self.vni)
     }
 
     fn parameters(&self) -> Vxlan {
@@ -49,7 +49,8 @@ impl VxlanSpec {
 }
 
 /// Name of the device of a VXLAN network.
-pub(super) fn device_name(vni: u32) -> String {
+#[must_use]
+pub fn vxlan_device(vni: Vni) -> String {
     format!("flannel.{vni}")
 }
 

@@ -92,7 +92,7 @@ impl Connection {
         match timeout(DEADLINE, request(session.clone())).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(source)) if is_not_v3(&source) => Err(RegistryError::NotV3 { endpoint, source }),
-            Ok(Err(source)) => Err(RegistryError::Request { operation, endpoint, source }),
+            Ok(Err(error)) => Err(RegistryError::Request { operation, endpoint, error }),
             Err(_) => Err(RegistryError::Timeout { operation, endpoint, after: DEADLINE }),
         }
     }
@@ -123,8 +123,17 @@ impl Connection {
         match timeout(DEADLINE, Client::connect([url], Some(options))).await {
             Ok(Ok(client)) => Ok(client),
             Ok(Err(source)) if is_not_v3(&source) => Err(RegistryError::NotV3 { endpoint, source }),
-            Ok(Err(source)) => Err(RegistryError::Connect { endpoint, source }),
+            Ok(Err(error)) => Err(RegistryError::Connect { endpoint, error }),
             Err(_) => Err(RegistryError::Timeout { operation: "let the user in", endpoint, after: DEADLINE }),
+        }
+    }
+
+    /// Gives the connection of now up, if there is one. The next one is to the same endpoint, with which nothing is
+    /// wrong.
+    pub(super) async fn give_up(&self) {
+        let mut state = self.state.lock().await;
+        if state.client.take().is_some() {
+            state.turn = state.turn.wrapping_add(self.urls.len());
         }
     }
 
@@ -140,7 +149,7 @@ impl Connection {
 
 /// Whether the endpoint works and said no: another one would say the same.
 fn is_refusal(error: &RegistryError) -> bool {
-    let RegistryError::Request { source: etcd_client::Error::GRpcStatus(status), .. } = error else {
+    let RegistryError::Request { error: etcd_client::Error::GRpcStatus(status), .. } = error else {
         return false;
     };
     // A status with a source was made on our side of the wire, of a connection that broke.

@@ -1,5 +1,7 @@
 //! Where things stand in etcd, and how a key and its value read.
 
+use std::net::Ipv4Addr;
+
 use etcd_client::KeyValue;
 use ipnetwork::Ipv4Network;
 
@@ -32,6 +34,11 @@ impl Keys {
     pub(super) fn leases_end(&self) -> String {
         // '0' follows '/'.
         format!("{}/subnets0", self.prefix)
+    }
+
+    /// Key under which the machine says that it has this address. Stock flannel does not look there.
+    pub(super) fn host(&self, public_ip: Ipv4Addr) -> String {
+        format!("{}/hosts/{public_ip}", self.prefix)
     }
 
     /// Key of the lease of `subnet`.

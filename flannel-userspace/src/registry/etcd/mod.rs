@@ -5,6 +5,7 @@ mod keys;
 mod options;
 mod watch;
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ pub use watch::EtcdWatch;
 
 use self::connection::{Connection, Session};
 use self::keys::Keys;
-use super::{Expected, Found, Registry, RegistryError, Snapshot, Written};
+use super::{Claim, Expected, Found, Registry, RegistryError, Snapshot, Written};
 use crate::lease::{Attributes, Lease, Term};
 
 /// Leases per request of a listing.
@@ -224,6 +225,51 @@ impl Registry for Etcd {
         Ok(u64::try_from(answer.ttl()).ok().map(Duration::from_secs))
     }
 
+    async fn claim(
+        &self,
+        public_ip: Ipv4Addr,
+        identity: &str,
+        ttl: Duration,
+    ) -> Result<Claim, RegistryError> {
+        let key = self.keys.host(public_ip);
+        let term = self.grant(ttl).await?;
+        let put = || {
+            TxnOp::put(key.clone(), identity, Some(PutOptions::new().with_lease(term.map_or(0, Term::id))))
+        };
+        let is_own = Compare::value(key.clone(), CompareOp::Equal, identity);
+        let is_absent = Compare::create_revision(key.clone(), CompareOp::Equal, 0);
+        // Absent, or else this machine's own from before, or else another's.
+        let if_present = Txn::new().when([is_own]).and_then([put()]).or_else([TxnOp::get(key.clone(), None)]);
+        let txn = Txn::new().when([is_absent]).and_then([put()]).or_else([TxnOp::txn(if_present)]);
+        let request = |session: Session| {
+            let txn = txn.clone();
+            async move { session.client.kv_client().txn(txn).await }
+        };
+        let answer = self.connection.call("write this host's address", request).await?;
+        match holder(&answer) {
+            Some(other) => {
+                self.revoke(term).await;
+                Ok(Claim::Taken(other))
+            }
+            None => Ok(Claim::Held(term)),
+        }
+    }
+
+    async fn keep(&self, term: Term) -> Result<bool, RegistryError> {
+        let request = |session: Session| async move {
+            let (mut keeper, mut answers) = session.client.lease_client().keep_alive(term.id()).await?;
+            keeper.keep_alive().await?;
+            answers.message().await
+        };
+        let answer = self.connection.call("keep this host's address", request).await?;
+        // Zero stands for a term that is gone.
+        Ok(answer.is_some_and(|answer| answer.ttl() > 0))
+    }
+
+    async fn reconnect(&self) {
+        self.connection.give_up().await;
+    }
+
     async fn watch(&self, revision: i64) -> Result<EtcdWatch, RegistryError> {
         let options = WatchOptions::new()
             .with_range(self.keys.leases_end())
@@ -255,5 +301,16 @@ fn large(client: KvClient) -> KvClient {
 
 /// Whether etcd's, or the library's, refusal bears that text.
 fn says(error: &RegistryError, text: &str) -> bool {
-    matches!(error, RegistryError::Request { source, .. } if source.to_string().contains(text))
+    matches!(error, RegistryError::Request { error, .. } if error.to_string().contains(text))
+}
+
+/// Who stands at a host's key, where that is somebody else.
+fn holder(answer: &etcd_client::TxnResponse) -> Option<String> {
+    answer.op_responses().into_iter().find_map(|response| match response {
+        TxnOpResponse::Txn(inner) => holder(&inner),
+        TxnOpResponse::Get(get) => {
+            get.kvs().first().map(|kv| String::from_utf8_lossy(kv.value()).into_owned())
+        }
+        _ => None,
+    })
 }

@@ -50,8 +50,8 @@ impl EtcdWatch {
                 })
             }
             Ok(Some(response)) => Ok(response),
-            Ok(None) => Err(WatchError::Broken { endpoint: endpoint(), source: None }),
-            Err(source) => Err(WatchError::Broken { endpoint: endpoint(), source: Some(source) }),
+            Ok(None) => Err(WatchError::Broken { endpoint: endpoint(), error: None }),
+            Err(error) => Err(WatchError::Broken { endpoint: endpoint(), error: Some(error) }),
         }
     }
 

@@ -1,4 +1,5 @@
-//! Where a network's programs and maps are pinned unless the operator says otherwise.
+//! Where what belongs to one network is kept unless the operator says otherwise: programs and maps, and the last
+//! known leases.
 
 use std::path::{Path, PathBuf};
 
@@ -12,6 +13,15 @@ const ROOT: &str = "/sys/fs/bpf/flannel";
 #[must_use]
 pub fn default_pin_dir(etcd_prefix: &str) -> PathBuf {
     Path::new(ROOT).join(format!("{}@{ABI_VERSION}", name_of(etcd_prefix)))
+}
+
+/// The directory of what outlives a reboot.
+const STATE: &str = "/var/lib/flannel-ebpf";
+
+/// The file of the last known leases of the network below `etcd_prefix`.
+#[must_use]
+pub fn default_state_file(etcd_prefix: &str) -> PathBuf {
+    Path::new(STATE).join(format!("{}.json", name_of(etcd_prefix)))
 }
 
 /// The prefix as one name of a file. The BPF file system takes no dots; each character that cannot stand in a name

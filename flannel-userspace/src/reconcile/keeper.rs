@@ -1,0 +1,255 @@
+//! Keeps the kernel equal to what the peers ask for. Nothing is cleared and filled again: what is there is compared
+//! with what is wanted, and the difference is corrected. What fails stays wanted and is tried again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use ipnetwork::Ipv4Network;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
+use tracing::{debug, info, warn};
+
+use super::state::{Changes, Ground, KernelState, StateError};
+use super::wanted::Wanted;
+use crate::backend::{Object, Unreachable};
+use crate::daemon::Chain;
+use crate::kernel::{Change, Hop, Monitor};
+use crate::peers::Peer;
+use crate::until;
+
+/// How often the kernel is compared with what is wanted, whether or not anything happened.
+const SWEEP: Duration = Duration::from_secs(10);
+/// For so long announcements of the kernel are gathered, for they come in swarms.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// Keeps the kernel.
+pub(super) struct Keeper {
+    state: KernelState,
+    monitor: Monitor,
+    wanted: Wanted,
+    /// Whether it was ever told who the peers are. Before that, what is in the kernel is not known to be wrong.
+    informed: bool,
+    /// Failures that were reported, so that each is reported once.
+    failing: BTreeSet<Object>,
+    /// Peers without a way to them, reported as well.
+    unreachable: BTreeMap<Ipv4Network, Unreachable>,
+    cannot_hold: bool,
+    sweeps: Interval,
+    /// When to look where the pods are.
+    stations_due: Option<Instant>,
+    /// When to look at interfaces, and at everything else along with them.
+    interfaces_due: Option<Instant>,
+}
+
+/// What there is to do.
+pub(super) enum Task {
+    /// Look into something the kernel announced.
+    Note(Change),
+    /// Find out where the pods are.
+    FindPods,
+    /// Look at everything.
+    Sweep,
+}
+
+impl Keeper {
+    /// Takes over what is in the kernel.
+    pub(super) fn new(state: KernelState, monitor: Monitor) -> Self {
+        let wanted = Wanted::new(standing(&state));
+        Self {
+            state,
+            monitor,
+            wanted,
+            informed: false,
+            failing: BTreeSet::new(),
+            unreachable: BTreeMap::new(),
+            cannot_hold: false,
+            sweeps: sweeps(),
+            stations_due: None,
+            interfaces_due: None,
+        }
+    }
+
+    pub(super) const fn ground(&self) -> &Ground {
+        self.state.ground()
+    }
+
+    /// Waits until there is something to do. Dropping the future loses nothing.
+    pub(super) async fn task(&mut self) -> Task {
+        tokio::select! {
+            change = self.monitor.next() => Task::Note(change),
+            () = until(self.interfaces_due) => Task::Sweep,
+            () = until(self.stations_due) => Task::FindPods,
+            _ = self.sweeps.tick() => Task::Sweep,
+        }
+    }
+
+    /// Repairs at once what an announcement tells to be missing or replaced, and notes what else to look at.
+    pub(super) async fn note(&mut self, change: Change) {
+        let soon = Instant::now() + SETTLE;
+        match change {
+            Change::Object { object, present } => {
+                let in_place = self.wanted.in_place_of(&object);
+                if let Some(wanted) = in_place.filter(|wanted| !present || **wanted != object).cloned() {
+                    info!(?wanted, "somebody removed or replaced what is ours: putting it back");
+                    self.put_and_remove([wanted].into(), BTreeSet::new()).await;
+                }
+            }
+            Change::Stations => self.stations_due = self.stations_due.or(Some(soon)),
+            Change::Interfaces | Change::Overrun => {
+                self.interfaces_due = self.interfaces_due.or(Some(soon));
+            }
+        }
+    }
+
+    pub(super) async fn find_pods(&mut self) {
+        self.stations_due = None;
+        if let Err(error) = self.state.serve_pods().await {
+            warn!(error = %Chain(&error), "cannot tell the programs where the pods are; trying again");
+        }
+    }
+
+    /// Makes device, address and programs what they were meant to be, and tells what has changed under them.
+    pub(super) async fn hold(&mut self) -> Changes {
+        (self.interfaces_due, self.stations_due) = (None, None);
+        match self.state.hold().await {
+            Ok(changes) => {
+                if std::mem::take(&mut self.cannot_hold) {
+                    info!("flannel's device and programs are in their places again");
+                }
+                changes
+            }
+            Err(error) => {
+                if std::mem::replace(&mut self.cannot_hold, true) {
+                    debug!(error = %Chain(&error), "still failing");
+                } else {
+                    warn!(error = %Chain(&error), "cannot keep flannel's device and programs in place; trying again");
+                }
+                Changes::default()
+            }
+        }
+    }
+
+    /// Finds out again what each of all peers becomes.
+    pub(super) async fn want_anew(&mut self, peers: Vec<Peer>) {
+        self.failing.clear();
+        self.wanted = Wanted::new(standing(&self.state));
+        for peer in peers {
+            self.want(&peer).await;
+        }
+    }
+
+    /// Has `peer` reached from now on; returns the objects that touches.
+    pub(super) async fn want(&mut self, peer: &Peer) -> BTreeSet<Object> {
+        let objects = self.objects(peer).await;
+        self.wanted.set(peer.subnet, objects)
+    }
+
+    /// Has the peer of `subnet` reached no more; returns the objects that touches.
+    pub(super) fn forget(&mut self, subnet: Ipv4Network) -> BTreeSet<Object> {
+        self.unreachable.remove(&subnet);
+        self.wanted.set(subnet, BTreeSet::new())
+    }
+
+    async fn objects(&mut self, peer: &Peer) -> BTreeSet<Object> {
+        let ground = self.state.ground();
+        let hop = if ground.backend.depends_on_hop() {
+            ground.netlink.hop(peer.public_ip, &ground.underlay).await.unwrap_or_else(|error| {
+                warn!(%error, public_ip = %peer.public_ip, "taking the peer to be behind a router");
+                Hop::Routed
+            })
+        } else {
+            Hop::Routed
+        };
+        match ground.backend.objects(peer, hop) {
+            Ok(objects) => {
+                self.unreachable.remove(&peer.subnet);
+                objects.into_iter().collect()
+            }
+            Err(unreachable) => {
+                if self.unreachable.get(&peer.subnet) != Some(&unreachable) {
+                    warn!("{unreachable}");
+                    self.unreachable.insert(peer.subnet, unreachable);
+                }
+                BTreeSet::new()
+            }
+        }
+    }
+
+    /// Puts or removes each of `objects`, as it is wanted or not.
+    pub(super) async fn apply(&mut self, objects: BTreeSet<Object>) {
+        let (put, remove): (BTreeSet<_>, BTreeSet<_>) =
+            objects.into_iter().partition(|object| self.wanted.contains(object));
+        self.put_and_remove(put, remove).await;
+    }
+
+    /// Hears that what is wanted now is all there is.
+    pub(super) const fn inform(&mut self) {
+        self.informed = true;
+    }
+
+    /// Makes the kernel equal to what is wanted, once that is known.
+    pub(super) async fn correct(&mut self) {
+        if !self.informed {
+            return;
+        }
+        let actual = match self.state.list().await {
+            Ok(actual) => actual,
+            Err(error) => {
+                warn!(error = %Chain(&error), "cannot compare the kernel with what is wanted; trying again");
+                return;
+            }
+        };
+        let wanted = self.wanted.all();
+        let missing: BTreeSet<Object> = wanted.difference(&actual).cloned().collect();
+        let stale: BTreeSet<Object> = actual.difference(&wanted).cloned().collect();
+        if !(missing.is_empty() && stale.is_empty()) {
+            debug!(missing = missing.len(), stale = stale.len(), "correcting the kernel");
+        }
+        self.put_and_remove(missing, stale).await;
+    }
+
+    /// Puts first, each in the place of one with the same key, so that a change leaves no gap; then removes
+    /// what is left of the old.
+    async fn put_and_remove(&mut self, put: BTreeSet<Object>, remove: BTreeSet<Object>) {
+        for (object, done) in self.state.put(put).await {
+            self.report(object, "put", done);
+        }
+        for (object, done) in self.state.remove(remove).await {
+            self.report(object, "remove", done);
+        }
+    }
+
+    fn report(&mut self, object: Object, operation: &str, done: Result<(), StateError>) {
+        match done {
+            Ok(()) => {
+                debug!(?object, operation, "done");
+                if self.failing.remove(&object) {
+                    info!(?object, "what failed before is done: {operation}");
+                }
+            }
+            Err(error) if error.is_missing_device() => {
+                debug!(?object, error = %Chain(&error), "the device is gone; it is looked at soon");
+                self.interfaces_due = self.interfaces_due.or(Some(Instant::now() + SETTLE));
+            }
+            Err(error) if self.failing.contains(&object) => {
+                debug!(error = %Chain(&error), ?object, "still failing");
+            }
+            Err(error) => {
+                warn!(error = %Chain(&error), ?object, "cannot {operation}; trying again");
+                self.failing.insert(object);
+            }
+        }
+    }
+}
+
+fn standing(state: &KernelState) -> Vec<Object> {
+    let ground = state.ground();
+    ground.backend.standing(ground.network)
+}
+
+fn sweeps() -> Interval {
+    let mut sweeps = interval(SWEEP);
+    sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // The first tick is at once; the start was a sweep.
+    sweeps.reset();
+    sweeps
+}

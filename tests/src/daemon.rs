@@ -1,0 +1,199 @@
+//! The daemon under test, on a host.
+
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::claim::{self, BPFFS, Claim, Thing};
+use crate::network::{Host, SubnetFile};
+use crate::process::Process;
+use crate::{binaries, wait};
+
+/// How long it may take to be ready, on a machine that does much else.
+const START: Duration = Duration::from_secs(30);
+/// How long it may take to end.
+const END: Duration = Duration::from_secs(5);
+
+/// What the daemons of one network are told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where etcd is.
+    pub endpoint: String,
+    /// The network's prefix in etcd.
+    pub prefix: String,
+    /// More flags, such as `--guard=off`.
+    pub flags: Vec<String>,
+}
+
+/// A `flanneld` on a host, with its own subnet file and pin directory. Dropped, it ends, and so does its
+/// datapath's pinning.
+#[derive(Debug)]
+pub struct Daemon {
+    process: Option<Process>,
+    host: Host,
+    settings: Settings,
+    directory: PathBuf,
+    pin_dir: PathBuf,
+    service_manager: UnixDatagram,
+    _claims: [Claim; 2],
+}
+
+impl Daemon {
+    /// Starts the daemon; it will be ready later.
+    ///
+    /// # Errors
+    /// There is no such program, or it cannot be started.
+    pub fn start(host: &Host, settings: Settings) -> Result<Self> {
+        let (directory, claim) = claim::directory(host.label())?;
+        let pin_dir = Path::new(BPFFS).join(claim::name(host.label()));
+        let pins = Claim::new(Thing::Directory(pin_dir.clone()));
+        let service_manager = UnixDatagram::bind(directory.join("notify"))?;
+        service_manager.set_nonblocking(true)?;
+        let mut daemon = Self {
+            process: None,
+            host: host.clone(),
+            settings,
+            directory,
+            pin_dir,
+            service_manager,
+            _claims: [pins, claim],
+        };
+        daemon.restart()?;
+        Ok(daemon)
+    }
+
+    /// Starts it again, with what it left.
+    ///
+    /// # Errors
+    /// It runs, or cannot be started.
+    pub fn restart(&mut self) -> Result<()> {
+        if self.process.is_some() {
+            bail!("flanneld on {} runs already", self.host.name);
+        }
+        // What the last one told its service manager is not about this one.
+        while self.service_manager.recv(&mut [0; 256]).is_ok() {}
+        let mut command = self.host.namespace.command(binaries::find("flanneld")?)?;
+        command.env("NOTIFY_SOCKET", self.directory.join("notify"));
+        command.arg(format!("--etcd-endpoints={}", self.settings.endpoint));
+        command.arg(format!("--etcd-prefix={}", self.settings.prefix));
+        command.arg("--iface=eth0");
+        command.arg(format!("--subnet-file={}", self.subnet_file().display()));
+        command.arg(format!("--pin-dir={}", self.pin_dir.display()));
+        command.args(&self.settings.flags);
+        let name = format!("flanneld on {}", self.host.name);
+        self.process = Some(Process::spawn(&name, command, &self.log())?);
+        Ok(())
+    }
+
+    /// Waits until it has told its service manager that it is ready, and returns its subnet file.
+    ///
+    /// # Errors
+    /// It has ended, or is not ready in time; then with the end of its log.
+    pub fn wait_ready(&mut self) -> Result<SubnetFile> {
+        let host = &self.host.name;
+        let process = self.process.as_mut().with_context(|| format!("flanneld on {host} does not run"))?;
+        let service_manager = &self.service_manager;
+        let ready = wait::until(&format!("flanneld on {host} to be ready"), START, || {
+            process.check_running()?;
+            let mut message = [0; 256];
+            let length = service_manager.recv(&mut message).context("it has told nothing")?;
+            let text = String::from_utf8_lossy(&message[..length]).into_owned();
+            if text.lines().any(|line| line == "READY=1") { Ok(()) } else { bail!("it has told {text:?}") }
+        });
+        ready
+            .with_context(|| format!("the log of flanneld on {host} ends with:\n{}", process.log_tail(20)))?;
+        SubnetFile::read(&self.subnet_file())
+    }
+
+    /// Asks it to end, and tells how it did. The datapath stays.
+    ///
+    /// # Errors
+    /// It does not run, or does not end.
+    pub fn terminate(&mut self) -> Result<ExitStatus> {
+        self.process.take().context("flanneld does not run")?.terminate(END)
+    }
+
+    /// Ends it at once. The datapath stays.
+    ///
+    /// # Errors
+    /// It does not run, or had ended by itself.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.take().context("flanneld does not run")?.kill()
+    }
+
+    /// Fails if it has ended by itself, with the end of its log.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn check_running(&mut self) -> Result<()> {
+        self.process.as_mut().context("flanneld does not run")?.check_running()
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.as_ref().context("flanneld does not run")?.signal(signal)
+    }
+
+    /// Flags for the next start.
+    pub const fn settings(&mut self) -> &mut Settings {
+        &mut self.settings
+    }
+
+    /// Its subnet file.
+    #[must_use]
+    pub fn subnet_file(&self) -> PathBuf {
+        self.directory.join("subnet.env")
+    }
+
+    /// Its pin directory.
+    #[must_use]
+    pub fn pin_dir(&self) -> &Path {
+        &self.pin_dir
+    }
+
+    /// Its log, of all its starts.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.directory.join("log")
+    }
+
+    /// What `flannelctl` prints for it, running or not.
+    ///
+    /// # Errors
+    /// `flannelctl` fails.
+    pub fn ctl(&self, arguments: &str) -> Result<String> {
+        let program = binaries::find("flannelctl")?;
+        let program = program.to_str().context("the path of flannelctl is no text")?;
+        self.host.namespace.run(program, &format!("--pin-dir {} {arguments}", self.pin_dir.display()))
+    }
+
+    /// What `flannelctl -o json` prints for it.
+    ///
+    /// # Errors
+    /// `flannelctl` fails, or prints no JSON.
+    pub fn ctl_json(&self, arguments: &str) -> Result<Value> {
+        let text = self.ctl(&format!("-o json {arguments}"))?;
+        serde_json::from_str(&text).with_context(|| format!("no JSON: {text}"))
+    }
+
+    /// Packets counted at a hook under a reason, both by their names in `flannelctl counters`.
+    ///
+    /// # Errors
+    /// `flannelctl` fails, or knows no such counter.
+    pub fn count(&self, hook: &str, reason: &str) -> Result<u64> {
+        let answer = self.ctl_json("counters --all")?;
+        let counters = answer["counters"].as_array().context("no counters")?;
+        let counter = counters.iter().find(|counter| counter["hook"] == hook && counter["reason"] == reason);
+        counter
+            .and_then(|counter| counter["packets"].as_u64())
+            .with_context(|| format!("no counter {hook} {reason}"))
+    }
+}

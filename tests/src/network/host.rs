@@ -1,0 +1,95 @@
+//! A host: a machine on a segment, with a bridge for its pods.
+
+use std::net::Ipv4Addr;
+
+use anyhow::Result;
+
+use super::{Network, Offloads, Place, SubnetFile, link, set_offloads};
+use crate::namespace::Namespace;
+use crate::traffic::Endpoint;
+
+/// Whether a packet is dropped whose source would not be reached by the interface it came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RpFilter {
+    /// Never.
+    #[default]
+    Off,
+    /// Always (RFC 3704, strict).
+    Strict,
+}
+
+/// What a host is like.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HostOptions {
+    /// Check of sources on all its interfaces.
+    pub rp_filter: RpFilter,
+    /// Offloads of both ends of its cable.
+    pub offloads: Offloads,
+}
+
+/// A machine that forwards packets, with `eth0` as its interface on the segment.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// `h1` and so on.
+    pub name: String,
+    /// Where it is plugged in.
+    pub place: Place,
+    /// Its network namespace.
+    pub namespace: Namespace,
+    /// Its address on the segment.
+    pub address: Ipv4Addr,
+    label: String,
+}
+
+/// Name of the bridge the pods are behind.
+pub const BRIDGE: &str = "cni0";
+
+impl Host {
+    /// Plugs in a host whose address ends in 10 + `number` and which is called `h<number>`.
+    ///
+    /// # Errors
+    /// Namespaces or interfaces cannot be made.
+    pub fn new(network: &Network, place: Place, number: u8, options: HostOptions) -> Result<Self> {
+        let name = format!("h{number}");
+        let label = format!("{}-{name}", network.number());
+        let namespace = Namespace::add(&label)?;
+        let segment = network.segment(place);
+        let address = segment.address(10 + number);
+        let rp_filter = match options.rp_filter {
+            RpFilter::Off => "0",
+            RpFilter::Strict => "1",
+        };
+        for interface in ["all", "default"] {
+            namespace.sysctl(&format!("ipv4/conf/{interface}/rp_filter"), rp_filter)?;
+        }
+        namespace.sysctl("ipv4/ip_forward", "1")?;
+        segment.plug_in(&namespace, &name, address)?;
+        namespace.ip(&format!("route add default via {}", segment.gateway))?;
+        set_offloads(&namespace, "eth0", options.offloads)?;
+        set_offloads(&segment.namespace, &name, options.offloads)?;
+        Ok(Self { name, place, namespace, address, label })
+    }
+
+    /// What the names of its namespaces, directories and pins begin with.
+    #[must_use]
+    pub const fn label(&self) -> &str {
+        self.label.as_str()
+    }
+
+    /// The host itself as an end of traffic, at its underlay address.
+    #[must_use]
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint { name: self.name.clone(), namespace: self.namespace.clone(), address: self.address }
+    }
+
+    /// Makes the bridge the subnet file asks for, as the CNI bridge plugin does.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn add_bridge(&self, file: &SubnetFile) -> Result<()> {
+        link::add_bridge(&self.namespace, BRIDGE)?;
+        self.namespace.ip(&format!("address add {}/{} dev {BRIDGE}", file.bridge, file.subnet.prefix()))?;
+        self.namespace.ip(&format!("link set {BRIDGE} mtu {} up", file.mtu))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,27 @@
+//! TCP connections whose two ends are in this process, each with a socket of its machine.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use super::Endpoint;
+
+/// How long a connection may take to come about, and a read or write to go on.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A connection: the end of `from`, which opened it, and the end of `to`.
+pub(super) fn connect(from: &Endpoint, to: &Endpoint) -> Result<(TcpStream, TcpStream)> {
+    let listener = to.namespace.within(|| Ok(TcpListener::bind((to.address, 0))?))?;
+    let address: SocketAddr = listener.local_addr()?;
+    let near = from
+        .namespace
+        .within(|| Ok(TcpStream::connect_timeout(&address, PATIENCE)?))
+        .with_context(|| format!("no connection from {} to {}", from.name, to.name))?;
+    let (far, _) = listener.accept()?;
+    for end in [&near, &far] {
+        end.set_read_timeout(Some(PATIENCE))?;
+        end.set_write_timeout(Some(PATIENCE))?;
+    }
+    Ok((near, far))
+}

@@ -1,0 +1,70 @@
+//! How long one byte takes there and back.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow, ensure};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+
+use super::Endpoint;
+use super::connection::connect;
+
+/// Times from a request to its answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Latency {
+    /// Half of them are shorter.
+    pub p50: Duration,
+    /// One in a hundred is longer.
+    pub p99: Duration,
+    /// How many there were.
+    pub count: usize,
+}
+
+/// Sends one byte back and forth over one connection for `time`. Both ends run on one processor, so that what
+/// differs between two paths is the paths: to wake another processor takes up to ten times as long.
+///
+/// # Errors
+/// The connection fails.
+pub fn latency(from: &Endpoint, to: &Endpoint, time: Duration) -> Result<Latency> {
+    let (near, far) = connect(from, to)?;
+    near.set_nodelay(true)?;
+    far.set_nodelay(true)?;
+    let measuring = thread::spawn(move || {
+        stay_on_one_processor()?;
+        // A thread begins where its parent may run.
+        let echo = thread::spawn(move || echo(far));
+        let times = ask(near, time)?;
+        drop(echo.join());
+        anyhow::Ok(times)
+    });
+    let mut times = measuring.join().map_err(|_| anyhow!("the measurement panicked"))??;
+    times.sort_unstable();
+    ensure!(times.len() >= 100, "only {} answers in {time:?}", times.len());
+    let percentile = |percent: usize| times[times.len() * percent / 100];
+    Ok(Latency { p50: percentile(50), p99: percentile(99), count: times.len() })
+}
+
+fn stay_on_one_processor() -> Result<()> {
+    let mut processors = CpuSet::new();
+    processors.set(0)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &processors)?)
+}
+
+fn ask(mut near: TcpStream, time: Duration) -> Result<Vec<Duration>> {
+    let (mut times, end) = (Vec::new(), Instant::now() + time);
+    while Instant::now() < end {
+        let begin = Instant::now();
+        near.write_all(b"?")?;
+        near.read_exact(&mut [0])?;
+        times.push(begin.elapsed());
+    }
+    Ok(times)
+}
+
+fn echo(mut stream: TcpStream) {
+    let mut byte = [0];
+    while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
+}

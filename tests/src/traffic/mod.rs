@@ -1,0 +1,36 @@
+//! Traffic between machines, and what becomes of it.
+
+pub mod capture;
+mod checksums;
+mod connection;
+pub mod inject;
+mod latency;
+mod ping;
+mod stream;
+mod throughput;
+mod transfer;
+
+use std::net::Ipv4Addr;
+
+use crate::namespace::Namespace;
+
+pub use checksums::ChecksumErrors;
+pub use latency::{Latency, latency};
+pub use ping::{Ping, Pong};
+pub use stream::{Losses, Stream};
+pub use throughput::throughput;
+pub use transfer::{Transfer, transfer};
+
+/// A machine that sends and receives, by one of its addresses.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// For people.
+    pub name: String,
+    /// Where it is.
+    pub namespace: Namespace,
+    /// Its address.
+    pub address: Ipv4Addr,
+}
+
+#[cfg(test)]
+mod tests;

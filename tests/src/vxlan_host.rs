@@ -1,0 +1,60 @@
+//! A host without any daemon of ours: the kernel's vxlan device, set up as stock flannel does.
+
+use anyhow::{Context as _, Result};
+
+use crate::etcd::Etcd;
+use crate::leases::{self, Lease};
+use crate::network::{Host, Node, SubnetFile};
+
+/// What the outer headers of VXLAN over IPv4 add, in bytes.
+const OVERHEAD: u32 = 50;
+
+/// A host that speaks VXLAN by the kernel alone.
+#[derive(Debug)]
+pub struct VxlanHost {
+    /// The host and its pods.
+    pub node: Node,
+    lease: Lease,
+}
+
+impl VxlanHost {
+    /// Makes the device and the pods, and writes the lease. Peers are known after [`VxlanHost::learn`].
+    ///
+    /// # Errors
+    /// Namespaces or interfaces cannot be made; etcd cannot be reached.
+    pub fn join(host: &Host, etcd: &Etcd, prefix: &str, file: SubnetFile, pods: u8) -> Result<Self> {
+        let (machine, device) = (&host.namespace, "flannel.1");
+        machine.ip(&format!(
+            "link add {device} type vxlan id 1 local {} dev eth0 srcport 0 0 dstport 8472 nolearning ttl auto",
+            host.address
+        ))?;
+        machine.ip(&format!("address add {}/32 dev {device}", file.subnet.network()))?;
+        machine.ip(&format!("link set {device} mtu {} up", file.mtu))?;
+        let shown = machine.ip(&format!("-brief link show {device}"))?;
+        let mac = shown.split_whitespace().nth(2).context("the device has no Ethernet address")?.to_owned();
+        let lease = Lease { subnet: file.subnet, public_ip: host.address, vtep_mac: Some(mac) };
+        lease.write(etcd, prefix)?;
+        Ok(Self { node: Node::new(host.clone(), file, pods)?, lease })
+    }
+
+    /// Learns the peers whose leases stand in etcd now: a neighbour, a forwarding entry and a route each.
+    ///
+    /// # Errors
+    /// etcd cannot be reached; a lease names no VTEP.
+    pub fn learn(&self, etcd: &Etcd, prefix: &str) -> Result<()> {
+        for peer in leases::list(etcd, prefix)?.iter().filter(|peer| **peer != self.lease) {
+            let (machine, subnet) = (&self.node.host.namespace, peer.subnet);
+            let (gateway, public_ip) = (subnet.network(), peer.public_ip);
+            let mac =
+                peer.vtep_mac.as_ref().with_context(|| format!("the lease of {subnet} names no VTEP"))?;
+            machine.ip(&format!("neighbour replace {gateway} lladdr {mac} dev flannel.1 nud permanent"))?;
+            machine
+                .run("bridge", &format!("fdb replace {mac} dev flannel.1 dst {public_ip} self permanent"))?;
+            machine.ip(&format!("route replace {subnet} via {gateway} dev flannel.1 onlink"))?;
+        }
+        Ok(())
+    }
+}
+
+/// The MTU of pods whose packets go through VXLAN over a link of 1500 bytes.
+pub const MTU: u32 = 1500 - OVERHEAD;

@@ -1,0 +1,63 @@
+//! No packet is counted twice or not at all.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use flannel_tests::cluster::{check_reached, pod_pairs};
+use flannel_tests::daemon::Daemon;
+use flannel_tests::traffic::Stream;
+use rstest::rstest;
+
+use crate::{UDP, VXLAN, cluster};
+
+/// Packets sent to and received from the only peer.
+fn peer_counts(daemon: &Daemon) -> (u64, u64) {
+    let peers = daemon.ctl_json("peers").unwrap();
+    let peer = &peers["peers"][0];
+    (peer["sent_packets"].as_u64().unwrap(), peer["received_packets"].as_u64().unwrap())
+}
+
+#[rstest]
+#[case::udp(UDP, "auto", "decap")]
+#[case::udp_xdp(UDP, "xdp", "xdp")]
+#[case::vxlan(VXLAN, "auto", "decap")]
+#[case::vxlan_xdp(VXLAN, "xdp", "xdp")]
+fn what_one_host_sends_the_other_receives(
+    #[case] backend: &str,
+    #[case] hook: &str,
+    #[case] received_at: &str,
+) {
+    let cluster = cluster(backend, hook);
+    let pairs = pod_pairs(&cluster.nodes());
+    check_reached(&pairs).unwrap();
+    let [first, second] = [0, 1].map(|member| &cluster.members[member].daemon);
+    let sent_before = first.count("encap", "forwarded").unwrap();
+    let (from, to) = &pairs[0];
+    let stream = Stream::start(from, to, 5000).unwrap();
+    sleep(Duration::from_millis(500));
+    let losses = stream.stop().unwrap();
+    assert_eq!(losses.lost, 0, "{losses:?}");
+
+    let counted = |daemon: &Daemon, hook, reason| daemon.count(hook, reason).unwrap();
+    for (sender, receiver) in [(first, second), (second, first)] {
+        assert_eq!(counted(sender, "encap", "forwarded"), counted(receiver, received_at, "forwarded"));
+        assert_eq!(peer_counts(sender).0, peer_counts(receiver).1);
+        assert_eq!(peer_counts(sender).0, counted(sender, "encap", "forwarded"));
+    }
+    // The stream, and the probes before it.
+    let sent = counted(first, "encap", "forwarded") - sent_before;
+    assert!((losses.sent..losses.sent + 10).contains(&sent), "{sent} counted of {losses:?}");
+    for daemon in [first, second] {
+        let counters = daemon.ctl_json("counters").unwrap();
+        let dropped: Vec<_> = counters["counters"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|count| count["verdict"] == "drop")
+            .collect();
+        assert!(dropped.is_empty(), "{dropped:?}");
+    }
+    if backend == VXLAN {
+        assert_eq!(counted(second, "device", "guarded"), counted(second, received_at, "forwarded"));
+    }
+}

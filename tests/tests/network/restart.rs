@@ -1,0 +1,54 @@
+//! The daemon may go and come: no packet is lost.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use flannel_tests::cluster::{check_reached, pod_pairs};
+use flannel_tests::daemon::Daemon;
+use flannel_tests::traffic::Stream;
+use rstest::rstest;
+
+use crate::{HOST_GW, UDP, VXLAN, cluster};
+
+/// Datagrams per second.
+const RATE: u32 = 5000;
+
+fn end_by_sigterm(daemon: &mut Daemon) {
+    assert_eq!(daemon.terminate().unwrap().code(), Some(0));
+}
+
+fn end_by_sigkill(daemon: &mut Daemon) {
+    daemon.kill().unwrap();
+}
+
+#[rstest]
+#[case::udp(UDP, "auto")]
+#[case::udp_clsact(UDP, "clsact")]
+#[case::udp_xdp(UDP, "xdp")]
+#[case::vxlan(VXLAN, "auto")]
+#[case::vxlan_clsact(VXLAN, "clsact")]
+#[case::vxlan_xdp(VXLAN, "xdp")]
+#[case::host_gw(HOST_GW, "auto")]
+fn nothing_is_lost_while_daemons_go_and_come(#[case] backend: &str, #[case] hook: &str) {
+    let mut cluster = cluster(backend, hook);
+    let pairs = pod_pairs(&cluster.nodes());
+    check_reached(&pairs).unwrap();
+    let streams: Vec<Stream> =
+        pairs.iter().map(|(from, to)| Stream::start(from, to, RATE).unwrap()).collect();
+    for end in [end_by_sigterm, end_by_sigkill] {
+        for member in &mut cluster.members {
+            sleep(Duration::from_millis(200));
+            end(&mut member.daemon);
+            sleep(Duration::from_millis(300));
+            member.daemon.restart().unwrap();
+            assert_eq!(member.daemon.wait_ready().unwrap(), member.node.file, "the subnet stays");
+        }
+    }
+    sleep(Duration::from_millis(200));
+    for stream in streams {
+        let losses = stream.stop().unwrap();
+        assert!(losses.sent > 5000, "{losses:?}");
+        assert_eq!((losses.lost, losses.duplicates), (0, 0), "{losses:?}");
+    }
+    check_reached(&pairs).unwrap();
+}

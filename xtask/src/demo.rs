@@ -1,0 +1,42 @@
+//! `demo`: the whole of flannel-ebpf at work on this machine.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::toolchain::Flag;
+use crate::{build_ebpf, privilege, setup, workspace};
+
+/// Shows two hosts and their pods on this machine, with a real etcd and real daemons
+///
+/// First does what `setup` and `build-ebpf` do, and builds the release programs. Then runs as root, through
+/// sudo if need be, until it is done or interrupted with Ctrl-C; either way it removes what it made. Ends
+/// with the demo's own exit code.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    toolchain: Flag,
+    /// Passed on to the demo; -- --help lists them
+    #[arg(trailing_var_arg = true, value_name = "ARGUMENTS")]
+    arguments: Vec<String>,
+}
+
+pub fn run(args: &Args) -> Result<ExitCode> {
+    build_ebpf::build(&setup::ensure(args.toolchain)?)?;
+    let mut build = workspace::cargo();
+    build.args([
+        "build",
+        "--release",
+        "--locked",
+        "-p",
+        "flannel-userspace",
+        "-p",
+        "flannel-tests",
+        "--bins",
+    ]);
+    workspace::run(build)?;
+    let mut demo = privilege::command(workspace::built("release", "demo")?)?;
+    demo.args(&args.arguments);
+    // Ctrl-C then reaches the demo alone, and nothing ends before it has cleaned up.
+    Err(privilege::become_command(demo))
+}

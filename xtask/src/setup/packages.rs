@@ -1,0 +1,162 @@
+//! The packages, each with what proves it present and what it is for: the one list of them.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use crate::toolchain::{self, MINIMUM};
+use crate::workspace;
+
+/// A package by Debian's name.
+#[derive(Clone)]
+pub struct Package {
+    pub name: Cow<'static, str>,
+    pub proof: Proof,
+    /// Completes "… is needed for".
+    pub purpose: &'static str,
+}
+
+/// What is there when a package is: tests look for this, so that other ways of installing count too.
+#[derive(Clone)]
+pub enum Proof {
+    /// A command on PATH or in a system folder.
+    Command(&'static str),
+    /// A file.
+    File(Cow<'static, str>),
+    /// A compiler or a cargo, new enough for this workspace.
+    Rust(&'static str),
+}
+
+/// What building the userspace, the demo and the tests need.
+pub const TOOLS: &[Package] = &[
+    command("gcc", "cc", "linking Rust programs and building their C parts"),
+    file("libc6-dev", "/usr/include/stdio.h", "linking Rust programs and building their C parts"),
+    command("protobuf-compiler", "protoc", "building the client of etcd's API"),
+    file("libprotobuf-dev", "/usr/include/google/protobuf/descriptor.proto", "types that etcd's API imports"),
+    command("etcd-server", "etcd", "demo and tests: each starts its own store of leases"),
+    command("etcd-client", "etcdctl", "demo and tests: writing the network's configuration as a person does"),
+    command("iproute2", "ip", "demo and tests: hosts and pods are network namespaces"),
+    command("iputils-ping", "ping", "demo and tests: pods reach each other"),
+    command("ethtool", "ethtool", "tests: checksum and segmentation offloads, on and off"),
+    command("tcpdump", "tcpdump", "tests: what is on the wire between hosts"),
+    command("iperf3", "iperf3", "demo and tests: throughput between pods"),
+    command("iptables", "iptables", "tests: masquerading and forwarding rules"),
+    command("nftables", "nft", "tests: masquerading and forwarding rules, packet loss"),
+];
+
+/// A compiler that comes with the sources of `core`, as Debian packages it to build browsers.
+pub const DEBIAN_RUST: &[Package] = &[
+    rust("rustc-web", toolchain::DEBIAN_RUSTC, "compiling the kernel programs"),
+    rust("cargo-web", toolchain::DEBIAN_CARGO, "compiling the kernel programs"),
+    file("rust-web-src", toolchain::DEBIAN_SOURCES, "building Rust's core library for the kernel"),
+];
+
+/// Getting a program from its project's releases.
+pub const DOWNLOAD: &[Package] = &[
+    command("curl", "curl", "downloading the linker of the kernel programs"),
+    command("zstd", "zstd", "unpacking the linker of the kernel programs"),
+    file("ca-certificates", "/etc/ssl/certs/ca-certificates.crt", "downloading over TLS"),
+];
+
+/// The libraries of one major version of LLVM, to build a linker with.
+pub fn llvm(major: u32) -> [Package; 2] {
+    const PURPOSE: &str = "building bpf-linker, the linker of the kernel programs";
+    let package = |name, file| Package { name, proof: Proof::File(Cow::Owned(file)), purpose: PURPOSE };
+    let folder = toolchain::llvm_prefix(major);
+    [
+        package(format!("llvm-{major}-dev").into(), format!("{folder}/include/llvm-c/Core.h")),
+        package(format!("libpolly-{major}-dev").into(), format!("{folder}/lib/libPolly.a")),
+    ]
+}
+
+const fn command(name: &'static str, command: &'static str, purpose: &'static str) -> Package {
+    Package { name: Cow::Borrowed(name), proof: Proof::Command(command), purpose }
+}
+
+const fn file(name: &'static str, path: &'static str, purpose: &'static str) -> Package {
+    Package { name: Cow::Borrowed(name), proof: Proof::File(Cow::Borrowed(path)), purpose }
+}
+
+const fn rust(name: &'static str, program: &'static str, purpose: &'static str) -> Package {
+    Package { name: Cow::Borrowed(name), proof: Proof::Rust(program), purpose }
+}
+
+impl Package {
+    pub fn is_present(&self) -> bool {
+        match &self.proof {
+            Proof::Command(command) => workspace::find(command).is_some(),
+            Proof::File(path) => Path::new(&**path).exists(),
+            Proof::Rust(program) => toolchain::version_of(program).is_some_and(|found| found >= MINIMUM),
+        }
+    }
+}
+
+impl Proof {
+    pub fn shown(&self) -> String {
+        match self {
+            Self::Command(command) => (*command).to_owned(),
+            Self::File(path) => path.to_string(),
+            Self::Rust(program) => format!("{program} {}.{} or later", MINIMUM.0, MINIMUM.1),
+        }
+    }
+}
+
+/// One line for each package: whether it is there, what proves it, its name on Debian, its purpose.
+pub fn list(packages: &[Package]) -> String {
+    let lines = packages.iter().map(|package| {
+        let state = if package.is_present() { "found" } else { "MISSING" };
+        let (proof, name, purpose) = (package.proof.shown(), &package.name, package.purpose);
+        format!("  {state:<7} {proof} (Debian's package {name}) for {purpose}")
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::{DEBIAN_RUST, DOWNLOAD, Package, Proof, TOOLS, command, file, list, llvm};
+
+    fn all() -> Vec<Package> {
+        [TOOLS, DEBIAN_RUST, DOWNLOAD, &llvm(22)].concat()
+    }
+
+    #[test]
+    fn each_package_and_each_proof_is_listed_once() {
+        let all = all();
+        let names: HashSet<_> = all.iter().map(|package| package.name.clone()).collect();
+        let proofs: HashSet<_> = all.iter().map(|package| package.proof.shown()).collect();
+        assert_eq!((names.len(), proofs.len()), (all.len(), all.len()));
+    }
+
+    #[test]
+    fn every_file_that_proves_a_package_has_an_absolute_path() {
+        for package in all() {
+            if let Proof::File(path) = &package.proof {
+                assert!(path.starts_with('/'), "{}: {path}", package.name);
+            }
+        }
+    }
+
+    #[test]
+    fn the_llvm_packages_follow_the_compiler() {
+        let [llvm, polly] = llvm(23);
+        assert_eq!((&*llvm.name, &*polly.name), ("llvm-23-dev", "libpolly-23-dev"));
+        assert_eq!(polly.proof.shown(), "/usr/lib/llvm-23/lib/libPolly.a");
+    }
+
+    #[test]
+    fn what_is_there_is_found_and_what_is_not_is_missing() {
+        let packages = [
+            command("dash", "sh", "scripts"),
+            file("none", "/no/such/file", "nothing"),
+            command("nobody", "no-such-command-here", "nothing"),
+        ];
+        assert_eq!(packages.iter().map(Package::is_present).collect::<Vec<_>>(), [true, false, false]);
+        let list = list(&packages);
+        assert!(list.starts_with("  found    sh "), "{list}");
+        assert!(
+            list.contains("  MISSING  /no/such/file                 (Debian: none) for nothing\n"),
+            "{list}"
+        );
+    }
+}

@@ -1,0 +1,92 @@
+//! `test`: every test of the workspace, as root, with one line that sums them up.
+
+mod summary;
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{ExitCode, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+
+use self::summary::Summary;
+use crate::toolchain::Flag;
+use crate::{build_ebpf, privilege, setup, step, workspace};
+
+/// Runs the tests of the whole workspace, as root
+///
+/// First does what `setup` and `build-ebpf` do, and builds the programs that the tests start. Builds as you
+/// and runs the tests as root, through sudo if need be: they load programs into the kernel and play hosts
+/// by network namespaces. Prints the tests' own output, and at the end their number: "N passed, N failed".
+/// Fails if no test ran.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    toolchain: Flag,
+    /// Only this suite of the tests crate, for example packet
+    #[arg(long, value_name = "NAME")]
+    suite: Option<String>,
+    /// Passed on to cargo test: `-- NAME` runs tests whose name holds NAME, `-- -- --nocapture` shows output
+    #[arg(last = true, value_name = "ARGUMENTS")]
+    arguments: Vec<String>,
+}
+
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let started = Instant::now();
+    build_ebpf::build(&setup::ensure(args.toolchain)?)?;
+    // The tests start flanneld and flannelctl. Built together with the tests, nothing is built twice: cargo
+    // chooses the features of dependencies for all that one command builds.
+    let mut build = workspace::cargo();
+    build.args(["build", "--workspace", "--locked", "--bins", "--tests"]);
+    workspace::run(build)?;
+
+    let mut test = workspace::cargo();
+    test.args(["test", "--workspace", "--locked", "--no-fail-fast"]);
+    if !privilege::is_root() {
+        test.arg("--config").arg(runner(&privilege::words()?));
+    }
+    if let Some(suite) = &args.suite {
+        test.args(["--test", suite]);
+    }
+    test.args(&args.arguments).stdout(Stdio::piped());
+    let shown = step::shown(&test);
+    let mut child = test.spawn().with_context(|| format!("cannot run {shown}"))?;
+    let mut summary = Summary::default();
+    for line in BufReader::new(child.stdout.take().context("cargo test has no output")?).split(b'\n') {
+        let line = line.context("cannot read what the tests say")?;
+        let line = String::from_utf8_lossy(&line);
+        println!("{line}");
+        summary.read(&line);
+    }
+    let status = child.wait().with_context(|| format!("cannot wait for {shown}"))?;
+
+    println!("\n{:.0} s in all, with building", started.elapsed().as_secs_f32());
+    println!("{summary}");
+    if summary.failed == 0 && !status.success() {
+        bail!("{shown} failed ({status}) though no test did: see what it says above");
+    }
+    if summary.passed + summary.failed == 0 {
+        bail!("no test ran");
+    }
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The cargo setting by which test programs, and only they, run as root.
+fn runner(words: &[String]) -> String {
+    let words: Vec<String> =
+        words.iter().map(|word| format!("\"{}\"", word.replace('\\', r"\\").replace('"', "\\\""))).collect();
+    format!("target.'cfg(unix)'.runner=[{}]", words.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::runner;
+
+    #[test]
+    fn the_runner_is_a_list_in_toml() {
+        let words = ["sudo".to_owned(), r#"PATH=/a "b"\c"#.to_owned()];
+        let table: toml::Table = runner(&words).parse().unwrap();
+        let runner = table["target"]["cfg(unix)"]["runner"].as_array().unwrap();
+        let read: Vec<_> = runner.iter().filter_map(toml::Value::as_str).collect();
+        assert_eq!(read, words);
+    }
+}
