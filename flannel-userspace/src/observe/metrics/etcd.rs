@@ -34,11 +34,15 @@ pub enum EtcdOperation {
     TimeToLive,
     /// A watch opened.
     Watch,
+    /// This host's address claimed.
+    Claim,
+    /// A sign of life.
+    Keep,
 }
 
 impl EtcdOperation {
     /// Every operation.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Connect,
         Self::Config,
         Self::List,
@@ -48,6 +52,8 @@ impl EtcdOperation {
         Self::Delete,
         Self::TimeToLive,
         Self::Watch,
+        Self::Claim,
+        Self::Keep,
     ];
 
     /// The name used in metrics.
@@ -63,6 +69,8 @@ impl EtcdOperation {
             Self::Delete => "delete",
             Self::TimeToLive => "time_to_live",
             Self::Watch => "watch",
+            Self::Claim => "claim",
+            Self::Keep => "keep",
         }
     }
 
@@ -79,6 +87,8 @@ impl EtcdOperation {
             Self::Delete => "delete the lease",
             Self::TimeToLive => "tell the rest of a lease",
             Self::Watch => "watch the leases",
+            Self::Claim => "write this host's address",
+            Self::Keep => "keep this host's address",
         }
     }
 }
@@ -190,7 +200,7 @@ fn code(error: &RegistryError) -> Cow<'static, str> {
     match error {
         RegistryError::Timeout { .. } => "Timeout".into(),
         RegistryError::NotV3 { .. } => "NotV3".into(),
-        RegistryError::Connect { source, .. } | RegistryError::Request { source, .. } => status(source),
+        RegistryError::Connect { error, .. } | RegistryError::Request { error, .. } => status(error),
         RegistryError::NoEndpoint
         | RegistryError::Plaintext { .. }
         | RegistryError::HalfIdentity

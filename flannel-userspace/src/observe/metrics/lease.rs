@@ -43,7 +43,7 @@ impl LeaseMetrics {
         self.rejected.get_or_create(&[("reason", refusal.label())]).inc();
     }
 
-    /// Somebody else wrote the own lease, or was faster to take the chosen subnet.
+    /// Somebody else wrote the own lease, or announced this host's address.
     pub fn conflict(&self) {
         self.conflicts.inc();
     }
@@ -62,7 +62,7 @@ impl LeaseMetrics {
         );
         registry.register(
             "lease_conflicts",
-            "How often somebody else wrote the own lease, or was faster to take the chosen subnet",
+            "How often somebody else wrote the own lease, or announced this host's address",
             self.conflicts.clone(),
         );
     }

@@ -18,13 +18,18 @@ pub enum PeerState {
     Programmed,
     /// The kernel refuses something of it, which is tried again.
     Failing,
+    /// This backend has no way to it.
+    Unreachable,
+    /// It vanished in a swarm, and is reached for a while still.
+    Held,
     /// The lease is not acceptable.
     Refused,
 }
 
 impl PeerState {
     /// Every state.
-    pub const ALL: [Self; 3] = [Self::Programmed, Self::Failing, Self::Refused];
+    pub const ALL: [Self; 5] =
+        [Self::Programmed, Self::Failing, Self::Unreachable, Self::Held, Self::Refused];
 
     /// The name used in metrics.
     #[must_use]
@@ -32,6 +37,8 @@ impl PeerState {
         match self {
             Self::Programmed => "programmed",
             Self::Failing => "failing",
+            Self::Unreachable => "unreachable",
+            Self::Held => "held",
             Self::Refused => "refused",
         }
     }
@@ -74,6 +81,7 @@ pub struct ReconcileMetrics {
     duration: Histogram,
     repairs: Family<Labels<1>, Counter>,
     propagation: Histogram,
+    mass_delete_holds: Counter,
 }
 
 impl Default for ReconcileMetrics {
@@ -87,6 +95,7 @@ impl Default for ReconcileMetrics {
             propagation: Histogram::new([
                 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
             ]),
+            mass_delete_holds: Counter::default(),
         };
         // An increase from nothing to one is not seen; one from zero is.
         for state in PeerState::ALL {
@@ -126,11 +135,16 @@ impl ReconcileMetrics {
         self.propagation.observe(took.as_secs_f64());
     }
 
+    /// A large part of the peers vanished at once, and is held.
+    pub fn mass_delete_held(&self) {
+        self.mass_delete_holds.inc();
+    }
+
     pub(super) fn register(&self, registry: &mut Registry) {
         registry.register(
             "peers",
-            "Leases of other hosts by what became of them: programmed in the kernel, failing to be programmed, or \
-             refused",
+            "Leases of other hosts by what became of them: programmed in the kernel, failing to be programmed, \
+             unreachable by the backend, held though they vanished in a swarm, or refused",
             self.peers.clone(),
         );
         registry.register(
@@ -152,6 +166,11 @@ impl ReconcileMetrics {
             "propagation_seconds",
             "How long it took from the arrival of changed leases until the kernel forwarded by them",
             self.propagation.clone(),
+        );
+        registry.register(
+            "mass_delete_holds",
+            "How often so many leases vanished at once that forwarding to their hosts went on for a while",
+            self.mass_delete_holds.clone(),
         );
     }
 }

@@ -37,7 +37,9 @@ const SECOND: Duration = Duration::from_secs(1);
     vec![
         (r#"flannel_peers{state="programmed"}"#, 7.0),
         (r#"flannel_peers{state="failing"}"#, 8.0),
-        (r#"flannel_peers{state="refused"}"#, 9.0),
+        (r#"flannel_peers{state="unreachable"}"#, 9.0),
+        (r#"flannel_peers{state="held"}"#, 10.0),
+        (r#"flannel_peers{state="refused"}"#, 11.0),
     ]
 })]
 #[case::rejected(|metrics: &Metrics| {
@@ -88,7 +90,7 @@ const SECOND: Duration = Duration::from_secs(1);
 #[case::watch(|metrics: &Metrics| {
     metrics.etcd.watch_ended(&WatchError::Compacted { revision: 7 });
     let endpoint = || "http://127.0.0.1:2379".to_owned();
-    metrics.etcd.watch_ended(&WatchError::Broken { endpoint: endpoint(), source: None });
+    metrics.etcd.watch_ended(&WatchError::Broken { endpoint: endpoint(), error: None });
     metrics.etcd.watch_ended(&WatchError::Cancelled { endpoint: endpoint(), reason: String::new() });
     vec![
         (r#"flannel_etcd_watch_restarts_total{cause="compacted"}"#, 1.0),
@@ -126,6 +128,10 @@ const SECOND: Duration = Duration::from_secs(1);
         (r#"flannel_reconcile_repairs_total{object="route"}"#, 1.0),
     ]
 })]
+#[case::mass_deletion(|metrics: &Metrics| {
+    metrics.reconcile.mass_delete_held();
+    vec![("flannel_mass_delete_holds_total", 1.0)]
+})]
 #[case::propagation(|metrics: &Metrics| {
     metrics.reconcile.propagated(SECOND / 200);
     vec![
@@ -146,11 +152,24 @@ fn moves(#[case] move_it: Move) {
     }
 }
 
+#[test]
+fn every_operation_has_a_series_of_its_own() {
+    let metrics = Metrics::default();
+    for operation in EtcdOperation::ALL {
+        metrics.etcd.requested(operation, &Ok(()), SECOND);
+    }
+    let text = text(&metrics);
+    for operation in EtcdOperation::ALL {
+        let series = format!(r#"flannel_etcd_requests_total{{op="{}",code="OK"}}"#, operation.label());
+        assert_eq!(value(&text, &series), Some(1.0), "{series} in\n{text}");
+    }
+}
+
 fn request_error(status: tonic::Status) -> RegistryError {
     RegistryError::Request {
         operation: EtcdOperation::Write.phrase(),
         endpoint: "http://127.0.0.1:2379".to_owned(),
-        source: etcd_client::Error::GRpcStatus(status),
+        error: etcd_client::Error::GRpcStatus(status),
     }
 }
 
