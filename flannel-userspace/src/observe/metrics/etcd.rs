@@ -16,8 +16,8 @@ use crate::registry::{RegistryError, WatchError};
 /// What is asked of etcd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EtcdOperation {
-    /// To connect, and to authenticate where a user is given.
-    Connect,
+    /// To let the user in.
+    Authenticate,
     /// The network configuration.
     Config,
     /// A page of leases.
@@ -43,7 +43,7 @@ pub enum EtcdOperation {
 impl EtcdOperation {
     /// Every operation.
     pub const ALL: [Self; 11] = [
-        Self::Connect,
+        Self::Authenticate,
         Self::Config,
         Self::List,
         Self::Grant,
@@ -60,7 +60,7 @@ impl EtcdOperation {
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
-            Self::Connect => "connect",
+            Self::Authenticate => "authenticate",
             Self::Config => "config",
             Self::List => "list",
             Self::Grant => "grant",
@@ -78,7 +78,7 @@ impl EtcdOperation {
     #[must_use]
     pub const fn phrase(self) -> &'static str {
         match self {
-            Self::Connect => "let the user in",
+            Self::Authenticate => "let the user in",
             Self::Config => "read the network configuration",
             Self::List => "list the leases",
             Self::Grant => "grant a lease",

@@ -51,6 +51,8 @@ pub enum ResyncCause {
     Start,
     /// It is time to compare again.
     Periodic,
+    /// Leases that were refused may be acceptable now that this host has changed.
+    HostChanged,
     /// etcd has compacted the history that was still to be told.
     Compacted,
     /// The watch ended otherwise, or could not be opened.
@@ -59,7 +61,8 @@ pub enum ResyncCause {
 
 impl ResyncCause {
     /// Every cause.
-    pub const ALL: [Self; 4] = [Self::Start, Self::Periodic, Self::Compacted, Self::WatchEnded];
+    pub const ALL: [Self; 5] =
+        [Self::Start, Self::Periodic, Self::HostChanged, Self::Compacted, Self::WatchEnded];
 
     /// The name used in metrics.
     #[must_use]
@@ -67,6 +70,7 @@ impl ResyncCause {
         match self {
             Self::Start => "start",
             Self::Periodic => "periodic",
+            Self::HostChanged => "host_changed",
             Self::Compacted => "compacted",
             Self::WatchEnded => "watch_ended",
         }

@@ -106,6 +106,7 @@ const SECOND: Duration = Duration::from_secs(1);
     vec![
         (r#"flannel_resync_total{cause="start"}"#, 1.0),
         (r#"flannel_resync_total{cause="periodic"}"#, 2.0),
+        (r#"flannel_resync_total{cause="host_changed"}"#, 1.0),
         (r#"flannel_resync_total{cause="compacted"}"#, 1.0),
         (r#"flannel_resync_total{cause="watch_ended"}"#, 1.0),
     ]
