@@ -13,6 +13,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
+use super::Pending;
 use super::configuration::{self, Configuration};
 use super::error::DaemonError;
 use super::exclusive::Exclusive;
@@ -26,6 +27,7 @@ use crate::kernel::{Monitor, Netlink, Underlay, interface};
 use crate::lease::{
     AcquireConfig, AcquireError, Held, Hold, Holder, Identity, OwnLease, Pool, Presence, acquire,
 };
+use crate::observe::{Latch, Vitals};
 use crate::peers::{Departures, PeerTable, Site};
 use crate::reconcile::{Announcement, Ground, KernelState, Memory, Reconciler};
 use crate::registry::RegistryError;
@@ -45,20 +47,29 @@ pub(super) struct Started {
     pub(super) presence: Presence<Etcd>,
     pub(super) held: watch::Receiver<Held>,
     pub(super) subnet_file: PathBuf,
+    /// Held until the first listing is applied.
+    pub(super) listing: Latch,
     /// What only one daemon may have.
     pub(super) exclusive: Vec<Exclusive>,
 }
 
 /// The order is stock flannel's: configuration, interface, device, lease, datapath, subnet file. The pin
 /// directory comes before all that, for a second daemon must not touch what the first one holds.
-pub(super) async fn start(options: Options, synced: oneshot::Sender<()>) -> Result<Started, DaemonError> {
+pub(super) async fn start(
+    options: Options,
+    vitals: &Vitals,
+    pending: Pending,
+    synced: oneshot::Sender<()>,
+) -> Result<Started, DaemonError> {
     let netlink = Netlink::open()?;
     let monitor = Monitor::open()?;
     let mut exclusive = vec![Exclusive::network(&options.etcd.prefix)?];
     let pins = Arc::new(PinDir::open(&options.pin_dir)?);
-    let registry = Etcd::new(options.etcd.clone()).map_err(DaemonError::Registry)?;
+    let registry =
+        Etcd::measured(options.etcd.clone(), vitals.metrics.etcd.clone()).map_err(DaemonError::Registry)?;
     let remembered = remember(&options);
     let configuration = configuration(&registry, remembered.as_ref()).await?;
+    pending.configuration.release();
     // What is remembered of another configuration says nothing of this one.
     let remembered = remembered.filter(|remembered| remembered.config == configuration.json);
     let config = configuration.network;
@@ -76,10 +87,13 @@ pub(super) async fn start(options: Options, synced: oneshot::Sender<()>) -> Resu
         Some(own) => Hold::new(registry.clone(), options.lease, own),
         None => resume(&registry, &options, &wanted, remembered.as_ref())?,
     };
+    let hold = hold.counting(vitals.metrics.leases.clone());
+    pending.lease.release();
     let subnet = holder.held().borrow().lease.subnet;
     let remembered = remembered.filter(|remembered| remembered.own.subnet == subnet);
     let file = SubnetFile { network: config.network, subnet, mtu: backend.mtu(), ip_masq: false };
-    let mut peers = PeerTable::new(site(&options, &config, &backend, &underlay, subnet));
+    let mut peers = PeerTable::new(site(&options, &config, &backend, &underlay, subnet))
+        .counting(vitals.metrics.leases.clone());
     let known = remembered.as_ref().map(|remembered| remembered.snapshot(backend.kind()));
     let memory = Memory::new(options.state_file.clone(), configuration.json);
     let state = KernelState::start(Ground {
@@ -96,15 +110,35 @@ pub(super) async fn start(options: Options, synced: oneshot::Sender<()>) -> Resu
         pod_bridges: options.pod_bridges,
     })
     .await?;
+    pending.datapath.release();
 
     let held = holder.held();
     let announcement = Announcement { holder, file, path: options.subnet_file.clone() };
     announcement.write_file()?;
+    pending.subnet_file.release();
     let known = known.map(|known| peers.apply_snapshot(&known));
     let departures = Departures::new(options.restraint);
-    let reconciler =
-        Reconciler { registry, announcement, state, monitor, peers, known, departures, memory, synced };
-    Ok(Started { reconciler, hold, presence, held, subnet_file: options.subnet_file, exclusive })
+    let reconciler = Reconciler {
+        registry,
+        announcement,
+        state,
+        monitor,
+        peers,
+        known,
+        departures,
+        memory,
+        vitals: vitals.clone(),
+        synced,
+    };
+    Ok(Started {
+        reconciler,
+        hold,
+        presence,
+        held,
+        subnet_file: options.subnet_file,
+        listing: pending.listing,
+        exclusive,
+    })
 }
 
 /// What is known from an earlier life. A file that cannot be read is none.

@@ -17,6 +17,7 @@ pub use departures::{Departures, Restraint};
 use self::index::Index;
 use crate::kernel::Underlay;
 use crate::lease::Lease;
+use crate::observe::LeaseMetrics;
 use crate::registry::{Event, Key, Rejected, Snapshot, SubnetKey};
 
 /// A host whose lease was accepted.
@@ -60,6 +61,7 @@ pub struct PeerTable {
     /// etcd revision of the last word on each key that was heard of, deletions of the past aside.
     revisions: BTreeMap<Key, i64>,
     refusals: u64,
+    metrics: LeaseMetrics,
 }
 
 /// A lease that did not become a peer.
@@ -82,7 +84,15 @@ impl PeerTable {
             refused: BTreeMap::new(),
             revisions: BTreeMap::new(),
             refusals: 0,
+            metrics: LeaseMetrics::default(),
         }
+    }
+
+    /// Counts refusals in `metrics`, too.
+    #[must_use]
+    pub fn counting(mut self, metrics: LeaseMetrics) -> Self {
+        self.metrics = metrics;
+        self
     }
 
     /// The accepted peers.
@@ -196,6 +206,7 @@ impl PeerTable {
     fn refuse(&mut self, key: Key, lease: Option<Lease>, refusal: Refusal) {
         tracing::warn!(%key, reason = refusal.label(), "lease refused: {refusal}");
         self.refusals += 1;
+        self.metrics.rejected(&refusal);
         self.refused.insert(key, RefusedLease { lease, refusal });
     }
 
