@@ -92,6 +92,7 @@ impl Daemon {
         command.arg(format!("--etcd-prefix={}", self.settings.prefix));
         command.arg("--iface=eth0");
         command.arg(format!("--subnet-file={}", self.subnet_file().display()));
+        command.arg(format!("--state-file={}", self.directory.join("state.json").display()));
         command.arg(format!("--pin-dir={}", self.pin_dir.display()));
         command.args(&self.settings.flags);
         let name = format!("flanneld on {}", self.host.name);
