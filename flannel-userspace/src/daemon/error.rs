@@ -9,8 +9,8 @@ use crate::backend::PrepareError;
 use crate::config::subnet_file::SubnetFileError;
 use crate::config::{BackendError, ConfigError};
 use crate::datapath::DatapathError;
-use crate::kernel::OpenError;
 use crate::kernel::interface::InterfaceError;
+use crate::kernel::{self, OpenError};
 use crate::lease::{AcquireError, AddressTaken, Lost, PoolError};
 use crate::observe::ListenError;
 use crate::privileges::PrivilegeError;
@@ -41,6 +41,9 @@ pub enum DaemonError {
     /// The kernel cannot be talked to.
     #[error(transparent)]
     Netlink(#[from] OpenError),
+    /// The kernel does not answer.
+    #[error(transparent)]
+    Kernel(#[from] kernel::Error),
     /// No interface carries the tunnel.
     #[error("failed to find any valid interface to use")]
     Interface(#[from] InterfaceError),

@@ -1,4 +1,4 @@
-//! The signals that end the daemon.
+//! The signals the daemon heeds.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -25,4 +25,9 @@ impl Signals {
             _ = self.interrupt.recv() => "SIGINT",
         }
     }
+}
+
+/// SIGHUP: the operator has peers let go that vanished and are held.
+pub(super) fn hangups() -> Result<Signal, DaemonError> {
+    signal(SignalKind::hangup()).map_err(DaemonError::Signals)
 }

@@ -14,10 +14,10 @@ use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use super::Pending;
-use super::configuration;
 use super::error::DaemonError;
 use super::exclusive::Exclusive;
 use super::report::{Chain, Trouble};
+use super::{configuration, signals};
 use crate::backend::Backend;
 use crate::cli::flanneld::Options;
 use crate::config::subnet_file::Previous;
@@ -61,6 +61,7 @@ pub(super) async fn start(
     pending: Pending,
     synced: oneshot::Sender<()>,
 ) -> Result<Started, DaemonError> {
+    let hangups = signals::hangups()?;
     let netlink = Netlink::open()?;
     let monitor = Monitor::open()?;
     let mut exclusive = vec![Exclusive::network(&options.etcd.prefix)?];
@@ -73,6 +74,7 @@ pub(super) async fn start(
         None => configuration::wait_for(&registry).await?,
     };
     let underlay = interface::choose(&netlink, &options.interface).await?;
+    let gateway = netlink.default_route().await?.and_then(|route| route.via);
     let identity = Identity::of(underlay.mac);
     // What another machine remembers, or what is remembered of another configuration, is worth nothing.
     let is_ours = |remembered: &Remembered| remembered.is_of(&identity, &configuration.json);
@@ -96,7 +98,7 @@ pub(super) async fn start(
         remembered.as_ref().and_then(|remembered| remembered.own.vtep_mac_at(underlay.public_ip));
     let backend = Backend::prepare(&backend_config, &netlink, &underlay, former_mac).await?;
 
-    let wanted = wanted_lease(&options, config, &backend, &underlay)?;
+    let wanted = wanted_lease(&options, config, &backend, &underlay, remembered.as_ref())?;
     let (hold, holder) = match acquire_lease(&registry, &wanted, remembered.is_some()).await? {
         Some(own) => Hold::new(registry.clone(), options.lease, own),
         None => resume(&registry, &options, &wanted, remembered.as_ref())?,
@@ -106,7 +108,7 @@ pub(super) async fn start(
     let subnet = holder.held().borrow().lease.subnet;
     let remembered = remembered.filter(|remembered| remembered.own.subnet == subnet);
     let file = SubnetFile { network: config.network, subnet, mtu: backend.mtu(), ip_masq: false };
-    let mut peers = PeerTable::new(site(&options, config, &backend, &underlay, subnet))
+    let mut peers = PeerTable::new(site(&options, config, &backend, &underlay, subnet, gateway))
         .counting(vitals.metrics.leases.clone());
     let known = remembered.as_ref().map(|remembered| remembered.snapshot(backend.kind()));
     let network = config.network;
@@ -144,6 +146,7 @@ pub(super) async fn start(
         memory,
         vitals: vitals.clone(),
         synced,
+        hangups,
     };
     Ok(Started {
         reconciler,
@@ -169,11 +172,14 @@ fn wanted_lease(
     config: &NetworkConfig,
     backend: &Backend,
     underlay: &Underlay,
+    remembered: Option<&Remembered>,
 ) -> Result<AcquireConfig, DaemonError> {
+    // The subnet file does not outlive a reboot where it stands in /run.
+    let previous = Previous::read(&options.subnet_file)?.and_then(|file| file.previous_subnet());
     Ok(AcquireConfig {
         pool: Pool::new(config.subnet_min, config.subnet_max, config.subnet_len)?,
         attributes: backend.attributes(underlay.public_ip),
-        previous: Previous::read(&options.subnet_file)?.and_then(|file| file.previous_subnet()),
+        previous: previous.or(remembered.map(|remembered| remembered.own.subnet)),
         ttl: options.lease.ttl,
     })
 }
@@ -235,7 +241,9 @@ fn site(
     backend: &Backend,
     underlay: &Underlay,
     subnet: Ipv4Network,
+    gateway: Option<Ipv4Addr>,
 ) -> Site {
+    let endpoints = options.etcd.endpoints.iter().filter_map(|url| address_of(url));
     Site {
         network: config.network,
         subnet_len: config.subnet_len,
@@ -244,7 +252,7 @@ fn site(
         kind: backend.kind(),
         vtep: backend.vtep(),
         connected: underlay.networks.clone(),
-        reserved: options.etcd.endpoints.iter().filter_map(|url| address_of(url)).collect(),
+        reserved: endpoints.chain(gateway).collect(),
     }
 }
 

@@ -12,6 +12,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
+use tokio::signal::unix::Signal;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
@@ -61,6 +62,8 @@ pub struct Reconciler<R> {
     pub vitals: Vitals,
     /// Told when every lease of the first listing was applied.
     pub synced: oneshot::Sender<()>,
+    /// SIGHUP, by which the operator has vanished peers let go.
+    pub hangups: Signal,
 }
 
 /// Runs the loop, for ever.
@@ -75,6 +78,7 @@ pub struct Loop<R> {
     metrics: Metrics,
     heart: Heart,
     synced: Option<oneshot::Sender<()>>,
+    hangups: Signal,
     registry_is_away: bool,
     /// Whether leases that were refused may be acceptable now.
     must_list: bool,
@@ -95,6 +99,7 @@ impl<R: Registry> Loop<R> {
             memory,
             vitals,
             synced,
+            hangups,
         } = given;
         let Vitals { liveness, metrics, .. } = vitals;
         let keeper = Keeper::new(state, monitor, metrics.reconcile.clone());
@@ -109,6 +114,7 @@ impl<R: Registry> Loop<R> {
             metrics,
             heart: liveness.heart("reconciler"),
             synced: Some(synced),
+            hangups,
             registry_is_away: false,
             must_list: false,
         }
@@ -169,7 +175,7 @@ impl<R: Registry> Loop<R> {
                     }
                 },
                 task = self.keeper.task() => self.attend(task).await,
-                () = until(self.departures.until()) => self.let_go().await,
+                () = releasing(&self.departures, &mut self.hangups) => self.let_go().await,
                 () = until(self.memory.due()) => self.write_memory(),
                 () = &mut resync => return ResyncCause::Periodic,
             }
@@ -184,7 +190,7 @@ impl<R: Registry> Loop<R> {
             tokio::select! {
                 done = &mut work => return done,
                 task = self.keeper.task() => self.attend(task).await,
-                () = until(self.departures.until()) => self.let_go().await,
+                () = releasing(&self.departures, &mut self.hangups) => self.let_go().await,
                 () = until(self.memory.due()) => self.write_memory(),
             }
         }
@@ -322,7 +328,10 @@ impl<R: Registry> Loop<R> {
     /// The swarm that was held has not come back.
     async fn let_go(&mut self) {
         let gone = self.departures.let_go();
-        warn!(peers = gone.len(), "the peers that vanished at once have not come back: letting them go");
+        if gone.is_empty() {
+            return;
+        }
+        warn!(peers = gone.len(), "letting the peers go that vanished at once and have not come back");
         let mut touched = BTreeSet::new();
         for peer in gone {
             touched.append(&mut self.keeper.forget(peer.subnet));
@@ -354,6 +363,14 @@ impl<R: Registry> Loop<R> {
         }
         self.registry_is_away = !is_there;
         self.metrics.etcd.set_connected(is_there);
+    }
+}
+
+/// Waits until the peers that are held are to be let go: when their time is over, or the operator says so.
+async fn releasing(departures: &Departures, hangups: &mut Signal) {
+    tokio::select! {
+        () = until(departures.until()) => {}
+        Some(()) = hangups.recv() => {}
     }
 }
 
