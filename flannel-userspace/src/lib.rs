@@ -15,3 +15,4 @@ pub mod peers;
 pub mod privileges;
 pub mod reconcile;
 pub mod registry;
+pub mod rules;
