@@ -109,7 +109,7 @@ impl Edit<'_> {
     }
 
     fn delete_table(&mut self) {
-        self.delete_other("ip", &self.table.to_owned());
+        self.delete_other("ip", self.table);
     }
 
     fn delete_other(&mut self, family: &str, table: &str) {
