@@ -63,4 +63,16 @@ impl RulesError {
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Missing { .. })
     }
+
+    /// Whether what could not be read is not there: no program, or a kernel without that packet filter,
+    /// about which each version has its own words. To be forbidden to read says nothing.
+    pub(super) fn is_absence(&self) -> bool {
+        match self {
+            Self::Missing { .. } => true,
+            Self::Failed { stderr, .. } => {
+                !["Permission denied", "not permitted"].iter().any(|words| stderr.contains(words))
+            }
+            Self::Run { .. } | Self::Deadline { .. } | Self::Unreadable { .. } => false,
+        }
+    }
 }

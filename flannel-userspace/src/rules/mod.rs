@@ -96,48 +96,42 @@ impl Rules {
     pub async fn ensure(&self) -> Result<Repairs, RulesError> {
         let _turn = self.turn.lock().await;
         let Self { engine, names, wanted, iptables, .. } = self;
-        let nothing = wanted.elsewhere();
+        let elsewhere = wanted.elsewhere();
+        let mut repairs = Vec::new();
         match engine {
+            // No program need be there for nothing.
+            _ if wanted.is_nothing() => return tidy(*iptables, names, wanted).await,
             Engine::Nftables => {
-                let mut repairs = nftables::ensure(names, wanted).await?;
-                for tool in iptables::tools(*iptables).await.or_else(none_if_missing)? {
-                    repairs.extend(iptables::ensure(&tool, names, &nothing).await?);
+                repairs.extend(nftables::ensure(names, wanted).await?);
+                for tool in iptables::tools(*iptables).await.or_else(none_if_absent)? {
+                    repairs.extend(iptables::tidy(&tool, names, &elsewhere).await?);
                 }
-                Ok(Repairs(repairs))
             }
             Engine::Iptables => {
-                let mut repairs = Vec::new();
-                let mut wanted = wanted;
-                // The first one is the one `iptables` stands for.
-                for tool in self.iptables_tools().await? {
-                    repairs.extend(iptables::ensure(&tool, names, wanted).await?);
-                    wanted = &nothing;
+                let mut tools = iptables::tools(*iptables).await?.into_iter();
+                if let Some(chosen) = tools.next() {
+                    repairs.extend(iptables::ensure(&chosen, names, wanted).await?);
                 }
-                repairs.extend(nftables::ensure(names, &nothing).await.or_else(none_if_missing)?);
-                Ok(Repairs(repairs))
+                for tool in tools {
+                    repairs.extend(iptables::tidy(&tool, names, &elsewhere).await?);
+                }
+                repairs.extend(nftables::tidy(names, &elsewhere).await?);
             }
         }
+        Ok(Repairs(repairs))
     }
 
     /// Chains of nftables that drop by default what this host forwards. No rule outside such a chain
     /// overrules it; the user has to accept the network in each.
     ///
     /// # Errors
-    /// `nft` fails or takes too long; where it is missing there are no such chains.
+    /// `nft` takes too long, or may not read; where it is missing there are no such chains.
     pub async fn obstacles(&self) -> Result<Vec<String>, RulesError> {
         if !self.wanted.accepts() {
             return Ok(Vec::new());
         }
-        let has_iptables = !iptables::tools(self.iptables).await.or_else(none_if_missing)?.is_empty();
-        nftables::dropping_chains(has_iptables).await.or_else(none_if_missing)
-    }
-
-    /// Without iptables there is nothing to do where nothing is wanted.
-    async fn iptables_tools(&self) -> Result<Vec<iptables::Tool>, RulesError> {
-        match iptables::tools(self.iptables).await {
-            Err(error) if error.is_missing() && self.wanted.is_nothing() => Ok(Vec::new()),
-            other => other,
-        }
+        let has_iptables = !iptables::tools(self.iptables).await.or_else(none_if_absent)?.is_empty();
+        nftables::dropping_chains(has_iptables).await.or_else(none_if_absent)
     }
 }
 
@@ -145,20 +139,23 @@ impl Rules {
 /// for `network` straight into the built-in chains. The user's rules stay as they are.
 ///
 /// # Errors
-/// A program fails, or takes too long. A missing one has left nothing behind.
+/// A program fails, or takes too long, or rules may not be read. A missing one has left nothing behind.
 pub async fn remove(names: &Names, network: Option<Ipv4Network>) -> Result<Repairs, RulesError> {
-    let nothing = Wanted::nothing(network);
+    tidy(iptables::DEFAULT, names, &Wanted::nothing(network)).await
+}
+
+async fn tidy(first: iptables::Tool, names: &Names, wanted: &Wanted) -> Result<Repairs, RulesError> {
     let mut removed = Vec::new();
-    for tool in iptables::tools(iptables::DEFAULT).await.or_else(none_if_missing)? {
-        removed.extend(iptables::ensure(&tool, names, &nothing).await?);
+    for tool in iptables::tools(first).await.or_else(none_if_absent)? {
+        removed.extend(iptables::tidy(&tool, names, wanted).await?);
     }
-    removed.extend(nftables::ensure(names, &nothing).await.or_else(none_if_missing)?);
+    removed.extend(nftables::tidy(names, wanted).await?);
     Ok(Repairs(removed))
 }
 
-/// What a missing program has to say about rules: there are none of it.
-fn none_if_missing<T: Default>(error: RulesError) -> Result<T, RulesError> {
-    if error.is_missing() { Ok(T::default()) } else { Err(error) }
+/// What is not there has no rules.
+fn none_if_absent<T: Default>(error: RulesError) -> Result<T, RulesError> {
+    if error.is_absence() { Ok(T::default()) } else { Err(error) }
 }
 
 impl Repairs {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
+use tracing::debug;
 
 use super::rule::{Forward, KUBE_PROXY_MARK, Rule, Side, Verdict, Wanted};
 use super::tool::Program;
@@ -24,7 +25,25 @@ const FORWARD: Base = Base { name: "forward", kind: "filter", hook: "forward", p
 
 /// Makes the table what is `wanted`, and tells what was changed.
 pub(super) async fn ensure(names: &Names, wanted: &Wanted) -> Result<Vec<String>, RulesError> {
-    let tables = tables().await?;
+    put(&tables().await?, names, wanted).await
+}
+
+/// As [`ensure`], where nftables is not the chosen engine: where it cannot be read it has no rules.
+pub(super) async fn tidy(names: &Names, wanted: &Wanted) -> Result<Vec<String>, RulesError> {
+    match tables().await {
+        Ok(tables) => put(&tables, names, wanted).await,
+        Err(error) if error.is_absence() => {
+            debug!(%error, "no rules of nftables to tidy up");
+            Ok(Vec::new())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Families and names.
+type Tables = BTreeSet<(String, String)>;
+
+async fn put(tables: &Tables, names: &Names, wanted: &Wanted) -> Result<Vec<String>, RulesError> {
     let mut edit = Edit { family: "ip", table: &names.table, commands: Vec::new(), done: Vec::new() };
     let accept: &[Rule] = match &wanted.forward {
         Forward::Here(rules) => rules,
@@ -44,7 +63,7 @@ pub(super) async fn ensure(names: &Names, wanted: &Wanted) -> Result<Vec<String>
         edit.put(&listing, POSTROUTING, &wanted.masquerade);
         edit.put(&listing, FORWARD, accept);
     }
-    edit.delete_left(names, wanted, &tables).await?;
+    edit.delete_left(names, wanted, tables).await?;
     if !edit.commands.is_empty() {
         NFT.run(&["-j", "-f", "-"], &json!({ "nftables": edit.commands }).to_string()).await?;
     }
@@ -68,8 +87,7 @@ pub(super) async fn dropping_chains(has_iptables: bool) -> Result<Vec<String>, R
     Ok(dropping.map(name).collect())
 }
 
-/// The families and names of all tables.
-async fn tables() -> Result<BTreeSet<(String, String)>, RulesError> {
+async fn tables() -> Result<Tables, RulesError> {
     let objects = objects(&["-j", "list", "tables"]).await?;
     let tables = objects.iter().filter_map(|object| object.get("table"));
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -123,7 +141,7 @@ impl Edit<'_> {
         &mut self,
         names: &Names,
         wanted: &Wanted,
-        tables: &BTreeSet<(String, String)>,
+        tables: &Tables,
     ) -> Result<(), RulesError> {
         let is_there = |family: &str, table: &str| tables.contains(&(family.to_owned(), table.to_owned()));
         let stock = Names::stock().table;

@@ -31,6 +31,7 @@ impl Program {
         let command = || [&[self.name], arguments].concat().join(" ");
         let child = Command::new(self.name)
             .args(arguments)
+            .env("LC_ALL", "C")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

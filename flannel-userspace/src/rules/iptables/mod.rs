@@ -72,9 +72,30 @@ pub(super) async fn tools(first: Tool) -> Result<Vec<Tool>, RulesError> {
 
 /// Makes the rules of one variant what is `wanted`, and tells what was changed.
 pub(super) async fn ensure(tool: &Tool, names: &Names, wanted: &Wanted) -> Result<Vec<String>, RulesError> {
+    put(tool, tool.read().await?, names, wanted).await
+}
+
+/// As [`ensure`], for a variant that is not the chosen one: where it cannot be read it has no rules.
+pub(super) async fn tidy(tool: &Tool, names: &Names, wanted: &Wanted) -> Result<Vec<String>, RulesError> {
+    match tool.read().await {
+        Ok(saved) => put(tool, saved, names, wanted).await,
+        Err(error) if error.is_absence() => {
+            debug!(%error, "no rules of {} to tidy up", tool.main.name);
+            Ok(Vec::new())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn put(
+    tool: &Tool,
+    mut saved: Saved,
+    names: &Names,
+    wanted: &Wanted,
+) -> Result<Vec<String>, RulesError> {
     let mut attempt = 1;
     loop {
-        let edits = edits(&tool.read().await?, names, wanted);
+        let edits = edits(&saved, names, wanted);
         let payload: String = edits.iter().map(Edit::payload).collect();
         if payload.is_empty() {
             return Ok(Vec::new());
@@ -82,11 +103,12 @@ pub(super) async fn ensure(tool: &Tool, names: &Names, wanted: &Wanted) -> Resul
         match tool.restore.run(&["--noflush", WAIT], &payload).await {
             Ok(_) => {
                 let done = edits.into_iter().flat_map(|edit| edit.done);
-                return Ok(done.map(|done| format!("{done} ({})", tool.restore.name)).collect());
+                return Ok(done.map(|done| format!("{done} ({})", tool.main.name)).collect());
             }
             Err(RulesError::Failed { stderr, .. }) if attempt < ATTEMPTS => {
                 debug!(stderr, "iptables refused; reading the rules again");
                 attempt += 1;
+                saved = tool.read().await?;
             }
             Err(error) => return Err(error),
         }

@@ -4,6 +4,7 @@ use rstest::rstest;
 
 use super::{Means, run, spec};
 use crate::kernel::namespace::in_namespace;
+use crate::rules::tool::Program;
 use crate::rules::{Names, RulesError, Spec, remove};
 
 const IPTABLES: &str = r#"*nat
@@ -162,8 +163,7 @@ fn chains_that_drop_are_told() {
 
 #[tokio::test]
 async fn missing_program() {
-    let program =
-        crate::rules::tool::Program { name: "no-such-nft", package: "nftables", other_engine: false };
+    let program = Program { name: "no-such-nft", package: "nftables", other_engine: false };
     let error = program.run(&[], "").await.unwrap_err();
     assert!(error.is_missing());
     assert_eq!(
@@ -177,13 +177,28 @@ async fn missing_program() {
 #[test]
 fn what_a_program_says_is_told() {
     in_namespace(async |_| {
-        let nft = crate::rules::tool::Program { name: "nft", package: "nftables", other_engine: false };
+        let nft = Program { name: "nft", package: "nftables", other_engine: false };
         let error = nft.run(&["-f", "-"], "add rule ip none none accept").await.unwrap_err();
+        assert!(error.is_absence());
         assert!(matches!(error, RulesError::Failed { .. }));
         let text = error.to_string();
         assert!(
             text.starts_with("`nft -f -` failed (exit status: 1): ") && text.contains("No such file"),
             "{text}"
         );
+    });
+}
+
+/// To be forbidden to look is not to find nothing.
+#[rstest]
+#[case::nftables(&["nft", "list", "tables"])]
+#[case::iptables(&["iptables-nft-save"])]
+#[case::legacy(&["iptables-legacy-save", "-t", "nat"])]
+fn reading_without_the_right_to(#[case] command: &[&str]) {
+    in_namespace(async |_| {
+        let as_nobody = Program { name: "setpriv", package: "util-linux", other_engine: false };
+        let arguments = [&["--reuid=65534", "--clear-groups"], command].concat();
+        let error = as_nobody.run(&arguments, "").await.unwrap_err();
+        assert!(matches!(error, RulesError::Failed { .. }) && !error.is_absence(), "{error}");
     });
 }

@@ -42,13 +42,27 @@ const NFTABLES: &str = "table ip flannel-ipv4 {
 ";
 
 #[rstest]
-#[case::nftables(Means::Nftables, NFTABLES)]
-#[case::iptables(Means::Iptables, IPTABLES)]
-#[case::legacy(Means::Legacy, IPTABLES)]
-fn all_rules(#[case] means: Means, #[case] expected: &str) {
+#[case::nftables(
+    Means::Nftables,
+    NFTABLES,
+    "wrote chain postrtg of table ip flannel-ipv4, wrote chain forward of table ip flannel-ipv4"
+)]
+#[case::iptables(
+    Means::Iptables,
+    IPTABLES,
+    "wrote chain FLANNEL-POSTRTG (iptables), put the jump from POSTROUTING to FLANNEL-POSTRTG (iptables), \
+     wrote chain FLANNEL-FWD (iptables), put the jump from FORWARD to FLANNEL-FWD (iptables)"
+)]
+#[case::legacy(
+    Means::Legacy,
+    IPTABLES,
+    "wrote chain FLANNEL-POSTRTG (iptables-legacy), put the jump from POSTROUTING to FLANNEL-POSTRTG \
+     (iptables-legacy), wrote chain FLANNEL-FWD (iptables-legacy), put the jump from FORWARD to FLANNEL-FWD \
+     (iptables-legacy)"
+)]
+fn all_rules(#[case] means: Means, #[case] expected: &str, #[case] told: &str) {
     in_namespace(async |_| {
-        let repairs = means.ensure(&spec()).await;
-        assert_eq!(repairs.len(), 2, "{repairs}");
+        assert_eq!(means.ensure(&spec()).await.to_string(), told);
         assert_eq!(means.listing(), expected);
         for other in [Means::Nftables, Means::Iptables, Means::Legacy] {
             let shares = [other, means].iter().all(|means| *means != Means::Legacy);

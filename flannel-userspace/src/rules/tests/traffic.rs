@@ -233,3 +233,20 @@ fn no_gap_in_a_migration(
         .await;
     });
 }
+
+/// The tests above would see a gap.
+#[rstest]
+#[case::nftables(Means::Nftables, "nft", "flush chain ip flannel-ipv4 postrtg")]
+#[case::iptables(Means::Iptables, "iptables", "-t nat -F FLANNEL-POSTRTG")]
+#[case::legacy(Means::Legacy, "iptables-legacy", "-w -t nat -F FLANNEL-POSTRTG")]
+#[should_panic(expected = "not masqueraded")]
+fn a_gap_is_seen(#[case] means: Means, #[case] program: &str, #[case] flush: &str) {
+    in_lab(async |_, lab| {
+        means.ensure(&spec()).await;
+        without_a_gap(&lab, async || {
+            run(program, flush);
+            means.ensure(&spec()).await;
+        })
+        .await;
+    });
+}

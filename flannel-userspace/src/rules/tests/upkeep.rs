@@ -85,9 +85,9 @@ fn two_networks_on_one_host(#[case] means: Means) {
     in_namespace(async |_| {
         let other = Spec { network: network("10.6.0.0/16"), subnet: network("10.6.1.0/24"), ..spec() };
         let rules: [Rules; 2] = [means.rules(&spec()), means.rules_of(&other, "/hostgw/network")];
-        for rules in &rules {
-            rules.ensure().await.unwrap();
-        }
+        // Both daemons start at once.
+        let (one, other) = tokio::join!(rules[0].ensure(), rules[1].ensure());
+        assert_eq!(one.unwrap().len(), other.unwrap().len());
         let before = means.identity();
         for rules in &rules {
             assert!(rules.ensure().await.unwrap().is_empty());
