@@ -13,10 +13,13 @@ use crate::config::subnet_file::{Previous, SubnetFileError};
 use crate::datapath::{self, DatapathError, PinDir, Tables};
 use crate::kernel::device::DeviceError;
 use crate::kernel::{self, Netlink, ObjectError, Objects};
+use crate::rules::{self, Names, RulesError};
 
 /// What is to be taken away.
 #[derive(Clone, Debug)]
 pub struct Leftovers {
+    /// What the keys of the network begin with; names of rules are made from it.
+    pub etcd_prefix: String,
     /// Where programs and maps are pinned.
     pub pin_dir: PathBuf,
     /// The subnet file, if it tells of the same subnet.
@@ -43,6 +46,9 @@ pub enum DownError {
     /// The subnet file.
     #[error(transparent)]
     SubnetFile(#[from] SubnetFileError),
+    /// Rules.
+    #[error(transparent)]
+    Rules(#[from] RulesError),
     /// A file.
     #[error("cannot remove {path}")]
     File {
@@ -71,6 +77,11 @@ impl Leftovers {
                 removed.push(format!("clsact qdisc of interface {interface}"));
             }
         }
+        let network = Previous::read(&self.subnet_file)?.and_then(|file| file.networks.first().copied());
+        let repairs = rules::remove(&Names::of(&self.etcd_prefix), network).await?;
+        if !repairs.is_empty() {
+            removed.push(format!("rules: {repairs}"));
+        }
         if let Some(tables) = &tables {
             removed.append(&mut self.remove_by_tables(netlink, tables).await?);
         }
@@ -92,6 +103,9 @@ impl Leftovers {
                 objects.remove(&object).await?;
                 removed.push(format!("route to {subnet}"));
             }
+        }
+        if let Ok(subnet) = Ipv4Network::with_netmask(node.subnet.into(), node.netmask.into()) {
+            netlink.remove_blackhole(subnet).await?;
         }
         // Backends without a device have index zero.
         let device = match node.device {

@@ -19,6 +19,7 @@ pub mod privileges;
 pub mod reconcile;
 pub mod registry;
 pub mod remembered;
+pub mod rules;
 
 use tokio::time::{Instant, sleep_until};
 

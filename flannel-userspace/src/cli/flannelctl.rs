@@ -100,6 +100,7 @@ impl Cli {
             Verb::Peers => self.print(&Peers::read(&tables()?)?),
             Verb::Counters { all } => self.print(&Counters::read(&tables()?, *all)?),
             Verb::Down { subnet_file, state_file } => self.down(&Leftovers {
+                etcd_prefix: prefix.clone(),
                 pin_dir,
                 subnet_file: subnet_file.clone(),
                 state_file: state_file.clone().unwrap_or_else(|| default_state_file(prefix)),

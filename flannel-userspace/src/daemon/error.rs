@@ -16,6 +16,7 @@ use crate::observe::ListenError;
 use crate::privileges::PrivilegeError;
 use crate::reconcile::StateError;
 use crate::registry::RegistryError;
+use crate::rules::RulesError;
 
 /// Why the daemon ends of its own accord. Texts in stock flannel's words where it has any.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +60,9 @@ pub enum DaemonError {
     /// Another host has this one's public address.
     #[error("Error registering network")]
     Address(#[from] AddressTaken),
+    /// The rules that were asked for cannot be written.
+    #[error("Failed to setup masquerade rules")]
+    Rules(#[from] RulesError),
     /// Another daemon does the same.
     #[error(transparent)]
     Exclusive(#[from] ExclusiveError),

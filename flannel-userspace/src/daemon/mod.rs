@@ -4,11 +4,12 @@ mod configuration;
 mod error;
 mod exclusive;
 mod report;
+mod rules;
 mod signals;
 mod start;
 
 use tokio::sync::oneshot;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use crate::cli::flanneld::Options;
 use crate::lease::Lost;
@@ -27,9 +28,6 @@ use start::Started;
 /// # Errors
 /// It cannot begin, or its lease is another host's.
 pub async fn run(options: Options) -> Result<(), DaemonError> {
-    for warning in &options.warnings {
-        warn!("{warning}");
-    }
     privileges::check()?;
     let mut signals = Signals::new()?;
     let vitals = Vitals::default();
@@ -80,11 +78,12 @@ fn show(options: &Options, vitals: &Vitals) -> Result<Server, DaemonError> {
 
 async fn serve(options: Options, vitals: &Vitals, pending: Pending) -> Result<(), DaemonError> {
     let (synced, first_sync) = oneshot::channel();
-    let Started { reconciler, hold, presence, held, subnet_file, listing, exclusive: _exclusive } =
+    let Started { reconciler, hold, presence, held, subnet_file, listing, rules, exclusive: _exclusive } =
         start::start(options, vitals, pending, synced).await?;
     let mut holding = tokio::spawn(hold.run());
     tokio::spawn(vitals.metrics.leases.clone().follow(held.clone()));
     tokio::spawn(presence.run(held));
+    tokio::spawn(rules.run());
     let mut reconciling = tokio::spawn(Loop::new(reconciler).run());
     tokio::spawn(async move {
         if first_sync.await.is_ok() {

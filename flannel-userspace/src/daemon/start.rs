@@ -17,6 +17,7 @@ use super::Pending;
 use super::error::DaemonError;
 use super::exclusive::Exclusive;
 use super::report::{Chain, Trouble};
+use super::rules::RuleKeeper;
 use super::{configuration, signals};
 use crate::backend::Backend;
 use crate::cli::flanneld::Options;
@@ -49,6 +50,7 @@ pub(super) struct Started {
     pub(super) subnet_file: PathBuf,
     /// Held until the first listing is applied.
     pub(super) listing: Latch,
+    pub(super) rules: RuleKeeper,
     /// What only one daemon may have.
     pub(super) exclusive: Vec<Exclusive>,
 }
@@ -107,12 +109,15 @@ pub(super) async fn start(
     pending.lease.release();
     let subnet = holder.held().borrow().lease.subnet;
     let remembered = remembered.filter(|remembered| remembered.own.subnet == subnet);
-    let file = SubnetFile { network: config.network, subnet, mtu: backend.mtu(), ip_masq: false };
+    let file =
+        SubnetFile { network: config.network, subnet, mtu: backend.mtu(), ip_masq: options.rules.masquerade };
     let mut peers = PeerTable::new(site(&options, config, &backend, &underlay, subnet, gateway))
         .counting(vitals.metrics.leases.clone());
     let known = remembered.as_ref().map(|remembered| remembered.snapshot(backend.kind()));
     let network = config.network;
     let memory = Memory::new(options.state_file.clone(), identity, configuration.json);
+    let rules =
+        RuleKeeper::start(&options.rules, &options.etcd.prefix, config, subnet, netlink.clone()).await?;
     let state = KernelState::start(Ground {
         netlink,
         backend,
@@ -155,6 +160,7 @@ pub(super) async fn start(
         held,
         subnet_file: options.subnet_file,
         listing: pending.listing,
+        rules,
         exclusive,
     })
 }

@@ -1,6 +1,7 @@
 //! The host's interfaces, addresses, routes and neighbours, over rtnetlink.
 
 pub mod address;
+mod blackhole;
 pub mod bridge;
 pub mod device;
 pub mod interface;

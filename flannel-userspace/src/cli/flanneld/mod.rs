@@ -59,6 +59,8 @@ pub struct Options {
     pub hook: HookChoice,
     /// How strictly packets out of the tunnel are looked at.
     pub guard: Guard,
+    /// Which rules are written.
+    pub rules: RuleOptions,
     /// Bridges whose ports lead to pods.
     pub pod_bridges: Vec<String>,
     /// Where health and metrics are shown.
@@ -67,8 +69,21 @@ pub struct Options {
     pub metrics_per_peer: bool,
     /// The least important messages to log.
     pub log_level: Level,
-    /// What the user should know before the daemon starts, one sentence each, to be logged.
-    pub warnings: Vec<String>,
+}
+
+/// Which rules are written, and the blackhole route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RuleOptions {
+    /// Whether packets between the network and the world outside are masqueraded.
+    pub masquerade: bool,
+    /// Whether masquerading takes source ports at random.
+    pub fully_random: bool,
+    /// Whether packets from and to the network are accepted where the host forwards.
+    pub forward: bool,
+    /// Pause between two checks.
+    pub resync: Duration,
+    /// Whether what is sent to no pod of this host ends here.
+    pub blackhole: bool,
 }
 
 /// Reads the command line, program name included, and the variables of the process.
@@ -94,13 +109,13 @@ fn parse_in(
     if flags.version.is_on() {
         return Err(Refusal::answer(VERSION));
     }
-    let warnings = stock::check(&flags, &settings)?;
-    Options::new(flags, warnings)
+    stock::check(&flags, &settings)?;
+    Options::new(flags)
 }
 
 impl Options {
-    fn new(flags: Flags, warnings: Vec<String>) -> Result<Self, Refusal> {
-        let Flags { interface, lease, datapath, .. } = flags;
+    fn new(flags: Flags) -> Result<Self, Refusal> {
+        let Flags { interface, lease, datapath, rules, .. } = flags;
         Ok(Self {
             lease: HoldConfig {
                 ttl: lease.subnet_lease_ttl,
@@ -119,11 +134,17 @@ impl Options {
             subnet_file: lease.subnet_file,
             hook: datapath.datapath_hook,
             guard: datapath.guard.into(),
+            rules: RuleOptions {
+                masquerade: rules.ip_masq.is_on(),
+                fully_random: !rules.ip_masq_fully_random_disable.is_on(),
+                forward: rules.iptables_forward_rules.is_on(),
+                resync: Duration::from_secs(rules.iptables_resync.into()),
+                blackhole: rules.ip_blackhole_route.is_on(),
+            },
             pod_bridges: datapath.pod_bridges.into(),
             endpoints: endpoints(&flags.health),
             metrics_per_peer: flags.health.metrics_per_peer.is_on(),
             log_level: values::log_level(flags.logging.v),
-            warnings,
         })
     }
 }

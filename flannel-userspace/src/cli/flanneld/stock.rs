@@ -33,23 +33,14 @@ struct NotServed {
     flag: &'static str,
     /// Whether more than the default is asked for.
     asked: fn(&Flags) -> bool,
-    consequence: Consequence,
     /// What to do about it.
     remedy: &'static str,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Consequence {
-    /// The daemon does not start: it would not do what it is told.
-    Refusal,
-    /// The daemon starts and warns: stock flannel does it unasked.
-    Warning,
-}
-
 /// Everything not served yet. An entry goes when its flag does something.
-const NOT_SERVED: [NotServed; 11] = {
+const NOT_SERVED: [NotServed; 8] = {
     const fn refused(flag: &'static str, asked: fn(&Flags) -> bool, remedy: &'static str) -> NotServed {
-        NotServed { flag, asked, consequence: Consequence::Refusal, remedy }
+        NotServed { flag, asked, remedy }
     }
     const NO_KUBERNETES: &str = "it has a meaning with --kube-subnet-mgr only; leave it out";
     const NO_KLOG: &str = "leave it out; -v makes the whole log more verbose";
@@ -72,23 +63,6 @@ const NOT_SERVED: [NotServed; 11] = {
             "the network's configuration stands in etcd, at the key config below --etcd-prefix; leave it out",
         ),
         refused("public-ipv6", |flags| flags.interface.public_ipv6.is_some(), "IPv4 is; leave it out"),
-        refused(
-            "ip-masq",
-            |flags| flags.rules.ip_masq.is_on(),
-            "leave it out, and let the container runtime or a rule of your own masquerade",
-        ),
-        refused(
-            "ip-blackhole-route",
-            |flags| flags.rules.ip_blackhole_route.is_on(),
-            "leave it out, or add the blackhole route of the subnet yourself",
-        ),
-        NotServed {
-            flag: "iptables-forward-rules",
-            asked: |flags| flags.rules.iptables_forward_rules.is_on(),
-            consequence: Consequence::Warning,
-            remedy: "no rule is written; where the FORWARD chain drops by default, accept packets from and to \
-                     the network yourself; --iptables-forward-rules=false ends this warning",
-        },
         refused("vmodule", |flags| flags.logging.vmodule.is_some(), NO_KLOG),
         refused(
             "log_backtrace_at",
@@ -103,19 +77,11 @@ pub(super) fn is_served(flag: &str) -> bool {
     NOT_SERVED.iter().all(|entry| entry.flag != flag)
 }
 
-/// Refuses what cannot be obeyed, all of it at once; returns what the user is to be warned of.
-pub(super) fn check(flags: &Flags, settings: &Settings) -> Result<Vec<String>, Refusal> {
-    let told = |consequence| {
-        let entries = NOT_SERVED.iter().filter(move |entry| entry.consequence == consequence);
-        let asked = entries.filter(|entry| (entry.asked)(flags));
-        asked
-            .map(|entry| format!("{} is not served yet: {}", settings.written(entry.flag), entry.remedy))
-            .collect::<Vec<_>>()
-    };
-    let refused = told(Consequence::Refusal);
-    if refused.is_empty() {
-        Ok(told(Consequence::Warning))
-    } else {
-        Err(Refusal::value(refused.join("\nerror: ")))
-    }
+/// Refuses what cannot be obeyed, all of it at once.
+pub(super) fn check(flags: &Flags, settings: &Settings) -> Result<(), Refusal> {
+    let asked = NOT_SERVED.iter().filter(|entry| (entry.asked)(flags));
+    let refused: Vec<String> = asked
+        .map(|entry| format!("{} is not served yet: {}", settings.written(entry.flag), entry.remedy))
+        .collect();
+    if refused.is_empty() { Ok(()) } else { Err(Refusal::value(refused.join("\nerror: "))) }
 }

@@ -89,8 +89,6 @@ fn a_removed_flag_tells_its_successor(#[case] flag: &str, #[case] message: &str)
 #[case("kube-annotation-prefix", "example.com")]
 #[case("net-config-path", "/etc/net-conf.json")]
 #[case("public-ipv6", "2001:db8::1")]
-#[case("ip-masq", "true")]
-#[case("ip-blackhole-route", "1")]
 #[case("vmodule", "main=2")]
 #[case("log_backtrace_at", "main.go:1")]
 fn what_is_not_served_is_refused(#[case] flag: &str, #[case] value: &str) {
@@ -106,6 +104,6 @@ fn what_is_not_served_is_refused(#[case] flag: &str, #[case] value: &str) {
 
 #[test]
 fn all_that_is_not_served_is_told_at_once() {
-    let text = refused("--ip-masq --kube-subnet-mgr --vmodule=main=2", 1);
+    let text = refused("--kube-api-url=x --kube-subnet-mgr --vmodule=main=2", 1);
     assert_eq!(text.matches(" is not served yet: ").count(), 3, "{text}");
 }

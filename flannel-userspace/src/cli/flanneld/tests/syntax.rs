@@ -2,11 +2,13 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
+use std::time::Duration;
 
 use rstest::rstest;
 use tracing::Level;
 
 use super::{parse, parse_in, refused};
+use crate::cli::flanneld::RuleOptions;
 use crate::cli::flanneld::flags::{command, env_name};
 
 #[rstest]
@@ -44,10 +46,29 @@ fn a_path_need_not_be_text() {
 #[case::letter("--iptables-forward-rules=F", false)]
 #[case::last_wins("--iptables-forward-rules=false --iptables-forward-rules", true)]
 #[case::before_another("--iptables-forward-rules=0 --iface eth1", false)]
-fn switches(#[case] line: &str, #[case] warned: bool) {
-    let warnings = parse(line).unwrap().warnings;
-    let warning = "--iptables-forward-rules is not served yet: ";
-    assert_eq!(warnings.iter().any(|text| text.starts_with(warning)), warned, "{warnings:?}");
+fn switches(#[case] line: &str, #[case] is_on: bool) {
+    assert_eq!(parse(line).unwrap().rules.forward, is_on);
+}
+
+#[test]
+fn rules_are_stock_flannels_unless_said_otherwise() {
+    let expected = RuleOptions {
+        masquerade: false,
+        fully_random: true,
+        forward: true,
+        resync: Duration::from_secs(5),
+        blackhole: false,
+    };
+    assert_eq!(parse("").unwrap().rules, expected);
+    let line = "--ip-masq --ip-masq-fully-random-disable --iptables-resync=9 --ip-blackhole-route";
+    let expected = RuleOptions {
+        masquerade: true,
+        fully_random: false,
+        resync: Duration::from_secs(9),
+        blackhole: true,
+        ..expected
+    };
+    assert_eq!(parse(line).unwrap().rules, expected);
 }
 
 #[rstest]

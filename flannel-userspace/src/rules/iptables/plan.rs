@@ -1,0 +1,96 @@
+//! From what is there to what is wanted, in as few changes as it takes.
+
+use super::saved::{Line, Table};
+use super::{Rule, line};
+
+/// A chain of flannel's, and the built-in one that jumps to it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Chain<'a> {
+    pub(super) parent: &'static str,
+    pub(super) name: &'a str,
+    pub(super) comment: &'static str,
+}
+
+/// The changes to one table.
+#[derive(Debug)]
+pub(super) struct Edit {
+    table: &'static str,
+    lines: Vec<String>,
+    /// What they do, in words.
+    pub(super) done: Vec<String>,
+}
+
+impl Edit {
+    pub(super) fn new(table: &'static str) -> Self {
+        Self { table, lines: Vec::new(), done: Vec::new() }
+    }
+
+    /// What `iptables-restore --noflush` does in one transaction; empty where nothing is to be done.
+    pub(super) fn payload(&self) -> String {
+        if self.lines.is_empty() {
+            return String::new();
+        }
+        format!("*{}\n{}\nCOMMIT\n", self.table, self.lines.join("\n"))
+    }
+
+    /// Makes the chain what is wanted, with one jump to it; without rules neither is wanted.
+    pub(super) fn put(&mut self, table: &Table, chain: Chain<'_>, wanted: &[Rule]) {
+        let Chain { name, comment, .. } = chain;
+        if wanted.is_empty() {
+            return self.remove(table, chain);
+        }
+        let wanted: Vec<Line> = wanted.iter().map(|rule| line(rule, comment)).collect();
+        if table.rules(name) != Some(&wanted) {
+            // Empties the chain where there is one: within the transaction.
+            self.lines.push(format!(":{name} - [0:0]"));
+            self.lines.extend(wanted.iter().map(|rule| format!("-A {name} {}", rule.text)));
+            self.done.push(format!("wrote chain {name}"));
+        }
+        self.put_jump(table, chain);
+    }
+
+    fn put_jump(&mut self, table: &Table, Chain { parent, name, comment, .. }: Chain<'_>) {
+        let wanted = Line::parse(&format!("-m comment --comment \"{comment}\" -j {name}"));
+        let rules = table.rules(parent).unwrap_or_default();
+        let (before, behind) = rules.split_at(place(rules));
+        let jumps: Vec<&Line> = rules.iter().filter(|rule| rule.leads_to(name)).collect();
+        if jumps == [&wanted] && !behind.contains(&wanted) {
+            return;
+        }
+        self.lines.extend(jumps.iter().map(|jump| format!("-D {parent} {}", jump.text)));
+        let number = 1 + before.iter().filter(|rule| !rule.leads_to(name)).count();
+        self.lines.push(format!("-I {parent} {number} {}", wanted.text));
+        self.done.push(format!("put the jump from {parent} to {name}"));
+    }
+
+    fn remove(&mut self, table: &Table, Chain { parent, name, .. }: Chain<'_>) {
+        let Some(rules) = table.rules(name) else { return };
+        let jumps = table.rules(parent).unwrap_or_default().iter().filter(|rule| rule.leads_to(name));
+        let mut lines: Vec<String> = jumps.map(|jump| format!("-D {parent} {}", jump.text)).collect();
+        // A chain that the user's rules lead to cannot go.
+        let can_go = !table.is_used_outside(parent, name);
+        if !rules.is_empty() || can_go {
+            lines.push(format!("-F {name}"));
+        }
+        if can_go {
+            lines.push(format!("-X {name}"));
+        }
+        if !lines.is_empty() {
+            self.lines.extend(lines);
+            self.done.push(format!("removed chain {name}"));
+        }
+    }
+
+    /// Removes rules of a built-in chain.
+    pub(super) fn remove_old(&mut self, parent: &str, old: &[Line]) {
+        if !old.is_empty() {
+            self.lines.extend(old.iter().map(|rule| format!("-D {parent} {}", rule.text)));
+            self.done.push(format!("removed {} rules of an earlier flannel from {parent}", old.len()));
+        }
+    }
+}
+
+/// How many rules come before a jump: all of them, or those before the one that refuses all packets.
+fn place(rules: &[Line]) -> usize {
+    rules.iter().position(Line::refuses_everything).unwrap_or(rules.len())
+}

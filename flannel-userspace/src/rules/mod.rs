@@ -1,0 +1,180 @@
+//! Masquerade and forward rules, as stock flannel writes them, and kept without a gap.
+//!
+//! [`rule`] says what the rules mean; [`nftables`] and [`iptables`] read what is there, compare it with what
+//! is wanted, and change it in one transaction only where it differs. Nothing is ever flushed first: a
+//! restart, another subnet or another engine leaves no packet without its rule.
+//!
+//! # Whose rules
+//! The network below stock flannel's default prefix has stock flannel's names ([`Names`]), so that a
+//! migration either way finds its own chains; every other network has names with a suffix made from its
+//! prefix. So two daemons on one host never share a chain, each owns its chains whole, and even a change of
+//! the network leaves nothing behind. A rule of the user's own belongs before the jump to a chain of
+//! flannel's, not into it. What stock flannel left under its names for a network of another prefix, and the
+//! rules it wrote straight into the built-in chains before v0.20, are known by the network's address.
+//!
+//! # Where the jump stands
+//! Stock flannel appends the jump to FORWARD. Behind a last rule that rejects everything, as firewalld and
+//! Red Hat's default write it, it is never reached. At the top it would accept, too, what a rule of the user,
+//! Docker or a network policy (Calico, kube-router) drops further down. So it stands just before the first
+//! rule of FORWARD that drops or rejects every packet, and at the end where there is none: a refusal that
+//! names something still counts, one that means "and nothing else" does not hold for the network.
+//!
+//! # More than one packet filter
+//! A packet is forwarded only if nft tables and both variants of iptables let it pass. So wherever an
+//! iptables FORWARD chain drops by default, FLANNEL-FWD is kept there as well, whichever the engine; and
+//! whatever else is there of an engine not in use is removed, after the other one is in place. Tables of the
+//! user's own are not written to: [`Rules::obstacles`] tells which of them drops by default.
+
+mod error;
+mod iptables;
+mod names;
+mod nftables;
+mod rule;
+#[cfg(test)]
+mod tests;
+mod tool;
+
+use std::fmt;
+
+use ipnetwork::Ipv4Network;
+use tokio::sync::Mutex;
+
+pub use error::RulesError;
+pub use names::Names;
+use rule::Wanted;
+
+/// What the rules are made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spec {
+    /// The network all subnets are cut from.
+    pub network: Ipv4Network,
+    /// This host's subnet.
+    pub subnet: Ipv4Network,
+    /// Whether packets between the network and the world outside are masqueraded.
+    pub masquerade: bool,
+    /// Whether masquerading takes source ports at random, which spares races between connections.
+    pub fully_random: bool,
+    /// Whether hosts that drop what they forward by default accept packets from and to the network.
+    pub forward: bool,
+}
+
+/// What rules are written with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// A table of nftables.
+    Nftables,
+    /// Chains of iptables, in the variant `iptables` stands for on this host.
+    Iptables,
+}
+
+/// The rules of one network on this host.
+#[derive(Debug)]
+pub struct Rules {
+    engine: Engine,
+    names: Names,
+    wanted: Wanted,
+    iptables: iptables::Tool,
+    /// Held while rules are compared and changed.
+    turn: Mutex<()>,
+}
+
+/// What was not as it should be and is now, one short text each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Repairs(Vec<String>);
+
+impl Rules {
+    /// The rules of `spec`, written with `engine` under `names`. Nothing is done yet.
+    #[must_use]
+    pub fn new(spec: &Spec, engine: Engine, names: Names) -> Self {
+        Self { engine, names, wanted: Wanted::of(spec), iptables: iptables::DEFAULT, turn: Mutex::new(()) }
+    }
+
+    /// Puts the rules in place where they are not, and then removes what an engine not in use still has.
+    ///
+    /// # Errors
+    /// A program is missing, fails, or takes too long; each table has its old or its new rules.
+    pub async fn ensure(&self) -> Result<Repairs, RulesError> {
+        let _turn = self.turn.lock().await;
+        let Self { engine, names, wanted, iptables, .. } = self;
+        let elsewhere = wanted.elsewhere();
+        let mut repairs = Vec::new();
+        match engine {
+            // No program need be there for nothing.
+            _ if wanted.is_nothing() => return tidy(*iptables, names, wanted).await,
+            Engine::Nftables => {
+                repairs.extend(nftables::ensure(names, wanted).await?);
+                for tool in iptables::tools(*iptables).await.or_else(none_if_absent)? {
+                    repairs.extend(iptables::tidy(&tool, names, &elsewhere).await?);
+                }
+            }
+            Engine::Iptables => {
+                let mut tools = iptables::tools(*iptables).await?.into_iter();
+                if let Some(chosen) = tools.next() {
+                    repairs.extend(iptables::ensure(&chosen, names, wanted).await?);
+                }
+                for tool in tools {
+                    repairs.extend(iptables::tidy(&tool, names, &elsewhere).await?);
+                }
+                repairs.extend(nftables::tidy(names, &elsewhere).await?);
+            }
+        }
+        Ok(Repairs(repairs))
+    }
+
+    /// Chains of nftables that drop by default what this host forwards. No rule outside such a chain
+    /// overrules it; the user has to accept the network in each.
+    ///
+    /// # Errors
+    /// `nft` takes too long, or may not read; where it is missing there are no such chains.
+    pub async fn obstacles(&self) -> Result<Vec<String>, RulesError> {
+        if !self.wanted.accepts() {
+            return Ok(Vec::new());
+        }
+        let has_iptables = !iptables::tools(self.iptables).await.or_else(none_if_absent)?.is_empty();
+        nftables::dropping_chains(has_iptables).await.or_else(none_if_absent)
+    }
+}
+
+/// Removes all rules under `names`, of every engine, and those that older versions of stock flannel wrote
+/// for `network` straight into the built-in chains. The user's rules stay as they are.
+///
+/// # Errors
+/// A program fails, or takes too long, or rules may not be read. A missing one has left nothing behind.
+pub async fn remove(names: &Names, network: Option<Ipv4Network>) -> Result<Repairs, RulesError> {
+    tidy(iptables::DEFAULT, names, &Wanted::nothing(network)).await
+}
+
+async fn tidy(first: iptables::Tool, names: &Names, wanted: &Wanted) -> Result<Repairs, RulesError> {
+    let mut removed = Vec::new();
+    for tool in iptables::tools(first).await.or_else(none_if_absent)? {
+        removed.extend(iptables::tidy(&tool, names, wanted).await?);
+    }
+    removed.extend(nftables::tidy(names, wanted).await?);
+    Ok(Repairs(removed))
+}
+
+/// What is not there has no rules.
+fn none_if_absent<T: Default>(error: RulesError) -> Result<T, RulesError> {
+    if error.is_absence() { Ok(T::default()) } else { Err(error) }
+}
+
+impl Repairs {
+    /// Whether everything was as it should be.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many things were put right.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// All of them on one line.
+impl fmt::Display for Repairs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join(", "))
+    }
+}
