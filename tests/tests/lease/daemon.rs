@@ -41,11 +41,13 @@ fn subnet_is_kept_by_the_lease_or_by_the_subnet_file() {
     let key = cluster.etcd.list(&format!("{PREFIX}/subnets/")).unwrap().remove(0).key;
 
     member.daemon.terminate().unwrap();
+    fs::remove_file(member.daemon.state_file()).unwrap();
     fs::remove_file(member.daemon.subnet_file()).unwrap();
     member.daemon.restart().unwrap();
     assert_eq!(member.daemon.wait_ready().unwrap(), file, "by the lease");
 
     member.daemon.terminate().unwrap();
+    fs::remove_file(member.daemon.state_file()).unwrap();
     cluster.etcd.delete(&key).unwrap();
     member.daemon.restart().unwrap();
     assert_eq!(member.daemon.wait_ready().unwrap(), file, "by the subnet file");
