@@ -13,6 +13,7 @@ pub mod down;
 pub mod file;
 pub mod kernel;
 pub mod lease;
+pub mod observe;
 pub mod peers;
 pub mod privileges;
 pub mod reconcile;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::Kind;
 use crate::file;
-use crate::lease::{Attributes, Lease, Term};
+use crate::lease::{Attributes, Identity, Lease, Term};
 use crate::peers::Peer;
 use crate::registry::Snapshot;
 
@@ -24,6 +24,8 @@ pub struct Remembered {
     version: u32,
     /// When it was so, in seconds since 1970.
     when: u64,
+    /// Which machine wrote it: a copy of the file on another one says nothing of that.
+    identity: Identity,
     /// The network's configuration as it stood in the registry.
     pub config: String,
     /// The own lease.
@@ -77,11 +79,16 @@ pub enum RememberedError {
 impl Remembered {
     /// What is known now.
     #[must_use]
-    pub fn new<'a>(config: String, own: Own, peers: impl Iterator<Item = &'a Peer>) -> Self {
+    pub fn new<'a>(
+        identity: Identity,
+        config: String,
+        own: Own,
+        peers: impl Iterator<Item = &'a Peer>,
+    ) -> Self {
         let remember =
             |&Peer { subnet, public_ip, vtep_mac }: &Peer| RememberedPeer { subnet, public_ip, vtep_mac };
         let when = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        Self { version: VERSION, when, config, own, peers: peers.map(remember).collect() }
+        Self { version: VERSION, when, identity, config, own, peers: peers.map(remember).collect() }
     }
 
     /// Reads the file; nothing if there is none, or one of another version.
@@ -117,6 +124,12 @@ impl Remembered {
     #[must_use]
     pub fn age(&self) -> Duration {
         SystemTime::now().duration_since(UNIX_EPOCH + Duration::from_secs(self.when)).unwrap_or_default()
+    }
+
+    /// Whether it is this machine's, and of a network with this configuration.
+    #[must_use]
+    pub fn is_of(&self, identity: &Identity, config: &str) -> bool {
+        self.identity == *identity && self.config == config
     }
 
     /// The own lease, with what it is to say now.
@@ -180,7 +193,10 @@ mod tests {
 
     use super::{Own, Remembered};
     use crate::backend::Kind;
+    use crate::lease::Identity;
     use crate::peers::Peer;
+
+    const CONFIG: &str = r#"{"Network":"10.5.0.0/16"}"#;
 
     fn remembered() -> Remembered {
         let own = Own {
@@ -193,7 +209,8 @@ mod tests {
             public_ip: [192, 168, 77, 12].into(),
             vtep_mac: Some(Mac([2, 0, 0, 0, 0, 2])),
         };
-        Remembered::new(r#"{"Network":"10.5.0.0/16"}"#.to_owned(), own, [peer].iter())
+        let identity = Identity::of(Mac([2, 0, 0, 0, 0, 9]));
+        Remembered::new(identity, CONFIG.to_owned(), own, [peer].iter())
     }
 
     #[test]
@@ -204,6 +221,14 @@ mod tests {
         remembered().write(&path).unwrap();
         assert_eq!(Remembered::read(&path).unwrap(), Some(remembered()));
         assert!(remembered().age().as_secs() < 5);
+    }
+
+    #[test]
+    fn what_another_machine_or_another_network_remembers_is_nothing() {
+        let (own, other) = (Identity::of(Mac([2, 0, 0, 0, 0, 9])), Identity::of(Mac([2, 0, 0, 0, 0, 8])));
+        assert!(remembered().is_of(&own, CONFIG));
+        assert!(!remembered().is_of(&other, CONFIG), "a copied disk");
+        assert!(!remembered().is_of(&own, "{}"));
     }
 
     #[test]
@@ -219,7 +244,7 @@ mod tests {
     #[rstest]
     #[case::empty("")]
     #[case::cut(r#"{"version":1,"when":5"#)]
-    #[case::wrong_type(r#"{"version":1,"when":"x","config":"","own":{},"peers":[]}"#)]
+    #[case::wrong_type(r#"{"version":1,"when":"x","identity":"","config":"","own":{},"peers":[]}"#)]
     fn other_content_is_an_error(#[case] text: &str) {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();

@@ -17,7 +17,7 @@ pub struct Args {
     #[command(flatten)]
     toolchain: Flag,
     /// Passed on to the demo; -- --help lists them
-    #[arg(trailing_var_arg = true, value_name = "ARGUMENTS")]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
     arguments: Vec<String>,
 }
 

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
-use tracing::error;
+use tracing::{error, warn};
 
 use super::DaemonError;
 use super::report::{Chain, Trouble};
 use crate::config::{ConfigError, NetworkConfig};
 use crate::registry::Registry;
+use crate::remembered::Remembered;
 
 /// Pause between two attempts, stock flannel's.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -17,20 +18,49 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Configuration {
     pub(super) json: String,
     pub(super) network: NetworkConfig,
+    /// Whether it is what was last known, and not what stands in the registry now.
+    pub(super) is_remembered: bool,
 }
 
 impl Configuration {
     /// # Errors
     /// The configuration cannot be served.
-    pub(super) fn parse(json: String) -> Result<Self, ConfigError> {
+    fn parse(json: String) -> Result<Self, ConfigError> {
         let network = NetworkConfig::parse(&json)?;
-        Ok(Self { json, network })
+        Ok(Self { json, network, is_remembered: false })
     }
 }
 
-/// The configuration, as soon as there is one that can be served; nothing when the registry is away for longer than
-/// `patience`.
-pub(super) async fn wait_for(
+/// The configuration, as soon as there is one that can be served.
+///
+/// # Errors
+/// It asks for what stock flannel ends for.
+pub(super) async fn wait_for(registry: &impl Registry) -> Result<Configuration, DaemonError> {
+    loop {
+        if let Some(configuration) = ask(registry, None).await? {
+            return Ok(configuration);
+        }
+    }
+}
+
+/// The same, or what is remembered when the registry is away for longer than `patience`.
+///
+/// # Errors
+/// As with [`wait_for`].
+pub(super) async fn wait_for_or_remember(
+    registry: &impl Registry,
+    remembered: &Remembered,
+    patience: Duration,
+) -> Result<Configuration, DaemonError> {
+    if let Some(configuration) = ask(registry, Some(patience)).await? {
+        return Ok(configuration);
+    }
+    warn!(age = ?remembered.age(), "etcd is away: going on with what was last known of the network");
+    Ok(Configuration { is_remembered: true, ..Configuration::parse(remembered.config.clone())? })
+}
+
+/// Asks until there is a configuration; nothing when the registry is away for longer than `patience`.
+async fn ask(
     registry: &impl Registry,
     patience: Option<Duration>,
 ) -> Result<Option<Configuration>, DaemonError> {

@@ -12,6 +12,7 @@ use crate::datapath::DatapathError;
 use crate::kernel::OpenError;
 use crate::kernel::interface::InterfaceError;
 use crate::lease::{AcquireError, AddressTaken, Lost, PoolError};
+use crate::observe::ListenError;
 use crate::privileges::PrivilegeError;
 use crate::reconcile::StateError;
 use crate::registry::RegistryError;
@@ -22,6 +23,9 @@ pub enum DaemonError {
     /// The process may not do its work.
     #[error(transparent)]
     Privileges(#[from] PrivilegeError),
+    /// An endpoint of health or metrics cannot be had.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// Signals cannot be received.
     #[error("cannot receive signals")]
     Signals(#[source] io::Error),

@@ -12,6 +12,7 @@ use tracing::{error, info, warn};
 
 use crate::cli::flanneld::Options;
 use crate::lease::Lost;
+use crate::observe::{DatapathSource, Exposition, Latch, Server, Vitals};
 use crate::privileges;
 use crate::reconcile::Loop;
 
@@ -31,8 +32,12 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
     }
     privileges::check()?;
     let mut signals = Signals::new()?;
+    let vitals = Vitals::default();
+    let pending = Pending::take(&vitals);
+    let _server = show(&options, &vitals)?;
     let outcome = tokio::select! {
-        outcome = serve(options) => outcome,
+        outcome = serve(options, &vitals, pending) => outcome,
+        never = vitals.liveness.heart("event loop").keep_beating() => match never {},
         signal = signals.next() => {
             info!(signal, "ending; the datapath goes on forwarding");
             Ok(())
@@ -42,15 +47,48 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
     outcome
 }
 
-async fn serve(options: Options) -> Result<(), DaemonError> {
+/// What is to be done before the host forwards.
+struct Pending {
+    configuration: Latch,
+    lease: Latch,
+    datapath: Latch,
+    subnet_file: Latch,
+    listing: Latch,
+}
+
+impl Pending {
+    fn take(vitals: &Vitals) -> Self {
+        let latch = |what| vitals.readiness.latch(what);
+        Self {
+            configuration: latch("network configuration read"),
+            lease: latch("subnet leased"),
+            datapath: latch("datapath in place"),
+            subnet_file: latch("subnet file written"),
+            listing: latch("every known peer reached"),
+        }
+    }
+}
+
+fn show(options: &Options, vitals: &Vitals) -> Result<Server, DaemonError> {
+    let source = DatapathSource { pin_dir: options.pin_dir.clone(), per_peer: options.metrics_per_peer };
+    let server = Server::start(&options.endpoints, vitals.clone(), Exposition::new(&vitals.metrics, source))?;
+    for address in server.addresses() {
+        info!(%address, "showing health and metrics");
+    }
+    Ok(server)
+}
+
+async fn serve(options: Options, vitals: &Vitals, pending: Pending) -> Result<(), DaemonError> {
     let (synced, first_sync) = oneshot::channel();
-    let Started { reconciler, hold, presence, held, subnet_file, exclusive: _exclusive } =
-        start::start(options, synced).await?;
+    let Started { reconciler, hold, presence, held, subnet_file, listing, exclusive: _exclusive } =
+        start::start(options, vitals, pending, synced).await?;
     let mut holding = tokio::spawn(hold.run());
+    tokio::spawn(vitals.metrics.leases.clone().follow(held.clone()));
     tokio::spawn(presence.run(held));
     let mut reconciling = tokio::spawn(Loop::new(reconciler).run());
     tokio::spawn(async move {
         if first_sync.await.is_ok() {
+            listing.release();
             info!(subnet_file = %subnet_file.display(), "ready: every known peer is reached");
             report::notify(&[sd_notify::NotifyState::Ready]);
         }

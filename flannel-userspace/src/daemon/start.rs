@@ -13,7 +13,8 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-use super::configuration::{self, Configuration};
+use super::Pending;
+use super::configuration;
 use super::error::DaemonError;
 use super::exclusive::Exclusive;
 use super::report::{Chain, Trouble};
@@ -26,6 +27,7 @@ use crate::kernel::{Monitor, Netlink, Underlay, interface};
 use crate::lease::{
     AcquireConfig, AcquireError, Held, Hold, Holder, Identity, OwnLease, Pool, Presence, acquire,
 };
+use crate::observe::{Latch, Vitals};
 use crate::peers::{Departures, PeerTable, Site};
 use crate::reconcile::{Announcement, Ground, KernelState, Memory, Reconciler};
 use crate::registry::RegistryError;
@@ -45,50 +47,76 @@ pub(super) struct Started {
     pub(super) presence: Presence<Etcd>,
     pub(super) held: watch::Receiver<Held>,
     pub(super) subnet_file: PathBuf,
+    /// Held until the first listing is applied.
+    pub(super) listing: Latch,
     /// What only one daemon may have.
     pub(super) exclusive: Vec<Exclusive>,
 }
 
 /// The order is stock flannel's: configuration, interface, device, lease, datapath, subnet file. The pin
 /// directory comes before all that, for a second daemon must not touch what the first one holds.
-pub(super) async fn start(options: Options, synced: oneshot::Sender<()>) -> Result<Started, DaemonError> {
+pub(super) async fn start(
+    options: Options,
+    vitals: &Vitals,
+    pending: Pending,
+    synced: oneshot::Sender<()>,
+) -> Result<Started, DaemonError> {
     let netlink = Netlink::open()?;
     let monitor = Monitor::open()?;
     let mut exclusive = vec![Exclusive::network(&options.etcd.prefix)?];
     let pins = Arc::new(PinDir::open(&options.pin_dir)?);
-    let registry = Etcd::new(options.etcd.clone()).map_err(DaemonError::Registry)?;
+    let registry =
+        Etcd::measured(options.etcd.clone(), vitals.metrics.etcd.clone()).map_err(DaemonError::Registry)?;
     let remembered = remember(&options);
-    let configuration = configuration(&registry, remembered.as_ref()).await?;
-    // What is remembered of another configuration says nothing of this one.
-    let remembered = remembered.filter(|remembered| remembered.config == configuration.json);
-    let config = configuration.network;
-    let backend_config = BackendConfig::parse(&config.backend)?;
+    let configuration = match &remembered {
+        Some(remembered) => configuration::wait_for_or_remember(&registry, remembered, PATIENCE).await?,
+        None => configuration::wait_for(&registry).await?,
+    };
     let underlay = interface::choose(&netlink, &options.interface).await?;
-    let presence = Presence::claim(registry.clone(), Identity::of(underlay.mac), underlay.public_ip).await?;
+    let identity = Identity::of(underlay.mac);
+    // What another machine remembers, or what is remembered of another configuration, is worth nothing.
+    let is_ours = |remembered: &Remembered| remembered.is_of(&identity, &configuration.json);
+    let (configuration, remembered) = match remembered.filter(is_ours) {
+        Some(remembered) => (configuration, Some(remembered)),
+        None if configuration.is_remembered => (configuration::wait_for(&registry).await?, None),
+        None => (configuration, None),
+    };
+    let config = &configuration.network;
+    info!(
+        network = %config.network, subnet_len = config.subnet_len, min = %config.subnet_min,
+        max = %config.subnet_max, backend = config.backend.kind, "network configuration"
+    );
+    pending.configuration.release();
+    let backend_config = BackendConfig::parse(&config.backend)?;
+    let presence = Presence::claim(registry.clone(), identity.clone(), underlay.public_ip).await?;
     if let Some(device) = backend_config.device_name() {
         exclusive.push(Exclusive::device(&device)?);
     }
     let former_mac = remembered.as_ref().and_then(|remembered| remembered.own.vtep_mac);
     let backend = Backend::prepare(&backend_config, &netlink, &underlay, former_mac).await?;
 
-    let wanted = wanted_lease(&options, &config, &backend, &underlay)?;
+    let wanted = wanted_lease(&options, config, &backend, &underlay)?;
     let (hold, holder) = match acquire_lease(&registry, &wanted, remembered.is_some()).await? {
         Some(own) => Hold::new(registry.clone(), options.lease, own),
         None => resume(&registry, &options, &wanted, remembered.as_ref())?,
     };
+    let hold = hold.counting(vitals.metrics.leases.clone());
+    pending.lease.release();
     let subnet = holder.held().borrow().lease.subnet;
     let remembered = remembered.filter(|remembered| remembered.own.subnet == subnet);
     let file = SubnetFile { network: config.network, subnet, mtu: backend.mtu(), ip_masq: false };
-    let mut peers = PeerTable::new(site(&options, &config, &backend, &underlay, subnet));
+    let mut peers = PeerTable::new(site(&options, config, &backend, &underlay, subnet))
+        .counting(vitals.metrics.leases.clone());
     let known = remembered.as_ref().map(|remembered| remembered.snapshot(backend.kind()));
-    let memory = Memory::new(options.state_file.clone(), configuration.json);
+    let network = config.network;
+    let memory = Memory::new(options.state_file.clone(), identity, configuration.json);
     let state = KernelState::start(Ground {
         netlink,
         backend,
         backend_config,
         underlay,
         interface: options.interface,
-        network: config.network,
+        network,
         subnet,
         pins,
         hook: options.hook,
@@ -96,15 +124,35 @@ pub(super) async fn start(options: Options, synced: oneshot::Sender<()>) -> Resu
         pod_bridges: options.pod_bridges,
     })
     .await?;
+    pending.datapath.release();
 
     let held = holder.held();
     let announcement = Announcement { holder, file, path: options.subnet_file.clone() };
     announcement.write_file()?;
+    pending.subnet_file.release();
     let known = known.map(|known| peers.apply_snapshot(&known));
     let departures = Departures::new(options.restraint);
-    let reconciler =
-        Reconciler { registry, announcement, state, monitor, peers, known, departures, memory, synced };
-    Ok(Started { reconciler, hold, presence, held, subnet_file: options.subnet_file, exclusive })
+    let reconciler = Reconciler {
+        registry,
+        announcement,
+        state,
+        monitor,
+        peers,
+        known,
+        departures,
+        memory,
+        vitals: vitals.clone(),
+        synced,
+    };
+    Ok(Started {
+        reconciler,
+        hold,
+        presence,
+        held,
+        subnet_file: options.subnet_file,
+        listing: pending.listing,
+        exclusive,
+    })
 }
 
 /// What is known from an earlier life. A file that cannot be read is none.
@@ -113,28 +161,6 @@ fn remember(options: &Options) -> Option<Remembered> {
         warn!("{}", Chain(&error));
         None
     })
-}
-
-async fn configuration(
-    registry: &Etcd,
-    remembered: Option<&Remembered>,
-) -> Result<Configuration, DaemonError> {
-    let patience = remembered.map(|_| PATIENCE);
-    let configuration = match (configuration::wait_for(registry, patience).await?, remembered) {
-        (Some(configuration), _) => configuration,
-        (None, Some(remembered)) => {
-            warn!(age = ?remembered.age(), "etcd is away: going on with what was last known of the network");
-            Configuration::parse(remembered.config.clone())?
-        }
-        // Without anything to fall back on, the wait has no end.
-        (None, None) => return Err(DaemonError::Registry(RegistryError::NoEndpoint)),
-    };
-    let config = &configuration.network;
-    info!(
-        network = %config.network, subnet_len = config.subnet_len, min = %config.subnet_min,
-        max = %config.subnet_max, backend = config.backend.kind, "network configuration"
-    );
-    Ok(configuration)
 }
 
 fn wanted_lease(

@@ -177,6 +177,16 @@ impl Tables {
         Ok(found.map(|per_cpu| per_cpu.iter().fold(PeerCount::default(), sum)).unwrap_or_default())
     }
 
+    /// How many entries each map has that is filled as peers and pods come.
+    pub fn entries(&self) -> Result<[(&'static str, usize); 4], DatapathError> {
+        Ok([
+            (PEERS, count(self.peers.keys(), PEERS)?),
+            (SOURCES, count(self.sources.keys(), SOURCES)?),
+            (PEER_COUNTERS, count(self.peer_counters.keys(), PEER_COUNTERS)?),
+            (PORTS, count(self.ports.keys(), PORTS)?),
+        ])
+    }
+
     /// Makes `ports`, by bridge and Ethernet address of the station, the known ones.
     pub fn set_ports(&mut self, ports: &BTreeMap<(u32, Mac), u32>) -> Result<(), DatapathError> {
         let found: Result<BTreeMap<(u32, Mac), u32>, MapError> = self
@@ -212,6 +222,13 @@ where
 
 fn failed(operation: &'static str, map: &'static str) -> impl FnOnce(MapError) -> DatapathError {
     move |source| DatapathError::Map { operation, map, source }
+}
+
+fn count<K>(
+    mut keys: impl Iterator<Item = Result<K, MapError>>,
+    map: &'static str,
+) -> Result<usize, DatapathError> {
+    keys.try_fold(0, |count, key| key.map(|_| count + 1)).map_err(failed("read", map))
 }
 
 fn zero_counts() -> Result<aya::maps::PerCpuValues<PeerCount>, MapError> {

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::{Attributes, Lease, OwnLease};
+use crate::observe::LeaseMetrics;
 use crate::registry::{Event, Expected, Found, Key, Registry, Snapshot, SubnetKey, Written};
 use crate::until;
 
@@ -162,6 +163,7 @@ pub struct Hold<R> {
     /// Until when to yield to another host.
     probation: Option<Instant>,
     pauses: ExponentialBackoff,
+    metrics: LeaseMetrics,
 }
 
 impl<R: Registry> Hold<R> {
@@ -184,6 +186,7 @@ impl<R: Registry> Hold<R> {
             last_write: since,
             probation: reused.then(|| since + PROBATION),
             pauses: pauses(),
+            metrics: LeaseMetrics::default(),
             lease: lease.clone(),
         };
         hold.written(lease, since);
@@ -200,6 +203,13 @@ impl<R: Registry> Hold<R> {
         hold.revision = 0;
         hold.due = Some(Instant::now());
         (hold, holder)
+    }
+
+    /// Counts what others do to the lease in `metrics`.
+    #[must_use]
+    pub fn counting(mut self, metrics: LeaseMetrics) -> Self {
+        self.metrics = metrics;
+        self
     }
 
     /// Renews the lease in time, by the monotonic clock, and writes it again when it was deleted, expired or
@@ -244,6 +254,14 @@ impl<R: Registry> Hold<R> {
         let subnet = self.lease.subnet;
         self.revision = revision;
         self.expected = Expected::Revision(revision);
+        let is_conflict = match &found {
+            Found::Nothing => false,
+            Found::Rejected(_) => true,
+            Found::Lease(lease) => lease.attributes != self.lease.attributes,
+        };
+        if is_conflict {
+            self.metrics.conflict();
+        }
         match found {
             Found::Nothing => {
                 tracing::warn!(%subnet, "own lease was deleted or has expired: writing it again");

@@ -8,6 +8,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use flannel_common::Mac;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{debug, error, info, warn};
@@ -24,7 +25,7 @@ const RETRY: Duration = Duration::from_secs(2);
 
 /// Which machine this is: two hosts never have both the same identifier and the same Ethernet address, also where one
 /// is a copy of the other, and the same host has them again after a restart.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity(String);
 
 /// Another host announces the address.

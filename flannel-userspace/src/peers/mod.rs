@@ -16,6 +16,7 @@ pub use departures::{Departures, Restraint};
 use self::index::Index;
 use crate::kernel::Underlay;
 use crate::lease::Lease;
+use crate::observe::LeaseMetrics;
 use crate::registry::{Event, Key, Rejected, Snapshot, SubnetKey};
 
 /// A host whose lease was accepted.
@@ -61,6 +62,7 @@ pub struct PeerTable {
     /// etcd revision of the last snapshot, up to which there is no further word on any key.
     listed: i64,
     refusals: u64,
+    metrics: LeaseMetrics,
 }
 
 /// A lease that did not become a peer.
@@ -91,7 +93,15 @@ impl PeerTable {
             revisions: BTreeMap::new(),
             listed: 0,
             refusals: 0,
+            metrics: LeaseMetrics::default(),
         }
+    }
+
+    /// Counts refusals in `metrics`, too.
+    #[must_use]
+    pub fn counting(mut self, metrics: LeaseMetrics) -> Self {
+        self.metrics = metrics;
+        self
     }
 
     /// The accepted peers.
@@ -223,6 +233,7 @@ impl PeerTable {
     fn refuse(&mut self, key: Key, refusal: Refusal, candidate: Option<Candidate>) {
         tracing::warn!(%key, reason = refusal.label(), "lease refused: {refusal}");
         self.refusals += 1;
+        self.metrics.rejected(&refusal);
         self.refused.insert(key, RefusedLease { refusal, candidate });
     }
 

@@ -13,6 +13,7 @@ use super::wanted::Wanted;
 use crate::backend::{Object, Unreachable};
 use crate::daemon::Chain;
 use crate::kernel::{Change, Hop, Monitor};
+use crate::observe::ReconcileMetrics;
 use crate::peers::Peer;
 use crate::until;
 
@@ -38,6 +39,16 @@ pub(super) struct Keeper {
     stations_due: Option<Instant>,
     /// When to look at interfaces, and at everything else along with them.
     interfaces_due: Option<Instant>,
+    metrics: ReconcileMetrics,
+}
+
+/// Why the kernel can differ from what is wanted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Difference {
+    /// Something else is wanted now.
+    Wish,
+    /// Somebody else has changed the kernel.
+    Damage,
 }
 
 /// What there is to do.
@@ -52,7 +63,7 @@ pub(super) enum Task {
 
 impl Keeper {
     /// Takes over what is in the kernel.
-    pub(super) fn new(state: KernelState, monitor: Monitor) -> Self {
+    pub(super) fn new(state: KernelState, monitor: Monitor, metrics: ReconcileMetrics) -> Self {
         let wanted = Wanted::new(standing(&state));
         Self {
             state,
@@ -65,6 +76,7 @@ impl Keeper {
             sweeps: sweeps(),
             stations_due: None,
             interfaces_due: None,
+            metrics,
         }
     }
 
@@ -90,6 +102,7 @@ impl Keeper {
                 let in_place = self.wanted.in_place_of(&object);
                 if let Some(wanted) = in_place.filter(|wanted| !present || **wanted != object).cloned() {
                     info!(?wanted, "somebody removed or replaced what is ours: putting it back");
+                    self.metrics.repaired(&wanted);
                     self.put_and_remove([wanted].into(), BTreeSet::new()).await;
                 }
             }
@@ -181,16 +194,22 @@ impl Keeper {
         self.put_and_remove(put, remove).await;
     }
 
+    /// How many peers the kernel refuses something of, and to how many there is no way.
+    pub(super) fn failing(&self) -> (usize, usize) {
+        (self.wanted.peers_with(&self.failing), self.unreachable.len())
+    }
+
     /// Hears that what is wanted now is all there is.
     pub(super) const fn inform(&mut self) {
         self.informed = true;
     }
 
     /// Makes the kernel equal to what is wanted, once that is known.
-    pub(super) async fn correct(&mut self) {
+    pub(super) async fn correct(&mut self, cause: Difference) {
         if !self.informed {
             return;
         }
+        let since = Instant::now();
         let actual = match self.state.list().await {
             Ok(actual) => actual,
             Err(error) => {
@@ -204,7 +223,13 @@ impl Keeper {
         if !(missing.is_empty() && stale.is_empty()) {
             debug!(missing = missing.len(), stale = stale.len(), "correcting the kernel");
         }
+        if cause == Difference::Damage {
+            // What the kernel refused before is missing for that reason.
+            let damaged = missing.iter().chain(&stale).filter(|object| !self.failing.contains(object));
+            damaged.for_each(|object| self.metrics.repaired(object));
+        }
         self.put_and_remove(missing, stale).await;
+        self.metrics.corrected(since.elapsed());
     }
 
     /// Puts first, each in the place of one with the same key, so that a change leaves no gap; then removes

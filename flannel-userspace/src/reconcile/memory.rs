@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::daemon::Chain;
+use crate::lease::Identity;
 use crate::peers::Peer;
 use crate::remembered::{Own, Remembered};
 
@@ -18,6 +19,7 @@ const SOON: Duration = Duration::from_secs(1);
 /// The file of what is known, and when to write it.
 pub struct Memory {
     path: PathBuf,
+    identity: Identity,
     /// The network's configuration as it stands in the registry.
     config: String,
     last: Option<Instant>,
@@ -29,8 +31,8 @@ pub struct Memory {
 impl Memory {
     /// Nothing is written yet.
     #[must_use]
-    pub const fn new(path: PathBuf, config: String) -> Self {
-        Self { path, config, last: None, due: None, failing: false }
+    pub const fn new(path: PathBuf, identity: Identity, config: String) -> Self {
+        Self { path, identity, config, last: None, due: None, failing: false }
     }
 
     /// Hears that more is known than is written.
@@ -48,7 +50,8 @@ impl Memory {
     /// Writes.
     pub(super) fn write<'a>(&mut self, own: Own, peers: impl Iterator<Item = &'a Peer>) {
         (self.last, self.due) = (Some(Instant::now()), None);
-        let written = Remembered::new(self.config.clone(), own, peers).write(&self.path);
+        let written =
+            Remembered::new(self.identity.clone(), self.config.clone(), own, peers).write(&self.path);
         match (written, self.failing) {
             (Ok(()), true) => info!(path = %self.path.display(), "the state file is written again"),
             (Err(error), false) => {

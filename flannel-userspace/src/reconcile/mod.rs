@@ -13,20 +13,21 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::sync::oneshot;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
 use crate::backend::Object;
 use crate::daemon::Chain;
 use crate::kernel::Monitor;
 use crate::lease::Term;
+use crate::observe::{Heart, Metrics, PeerState, ResyncCause, Vitals};
 use crate::peers::{Departures, Diff, Peer, PeerTable};
 use crate::registry::{Event, Registry, Snapshot, Watch as _, WatchError};
 use crate::remembered::Own;
 use crate::until;
 
 pub use announce::Announcement;
-use keeper::{Keeper, Task};
+use keeper::{Difference, Keeper, Task};
 pub use memory::Memory;
 pub use state::{Ground, KernelState, StateError};
 
@@ -56,6 +57,8 @@ pub struct Reconciler<R> {
     pub departures: Departures,
     /// Keeps them for a later life.
     pub memory: Memory,
+    /// What there is to tell of all this.
+    pub vitals: Vitals,
     /// Told when every lease of the first listing was applied.
     pub synced: oneshot::Sender<()>,
 }
@@ -69,6 +72,8 @@ pub struct Loop<R> {
     departures: Departures,
     memory: Memory,
     keeper: Keeper,
+    metrics: Metrics,
+    heart: Heart,
     synced: Option<oneshot::Sender<()>>,
     registry_is_away: bool,
     /// Whether leases that were refused may be acceptable now.
@@ -79,9 +84,20 @@ impl<R: Registry> Loop<R> {
     /// A loop that has not seen a lease yet.
     #[must_use]
     pub fn new(given: Reconciler<R>) -> Self {
-        let Reconciler { registry, announcement, state, monitor, peers, known, departures, memory, synced } =
-            given;
-        let keeper = Keeper::new(state, monitor);
+        let Reconciler {
+            registry,
+            announcement,
+            state,
+            monitor,
+            peers,
+            known,
+            departures,
+            memory,
+            vitals,
+            synced,
+        } = given;
+        let Vitals { liveness, metrics, .. } = vitals;
+        let keeper = Keeper::new(state, monitor, metrics.reconcile.clone());
         Self {
             registry,
             announcement,
@@ -90,6 +106,8 @@ impl<R: Registry> Loop<R> {
             departures,
             memory,
             keeper,
+            metrics,
+            heart: liveness.heart("reconciler"),
             synced: Some(synced),
             registry_is_away: false,
             must_list: false,
@@ -101,16 +119,20 @@ impl<R: Registry> Loop<R> {
         if let Some(known) = self.known.take() {
             self.want(known).await;
             self.keeper.inform();
-            self.keeper.correct().await;
+            self.keeper.correct(Difference::Wish).await;
         }
         let mut pauses = retry_pauses();
+        let mut cause = ResyncCause::Start;
         loop {
-            match self.list().await {
+            match self.list(cause).await {
                 Ok(mut watch) => {
                     pauses = retry_pauses();
-                    self.follow(&mut watch).await;
+                    cause = self.follow(&mut watch).await;
                 }
                 Err(error) => {
+                    if self.synced.is_none() {
+                        cause = ResyncCause::WatchEnded;
+                    }
                     self.report_registry(false, &Chain(&error));
                     self.attend_for(pauses.next().unwrap_or(RETRY.1)).await;
                 }
@@ -119,12 +141,13 @@ impl<R: Registry> Loop<R> {
     }
 
     /// Applies a listing, and opens the watch for what comes after it.
-    async fn list(&mut self) -> Result<R::Watch, crate::registry::RegistryError> {
+    async fn list(&mut self, cause: ResyncCause) -> Result<R::Watch, crate::registry::RegistryError> {
         let registry = self.registry.clone();
         let snapshot = self.attend_while(registry.list()).await?;
         self.report_registry(true, &"");
         let revision = snapshot.revision;
         self.take_snapshot(&snapshot).await;
+        self.metrics.reconcile.resynced(cause);
         if let Some(synced) = self.synced.take() {
             // Nobody may be left to hear it.
             let _ = synced.send(());
@@ -132,8 +155,8 @@ impl<R: Registry> Loop<R> {
         self.attend_while(registry.watch(revision)).await
     }
 
-    /// Applies events until a listing is due.
-    async fn follow(&mut self, watch: &mut R::Watch) {
+    /// Applies events until a listing is due; tells why it is.
+    async fn follow(&mut self, watch: &mut R::Watch) -> ResyncCause {
         // Hosts that started together need not list together.
         let resync = sleep(RESYNC.mul_f64(rand::random_range(0.8..1.2)));
         tokio::pin!(resync);
@@ -142,16 +165,16 @@ impl<R: Registry> Loop<R> {
                 events = watch.next() => match events {
                     Ok(events) => self.take_events(events).await,
                     Err(error) => {
-                        self.report_watch(&error);
-                        return;
+                        return self.report_watch(&error);
                     }
                 },
                 task = self.keeper.task() => self.attend(task).await,
                 () = until(self.departures.until()) => self.let_go().await,
                 () = until(self.memory.due()) => self.write_memory(),
-                () = &mut resync => return,
+                () = &mut resync => return ResyncCause::Periodic,
             }
         }
+        ResyncCause::HostChanged
     }
 
     /// Does what there is to do in the kernel until `work` is done.
@@ -172,6 +195,7 @@ impl<R: Registry> Loop<R> {
     }
 
     async fn attend(&mut self, task: Task) {
+        self.heart.beat();
         match task {
             Task::Note(change) => self.keeper.note(change).await,
             Task::FindPods => self.keeper.find_pods().await,
@@ -198,7 +222,9 @@ impl<R: Registry> Loop<R> {
             let peers = self.peers.peers().chain(self.departures.held()).copied().collect();
             self.keeper.want_anew(peers).await;
         }
-        self.keeper.correct().await;
+        let is_new = changes.underlay || changes.device;
+        self.keeper.correct(if is_new { Difference::Wish } else { Difference::Damage }).await;
+        self.measure();
     }
 
     async fn take_snapshot(&mut self, snapshot: &Snapshot) {
@@ -207,11 +233,16 @@ impl<R: Registry> Loop<R> {
         // The correction puts and removes all of it together.
         self.want(diff).await;
         self.keeper.inform();
-        self.keeper.correct().await;
+        self.keeper.correct(Difference::Wish).await;
         self.memory.note();
+        self.metrics.etcd.applied(snapshot.revision);
+        self.measure();
     }
 
     async fn take_events(&mut self, events: Vec<Event>) {
+        let since = Instant::now();
+        self.metrics.etcd.events_arrived();
+        let revision = events.last().map(Event::mod_revision);
         let mut all = Diff::default();
         let mut touched = BTreeSet::new();
         for event in events {
@@ -224,6 +255,23 @@ impl<R: Registry> Loop<R> {
         all.removed.retain(|gone| !self.peers.holds(gone.subnet));
         touched.append(&mut self.want(all).await);
         self.keeper.apply(touched).await;
+        self.metrics.reconcile.propagated(since.elapsed());
+        if let Some(revision) = revision {
+            self.metrics.etcd.applied(revision);
+        }
+        self.measure();
+    }
+
+    /// Tells how many leases are in which state.
+    fn measure(&self) {
+        let (failing, unreachable) = self.keeper.failing();
+        let accepted = self.peers.peers().count();
+        let metrics = &self.metrics.reconcile;
+        metrics.set_peers(PeerState::Programmed, accepted.saturating_sub(failing + unreachable));
+        metrics.set_peers(PeerState::Failing, failing);
+        metrics.set_peers(PeerState::Unreachable, unreachable);
+        metrics.set_peers(PeerState::Held, self.departures.held().count());
+        metrics.set_peers(PeerState::Refused, self.peers.refused().count());
     }
 
     /// Has the keeper want what `diff` says, and returns the objects that it touches.
@@ -243,6 +291,7 @@ impl<R: Registry> Loop<R> {
         }
         let verdict = self.departures.depart(diff.removed, self.peers.peers().count());
         if verdict.holding > 0 {
+            self.metrics.reconcile.mass_delete_held();
             warn!(
                 peers = verdict.holding, until = ?self.departures.until(),
                 "a large part of the cluster vanished at once: forwarding to it goes on for a while, in which its \
@@ -277,14 +326,20 @@ impl<R: Registry> Loop<R> {
             touched.append(&mut self.keeper.forget(peer.subnet));
         }
         self.keeper.apply(touched).await;
+        self.measure();
     }
 
-    fn report_watch(&mut self, error: &WatchError) {
+    fn report_watch(&mut self, error: &WatchError) -> ResyncCause {
+        self.metrics.etcd.watch_ended(error);
         match error {
             WatchError::Compacted { .. } => {
                 info!("the registry has compacted the history: listing the leases again");
+                ResyncCause::Compacted
             }
-            error => self.report_registry(false, &Chain(error)),
+            error => {
+                self.report_registry(false, &Chain(error));
+                ResyncCause::WatchEnded
+            }
         }
     }
 
@@ -296,6 +351,7 @@ impl<R: Registry> Loop<R> {
             _ => {}
         }
         self.registry_is_away = !is_there;
+        self.metrics.etcd.set_connected(is_there);
     }
 }
 

@@ -48,6 +48,11 @@ impl Wanted {
         }
     }
 
+    /// How many peers want one of `objects`.
+    pub(super) fn peers_with(&self, objects: &BTreeSet<Object>) -> usize {
+        self.by_peer.values().filter(|wanted| !wanted.is_disjoint(objects)).count()
+    }
+
     /// Whether anything wants `object`.
     pub(super) fn contains(&self, object: &Object) -> bool {
         self.wanters.contains_key(object)

@@ -37,10 +37,6 @@ pub const TOOLS: &[Package] = &[
     command("iproute2", "ip", "demo and tests: hosts and pods are network namespaces"),
     command("iputils-ping", "ping", "demo and tests: pods reach each other"),
     command("ethtool", "ethtool", "tests: checksum and segmentation offloads, on and off"),
-    command("tcpdump", "tcpdump", "tests: what is on the wire between hosts"),
-    command("iperf3", "iperf3", "demo and tests: throughput between pods"),
-    command("iptables", "iptables", "tests: masquerading and forwarding rules"),
-    command("nftables", "nft", "tests: masquerading and forwarding rules, packet loss"),
 ];
 
 /// A compiler that comes with the sources of `core`, as Debian packages it to build browsers.

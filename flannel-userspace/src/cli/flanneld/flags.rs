@@ -1,7 +1,7 @@
 //! Every flag, with its type, default and help.
 
 use std::any::TypeId;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -168,12 +168,18 @@ pub(super) struct RuleFlags {
 #[derive(Args)]
 #[command(next_help_heading = "Health")]
 pub(super) struct HealthFlags {
-    /// Address on which /healthz and /readyz answer.
+    /// Address on which /healthz, /readyz and /livez answer; on a loopback address /metrics does, too.
     #[arg(long, default_value = "0.0.0.0", value_name = "ADDRESS")]
     pub(super) healthz_ip: IpAddr,
-    /// TCP port on which /healthz and /readyz answer; 0 for none.
+    /// TCP port on which they answer; 0 for none.
     #[arg(long, default_value_t = 0, value_name = "PORT")]
     pub(super) healthz_port: u16,
+    /// Address and TCP port on which /metrics answers, and health as well.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(super) metrics_listen: Option<SocketAddr>,
+    /// Show what is sent to and received from each peer in /metrics, six series for each.
+    #[arg(long, default_value = "true")]
+    pub(super) metrics_per_peer: Switch,
 }
 
 #[derive(Args)]

@@ -14,6 +14,7 @@ mod words;
 
 use std::ffi::OsString;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -21,13 +22,14 @@ use clap::FromArgMatches as _;
 use flannel_common::maps::Guard;
 use tracing::Level;
 
-use self::flags::{EtcdFlags, Flags};
+use self::flags::{EtcdFlags, Flags, HealthFlags};
 pub use self::refusal::Refusal;
 use self::words::Settings;
 use crate::config::interface::InterfaceOptions;
 use crate::config::{default_pin_dir, default_state_file};
 use crate::datapath::HookChoice;
 use crate::lease::HoldConfig;
+use crate::observe::Endpoints;
 use crate::peers::Restraint;
 use crate::registry::etcd;
 
@@ -59,6 +61,10 @@ pub struct Options {
     pub guard: Guard,
     /// Bridges whose ports lead to pods.
     pub pod_bridges: Vec<String>,
+    /// Where health and metrics are shown.
+    pub endpoints: Endpoints,
+    /// Whether metrics have series for each peer.
+    pub metrics_per_peer: bool,
     /// The least important messages to log.
     pub log_level: Level,
     /// What the user should know before the daemon starts, one sentence each, to be logged.
@@ -114,10 +120,17 @@ impl Options {
             hook: datapath.datapath_hook,
             guard: datapath.guard.into(),
             pod_bridges: datapath.pod_bridges.into(),
+            endpoints: endpoints(&flags.health),
+            metrics_per_peer: flags.health.metrics_per_peer.is_on(),
             log_level: values::log_level(flags.logging.v),
             warnings,
         })
     }
+}
+
+fn endpoints(flags: &HealthFlags) -> Endpoints {
+    let health = SocketAddr::new(flags.healthz_ip, flags.healthz_port);
+    Endpoints { health: (flags.healthz_port != 0).then_some(health), metrics: flags.metrics_listen }
 }
 
 fn renew_margin(minutes: i64) -> Result<Duration, Refusal> {

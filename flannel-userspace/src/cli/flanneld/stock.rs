@@ -1,7 +1,5 @@
 //! What stock flannel has and this daemon has not: flags of earlier versions, and flags not served yet.
 
-use std::net::{IpAddr, Ipv4Addr};
-
 use super::flags::{ANNOTATION_PREFIX, Flags, NET_CONFIG_PATH};
 use super::refusal::Refusal;
 use super::words::Settings;
@@ -49,12 +47,11 @@ enum Consequence {
 }
 
 /// Everything not served yet. An entry goes when its flag does something.
-const NOT_SERVED: [NotServed; 13] = {
+const NOT_SERVED: [NotServed; 11] = {
     const fn refused(flag: &'static str, asked: fn(&Flags) -> bool, remedy: &'static str) -> NotServed {
         NotServed { flag, asked, consequence: Consequence::Refusal, remedy }
     }
     const NO_KUBERNETES: &str = "it has a meaning with --kube-subnet-mgr only; leave it out";
-    const NO_HEALTH: &str = "there is no health endpoint; leave it out, and watch the process and flannelctl";
     const NO_KLOG: &str = "leave it out; -v makes the whole log more verbose";
     [
         refused(
@@ -92,12 +89,6 @@ const NOT_SERVED: [NotServed; 13] = {
             remedy: "no rule is written; where the FORWARD chain drops by default, accept packets from and to \
                      the network yourself; --iptables-forward-rules=false ends this warning",
         },
-        refused(
-            "healthz-ip",
-            |flags| flags.health.healthz_ip != IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            NO_HEALTH,
-        ),
-        refused("healthz-port", |flags| flags.health.healthz_port != 0, NO_HEALTH),
         refused("vmodule", |flags| flags.logging.vmodule.is_some(), NO_KLOG),
         refused(
             "log_backtrace_at",

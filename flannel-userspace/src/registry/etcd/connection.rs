@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use etcd_client::Client;
 use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tonic::Code;
 
 use super::Options;
+use crate::observe::{EtcdMetrics, EtcdOperation};
 use crate::registry::RegistryError;
 use crate::registry::error::root;
 
@@ -20,6 +21,7 @@ pub(super) struct Connection {
     options: Options,
     urls: Vec<String>,
     state: Mutex<State>,
+    metrics: EtcdMetrics,
 }
 
 #[derive(Default)]
@@ -39,16 +41,16 @@ pub(super) struct Session {
 }
 
 impl Connection {
-    pub(super) fn new(options: Options) -> Result<Self, RegistryError> {
+    pub(super) fn new(options: Options, metrics: EtcdMetrics) -> Result<Self, RegistryError> {
         let urls = options.urls()?;
-        Ok(Self { options, urls, state: Mutex::default() })
+        Ok(Self { options, urls, state: Mutex::default(), metrics })
     }
 
     /// Asks the endpoints one after the other, each at most once, until one answers. A request that an
     /// endpoint answers with a refusal is not put to the others.
     pub(super) async fn call<T, F, Fut>(
         &self,
-        operation: &'static str,
+        operation: EtcdOperation,
         request: F,
     ) -> Result<T, RegistryError>
     where
@@ -80,7 +82,7 @@ impl Connection {
 
     async fn ask<T, F, Fut>(
         &self,
-        operation: &'static str,
+        operation: EtcdOperation,
         session: &Session,
         request: &F,
     ) -> Result<T, RegistryError>
@@ -89,12 +91,17 @@ impl Connection {
         Fut: Future<Output = Result<T, etcd_client::Error>>,
     {
         let endpoint = session.url.clone();
-        match timeout(DEADLINE, request(session.clone())).await {
+        let since = Instant::now();
+        let outcome = match timeout(DEADLINE, request(session.clone())).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(source)) if is_not_v3(&source) => Err(RegistryError::NotV3 { endpoint, source }),
-            Ok(Err(error)) => Err(RegistryError::Request { operation, endpoint, error }),
-            Err(_) => Err(RegistryError::Timeout { operation, endpoint, after: DEADLINE }),
-        }
+            Ok(Err(error)) => Err(RegistryError::Request { operation: operation.phrase(), endpoint, error }),
+            Err(_) => {
+                Err(RegistryError::Timeout { operation: operation.phrase(), endpoint, after: DEADLINE })
+            }
+        };
+        self.metrics.requested(operation, &outcome, since.elapsed());
+        outcome
     }
 
     /// The client that is connected, or a new one.
@@ -120,12 +127,21 @@ impl Connection {
     async fn connect(&self, url: &str) -> Result<Client, RegistryError> {
         let options = self.options.connect_options(url).await?;
         let endpoint = url.to_owned();
-        match timeout(DEADLINE, Client::connect([url], Some(options))).await {
+        // Without a user there is nothing to ask: the connection comes about with the first request.
+        let operation = EtcdOperation::Authenticate;
+        let since = Instant::now();
+        let outcome = match timeout(DEADLINE, Client::connect([url], Some(options))).await {
             Ok(Ok(client)) => Ok(client),
             Ok(Err(source)) if is_not_v3(&source) => Err(RegistryError::NotV3 { endpoint, source }),
             Ok(Err(error)) => Err(RegistryError::Connect { endpoint, error }),
-            Err(_) => Err(RegistryError::Timeout { operation: "let the user in", endpoint, after: DEADLINE }),
+            Err(_) => {
+                Err(RegistryError::Timeout { operation: operation.phrase(), endpoint, after: DEADLINE })
+            }
+        };
+        if self.options.username.is_some() {
+            self.metrics.requested(operation, &outcome, since.elapsed());
         }
+        outcome
     }
 
     /// Gives the connection of now up, if there is one. The next one is to the same endpoint, with which nothing is

@@ -22,6 +22,7 @@ use self::connection::{Connection, Session};
 use self::keys::Keys;
 use super::{Claim, Expected, Found, Registry, RegistryError, Snapshot, Written};
 use crate::lease::{Attributes, Lease, Term};
+use crate::observe::{EtcdMetrics, EtcdOperation};
 
 /// Leases per request of a listing.
 const PAGE: i64 = 2000;
@@ -43,13 +44,21 @@ impl Etcd {
     /// # Errors
     /// The options contradict each other, or name no endpoint.
     pub fn new(options: Options) -> Result<Self, RegistryError> {
+        Self::measured(options, EtcdMetrics::default())
+    }
+
+    /// The same, with every request counted in `metrics`.
+    ///
+    /// # Errors
+    /// The options contradict each other, or name no endpoint.
+    pub fn measured(options: Options, metrics: EtcdMetrics) -> Result<Self, RegistryError> {
         let keys = Keys::new(&options.prefix);
-        Ok(Self { connection: Arc::new(Connection::new(options)?), keys })
+        Ok(Self { connection: Arc::new(Connection::new(options, metrics)?), keys })
     }
 
     async fn get(
         &self,
-        operation: &'static str,
+        operation: EtcdOperation,
         key: Vec<u8>,
         options: GetOptions,
     ) -> Result<GetResponse, RegistryError> {
@@ -69,7 +78,7 @@ impl Etcd {
                 .with_range(self.keys.leases_end())
                 .with_limit(page)
                 .with_revision(snapshot.revision);
-            let answer = match self.get("list the leases", start.clone(), options).await {
+            let answer = match self.get(EtcdOperation::List, start.clone(), options).await {
                 // Somebody stores megabytes in lease keys: smaller pages, down to one key.
                 Err(error) if page > 1 && says(&error, "message length too large") => {
                     page = (page / 8).max(1);
@@ -101,7 +110,7 @@ impl Etcd {
         let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX).max(1);
         let request =
             |session: Session| async move { session.client.lease_client().grant(seconds, None).await };
-        let answer = self.connection.call("grant a lease", request).await?;
+        let answer = self.connection.call(EtcdOperation::Grant, request).await?;
         Ok(Term::from_id(answer.id()))
     }
 
@@ -109,7 +118,7 @@ impl Etcd {
     async fn revoke(&self, term: Option<Term>) {
         let Some(term) = term else { return };
         let request = |session: Session| async move { session.client.lease_client().revoke(term.id()).await };
-        if let Err(error) = self.connection.call("revoke a lease", request).await {
+        if let Err(error) = self.connection.call(EtcdOperation::Revoke, request).await {
             tracing::debug!(error = %error, %term, "an empty etcd lease is left to expire");
         }
     }
@@ -138,7 +147,7 @@ impl Etcd {
             let txn = txn.clone();
             async move { large(session.client.kv_client()).txn(txn).await }
         };
-        let answer = self.connection.call("write the lease", request).await?;
+        let answer = self.connection.call(EtcdOperation::Write, request).await?;
         let found = match answer.op_responses().first() {
             Some(TxnOpResponse::Put(put)) => {
                 let mod_revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
@@ -170,8 +179,7 @@ impl Registry for Etcd {
 
     async fn config(&self) -> Result<String, RegistryError> {
         let key = self.keys.config();
-        let answer =
-            self.get("read the network configuration", key.clone().into_bytes(), GetOptions::new()).await?;
+        let answer = self.get(EtcdOperation::Config, key.clone().into_bytes(), GetOptions::new()).await?;
         match answer.kvs().first().map(etcd_client::KeyValue::value_str) {
             Some(Ok(config)) => Ok(config.to_owned()),
             Some(Err(_)) => Err(RegistryError::ConfigNotText { key }),
@@ -216,14 +224,14 @@ impl Registry for Etcd {
             let txn = txn.clone();
             async move { session.client.kv_client().txn(txn).await }
         };
-        Ok(self.connection.call("delete the lease", request).await?.succeeded())
+        Ok(self.connection.call(EtcdOperation::Delete, request).await?.succeeded())
     }
 
     async fn time_to_live(&self, term: Term) -> Result<Option<Duration>, RegistryError> {
         let request = |session: Session| async move {
             session.client.lease_client().time_to_live(term.id(), None).await
         };
-        let answer = self.connection.call("tell the rest of a lease", request).await?;
+        let answer = self.connection.call(EtcdOperation::TimeToLive, request).await?;
         // -1 stands for a lease that is gone.
         Ok(u64::try_from(answer.ttl()).ok().map(Duration::from_secs))
     }
@@ -248,7 +256,7 @@ impl Registry for Etcd {
             let txn = txn.clone();
             async move { session.client.kv_client().txn(txn).await }
         };
-        let answer = self.connection.call("write this host's address", request).await?;
+        let answer = self.connection.call(EtcdOperation::Claim, request).await?;
         match holder(&answer) {
             Some(other) => {
                 self.revoke(term).await;
@@ -264,7 +272,7 @@ impl Registry for Etcd {
             keeper.keep_alive().await?;
             answers.message().await
         };
-        let answer = self.connection.call("keep this host's address", request).await?;
+        let answer = self.connection.call(EtcdOperation::Keep, request).await?;
         // Zero stands for a term that is gone.
         Ok(answer.is_some_and(|answer| answer.ttl() > 0))
     }
@@ -286,7 +294,7 @@ impl Registry for Etcd {
                 Ok((watch.watch(key, Some(options)).await?, session))
             }
         };
-        let (stream, session) = self.connection.call("watch the leases", request).await?;
+        let (stream, session) = self.connection.call(EtcdOperation::Watch, request).await?;
         Ok(EtcdWatch {
             stream,
             keys: self.keys.clone(),

@@ -19,6 +19,7 @@ use super::{Options, Refusal, parse_in};
 use crate::config::default_pin_dir;
 use crate::config::interface::InterfaceOptions;
 use crate::datapath::HookChoice;
+use crate::observe::Endpoints;
 
 /// Parses `line`, split at blanks, with `variables` in the environment.
 fn parse_with(line: &str, variables: &[(&str, &str)]) -> Result<Options, Refusal> {
@@ -126,4 +127,22 @@ fn the_password_may_stand_in_a_file(#[case] content: &str, #[case] password: Opt
 fn a_missing_password_file_is_named() {
     let text = refused("--etcd-password-file /nowhere/password", 1);
     assert!(text.contains("--etcd-password-file /nowhere/password: No such file"), "{text}");
+}
+
+#[rstest]
+#[case::nowhere("", None, None)]
+#[case::address_without_port("--healthz-ip=127.0.0.1", None, None)]
+#[case::everywhere("--healthz-port=8081", Some("0.0.0.0:8081"), None)]
+#[case::loopback("--healthz-ip=::1 --healthz-port=8081", Some("[::1]:8081"), None)]
+#[case::metrics("--metrics-listen=127.0.0.1:9473", None, Some("127.0.0.1:9473"))]
+fn where_health_and_metrics_are_shown(
+    #[case] line: &str,
+    #[case] health: Option<&str>,
+    #[case] metrics: Option<&str>,
+) {
+    let address = |text: Option<&str>| text.map(|text| text.parse().unwrap());
+    let endpoints = Endpoints { health: address(health), metrics: address(metrics) };
+    assert_eq!(parse(line).unwrap().endpoints, endpoints);
+    assert!(parse(line).unwrap().metrics_per_peer);
+    assert!(!parse("--metrics-per-peer=false").unwrap().metrics_per_peer);
 }

@@ -91,8 +91,6 @@ fn a_removed_flag_tells_its_successor(#[case] flag: &str, #[case] message: &str)
 #[case("public-ipv6", "2001:db8::1")]
 #[case("ip-masq", "true")]
 #[case("ip-blackhole-route", "1")]
-#[case("healthz-ip", "127.0.0.1")]
-#[case("healthz-port", "8081")]
 #[case("vmodule", "main=2")]
 #[case("log_backtrace_at", "main.go:1")]
 fn what_is_not_served_is_refused(#[case] flag: &str, #[case] value: &str) {
@@ -108,6 +106,6 @@ fn what_is_not_served_is_refused(#[case] flag: &str, #[case] value: &str) {
 
 #[test]
 fn all_that_is_not_served_is_told_at_once() {
-    let text = refused("--ip-masq --kube-subnet-mgr --healthz-port=8081", 1);
+    let text = refused("--ip-masq --kube-subnet-mgr --vmodule=main=2", 1);
     assert_eq!(text.matches(" is not served yet: ").count(), 3, "{text}");
 }

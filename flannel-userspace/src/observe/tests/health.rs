@@ -1,0 +1,132 @@
+use std::net::TcpListener;
+use std::thread::sleep;
+use std::time::Duration;
+
+use rstest::rstest;
+
+use super::{Answer, exposition, get, request, server};
+use crate::observe::{Endpoints, Format, ListenError, Liveness, Server, Vitals};
+
+#[test]
+fn healthz_answers_as_stock_flannel() {
+    let server = server(&Vitals::default());
+    assert_eq!(get(&server, "/healthz"), Answer::text(200, "flanneld is running"));
+}
+
+#[test]
+fn not_ready_until_the_last_latch_is_dropped() {
+    let vitals = Vitals::default();
+    vitals.metrics.etcd.set_connected(true);
+    let lease = vitals.readiness.latch("lease acquired");
+    let file = vitals.readiness.latch("subnet file written");
+    let server = server(&vitals);
+    let pending = "flanneld is not ready yet\npending: lease acquired\npending: subnet file written";
+    assert_eq!(get(&server, "/readyz"), Answer::text(503, pending));
+    lease.release();
+    let pending = "flanneld is not ready yet\npending: subnet file written";
+    assert_eq!(get(&server, "/readyz"), Answer::text(503, pending));
+    drop(file);
+    assert_eq!(get(&server, "/readyz"), Answer::text(200, "flanneld is ready"));
+}
+
+#[test]
+fn ready_though_stale_while_etcd_is_away() {
+    let vitals = Vitals::default();
+    let server = server(&vitals);
+    let stale = "flanneld is ready\nstale: etcd is away; forwarding goes on with the known peers";
+    assert_eq!(get(&server, "/readyz"), Answer::text(200, stale));
+    vitals.metrics.etcd.set_connected(true);
+    assert_eq!(get(&server, "/readyz"), Answer::text(200, "flanneld is ready"));
+    vitals.metrics.etcd.set_connected(false);
+    assert_eq!(get(&server, "/readyz"), Answer::text(200, stale));
+}
+
+#[rstest]
+#[case::by_query("/readyz?format=json", "")]
+#[case::by_query_among_others("/readyz?verbose&format=json", "")]
+#[case::by_header("/readyz", "Accept: text/html, application/json;q=0.9\r\n")]
+#[case::by_header_in_capitals("/readyz", "ACCEPT: APPLICATION/JSON\r\n")]
+#[case::by_one_of_two_headers("/readyz", "Accept: text/html\r\nAccept: application/json\r\n")]
+fn readiness_as_json(#[case] path: &str, #[case] headers: &str) {
+    let vitals = Vitals::default();
+    let latch = vitals.readiness.latch("first listing applied");
+    let server = server(&vitals);
+    let answer = |status, body: &str| Answer {
+        status,
+        content_type: "application/json".to_owned(),
+        body: body.to_owned(),
+    };
+    let pending = r#"{"ready":false,"pending":["first listing applied"],"stale":false}"#;
+    assert_eq!(request(&server, "GET", path, headers), answer(503, pending));
+    drop(latch);
+    let stale = r#"{"ready":true,"pending":[],"stale":true}"#;
+    assert_eq!(request(&server, "GET", path, headers), answer(200, stale));
+}
+
+#[test]
+fn alive_while_every_heart_beats() {
+    const LIMIT: Duration = Duration::from_millis(1100);
+    let vitals = Vitals { liveness: Liveness::with_limit(LIMIT), ..Vitals::default() };
+    let server = server(&vitals);
+    let heart = vitals.liveness.heart("event loop");
+    assert_eq!(get(&server, "/livez"), Answer::text(200, "flanneld is alive"));
+    // Nothing of the daemon runs meanwhile, and the server answers.
+    sleep(LIMIT);
+    let stuck = "flanneld is stuck\nevent loop: no heartbeat for 1 s";
+    assert_eq!(get(&server, "/livez"), Answer::text(503, stuck));
+    assert_eq!(get(&server, "/healthz").status, 200);
+    heart.beat();
+    assert_eq!(get(&server, "/livez"), Answer::text(200, "flanneld is alive"));
+}
+
+#[rstest]
+#[case::prometheus("", Format::Prometheus)]
+#[case::text("Accept: text/plain;version=0.0.4;q=0.5,*/*;q=0.1\r\n", Format::Prometheus)]
+#[case::openmetrics(
+    "Accept: application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.3\r\n",
+    Format::OpenMetrics
+)]
+fn metrics_in_the_accepted_format(#[case] headers: &str, #[case] format: Format) {
+    let answer = request(&server(&Vitals::default()), "GET", "/metrics", headers);
+    assert_eq!((answer.status, answer.content_type.as_str()), (200, format.content_type()));
+    assert_eq!(answer.body.ends_with("# EOF\n"), format == Format::OpenMetrics, "{}", answer.body);
+    assert!(answer.body.contains("\nflannel_build_info{version="), "{}", answer.body);
+}
+
+#[test]
+fn metrics_are_not_shown_to_everybody() {
+    let vitals = Vitals::default();
+    let endpoints = Endpoints { health: Some("0.0.0.0:0".parse().unwrap()), metrics: None };
+    let server = Server::start(&endpoints, vitals.clone(), exposition(&vitals)).unwrap();
+    let answer = get(&server, "/metrics");
+    assert_eq!(answer.status, 404);
+    assert!(answer.body.contains("--metrics-listen"), "{}", answer.body);
+}
+
+#[test]
+fn other_paths_and_methods_are_refused() {
+    let server = server(&Vitals::default());
+    assert_eq!(get(&server, "/").status, 404);
+    assert_eq!(get(&server, "/debug/pprof/").status, 404);
+    assert_eq!(request(&server, "POST", "/healthz", "").status, 405);
+    assert_eq!(request(&server, "HEAD", "/healthz", "").body, "");
+}
+
+#[test]
+fn no_endpoint_is_no_server() {
+    let vitals = Vitals::default();
+    let server = Server::start(&Endpoints::default(), vitals.clone(), exposition(&vitals)).unwrap();
+    assert!(server.addresses().is_empty());
+}
+
+#[test]
+fn a_server_that_is_dropped_gives_its_port_back() {
+    let vitals = Vitals::default();
+    let first = server(&vitals);
+    let address = first.addresses()[0];
+    let endpoints = Endpoints { health: Some(address), metrics: None };
+    let taken = Server::start(&endpoints, vitals.clone(), exposition(&vitals));
+    assert!(matches!(taken, Err(ListenError::Address { .. })), "{taken:?}");
+    drop(first);
+    TcpListener::bind(address).unwrap();
+}
