@@ -30,7 +30,7 @@ pub struct Settings {
     pub flags: Vec<String>,
 }
 
-/// A `flanneld` on a host, with its own subnet file and pin directory. Dropped, it ends, and so does its
+/// A `flanneld` on a host, with its own subnet file, state file and pin directory. Dropped, it ends, and so does its
 /// datapath's pinning.
 #[derive(Debug)]
 pub struct Daemon {
@@ -92,7 +92,7 @@ impl Daemon {
         command.arg(format!("--etcd-prefix={}", self.settings.prefix));
         command.arg("--iface=eth0");
         command.arg(format!("--subnet-file={}", self.subnet_file().display()));
-        command.arg(format!("--state-file={}", self.directory.join("state.json").display()));
+        command.arg(format!("--state-file={}", self.state_file().display()));
         command.arg(format!("--pin-dir={}", self.pin_dir.display()));
         command.args(&self.settings.flags);
         let name = format!("flanneld on {}", self.host.name);
@@ -168,6 +168,12 @@ impl Daemon {
     #[must_use]
     pub fn subnet_file(&self) -> PathBuf {
         self.directory.join("subnet.env")
+    }
+
+    /// Where it keeps what it knows of the network.
+    #[must_use]
+    pub fn state_file(&self) -> PathBuf {
+        self.directory.join("state.json")
     }
 
     /// Its pin directory.

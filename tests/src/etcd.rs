@@ -87,7 +87,8 @@ impl Etcd {
         command.arg("--data-dir").arg(self.directory.join("data"));
         command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
-        command.args(["--initial-cluster", &format!("default={peer}"), "--log-level", "warn"]);
+        command.args(["--initial-cluster", &format!("default={peer}")]);
+        command.args(["--logger", "zap", "--log-outputs", "stderr", "--log-level", "warn"]);
         let mut process = Process::spawn("etcd", command, &self.directory.join("log"))?;
         wait::until("etcd to answer", START, || {
             if let Err(ended) = process.check_running() {

@@ -1,6 +1,7 @@
 //! What the daemon makes of leases.
 
 use std::fs;
+use std::path::PathBuf;
 
 use flannel_tests::cluster::{Cluster, PREFIX, Plan};
 use flannel_tests::network::Place;
@@ -33,6 +34,13 @@ fn key_and_value_are_stock_flannels(#[case] kind: &str, #[case] rest: &str) {
     assert_ne!(entries[0].lease, 0);
 }
 
+/// Removes files where there are any.
+fn forget(files: &[PathBuf]) {
+    for file in files.iter().filter(|file| file.exists()) {
+        fs::remove_file(file).unwrap();
+    }
+}
+
 #[test]
 fn subnet_is_kept_by_the_lease_or_by_the_subnet_file() {
     let mut cluster = one_host(&backend("vxlan"));
@@ -41,11 +49,12 @@ fn subnet_is_kept_by_the_lease_or_by_the_subnet_file() {
     let key = cluster.etcd.list(&format!("{PREFIX}/subnets/")).unwrap().remove(0).key;
 
     member.daemon.terminate().unwrap();
-    fs::remove_file(member.daemon.subnet_file()).unwrap();
+    forget(&[member.daemon.state_file(), member.daemon.subnet_file()]);
     member.daemon.restart().unwrap();
     assert_eq!(member.daemon.wait_ready().unwrap(), file, "by the lease");
 
     member.daemon.terminate().unwrap();
+    forget(&[member.daemon.state_file()]);
     cluster.etcd.delete(&key).unwrap();
     member.daemon.restart().unwrap();
     assert_eq!(member.daemon.wait_ready().unwrap(), file, "by the subnet file");

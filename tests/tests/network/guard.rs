@@ -51,6 +51,13 @@ impl Forgery {
     }
 }
 
+/// A host without a lease, as soon as it reaches the second member.
+fn stranger(cluster: &Cluster) -> Endpoint {
+    let host = Host::new(&cluster.network, Place::Near, 9, HostOptions::default()).unwrap();
+    check_reached(&[(host.endpoint(), cluster.members[1].node.host.endpoint())]).unwrap();
+    host.endpoint()
+}
+
 /// How many of the packets arrive at an interface of `machine` within half a second.
 fn arrivals(capture: &Capture) -> usize {
     let mut count = 0;
@@ -72,7 +79,7 @@ fn arrivals(capture: &Capture) -> usize {
 fn forgeries_are_dropped_and_counted(#[case] backend: &str, #[case] hook: &str, #[case] counted_at: &str) {
     let plan = Plan::new(backend).with_flag(&format!("--datapath-hook={hook}"));
     let cluster = Cluster::start(&plan).unwrap();
-    let stranger = Host::new(&cluster.network, Place::Near, 9, HostOptions::default()).unwrap().endpoint();
+    let stranger = stranger(&cluster);
     check_reached(&pod_pairs(&cluster.nodes())).unwrap();
     let victim = &cluster.members[1].daemon;
     for forgery in [Forgery::NoLease, Forgery::InnerSource, Forgery::InnerDestination] {
@@ -96,7 +103,7 @@ fn guard_has_levels(
     #[case] of_forging_peers: usize,
 ) {
     let cluster = Cluster::start(&Plan::new(backend).with_flag(&format!("--guard={guard}"))).unwrap();
-    let stranger = Host::new(&cluster.network, Place::Near, 9, HostOptions::default()).unwrap().endpoint();
+    let stranger = stranger(&cluster);
     check_reached(&pod_pairs(&cluster.nodes())).unwrap();
     for (forgery, expected) in [(Forgery::NoLease, of_strangers), (Forgery::InnerSource, of_forging_peers)] {
         // The pod itself would not answer a packet in its own name; at its host's port it is seen.
