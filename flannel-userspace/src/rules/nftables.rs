@@ -1,7 +1,6 @@
 //! A table of nftables, read and changed with `nft -j`: one transaction.
 
-use std::collections::BTreeSet;
-
+use ipnetwork::Ipv4Network;
 use serde_json::{Value, json};
 use tracing::debug;
 
@@ -25,13 +24,13 @@ const FORWARD: Base = Base { name: "forward", kind: "filter", hook: "forward", p
 
 /// Makes the table what is `wanted`, and tells what was changed.
 pub(super) async fn ensure(names: &Names, wanted: &Wanted) -> Result<Vec<String>, RulesError> {
-    put(&tables().await?, names, wanted).await
+    put(list("ip", &names.table).await?, names, wanted).await
 }
 
 /// As [`ensure`], where nftables is not the chosen engine: where it cannot be read it has no rules.
 pub(super) async fn tidy(names: &Names, wanted: &Wanted) -> Result<Vec<String>, RulesError> {
-    match tables().await {
-        Ok(tables) => put(&tables, names, wanted).await,
+    match list("ip", &names.table).await {
+        Ok(listing) => put(listing, names, wanted).await,
         Err(error) if error.is_absence() => {
             debug!(%error, "no rules of nftables to tidy up");
             Ok(Vec::new())
@@ -40,30 +39,24 @@ pub(super) async fn tidy(names: &Names, wanted: &Wanted) -> Result<Vec<String>, 
     }
 }
 
-/// Families and names.
-type Tables = BTreeSet<(String, String)>;
-
-async fn put(tables: &Tables, names: &Names, wanted: &Wanted) -> Result<Vec<String>, RulesError> {
-    let mut edit = Edit { family: "ip", table: &names.table, commands: Vec::new(), done: Vec::new() };
+async fn put(listing: Option<Listing>, names: &Names, wanted: &Wanted) -> Result<Vec<String>, RulesError> {
+    let mut edit = Edit { table: &names.table, commands: Vec::new(), done: Vec::new() };
     let accept: &[Rule] = match &wanted.forward {
         Forward::Here(rules) => rules,
         // Nothing in this table accepts what another one drops.
         Forward::WhereDropped(_) | Forward::Nowhere => &[],
     };
-    let is_there = tables.contains(&("ip".to_owned(), names.table.clone()));
-    if wanted.masquerade.is_empty() && accept.is_empty() {
-        if is_there {
-            edit.delete_table();
-        }
-    } else {
-        let listing = if is_there { list("ip", &names.table).await? } else { Vec::new() };
-        if !is_there {
+    if !wanted.masquerade.is_empty() || !accept.is_empty() {
+        if listing.is_none() {
             edit.add_table();
         }
+        let listing = listing.unwrap_or_default();
         edit.put(&listing, POSTROUTING, &wanted.masquerade);
         edit.put(&listing, FORWARD, accept);
+    } else if listing.is_some() {
+        edit.delete_table("ip", &names.table);
     }
-    edit.delete_left(names, wanted, tables).await?;
+    edit.delete_left(names, wanted).await?;
     if !edit.commands.is_empty() {
         NFT.run(&["-j", "-f", "-"], &json!({ "nftables": edit.commands }).to_string()).await?;
     }
@@ -87,34 +80,33 @@ pub(super) async fn dropping_chains(has_iptables: bool) -> Result<Vec<String>, R
     Ok(dropping.map(name).collect())
 }
 
-async fn tables() -> Result<Tables, RulesError> {
-    let objects = objects(&["-j", "list", "tables"]).await?;
-    let tables = objects.iter().filter_map(|object| object.get("table"));
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    Ok(tables.map(|table| (text(&table["family"]), text(&table["name"]))).collect())
-}
-
 /// The objects of one table.
-async fn list(family: &str, table: &str) -> Result<Vec<Value>, RulesError> {
-    objects(&["-j", "list", "table", family, table]).await
+type Listing = Vec<Value>;
+
+/// One table; nothing where it does not exist. To list all tables would read every rule of the host.
+async fn list(family: &str, table: &str) -> Result<Option<Listing>, RulesError> {
+    match objects(&["-j", "list", "table", family, table]).await {
+        Ok(listing) => Ok(Some(listing)),
+        Err(RulesError::Failed { stderr, .. }) if stderr.contains("No such file or directory") => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 async fn objects(arguments: &[&str]) -> Result<Vec<Value>, RulesError> {
     #[derive(serde::Deserialize)]
-    struct Listing {
+    struct Output {
         nftables: Vec<Value>,
     }
     let text = NFT.run(arguments, "").await?;
-    let listing: Listing = serde_json::from_str(&text).map_err(|source| RulesError::Unreadable {
+    let output: Output = serde_json::from_str(&text).map_err(|source| RulesError::Unreadable {
         command: format!("nft {}", arguments.join(" ")),
         source,
     })?;
-    Ok(listing.nftables)
+    Ok(output.nftables)
 }
 
 /// A transaction.
 struct Edit<'a> {
-    family: &'static str,
     table: &'a str,
     commands: Vec<Value>,
     /// What it does, in words.
@@ -123,52 +115,35 @@ struct Edit<'a> {
 
 impl Edit<'_> {
     fn add_table(&mut self) {
-        self.commands.push(json!({ "add": { "table": { "family": self.family, "name": self.table } } }));
+        self.commands.push(json!({ "add": { "table": { "family": "ip", "name": self.table } } }));
     }
 
-    fn delete_table(&mut self) {
-        self.delete_other("ip", self.table);
-    }
-
-    fn delete_other(&mut self, family: &str, table: &str) {
+    fn delete_table(&mut self, family: &str, table: &str) {
         self.commands.push(json!({ "delete": { "table": { "family": family, "name": table } } }));
         self.done.push(format!("removed table {family} {table}"));
     }
 
     /// Deletes what stock flannel left under its own names: its table for IPv6, which it always makes, and
     /// its table for a network that has another name here.
-    async fn delete_left(
-        &mut self,
-        names: &Names,
-        wanted: &Wanted,
-        tables: &Tables,
-    ) -> Result<(), RulesError> {
-        let is_there = |family: &str, table: &str| tables.contains(&(family.to_owned(), table.to_owned()));
+    async fn delete_left(&mut self, names: &Names, wanted: &Wanted) -> Result<(), RulesError> {
         let stock = Names::stock().table;
         if names.is_stock() {
-            if is_there("ip6", "flannel-ipv6") {
-                self.delete_other("ip6", "flannel-ipv6");
+            if list("ip6", "flannel-ipv6").await?.is_some() {
+                self.delete_table("ip6", "flannel-ipv6");
             }
         } else if let Some(network) = wanted.network
-            && is_there("ip", &stock)
+            && let Some(listing) = list("ip", &stock).await?
+            && is_table_of(&listing, network)
         {
-            let inside = prefix(Side { network, is_negated: false }).to_string();
-            let listing = list("ip", &stock).await?;
-            let rules = listing.iter().filter_map(|object| object.get("rule"));
-            let mut with_address = rules.map(Value::to_string).filter(|rule| rule.contains("addr\""));
-            if with_address.next().is_some_and(|rule| rule.contains(&inside))
-                && with_address.all(|rule| rule.contains(&inside))
-            {
-                self.delete_other("ip", &stock);
-            }
+            self.delete_table("ip", &stock);
         }
         Ok(())
     }
 
     /// Makes a chain what is wanted; without rules it is not wanted.
     fn put(&mut self, listing: &[Value], base: Base, wanted: &[Rule]) {
-        let chains = listing.iter().filter_map(|object| object.get("chain"));
-        let found = chains.into_iter().find(|chain| chain["name"] == base.name);
+        let mut chains = listing.iter().filter_map(|object| object.get("chain"));
+        let found = chains.find(|chain| chain["name"] == base.name);
         let rules = listing.iter().filter_map(|object| object.get("rule"));
         let found_rules: Vec<Value> = rules
             .filter(|rule| rule["chain"] == base.name)
@@ -179,7 +154,7 @@ impl Edit<'_> {
         if wanted.is_empty() && found.is_none() || is_hooked && found_rules == wanted {
             return;
         }
-        let chain = json!({ "family": self.family, "table": self.table, "name": base.name });
+        let chain = json!({ "family": "ip", "table": self.table, "name": base.name });
         if found.is_some() {
             self.commands.push(json!({ "flush": { "chain": chain } }));
             if !is_hooked || wanted.is_empty() {
@@ -187,21 +162,21 @@ impl Edit<'_> {
             }
         }
         if wanted.is_empty() {
-            self.done.push(format!("removed chain {} of table {} {}", base.name, self.family, self.table));
+            self.done.push(format!("removed chain {} of table ip {}", base.name, self.table));
             return;
         }
         if !is_hooked {
             self.commands.push(json!({ "add": { "chain": {
-                "family": self.family, "table": self.table, "name": base.name, "type": base.kind,
+                "family": "ip", "table": self.table, "name": base.name, "type": base.kind,
                 "hook": base.hook, "prio": base.priority, "policy": "accept",
             } } }));
         }
         self.commands.extend(wanted.iter().map(|expression| {
             json!({ "add": { "rule": {
-                "family": self.family, "table": self.table, "chain": base.name, "expr": expression,
+                "family": "ip", "table": self.table, "chain": base.name, "expr": expression,
             } } })
         }));
-        self.done.push(format!("wrote chain {} of table {} {}", base.name, self.family, self.table));
+        self.done.push(format!("wrote chain {} of table ip {}", base.name, self.table));
     }
 }
 
@@ -240,6 +215,15 @@ fn address(field: &str, side: Side) -> Value {
 
 fn prefix(Side { network, .. }: Side) -> Value {
     json!({ "prefix": { "addr": network.ip(), "len": network.prefix() } })
+}
+
+/// Whether the table has rules with addresses, and `network` in each of them.
+fn is_table_of(listing: &[Value], network: Ipv4Network) -> bool {
+    let inside = prefix(Side { network, is_negated: false }).to_string();
+    let rules = listing.iter().filter_map(|object| object.get("rule")).map(Value::to_string);
+    let mut with_address = rules.filter(|rule| rule.contains("\"payload\""));
+    with_address.next().is_some_and(|rule| rule.contains(&inside))
+        && with_address.all(|rule| rule.contains(&inside))
 }
 
 /// A single flag may be printed without the array.
