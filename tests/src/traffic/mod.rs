@@ -1,5 +1,6 @@
 //! Traffic between machines, and what becomes of it.
 
+mod backlog;
 pub mod capture;
 mod checksums;
 mod connection;
@@ -14,6 +15,7 @@ use std::net::Ipv4Addr;
 
 use crate::namespace::Namespace;
 
+pub use backlog::backlog_drops;
 pub use checksums::ChecksumErrors;
 pub use latency::{Latency, latency};
 pub use ping::{Ping, Pong};
