@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::toolchain::Flag;
 use crate::{build_ebpf, privilege, setup, workspace};
 
-/// Shows two hosts and their pods on this machine, with a real etcd and real daemons
+/// Shows a network of hosts and pods on this machine, with a real etcd and real daemons
 ///
 /// First does what `setup` and `build-ebpf` do, and builds the release programs. Then runs as root, through
 /// sudo if need be, until it is done or interrupted with Ctrl-C; either way it removes what it made. Ends

@@ -37,6 +37,8 @@ pub const TOOLS: &[Package] = &[
     command("iproute2", "ip", "demo and tests: hosts and pods are network namespaces"),
     command("iputils-ping", "ping", "demo and tests: pods reach each other"),
     command("ethtool", "ethtool", "tests: checksum and segmentation offloads, on and off"),
+    command("iptables", "iptables", "flanneld and tests: masquerading and forwarding rules"),
+    command("nftables", "nft", "flanneld and tests: masquerading and forwarding rules"),
 ];
 
 /// A compiler that comes with the sources of `core`, as Debian packages it to build browsers.
