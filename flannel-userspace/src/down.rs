@@ -65,7 +65,22 @@ impl Leftovers {
     /// # Errors
     /// A daemon is running; the kernel refused. What was not reached is taken away by the next call.
     pub async fn remove(&self, netlink: &Netlink) -> Result<Vec<String>, DownError> {
-        let Some(pins) = PinDir::existing(&self.pin_dir)? else { return Ok(Vec::new()) };
+        let mut removed = Vec::new();
+        // Rules and files outlive a reboot; pins do not.
+        let pins = PinDir::existing(&self.pin_dir)?;
+        let network = Previous::read(&self.subnet_file)?.and_then(|file| file.networks.first().copied());
+        if let Some(pins) = pins {
+            removed.append(&mut self.remove_datapath(netlink, pins).await?);
+        }
+        let repairs = rules::remove(&Names::of(&self.etcd_prefix), network).await?;
+        if !repairs.is_empty() {
+            removed.push(format!("rules: {repairs}"));
+        }
+        remove_file(&self.state_file, &mut removed)?;
+        Ok(removed)
+    }
+
+    async fn remove_datapath(&self, netlink: &Netlink, pins: PinDir) -> Result<Vec<String>, DownError> {
         let mut removed = Vec::new();
         // Maps tell what else there is, so they go last. A half-made datapath has none.
         let tables = Tables::open(pins.path()).ok();
@@ -77,15 +92,9 @@ impl Leftovers {
                 removed.push(format!("clsact qdisc of interface {interface}"));
             }
         }
-        let network = Previous::read(&self.subnet_file)?.and_then(|file| file.networks.first().copied());
-        let repairs = rules::remove(&Names::of(&self.etcd_prefix), network).await?;
-        if !repairs.is_empty() {
-            removed.push(format!("rules: {repairs}"));
-        }
         if let Some(tables) = &tables {
             removed.append(&mut self.remove_by_tables(netlink, tables).await?);
         }
-        remove_file(&self.state_file, &mut removed)?;
         pins.remove()?;
         removed.push(format!("pins {}", self.pin_dir.display()));
         Ok(removed)

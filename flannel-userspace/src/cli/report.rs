@@ -1,8 +1,8 @@
 //! What `flannelctl` shows, as tables and as JSON. The JSON field names are a stable interface.
 
+use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use flannel_common::maps::{Count, Guard, PeerCount};
@@ -57,7 +57,7 @@ impl Interface {
 }
 
 impl Status {
-    /// Reads the maps, and which links are pinned in `pin_dir`.
+    /// Reads the maps, and which programs `pin_dir` tells to be attached.
     pub fn read(tables: &Tables, pin_dir: &Path) -> Result<Self, DatapathError> {
         let node = tables.node()?;
         let backend = Kind::from_number(node.backend);
@@ -72,7 +72,7 @@ impl Status {
             port: (node.port != 0).then_some(node.port),
             guard: guard.map_or("unknown", |guard| guard.label()),
             peers: tables.peers()?.len(),
-            links: pinned_links(pin_dir).unwrap_or_default(),
+            links: attached(pin_dir),
             pin_dir: pin_dir.to_owned(),
         })
     }
@@ -82,12 +82,16 @@ fn network(address: Ip4, netmask: Ip4) -> Option<Ipv4Network> {
     Ipv4Network::with_netmask(address.into(), netmask.into()).ok()
 }
 
-fn pinned_links(pin_dir: &Path) -> io::Result<Vec<String>> {
-    let names = fs::read_dir(pin_dir.join("links"))?
-        .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()));
-    let mut names: Vec<String> = names.collect::<io::Result<_>>()?;
+/// The programs in their places: TCX and XDP links, and filters under clsact.
+fn attached(pin_dir: &Path) -> Vec<String> {
+    let names = |directory| fs::read_dir(pin_dir.join(directory)).into_iter().flatten().flatten();
+    let mut names: Vec<String> = ["links", "filters"]
+        .into_iter()
+        .flat_map(names)
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
     names.sort_unstable();
-    Ok(names)
+    names
 }
 
 impl Report for Status {

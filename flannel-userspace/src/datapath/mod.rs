@@ -116,7 +116,7 @@ pub enum DatapathError {
         source: MapError,
     },
     /// The object cannot be loaded.
-    #[error("cannot load the eBPF programs (the kernel must be 5.10 or newer, with BTF and CAP_BPF granted)")]
+    #[error("cannot load the eBPF programs (the kernel must be 5.13 or newer, with BTF and CAP_BPF granted)")]
     Load(#[source] EbpfError),
     /// A program is refused by the kernel.
     #[error("the kernel refuses the program {program}")]

@@ -79,6 +79,8 @@ pub struct Loop<R> {
     heart: Heart,
     synced: Option<oneshot::Sender<()>>,
     hangups: Signal,
+    /// Whether the registry has ever told its leases.
+    has_listed: bool,
     registry_is_away: bool,
     /// Whether leases that were refused may be acceptable now.
     must_list: bool,
@@ -115,6 +117,7 @@ impl<R: Registry> Loop<R> {
             heart: liveness.heart("reconciler"),
             synced: Some(synced),
             hangups,
+            has_listed: false,
             registry_is_away: false,
             must_list: false,
         }
@@ -126,6 +129,8 @@ impl<R: Registry> Loop<R> {
             self.want(known).await;
             self.keeper.inform();
             self.keeper.correct(Difference::Wish).await;
+            // With what was known the host forwards, whether or not the registry is there.
+            self.tell_synced();
         }
         let mut pauses = retry_pauses();
         let mut cause = ResyncCause::Start;
@@ -136,7 +141,7 @@ impl<R: Registry> Loop<R> {
                     cause = self.follow(&mut watch).await;
                 }
                 Err(error) => {
-                    if self.synced.is_none() {
+                    if self.has_listed {
                         cause = ResyncCause::WatchEnded;
                     }
                     self.report_registry(false, &Chain(&error));
@@ -154,11 +159,16 @@ impl<R: Registry> Loop<R> {
         let revision = snapshot.revision;
         self.take_snapshot(&snapshot).await;
         self.metrics.reconcile.resynced(cause);
+        self.has_listed = true;
+        self.tell_synced();
+        self.attend_while(registry.watch(revision)).await
+    }
+
+    fn tell_synced(&mut self) {
         if let Some(synced) = self.synced.take() {
             // Nobody may be left to hear it.
             let _ = synced.send(());
         }
-        self.attend_while(registry.watch(revision)).await
     }
 
     /// Applies events until a listing is due; tells why it is.
