@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::capture::Capture;
 use super::{Endpoint, Ping, Stream, latency, throughput, transfer};
 use crate::network::{Host, HostOptions, Network, Place, Pod, SubnetFile};
+use crate::wait;
 
 /// Two hosts, one on each segment, with a pod each.
 struct Routed {
@@ -31,7 +32,14 @@ impl Routed {
             network.router().ip(&format!("route add {} via {}", file.subnet, host.address)).unwrap();
             Pod::new(host, file, 1).unwrap()
         });
-        Self { hosts, pods, _network: network }
+        let routed = Self { hosts, pods, _network: network };
+        let (near, far) = routed.ends();
+        // A switch takes up to a second to notice a new cable.
+        wait::until("the pods to reach each other", Duration::from_secs(10), || {
+            Ping::default().send(near, far)?.check()
+        })
+        .unwrap();
+        routed
     }
 
     fn ends(&self) -> (&Endpoint, &Endpoint) {
