@@ -9,15 +9,13 @@ use flannel_tests::network::{Host, HostOptions, Place};
 use rstest::rstest;
 
 use crate::firewall::{let_through, turn_away};
-use crate::scenario::{Scenario, time_until};
+use crate::scenario::{STRANGER, Scenario, time_until};
 use crate::sight::{VXLAN, own_key, peers, plan};
 
 /// A lost lease stands again within this time.
 const PROMPT: Duration = Duration::from_secs(1);
 /// A peer whose lease is deleted is none until its host has written it again.
 const ROUND_TRIP: Duration = Duration::from_millis(100);
-/// What becomes of packets to and from a host that is no peer.
-const STRANGER: &[&str] = &["no_peer", "unknown_outer_source"];
 
 fn delete(cluster: &Cluster, key: &str) {
     cluster.etcd.delete(key).unwrap();

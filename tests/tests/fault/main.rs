@@ -2,9 +2,12 @@
 //! it cost (`cargo test -p flannel-tests --test fault -- --nocapture`).
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
+mod boot;
 mod etcd;
 mod firewall;
+mod kernel;
 mod hostile;
 mod lease;
 mod scenario;
 mod sight;
+mod underlay;

@@ -12,6 +12,8 @@ use flannel_tests::wait;
 
 /// Datagrams per second, each way.
 pub const RATE: u32 = 5000;
+/// Why packets to and from a host that is no peer are dropped.
+pub const STRANGER: &[&str] = &["no_peer", "unknown_outer_source"];
 /// Packets flow for so long before anything happens, and after all is well.
 const CALM: Duration = Duration::from_millis(250);
 

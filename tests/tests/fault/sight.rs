@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use flannel_tests::cluster::{Cluster, PREFIX, Plan};
 use flannel_tests::daemon::Daemon;
 use flannel_tests::leases::Lease;
+use flannel_tests::namespace::Namespace;
 use flannel_tests::network::Host;
 
 use crate::scenario::time_until;
@@ -71,4 +72,26 @@ pub fn metric(host: &Host, port: u16, name: &str) -> u64 {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     let series = answer.lines().filter(|line| line.starts_with(name));
     series.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+}
+
+/// What stands in a host's kernel: links, addresses, routes, neighbours, forwarding entries and programs, without the
+/// numbers that the kernel gives them.
+pub fn kernel_of(host: &Namespace) -> String {
+    let shown = [
+        host.ip("-brief address show").unwrap(),
+        // The Ethernet address of the udp backend's device says nothing.
+        host.ip("-brief link show type vxlan").unwrap(),
+        host.ip("route show").unwrap(),
+        host.ip("neigh show nud permanent").unwrap(),
+        host.run("bridge", "fdb show dev flannel.1").unwrap_or_default(),
+        without_digits(&host.run("bpftool", "net show").unwrap()),
+    ];
+    // Interfaces are listed in the order in which they were made.
+    let mut lines: Vec<&str> = shown.iter().flat_map(|shown| shown.lines()).collect();
+    lines.sort_unstable();
+    lines.join("\n")
+}
+
+fn without_digits(text: &str) -> String {
+    text.chars().filter(|character| !character.is_ascii_digit()).collect()
 }
