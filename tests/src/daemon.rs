@@ -135,6 +135,14 @@ impl Daemon {
         self.process.take().context("flanneld does not run")?.terminate(END)
     }
 
+    /// Waits until it ends by itself, and tells how it did.
+    ///
+    /// # Errors
+    /// It does not run, or runs on after `limit`.
+    pub fn wait_end(&mut self, limit: Duration) -> Result<ExitStatus> {
+        self.process.take().context("flanneld does not run")?.wait_end(limit)
+    }
+
     /// Ends it at once. The datapath stays.
     ///
     /// # Errors

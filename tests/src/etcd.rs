@@ -1,5 +1,6 @@
 //! A private etcd.
 
+use std::io::{Seek as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::path::PathBuf;
 use std::process::Command;
@@ -114,6 +115,17 @@ impl Etcd {
         self.ctl(&["put", "--", key, value]).map(drop)
     }
 
+    /// Writes a value that need not be text, nor short.
+    ///
+    /// # Errors
+    /// etcd cannot be reached.
+    pub fn put_bytes(&self, key: &str, value: &[u8]) -> Result<()> {
+        let mut file = tempfile::tempfile()?;
+        file.write_all(value)?;
+        file.rewind()?;
+        Self::run(self.etcdctl()?.args(["put", "--", key]).stdin(file)).map(drop)
+    }
+
     /// Writes a key that goes after `seconds`, and returns the etcd lease it hangs on.
     ///
     /// # Errors
@@ -173,11 +185,19 @@ impl Etcd {
     /// # Errors
     /// It fails.
     pub fn ctl(&self, arguments: &[&str]) -> Result<String> {
+        Self::run(self.etcdctl()?.args(arguments))
+    }
+
+    fn etcdctl(&self) -> Result<Command> {
         let mut command = self.command("etcdctl")?;
         command.env("ETCDCTL_API", "3").args(["--endpoints", &self.url(), "--command-timeout", "5s"]);
-        let output = command.args(arguments).output().context("cannot run etcdctl")?;
+        Ok(command)
+    }
+
+    fn run(command: &mut Command) -> Result<String> {
+        let output = command.output().context("cannot run etcdctl")?;
         if !output.status.success() {
-            bail!("etcdctl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
+            bail!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
         }
         Ok(String::from_utf8(output.stdout)?)
     }

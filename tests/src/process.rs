@@ -79,6 +79,14 @@ impl Process {
     /// It runs on after `limit`.
     pub fn terminate(&mut self, limit: Duration) -> Result<ExitStatus> {
         self.signal(Signal::SIGTERM)?;
+        self.wait_end(limit).context("SIGTERM was sent")
+    }
+
+    /// Waits until it ends by itself, and tells how it did.
+    ///
+    /// # Errors
+    /// It runs on after `limit`.
+    pub fn wait_end(&mut self, limit: Duration) -> Result<ExitStatus> {
         let deadline = Instant::now() + limit;
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait()? {
@@ -87,11 +95,7 @@ impl Process {
             }
             thread::sleep(Duration::from_millis(5));
         }
-        Err(anyhow!(
-            "{} runs on {limit:?} after SIGTERM; its log ends with:\n{}",
-            self.name,
-            self.log_tail(20)
-        ))
+        Err(anyhow!("{} runs on after {limit:?}; its log ends with:\n{}", self.name, self.log_tail(20)))
     }
 
     /// Ends it at once.

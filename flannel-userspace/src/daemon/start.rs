@@ -101,7 +101,10 @@ pub(super) async fn start(
     let backend = Backend::prepare(&backend_config, &netlink, &underlay, former_mac).await?;
 
     let wanted = wanted_lease(&options, config, &backend, &underlay, remembered.as_ref())?;
-    let (hold, holder) = match acquire_lease(&registry, &wanted, remembered.is_some()).await? {
+    // Who has waited for the configuration in vain need not wait for etcd once more.
+    let patience = if configuration.is_remembered { Duration::ZERO } else { PATIENCE };
+    let patience = remembered.as_ref().map(|_| patience);
+    let (hold, holder) = match acquire_lease(&registry, &wanted, patience).await? {
         Some(own) => Hold::new(registry.clone(), options.lease, own),
         None => resume(&registry, &options, &wanted, remembered.as_ref())?,
     };
@@ -190,12 +193,12 @@ fn wanted_lease(
     })
 }
 
-/// Acquires a lease, however long the registry takes to be there; nothing when it takes too long and there is
-/// one to remember.
+/// Acquires a lease, however long the registry takes to be there; nothing when it takes longer than `patience`, which
+/// only has who remembers one.
 async fn acquire_lease(
     registry: &Etcd,
     wanted: &AcquireConfig,
-    is_remembered: bool,
+    patience: Option<Duration>,
 ) -> Result<Option<OwnLease>, DaemonError> {
     let start = Instant::now();
     let mut told = Trouble::default();
@@ -214,7 +217,8 @@ async fn acquire_lease(
                 return Ok(Some(own));
             }
             Err(AcquireError::Registry(error)) => {
-                if is_remembered && error.is_absence() && start.elapsed() > PATIENCE {
+                let is_over = patience.is_some_and(|patience| start.elapsed() > patience);
+                if is_over && error.is_absence() {
                     return Ok(None);
                 }
                 let text = Chain(&error).to_string();

@@ -25,7 +25,7 @@ pub enum Change {
     },
     /// A bridge learned or forgot a station.
     Stations,
-    /// An interface came, went or changed, or an address did.
+    /// An interface came, went or changed, or an address did, or a program was taken off one.
     Interfaces,
     /// Changes were lost: there were too many at once.
     Overrun,
@@ -47,6 +47,7 @@ impl Monitor {
             MulticastGroup::Neigh,
             MulticastGroup::Ipv4Ifaddr,
             MulticastGroup::Ipv4Route,
+            MulticastGroup::Tc,
         ];
         let (connection, _, messages) = rtnetlink::new_multicast_connection(&groups).map_err(OpenError)?;
         tokio::spawn(connection.in_current_span());
@@ -88,7 +89,9 @@ fn change(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<Change> {
         RouteNetlinkMessage::NewLink(_)
         | RouteNetlinkMessage::DelLink(_)
         | RouteNetlinkMessage::NewAddress(_)
-        | RouteNetlinkMessage::DelAddress(_) => Some(Change::Interfaces),
+        | RouteNetlinkMessage::DelAddress(_)
+        | RouteNetlinkMessage::DelTrafficFilter(_)
+        | RouteNetlinkMessage::DelQueueDiscipline(_) => Some(Change::Interfaces),
         _ => None,
     }
 }

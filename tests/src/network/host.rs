@@ -63,11 +63,22 @@ impl Host {
             namespace.sysctl(&format!("ipv4/conf/{interface}/rp_filter"), rp_filter)?;
         }
         namespace.sysctl("ipv4/ip_forward", "1")?;
-        segment.plug_in(&namespace, &name, address)?;
-        namespace.ip(&format!("route add default via {}", segment.gateway))?;
-        set_offloads(&namespace, "eth0", options.offloads)?;
-        set_offloads(&segment.namespace, &name, options.offloads)?;
-        Ok(Self { name, place, namespace, address, label })
+        let host = Self { name, place, namespace, address, label };
+        host.plug_in(network)?;
+        set_offloads(&host.namespace, "eth0", options.offloads)?;
+        set_offloads(&segment.namespace, &host.name, options.offloads)?;
+        Ok(host)
+    }
+
+    /// Gives it `eth0` on its segment, which it has lost.
+    ///
+    /// # Errors
+    /// It has one.
+    pub fn plug_in(&self, network: &Network) -> Result<()> {
+        let segment = network.segment(self.place);
+        segment.plug_in(&self.namespace, &self.name, self.address)?;
+        self.namespace.ip(&format!("route add default via {}", segment.gateway))?;
+        Ok(())
     }
 
     /// What the names of its namespaces, directories and pins begin with.

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::Result;
 use ipnetwork::Ipv4Network;
 
-pub use host::{Host, HostOptions, RpFilter};
+pub use host::{BRIDGE, Host, HostOptions, RpFilter};
 pub use link::{Offloads, set_offloads};
 pub use node::Node;
 pub use pod::{Pod, SubnetFile};

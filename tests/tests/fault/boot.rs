@@ -1,0 +1,102 @@
+//! A host boots, or is given back.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use flannel_tests::cluster::{Cluster, Member, PREFIX, check_reached, pod_pairs};
+use flannel_tests::daemon::{Daemon, Settings};
+use flannel_tests::etcd::Etcd;
+use flannel_tests::namespace::Namespace;
+use flannel_tests::network::{Host, HostOptions, Network, Place, SubnetFile};
+
+use crate::firewall::{let_through, turn_away};
+use crate::scenario::{STRANGER, Scenario, time_until};
+use crate::sight::{HOST_GW, UDP, VXLAN, paper_lease, peers, plan};
+
+/// A host that remembers the network waits 5 s for etcd, and then needs a moment.
+const BOOT: Duration = Duration::from_secs(8);
+
+#[test]
+fn reboot_without_etcd() {
+    let mut cluster = Cluster::start(&plan(VXLAN)).unwrap();
+    let mac = mac(&cluster.members[0]);
+    let remembered = || fs::read_to_string(cluster.members[0].daemon.state_file()).unwrap_or_default();
+    let other = cluster.members[1].node.file.subnet.to_string();
+    time_until("the peer to be remembered", Instant::now(), BOOT, || remembered().contains(&other));
+    let scenario = Scenario::new("host rebooted while etcd is away").with_outage(BOOT).with_drops(STRANGER);
+    scenario.play(&mut cluster, |cluster| {
+        turn_away(cluster);
+        let member = &mut cluster.members[0];
+        member.daemon.kill().unwrap();
+        fs::remove_dir_all(member.daemon.pin_dir()).unwrap();
+        fs::remove_file(member.daemon.subnet_file()).unwrap();
+        member.node.host.namespace.ip("link del flannel.1").unwrap();
+        let since = Instant::now();
+        member.daemon.restart().unwrap();
+        time_until("the host to forward", since, BOOT, || {
+            member.daemon.subnet_file().exists() && !peers(&member.daemon).is_empty()
+        });
+        check_reached(&pod_pairs(&cluster.nodes())).unwrap();
+        let recovery = since.elapsed();
+        let member = &cluster.members[0];
+        assert_eq!(SubnetFile::read(&member.daemon.subnet_file()).unwrap(), member.node.file);
+        assert_eq!(self::mac(member), mac);
+        let_through(cluster);
+        cluster.members[0].daemon.wait_ready().unwrap();
+        recovery
+    });
+}
+
+fn mac(member: &Member) -> String {
+    let shown = member.node.host.namespace.ip("-brief link show flannel.1").unwrap();
+    shown.split_whitespace().nth(2).unwrap().to_owned()
+}
+
+#[test]
+fn nothing_is_left_behind() {
+    for backend in [VXLAN, UDP, HOST_GW] {
+        let network = Network::new().unwrap();
+        let etcd = Etcd::on_network(&network).unwrap();
+        etcd.put(&format!("{PREFIX}/config"), &plan(backend).config).unwrap();
+        paper_lease(200).write(&etcd, PREFIX).unwrap();
+        let host = Host::new(&network, Place::Near, 1, HostOptions::default()).unwrap();
+        // iptables leaves its empty tables behind whoever was the first to use them.
+        host.namespace.run("iptables", "-P FORWARD ACCEPT").unwrap();
+        host.namespace.run("iptables", "-t nat -P POSTROUTING ACCEPT").unwrap();
+        let before = remains(&host.namespace);
+        let flags = vec!["--ip-masq".to_owned()];
+        let settings = Settings { endpoint: etcd.url(), prefix: PREFIX.to_owned(), flags };
+        let mut daemon = Daemon::start(&host, settings).unwrap();
+        daemon.wait_ready().unwrap();
+        assert_ne!(remains(&host.namespace), before, "{backend}");
+        daemon.terminate().unwrap();
+        let files = [daemon.subnet_file(), daemon.state_file()];
+        let [subnet_file, state_file] = files.each_ref().map(|file| file.display());
+        let since = Instant::now();
+        let down = format!("down --subnet-file={subnet_file} --state-file={state_file}");
+        let said = daemon.ctl(&down).unwrap();
+        println!("flannelctl down ({backend}): done in {:.0?}", since.elapsed());
+        assert_eq!(remains(&host.namespace), before, "{backend}: {said}");
+        assert!(!daemon.pin_dir().exists() && files.iter().all(|file| !file.exists()), "{said}");
+    }
+}
+
+/// Everything a daemon may have made on a host, without counters and the numbers that the kernel gives.
+fn remains(host: &Namespace) -> String {
+    let mut shown = vec![
+        host.ip("-brief link show").unwrap(),
+        host.ip("-brief address show").unwrap(),
+        host.ip("route show table all").unwrap(),
+        host.ip("rule show").unwrap(),
+        host.ip("neigh show nud permanent").unwrap(),
+        host.run("tc", "qdisc show").unwrap(),
+        host.run("nft", "--stateless list ruleset").unwrap(),
+        host.run("bpftool", "net show").unwrap(),
+    ];
+    for table in ["filter", "nat", "mangle", "raw"] {
+        let rules = host.run("iptables-save", &format!("-t {table}")).unwrap();
+        let rules = rules.lines().filter(|line| line.starts_with('-'));
+        shown.extend(rules.map(str::to_owned));
+    }
+    shown.join("\n")
+}

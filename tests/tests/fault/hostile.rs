@@ -1,0 +1,189 @@
+//! What can be written to etcd and is no good lease: nothing changes but a counter, and the next good lease is taken.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use flannel_tests::cluster::{Cluster, PREFIX, Plan};
+use flannel_tests::leases::Lease;
+use flannel_tests::network::Host;
+use nix::sys::signal::Signal;
+use rstest::rstest;
+
+use crate::scenario::{Scenario, time_until};
+use crate::sight::{VXLAN, all_know, learn, metric, none_knows, own_key, paper_lease, peers, plan};
+
+/// The next good lease is in the maps within this time.
+const PROMPT: Duration = Duration::from_millis(500);
+/// For so long a mass deletion is held.
+const HOLD: Duration = Duration::from_secs(3);
+
+/// A key below the leases, and what is written there.
+type Entry = (String, Vec<u8>);
+
+fn entry(key: &str, value: impl Into<Vec<u8>>) -> Entry {
+    (key.to_owned(), value.into())
+}
+
+/// A lease with another backend or other data than those of the network.
+fn vtep(backend: &str, data: &str) -> Vec<u8> {
+    format!(r#"{{"PublicIP":"192.168.77.99","BackendType":"{backend}","BackendData":{data}}}"#).into()
+}
+
+fn at(subnet: &str) -> Entry {
+    entry(subnet, vtep("vxlan", r#"{"VNI":1,"VtepMAC":"02:00:00:00:01:63"}"#))
+}
+
+fn of(public_ip: &str) -> Entry {
+    let (subnet, value) = at("10.5.199.0-24");
+    (subnet, String::from_utf8(value).unwrap().replace("192.168.77.99", public_ip).into())
+}
+
+fn saying(backend: &str, data: &str) -> Entry {
+    entry("10.5.199.0-24", vtep(backend, data))
+}
+
+fn nested() -> Vec<u8> {
+    [vec![b'['; 100_000], vec![b']'; 100_000]].concat()
+}
+
+fn junk() -> Vec<(&'static str, Entry)> {
+    vec![
+        ("junk key", entry("garbage", "x")),
+        ("junk JSON", entry("10.5.199.0-24", "{")),
+        ("a value of 1 MB", entry("10.5.199.0-24", vec![b'x'; 1 << 20])),
+        ("deep nesting", entry("10.5.199.0-24", nested())),
+        ("a number for PublicIP", entry("10.5.199.0-24", r#"{"PublicIP":5,"BackendType":"vxlan"}"#)),
+        ("a list for a lease", entry("10.5.199.0-24", r#"["PublicIP","192.168.77.99"]"#)),
+        ("no UTF-8", entry("10.5.199.0-24", b"{\"PublicIP\":\"\xff\xfe\"}".to_vec())),
+    ]
+}
+
+fn subnets() -> Vec<(&'static str, Entry)> {
+    vec![
+        ("subnet outside the network", at("8.8.8.0-24")),
+        ("longer subnet", at("10.5.199.0-25")),
+        ("shorter subnet", at("10.5.198.0-23")),
+        ("subnet with host bits", at("10.5.199.1-24")),
+        ("subnet over the underlay and etcd", at("192.168.77.0-24")),
+        ("subnet over etcd alone", at("192.168.77.1-32")),
+        ("subnet over a peer's PublicIP", at("192.168.77.12-32")),
+        ("subnet over everything", at("0.0.0.0-0")),
+    ]
+}
+
+fn addresses() -> Vec<(&'static str, Entry)> {
+    vec![
+        ("PublicIP 0.0.0.0", of("0.0.0.0")),
+        ("PublicIP 127.0.0.1", of("127.0.0.1")),
+        ("multicast PublicIP", of("224.0.0.1")),
+        ("broadcast PublicIP", of("255.255.255.255")),
+        ("broadcast of the segment as PublicIP", of("192.168.77.255")),
+        ("own PublicIP", of("192.168.77.11")),
+    ]
+}
+
+fn backends() -> Vec<(&'static str, Entry)> {
+    vec![
+        ("BackendType host-gw", saying("host-gw", "{}")),
+        ("unknown BackendType", saying("carrier-pigeon", "{}")),
+        ("another VNI", saying("vxlan", r#"{"VNI":2,"VtepMAC":"02:00:00:00:01:63"}"#)),
+        ("multicast VtepMAC", saying("vxlan", r#"{"VNI":1,"VtepMAC":"01:00:5e:00:00:01"}"#)),
+        ("zero VtepMAC", saying("vxlan", r#"{"VNI":1,"VtepMAC":"00:00:00:00:00:00"}"#)),
+        ("no VtepMAC", saying("vxlan", r#"{"VNI":1}"#)),
+    ]
+}
+
+/// Every case of a group is written while packets flow, the one after the other has been taken away.
+#[rstest]
+#[case::junk(junk())]
+#[case::subnets(subnets())]
+#[case::addresses(addresses())]
+#[case::backends(backends())]
+fn lease(#[case] cases: Vec<(&str, Entry)>) {
+    let mut cluster = Cluster::start(&watched()).unwrap();
+    for (name, entry) in cases {
+        let entry = (format!("{PREFIX}/subnets/{}", entry.0), entry.1);
+        play(&mut cluster, name, &entry);
+        cluster.etcd.delete(&entry.0).unwrap();
+    }
+}
+
+#[test]
+fn junk_over_a_good_lease() {
+    let mut cluster = Cluster::start(&watched()).unwrap();
+    let entry = (own_key(&cluster, 1), b"{".to_vec());
+    play(&mut cluster, "junk over a peer's lease", &entry);
+}
+
+fn play(cluster: &mut Cluster, name: &str, (key, value): &Entry) {
+    let before = state(cluster);
+    let rejected = rejections(cluster);
+    Scenario::new(name).play(cluster, |cluster| {
+        cluster.etcd.put_bytes(key, value).unwrap();
+        let noticed = || rejections(cluster) > rejected;
+        time_until("the lease to be refused", Instant::now(), PROMPT, noticed);
+        assert_eq!(state(cluster), before, "{name}");
+        learn(cluster, &paper_lease(200), PROMPT)
+    });
+    let lease = paper_lease(200);
+    cluster.etcd.delete(&lease.key(PREFIX)).unwrap();
+    let gone = || state(cluster) == before;
+    time_until("the good lease to be gone", Instant::now(), PROMPT, gone);
+}
+
+/// Hosts that tell what they refuse.
+fn watched() -> Plan {
+    plan(VXLAN).with_flag("--healthz-ip=127.0.0.1").with_flag("--healthz-port=8080")
+}
+
+/// Refusals of the first host, by which a case is judged that only that refuses.
+fn rejections(cluster: &Cluster) -> u64 {
+    metric(host(cluster, 0), 8080, "flannel_lease_rejected_total")
+}
+
+fn host(cluster: &Cluster, member: usize) -> &Host {
+    &cluster.members[member].node.host
+}
+
+/// The first host's peers and routes, which a case that only one host refuses must leave alone.
+fn state(cluster: &Cluster) -> (Vec<(String, String)>, String) {
+    let daemon = &cluster.members[0].daemon;
+    let routes = host(cluster, 0).namespace.ip("route show table all").unwrap();
+    (peers(daemon).into_iter().collect(), routes)
+}
+
+/// Deletes every lease there is, those of real hosts among them, and tells how long the others stay peers.
+fn mass_deletion(name: &str, after_deletion: impl FnOnce(&Cluster)) -> Duration {
+    let mut cluster = Cluster::start(&plan(VXLAN).with_flag("--mass-delete-hold=3s")).unwrap();
+    let leases: Vec<Lease> = (200..212).map(paper_lease).collect();
+    leases.iter().for_each(|lease| lease.write(&cluster.etcd, PREFIX).unwrap());
+    let mut held = Duration::ZERO;
+    Scenario::new(name).play(&mut cluster, |cluster| {
+        let all = || leases.iter().all(|lease| all_know(cluster, lease));
+        time_until("every lease to be known", Instant::now(), PROMPT * 4, all);
+        let since = Instant::now();
+        cluster.etcd.ctl(&["del", "--prefix", &format!("{PREFIX}/subnets/")]).unwrap();
+        sleep(PROMPT);
+        assert!(leases.iter().all(|lease| all_know(cluster, lease)), "held");
+        after_deletion(cluster);
+        let none = || leases.iter().all(|lease| none_knows(cluster, lease));
+        held = time_until("the deleted leases to be gone", since, HOLD * 2, none);
+        held
+    });
+    held
+}
+
+#[test]
+fn mass_deletion_is_held() {
+    let held = mass_deletion("every lease deleted, held for 3 s", |_| ());
+    assert!(held >= HOLD, "{held:?}");
+}
+
+#[test]
+fn hold_is_ended_by_the_operator() {
+    let hang_up = |cluster: &Cluster| {
+        cluster.members.iter().for_each(|member| member.daemon.signal(Signal::SIGHUP).unwrap());
+    };
+    let held = mass_deletion("every lease deleted, let go by SIGHUP", hang_up);
+    assert!(held < HOLD, "{held:?}");
+}

@@ -1,0 +1,13 @@
+//! What a running network makes of faults and abuse: packets are counted, not pings, and every scenario prints what
+//! it cost (`cargo test -p flannel-tests --test fault -- --nocapture`).
+#![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
+
+mod boot;
+mod etcd;
+mod firewall;
+mod kernel;
+mod hostile;
+mod lease;
+mod scenario;
+mod sight;
+mod underlay;
