@@ -75,7 +75,11 @@ impl<'a> Scenario<'a> {
             .filter(|((_, _, reason), _)| !self.drops.contains(&reason.as_str()))
             .filter(|(place, packets)| before.get(*place).unwrap_or(&0) < packets)
             .collect();
-        assert!(unexpected.is_empty(), "{}: the programs dropped {unexpected:?}, before {before:?}", self.name);
+        assert!(
+            unexpected.is_empty(),
+            "{}: the programs dropped {unexpected:?}, before {before:?}",
+            self.name
+        );
     }
 }
 
