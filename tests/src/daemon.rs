@@ -167,6 +167,14 @@ impl Daemon {
         self.process.as_ref().context("flanneld does not run")?.signal(signal)
     }
 
+    /// Its process id.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn pid(&self) -> Result<u32> {
+        Ok(self.process.as_ref().context("flanneld does not run")?.pid())
+    }
+
     /// Flags for the next start.
     pub const fn settings(&mut self) -> &mut Settings {
         &mut self.settings

@@ -4,6 +4,7 @@
 //! Everything a run makes bears its process id (`fl-<pid>-…`) and is gone when the run is over, however it
 //! ends; see [`claim`].
 
+pub mod bench;
 pub mod binaries;
 pub mod claim;
 pub mod cluster;

@@ -1,5 +1,6 @@
 //! The project's own commands: `cargo xtask --help` lists them.
 
+mod bench;
 mod build_ebpf;
 mod demo;
 mod lint;
@@ -33,6 +34,7 @@ enum Verb {
     Demo(demo::Args),
     Test(test::Args),
     Lint(lint::Args),
+    Bench(bench::Args),
     Verifier(verifier::Args),
 }
 
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Verb::Demo(args) => demo::run(&args),
         Verb::Test(args) => test::run(&args),
         Verb::Lint(args) => lint::run(&args),
+        Verb::Bench(args) => bench::run(&args),
         Verb::Verifier(args) => verifier::run(&args),
     };
     outcome.unwrap_or_else(|error| {

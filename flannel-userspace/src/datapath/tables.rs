@@ -114,7 +114,8 @@ impl Tables {
         ignore_absent(self.peer_counters.remove(&key)).map_err(failed("write", PEER_COUNTERS))
     }
 
-    fn peer(&self, subnet: Ipv4Addr) -> Result<Option<PeerEntry>, DatapathError> {
+    /// The peer of the subnet with this first address.
+    pub fn peer(&self, subnet: Ipv4Addr) -> Result<Option<PeerEntry>, DatapathError> {
         let found = present(self.peers.get(&subnet.into(), 0)).map_err(failed("read", PEERS))?;
         Ok(found.map(PeerEntry::from))
     }

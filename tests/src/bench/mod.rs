@@ -1,0 +1,3 @@
+//! Measurements, each a program of its own.
+
+pub mod control;
