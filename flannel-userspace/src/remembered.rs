@@ -131,10 +131,11 @@ impl Remembered {
             .map_err(failed)
     }
 
-    /// For how long it has been out of date at most.
+    /// For how long it has been out of date at most; zero where the file says it is of the future.
     #[must_use]
     pub fn age(&self) -> Duration {
-        SystemTime::now().duration_since(UNIX_EPOCH + Duration::from_secs(self.when)).unwrap_or_default()
+        let when = UNIX_EPOCH.checked_add(Duration::from_secs(self.when));
+        when.and_then(|when| SystemTime::now().duration_since(when).ok()).unwrap_or_default()
     }
 
     /// Whether it is this machine's, and of a network with this configuration.
@@ -227,6 +228,11 @@ mod tests {
         remembered().write(&path).unwrap();
         assert_eq!(Remembered::read(&path).unwrap(), Some(remembered()));
         assert!(remembered().age().as_secs() < 5);
+    }
+
+    #[test]
+    fn what_is_of_the_future_is_not_out_of_date() {
+        assert!(Remembered { when: u64::MAX, ..remembered() }.age().is_zero());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use ipnetwork::Ipv4Network;
 
-use super::json::TypeError;
+use super::json::{JsonError, TypeError};
 
 /// A network configuration that cannot be served. It can be written anew at any time, so the daemon
 /// tries again, unless it [`is_final`](Self::is_final).
@@ -14,7 +14,7 @@ pub enum ConfigError {
     #[error(
         "the network configuration is not a JSON object: write one such as {{\"Network\":\"10.5.0.0/16\"}}"
     )]
-    Json(#[source] serde_json::Error),
+    Json(#[source] JsonError),
 
     /// The value of a key has the wrong type.
     #[error("wrong type in the network configuration: {0}")]
@@ -29,7 +29,7 @@ pub enum ConfigError {
         /// What it is instead.
         value: String,
         /// How reading it as an object failed.
-        source: serde_json::Error,
+        source: JsonError,
     },
 
     /// `Backend.Type` is not a string.

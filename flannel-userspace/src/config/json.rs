@@ -18,6 +18,17 @@ pub struct Member {
     value: String,
 }
 
+/// A text is not JSON, or no object. Only the beginning of what the library says, which may repeat the text.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct JsonError(String);
+
+impl From<serde_json::Error> for JsonError {
+    fn from(error: serde_json::Error) -> Self {
+        Self(excerpt(&error.to_string()))
+    }
+}
+
 /// A value is not of the type its key asks for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{key} is {value}; give {expected}")]
@@ -32,8 +43,8 @@ impl Object {
     ///
     /// # Errors
     /// Whatever else the text is.
-    pub fn parse(json: &str) -> Result<Self, serde_json::Error> {
-        serde_json::from_str::<Option<Self>>(json).map(Option::unwrap_or_default)
+    pub fn parse(json: &str) -> Result<Self, JsonError> {
+        Ok(serde_json::from_str::<Option<Self>>(json)?.unwrap_or_default())
     }
 
     /// Every member, duplicates included.
@@ -105,14 +116,22 @@ impl Scalar for String {
     const IS: &'static str = "a string in quotes";
 }
 
-/// As much of `text` as an error message can bear.
+/// As much of `text` as an error message can bear, on one line: nobody can write lines of their own to the log.
 #[must_use]
 pub fn excerpt(text: &str) -> String {
     const LONGEST: usize = 80;
-    match text.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
+    let mut letters = text.chars();
+    let mut excerpt = String::new();
+    for letter in letters.by_ref().take(LONGEST) {
+        match letter {
+            letter if letter.is_control() => excerpt.extend(letter.escape_default()),
+            letter => excerpt.push(letter),
+        }
     }
+    if letters.next().is_some() {
+        excerpt.push('…');
+    }
+    excerpt
 }
 
 impl<'de> Deserialize<'de> for Object {
@@ -197,6 +216,20 @@ mod tests {
     #[test]
     fn a_huge_value_is_cut_in_messages() {
         assert_eq!(excerpt(&"ü".repeat(1_000_000)).chars().count(), 81);
+    }
+
+    #[rstest]
+    #[case::line_end("a\nb", "a\\nb")]
+    #[case::terminal("\x1b[31m", "\\u{1b}[31m")]
+    #[case::other_languages("größer", "größer")]
+    fn control_characters_are_spelled_out(#[case] text: &str, #[case] expected: &str) {
+        assert_eq!(excerpt(text), expected);
+    }
+
+    #[test]
+    fn the_text_in_place_of_an_object_is_cut() {
+        let error = Object::parse(&format!("\"{}\"", "x".repeat(100_000))).unwrap_err().to_string();
+        assert!(error.len() < 100 && error.starts_with("invalid type"), "{error}");
     }
 
     proptest! {

@@ -5,6 +5,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::config::json::{JsonError, excerpt};
+
 /// What the holder of a lease says of itself. The fields stand in stock flannel's order.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Attributes {
@@ -33,7 +35,7 @@ pub enum ValueError {
     TooLong(usize),
     /// No JSON object.
     #[error("the value is not a JSON object")]
-    NotAnObject(#[source] serde_json::Error),
+    NotAnObject(#[source] JsonError),
     /// A field bears something else than it should.
     #[error("{field} must be {expected}, not {found}")]
     Field {
@@ -65,7 +67,8 @@ impl Attributes {
         if value.len() > Self::MAX_LEN {
             return Err(ValueError::TooLong(value.len()));
         }
-        let object: Map<String, Value> = serde_json::from_slice(value).map_err(ValueError::NotAnObject)?;
+        let object: Map<String, Value> =
+            serde_json::from_slice(value).map_err(|error| ValueError::NotAnObject(error.into()))?;
         Ok(Self {
             public_ip: text(&object, "PublicIP", "an IPv4 address")?
                 .ok_or_else(|| wrong("PublicIP", "an IPv4 address", &Value::Null))?,
@@ -105,7 +108,7 @@ fn text<T: std::str::FromStr>(
 }
 
 fn wrong(field: &'static str, expected: &'static str, value: &Value) -> ValueError {
-    ValueError::Field { field, expected, found: value.to_string().chars().take(80).collect() }
+    ValueError::Field { field, expected, found: excerpt(&value.to_string()) }
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use ipnetwork::{Ipv4Network, Ipv6Network};
 
+use crate::config::json::excerpt;
+
 /// The last part of a key below `<prefix>/subnets/`.
 ///
 /// One key has one spelling: what could be written in two ways (leading zeros, upper case) is junk, so that
@@ -51,10 +53,11 @@ impl Key {
 }
 
 impl fmt::Display for Key {
+    /// A subnet's name as it stands in etcd; of junk, which may be of any length, as much as a log line can bear.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Subnet(key) => key.fmt(f),
-            Self::Junk(name) => f.write_str(name),
+            Self::Junk(name) => f.write_str(&excerpt(name)),
         }
     }
 }
@@ -141,6 +144,12 @@ mod tests {
     #[case::not_compressed("10.12.13.0-24&fd00:0:0:0:0:0:0:0-56")]
     fn other_names_are_junk(#[case] name: &str) {
         assert_eq!(Key::from_bytes(name.as_bytes()), Key::Junk(name.to_owned()));
+    }
+
+    #[test]
+    fn junk_fits_a_log_line() {
+        assert_eq!(Key::from_bytes(b"10.5.1.0-24\nx\xff").to_string(), "10.5.1.0-24\\nx\u{fffd}");
+        assert_eq!(Key::from_bytes(&[b'x'; 100_000]).to_string().chars().count(), 81);
     }
 
     proptest! {

@@ -1,0 +1,4 @@
+//! `network_config` for libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| flannel_fuzz::run("network_config", input));

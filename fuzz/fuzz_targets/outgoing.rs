@@ -1,0 +1,4 @@
+//! `outgoing` for libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| flannel_fuzz::run("outgoing", input));

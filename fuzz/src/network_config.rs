@@ -1,0 +1,46 @@
+//! The network's configuration, which anybody who can write to the registry can write.
+
+use anyhow::{Result, ensure};
+use flannel_userspace::config::{BackendConfig, NetworkConfig};
+
+use crate::limit::{error_fits_the_log, timed};
+
+/// A configuration that is accepted keeps its rules; a refusal fits the log.
+///
+/// # Errors
+/// Something does not hold.
+pub fn check(input: &[u8]) -> Result<()> {
+    let Ok(json) = std::str::from_utf8(input) else { return Ok(()) };
+    let config = match timed(|| NetworkConfig::parse(json))? {
+        Ok(config) => config,
+        Err(error) => return error_fits_the_log(&error),
+    };
+    check_subnets(&config)?;
+    match timed(|| BackendConfig::parse(&config.backend))? {
+        Ok(backend) => check_backend(&backend),
+        Err(error) => error_fits_the_log(&error),
+    }
+}
+
+fn check_subnets(config: &NetworkConfig) -> Result<()> {
+    let NetworkConfig { network, subnet_len, subnet_min, subnet_max, .. } = *config;
+    ensure!(network.prefix() > 0 && network.ip() == network.network(), "{network} has host bits");
+    ensure!(subnet_len <= 30 && subnet_len >= network.prefix() + 2, "{network} in /{subnet_len}");
+    for bound in [subnet_min, subnet_max] {
+        ensure!(network.contains(bound), "{bound} is not in {network}");
+        ensure!(bound.to_bits().trailing_zeros() >= 32 - u32::from(subnet_len), "{bound} in /{subnet_len}");
+    }
+    Ok(())
+}
+
+fn check_backend(backend: &BackendConfig) -> Result<()> {
+    match backend {
+        BackendConfig::Udp { port } => ensure!(*port != 0, "port 0"),
+        BackendConfig::Vxlan(vxlan) => {
+            ensure!(vxlan.port != 0, "port 0");
+            ensure!(vxlan.mtu.is_none_or(|mtu| (118..=65_535).contains(&mtu)), "MTU {:?}", vxlan.mtu);
+        }
+        BackendConfig::HostGw | BackendConfig::Alloc => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,214 @@
+//! The table of peers, told of arbitrary leases in arbitrary order.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use anyhow::{Context as _, Result, ensure};
+use flannel_common::{Mac, Vni};
+use flannel_userspace::backend::Kind;
+use flannel_userspace::lease::{Attributes, Lease, Term};
+use flannel_userspace::peers::{Diff, Peer, PeerTable, Site};
+use flannel_userspace::registry::{Event, Key, Rejected, Snapshot};
+use ipnetwork::Ipv4Network;
+
+use crate::limit::{fits_the_log, timed};
+
+/// Reads the lines of `input` as what the registry tells, with every kind of backend:
+///
+/// - `+ KEY REVISION VALUE`: a key is written
+/// - `- KEY REVISION`: it is deleted
+/// - `= REVISION`: all that was written and not deleted so far is listed
+///
+/// Other lines say nothing.
+///
+/// # Errors
+/// A peer is in the table that would misdirect packets, or a reader of differences has other peers than the
+/// table, or a listing told twice tells something new, or a refusal does not fit the log.
+pub fn check(input: &[u8]) -> Result<()> {
+    let lines: Vec<Line> = input.split(|byte| *byte == b'\n').filter_map(Line::read).collect();
+    for kind in Kind::ALL {
+        let (mut hosts, mut content) = (Hosts::new(kind)?, Content::default());
+        for line in &lines {
+            match line {
+                Line::Event(event) => {
+                    content.take(event);
+                    hosts.tell(event)?;
+                }
+                Line::Listing(revision) => hosts.list(&content.listing(*revision))?,
+            }
+        }
+    }
+    Ok(())
+}
+
+enum Line {
+    Event(Event),
+    Listing(i64),
+}
+
+impl Line {
+    fn read(line: &[u8]) -> Option<Self> {
+        let parts: Vec<&[u8]> = line.splitn(4, |byte| *byte == b' ').collect();
+        let number = |text| std::str::from_utf8(text).ok()?.parse::<i64>().ok();
+        match parts.as_slice() {
+            [b"+", key, revision, value] => Some(Self::Event(written(key, number(revision)?, value))),
+            [b"-", key, revision] => {
+                let (key, mod_revision) = (Key::from_bytes(key), number(revision)?);
+                Some(Self::Event(Event::Delete { key, mod_revision }))
+            }
+            [b"=", revision] => number(revision).map(Self::Listing),
+            _ => None,
+        }
+    }
+}
+
+/// What is told of a key with this value.
+fn written(name: &[u8], mod_revision: i64, value: &[u8]) -> Event {
+    let key = Key::from_bytes(name);
+    let (subnet, attributes) = match (&key, Attributes::from_json(value)) {
+        (Key::Subnet(subnet), Ok(attributes)) => (*subnet, attributes),
+        (_, outcome) => {
+            let reason = outcome.err().map_or_else(|| "no subnet".to_owned(), |error| error.to_string());
+            return Event::Rejected(Rejected { key, reason, mod_revision });
+        }
+    };
+    Event::Put(Lease {
+        subnet: subnet.subnet,
+        ipv6_subnet: subnet.ipv6_subnet,
+        attributes,
+        mod_revision,
+        created: mod_revision,
+        term: Term::from_id(mod_revision),
+    })
+}
+
+/// What stands in the registry.
+#[derive(Default)]
+struct Content(BTreeMap<Key, Event>);
+
+impl Content {
+    fn take(&mut self, event: &Event) {
+        let (key, mut event) = (event.key(), event.clone());
+        if let (Event::Put(lease), Some(Event::Put(before))) = (&mut event, self.0.get(&key)) {
+            lease.created = before.created;
+        }
+        self.0.insert(key, event);
+    }
+
+    fn listing(&self, revision: i64) -> Snapshot {
+        let mut listing = Snapshot { revision, ..Snapshot::default() };
+        for event in self.0.values() {
+            match event {
+                Event::Put(lease) => listing.leases.push(lease.clone()),
+                Event::Rejected(rejected) => listing.rejected.push(rejected.clone()),
+                Event::Delete { .. } => {}
+            }
+        }
+        listing
+    }
+}
+
+/// A table of peers, and one who knows it by its differences alone.
+pub struct Hosts {
+    site: Site,
+    table: PeerTable,
+    reader: BTreeMap<Ipv4Network, Peer>,
+}
+
+impl Hosts {
+    /// A host without peers.
+    ///
+    /// # Errors
+    /// None.
+    pub fn new(kind: Kind) -> Result<Self> {
+        let vtep = (Vni::new(1).context("1 is a VNI")?, Mac([2, 0, 0, 0, 0, 0x11]));
+        let site = Site {
+            network: "10.5.0.0/16".parse()?,
+            subnet_len: 24,
+            subnet: "10.5.1.0/24".parse()?,
+            addresses: vec![Ipv4Addr::new(192, 168, 77, 11)],
+            kind,
+            vtep: (kind == Kind::Vxlan).then_some(vtep),
+            connected: vec!["192.168.77.0/24".parse()?, "10.5.8.0/23".parse()?],
+            reserved: vec![Ipv4Addr::new(10, 5, 7, 7)],
+        };
+        Ok(Self { table: PeerTable::new(site.clone()), site, reader: BTreeMap::new() })
+    }
+
+    fn tell(&mut self, event: &Event) -> Result<()> {
+        let diff = timed(|| self.table.apply_event(event))?;
+        self.read(diff)?;
+        self.check()
+    }
+
+    /// Tells a listing, twice.
+    ///
+    /// # Errors
+    /// Something does not hold afterwards.
+    pub fn list(&mut self, listing: &Snapshot) -> Result<()> {
+        let diff = timed(|| self.table.apply_snapshot(listing))?;
+        self.read(diff)?;
+        let again = self.table.apply_snapshot(listing);
+        ensure!(again.is_empty(), "the same listing told again tells {again:?}");
+        self.check()
+    }
+
+    fn read(&mut self, diff: Diff) -> Result<()> {
+        for peer in diff.removed {
+            ensure!(self.reader.remove(&peer.subnet) == Some(peer), "removed what was not there: {peer:?}");
+        }
+        for (before, after) in diff.changed {
+            ensure!(before != after, "unchanged: {after:?}");
+            let known = self.reader.insert(after.subnet, after);
+            ensure!(known == Some(before), "changed from {before:?}, which was {known:?}");
+        }
+        for peer in diff.added {
+            ensure!(self.reader.insert(peer.subnet, peer).is_none(), "added what was there: {peer:?}");
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<()> {
+        let peers: BTreeMap<_, _> = self.table.peers().map(|peer| (peer.subnet, *peer)).collect();
+        ensure!(peers == self.reader, "the differences tell {:?}, not {peers:?}", self.reader);
+        ensure!(self.table.peers().count() == peers.len(), "two peers have one subnet: {peers:?}");
+        for peer in peers.values() {
+            self.check_subnet(peer.subnet)?;
+            self.check_address(peer.public_ip)?;
+        }
+        let vteps: BTreeSet<_> =
+            peers.values().filter_map(|peer| Some((peer.vtep_mac?, peer.public_ip))).collect();
+        let macs: BTreeSet<Mac> = vteps.iter().map(|(mac, _)| *mac).collect();
+        ensure!(macs.len() == vteps.len(), "two hosts have one VTEP: {vteps:?}");
+        ensure!(macs.iter().all(|mac| mac.is_unicast()), "no interface's address: {macs:?}");
+        let with_vtep = peers.values().filter(|peer| peer.vtep_mac.is_some()).count();
+        ensure!(with_vtep == if self.site.kind == Kind::Vxlan { peers.len() } else { 0 }, "{peers:?}");
+        for (key, refusal) in self.table.refused() {
+            fits_the_log(&key.to_string())?;
+            fits_the_log(&refusal.to_string())?;
+        }
+        Ok(())
+    }
+
+    fn check_subnet(&self, subnet: Ipv4Network) -> Result<()> {
+        let Site { network, subnet_len, subnet: own, addresses, connected, reserved, .. } = &self.site;
+        ensure!(subnet.is_subnet_of(*network) && subnet.prefix() == *subnet_len, "{subnet} is no subnet");
+        ensure!(subnet.ip() == subnet.network(), "{subnet} has host bits");
+        for taken in connected.iter().chain([own]) {
+            ensure!(!subnet.overlaps(*taken), "{subnet} overlaps {taken}");
+        }
+        for address in reserved.iter().chain(addresses) {
+            ensure!(!subnet.contains(*address), "{subnet} covers {address}");
+        }
+        Ok(())
+    }
+
+    /// Packets to this address leave the host by its underlay.
+    fn check_address(&self, address: Ipv4Addr) -> Result<()> {
+        let covering = self.reader.keys().chain([&self.site.subnet]).find(|subnet| subnet.contains(address));
+        ensure!(covering.is_none(), "{covering:?} covers the peer {address}");
+        ensure!(!self.site.addresses.contains(&address), "the own address is a peer's");
+        ensure!(!address.is_loopback() && !address.is_multicast() && !address.is_broadcast(), "{address}");
+        Ok(())
+    }
+}
