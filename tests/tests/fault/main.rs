@@ -5,8 +5,8 @@
 mod boot;
 mod etcd;
 mod firewall;
-mod kernel;
 mod hostile;
+mod kernel;
 mod lease;
 mod scenario;
 mod sight;

@@ -15,7 +15,7 @@ pub const RATE: u32 = 5000;
 /// Why packets to and from a host that is no peer are dropped.
 pub const STRANGER: &[&str] = &["no_peer", "unknown_outer_source"];
 /// Packets flow for so long before anything happens, and after all is well.
-const CALM: Duration = Duration::from_millis(250);
+const CALM: Duration = Duration::from_millis(150);
 
 /// A scenario, and what it may cost. Built with [`Scenario::new`] it may cost nothing.
 #[derive(Clone, Copy, Debug)]
@@ -59,7 +59,7 @@ impl<'a> Scenario<'a> {
         let name = self.name;
         let (sent, lost) =
             losses.iter().fold((0, 0), |(sent, lost), losses| (sent + losses.sent, lost + losses.lost));
-        println!("{name}: lost {lost} of {sent}, recovered in {recovery:.0?}");
+        println!("{name}: lost {lost} of {sent}, recovered in {} ms", recovery.as_millis());
         let ways = losses.len() as u32;
         let allowed = (self.outage * RATE * ways).as_secs();
         assert!(
@@ -75,7 +75,11 @@ impl<'a> Scenario<'a> {
             .filter(|((_, _, reason), _)| !self.drops.contains(&reason.as_str()))
             .filter(|(place, packets)| before.get(*place).unwrap_or(&0) < packets)
             .collect();
-        assert!(unexpected.is_empty(), "{}: the programs dropped {unexpected:?}, before {before:?}", self.name);
+        assert!(
+            unexpected.is_empty(),
+            "{}: the programs dropped {unexpected:?}, before {before:?}",
+            self.name
+        );
     }
 }
 
