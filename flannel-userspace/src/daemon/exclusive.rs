@@ -3,6 +3,15 @@
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+/// For so long a daemon that was killed may still have it: a program it was just starting holds its sockets until that
+/// runs.
+const AFTERLIFE: Duration = Duration::from_millis(300);
+/// Pause between two attempts.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Something on this host that only one daemon may have. It is a name in the abstract namespace of Unix sockets, of
 /// which every network namespace has its own, and ends with the process, however that ends.
@@ -24,23 +33,29 @@ pub enum ExclusiveError {
 
 impl Exclusive {
     /// The network whose keys begin with `prefix`.
-    pub(super) fn network(prefix: &str) -> Result<Self, ExclusiveError> {
+    pub(super) async fn network(prefix: &str) -> Result<Self, ExclusiveError> {
         let prefix = prefix.trim_end_matches('/');
-        Self::claim(&format!("network {prefix}"), || format!("serves the network {prefix}"))
+        Self::claim(&format!("network {prefix}"), || format!("serves the network {prefix}")).await
     }
 
     /// Flannel's device called `name`.
-    pub(super) fn device(name: &str) -> Result<Self, ExclusiveError> {
-        Self::claim(&format!("device {name}"), || format!("has the device {name}, for another network"))
+    pub(super) async fn device(name: &str) -> Result<Self, ExclusiveError> {
+        Self::claim(&format!("device {name}"), || format!("has the device {name}, for another network")).await
     }
 
-    fn claim(name: &str, what: impl Fn() -> String) -> Result<Self, ExclusiveError> {
+    async fn claim(name: &str, what: impl Fn() -> String) -> Result<Self, ExclusiveError> {
         let bind =
             || UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(format!("flannel-ebpf {name}"))?);
-        match bind() {
-            Ok(socket) => Ok(Self { _socket: socket }),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(ExclusiveError::Taken(what())),
-            Err(error) => Err(ExclusiveError::Socket(error)),
+        let end = Instant::now() + AFTERLIFE;
+        loop {
+            match bind() {
+                Ok(socket) => return Ok(Self { _socket: socket }),
+                Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
+                    return Err(ExclusiveError::Socket(error));
+                }
+                Err(_) if Instant::now() < end => sleep(PAUSE).await,
+                Err(_) => return Err(ExclusiveError::Taken(what())),
+            }
         }
     }
 }
@@ -49,14 +64,14 @@ impl Exclusive {
 mod tests {
     use super::Exclusive;
 
-    #[test]
-    fn the_second_is_refused_until_the_first_ends() {
+    #[tokio::test]
+    async fn the_second_is_refused_until_the_first_ends() {
         let prefix = format!("/test/{}", std::process::id());
-        let first = Exclusive::network(&prefix).unwrap();
-        let error = Exclusive::network(&format!("{prefix}/")).unwrap_err().to_string();
+        let first = Exclusive::network(&prefix).await.unwrap();
+        let error = Exclusive::network(&format!("{prefix}/")).await.unwrap_err().to_string();
         assert!(error.contains("another flanneld on this host serves the network /test/"), "{error}");
-        Exclusive::network(&format!("{prefix}/other")).unwrap();
+        Exclusive::network(&format!("{prefix}/other")).await.unwrap();
         drop(first);
-        Exclusive::network(&prefix).unwrap();
+        Exclusive::network(&prefix).await.unwrap();
     }
 }

@@ -66,7 +66,7 @@ pub(super) async fn start(
     let hangups = signals::hangups()?;
     let netlink = Netlink::open()?;
     let monitor = Monitor::open()?;
-    let mut exclusive = vec![Exclusive::network(&options.etcd.prefix)?];
+    let mut exclusive = vec![Exclusive::network(&options.etcd.prefix).await?];
     let pins = Arc::new(PinDir::open(&options.pin_dir)?);
     let registry =
         Etcd::measured(options.etcd.clone(), vitals.metrics.etcd.clone()).map_err(DaemonError::Registry)?;
@@ -94,7 +94,7 @@ pub(super) async fn start(
     let backend_config = BackendConfig::parse(&config.backend)?;
     let presence = Presence::claim(registry.clone(), identity.clone(), underlay.public_ip).await?;
     if let Some(device) = backend_config.device_name() {
-        exclusive.push(Exclusive::device(&device)?);
+        exclusive.push(Exclusive::device(&device).await?);
     }
     let former_mac =
         remembered.as_ref().and_then(|remembered| remembered.own.vtep_mac_at(underlay.public_ip));

@@ -20,6 +20,9 @@ const HOLD: Duration = Duration::from_secs(3);
 /// A key below the leases, and what is written there.
 type Entry = (String, Vec<u8>);
 
+/// What is wrong with an entry, and the reason under which its refusal is counted.
+type Case = (&'static str, &'static str, Entry);
+
 fn entry(key: &str, value: impl Into<Vec<u8>>) -> Entry {
     (key.to_owned(), value.into())
 }
@@ -46,64 +49,88 @@ fn nested() -> Vec<u8> {
     [vec![b'['; 100_000], vec![b']'; 100_000]].concat()
 }
 
-fn junk() -> Vec<(&'static str, Entry)> {
+fn junk() -> Vec<Case> {
     vec![
-        ("junk key", entry("garbage", "x")),
-        ("junk JSON", entry("10.5.199.0-24", "{")),
-        ("a value of 1 MB", entry("10.5.199.0-24", vec![b'x'; 1 << 20])),
-        ("deep nesting", entry("10.5.199.0-24", nested())),
-        ("a number for PublicIP", entry("10.5.199.0-24", r#"{"PublicIP":5,"BackendType":"vxlan"}"#)),
-        ("a list for a lease", entry("10.5.199.0-24", r#"["PublicIP","192.168.77.99"]"#)),
-        ("no UTF-8", entry("10.5.199.0-24", b"{\"PublicIP\":\"\xff\xfe\"}".to_vec())),
+        ("junk key", "unreadable", entry("garbage", "x")),
+        ("junk JSON", "unreadable", entry("10.5.199.0-24", "{")),
+        ("a value of 1 MB", "unreadable", entry("10.5.199.0-24", vec![b'x'; 1 << 20])),
+        ("deep nesting", "unreadable", entry("10.5.199.0-24", nested())),
+        (
+            "a number for PublicIP",
+            "unreadable",
+            entry("10.5.199.0-24", r#"{"PublicIP":5,"BackendType":"vxlan"}"#),
+        ),
+        ("a list for a lease", "unreadable", entry("10.5.199.0-24", r#"["PublicIP","192.168.77.99"]"#)),
+        ("no UTF-8", "unreadable", entry("10.5.199.0-24", b"{\"PublicIP\":\"\xff\xfe\"}".to_vec())),
     ]
 }
 
-fn subnets() -> Vec<(&'static str, Entry)> {
+fn subnets() -> Vec<Case> {
     vec![
-        ("subnet outside the network", at("8.8.8.0-24")),
-        ("longer subnet", at("10.5.199.0-25")),
-        ("shorter subnet", at("10.5.198.0-23")),
-        ("subnet with host bits", at("10.5.199.1-24")),
-        ("subnet over the underlay and etcd", at("192.168.77.0-24")),
-        ("subnet over etcd alone", at("192.168.77.1-32")),
-        ("subnet over a peer's PublicIP", at("192.168.77.12-32")),
-        ("subnet over everything", at("0.0.0.0-0")),
+        ("subnet outside the network", "outside_network", at("8.8.8.0-24")),
+        ("longer subnet", "subnet_length", at("10.5.199.0-25")),
+        ("shorter subnet", "subnet_length", at("10.5.198.0-23")),
+        ("subnet with host bits", "host_bits", at("10.5.199.1-24")),
+        ("subnet over the underlay and etcd", "outside_network", at("192.168.77.0-24")),
+        ("subnet over etcd alone", "outside_network", at("192.168.77.1-32")),
+        ("subnet over a peer's PublicIP", "outside_network", at("192.168.77.12-32")),
+        ("subnet over everything", "outside_network", at("0.0.0.0-0")),
     ]
 }
 
-fn addresses() -> Vec<(&'static str, Entry)> {
+fn addresses() -> Vec<Case> {
     vec![
-        ("PublicIP 0.0.0.0", of("0.0.0.0")),
-        ("PublicIP 127.0.0.1", of("127.0.0.1")),
-        ("multicast PublicIP", of("224.0.0.1")),
-        ("broadcast PublicIP", of("255.255.255.255")),
-        ("broadcast of the segment as PublicIP", of("192.168.77.255")),
-        ("own PublicIP", of("192.168.77.11")),
+        ("PublicIP 0.0.0.0", "no_host_address", of("0.0.0.0")),
+        ("PublicIP 127.0.0.1", "no_host_address", of("127.0.0.1")),
+        ("multicast PublicIP", "no_host_address", of("224.0.0.1")),
+        ("broadcast PublicIP", "no_host_address", of("255.255.255.255")),
+        ("broadcast of the segment as PublicIP", "no_host_address", of("192.168.77.255")),
+        ("own PublicIP", "own_address", of("192.168.77.11")),
     ]
 }
 
-fn backends() -> Vec<(&'static str, Entry)> {
+fn backends() -> Vec<Case> {
     vec![
-        ("BackendType host-gw", saying("host-gw", "{}")),
-        ("unknown BackendType", saying("carrier-pigeon", "{}")),
-        ("another VNI", saying("vxlan", r#"{"VNI":2,"VtepMAC":"02:00:00:00:01:63"}"#)),
-        ("multicast VtepMAC", saying("vxlan", r#"{"VNI":1,"VtepMAC":"01:00:5e:00:00:01"}"#)),
-        ("zero VtepMAC", saying("vxlan", r#"{"VNI":1,"VtepMAC":"00:00:00:00:00:00"}"#)),
-        ("no VtepMAC", saying("vxlan", r#"{"VNI":1}"#)),
+        ("BackendType host-gw", "backend_type", saying("host-gw", "{}")),
+        ("unknown BackendType", "backend_type", saying("carrier-pigeon", "{}")),
+        ("another VNI", "vni", saying("vxlan", r#"{"VNI":2,"VtepMAC":"02:00:00:00:01:63"}"#)),
+        ("multicast VtepMAC", "vtep_mac", saying("vxlan", r#"{"VNI":1,"VtepMAC":"01:00:5e:00:00:01"}"#)),
+        ("zero VtepMAC", "vtep_mac", saying("vxlan", r#"{"VNI":1,"VtepMAC":"00:00:00:00:00:00"}"#)),
+        ("no VtepMAC", "vtep_mac", saying("vxlan", r#"{"VNI":1}"#)),
     ]
 }
+
+/// A network around the underlay, in which a subnet could draw the hosts' own packets to itself.
+fn around() -> Vec<Case> {
+    vec![
+        ("subnet over the underlay, in the network", "connected_network", at("192.168.77.0-24")),
+        ("subnet over a far peer, in the network", "covers_peer", at("192.168.88.0-24")),
+    ]
+}
+
+const INSIDE: &str = "10.5.0.0/16";
+const AROUND: &str = "192.168.0.0/16";
 
 /// Every case of a group is written while packets flow, the one after the other has been taken away.
 #[rstest]
-#[case::junk(junk())]
-#[case::subnets(subnets())]
-#[case::addresses(addresses())]
-#[case::backends(backends())]
-fn lease(#[case] cases: Vec<(&str, Entry)>) {
-    let mut cluster = Cluster::start(&watched()).unwrap();
-    for (name, entry) in cases {
+#[case::junk(INSIDE, junk())]
+#[case::subnets(INSIDE, subnets())]
+#[case::addresses(INSIDE, addresses())]
+#[case::backends(INSIDE, backends())]
+#[case::around(AROUND, around())]
+fn lease(#[case] network: &str, #[case] cases: Vec<Case>) {
+    let mut plan = watched();
+    let good = if network == AROUND {
+        plan = plan.with_far_host();
+        plan.config = plan.config.replace(INSIDE, network).replace("10.5.99.0", "192.168.60.0");
+        Lease { subnet: "192.168.200.0/24".parse().unwrap(), ..paper_lease(200) }
+    } else {
+        paper_lease(200)
+    };
+    let mut cluster = Cluster::start(&plan).unwrap();
+    for (name, reason, entry) in cases {
         let entry = (format!("{PREFIX}/subnets/{}", entry.0), entry.1);
-        play(&mut cluster, name, &entry);
+        play(&mut cluster, (name, reason), &entry, &good);
         cluster.etcd.delete(&entry.0).unwrap();
     }
 }
@@ -112,21 +139,20 @@ fn lease(#[case] cases: Vec<(&str, Entry)>) {
 fn junk_over_a_good_lease() {
     let mut cluster = Cluster::start(&watched()).unwrap();
     let entry = (own_key(&cluster, 1), b"{".to_vec());
-    play(&mut cluster, "junk over a peer's lease", &entry);
+    play(&mut cluster, ("junk over a peer's lease", "unreadable"), &entry, &paper_lease(200));
 }
 
-fn play(cluster: &mut Cluster, name: &str, (key, value): &Entry) {
+fn play(cluster: &mut Cluster, (name, reason): (&str, &str), (key, value): &Entry, good: &Lease) {
     let before = state(cluster);
-    let rejected = rejections(cluster);
+    let rejected = rejections(cluster, reason);
     Scenario::new(name).play(cluster, |cluster| {
         cluster.etcd.put_bytes(key, value).unwrap();
-        let noticed = || rejections(cluster) > rejected;
+        let noticed = || rejections(cluster, reason) > rejected;
         time_until("the lease to be refused", Instant::now(), PROMPT, noticed);
         assert_eq!(state(cluster), before, "{name}");
-        learn(cluster, &paper_lease(200), PROMPT)
+        learn(cluster, good, PROMPT)
     });
-    let lease = paper_lease(200);
-    cluster.etcd.delete(&lease.key(PREFIX)).unwrap();
+    cluster.etcd.delete(&good.key(PREFIX)).unwrap();
     let gone = || state(cluster) == before;
     time_until("the good lease to be gone", Instant::now(), PROMPT, gone);
 }
@@ -137,8 +163,9 @@ fn watched() -> Plan {
 }
 
 /// Refusals of the first host, by which a case is judged that only that refuses.
-fn rejections(cluster: &Cluster) -> u64 {
-    metric(host(cluster, 0), 8080, "flannel_lease_rejected_total")
+fn rejections(cluster: &Cluster, reason: &str) -> u64 {
+    let series = format!("flannel_lease_rejected_total{{reason=\"{reason}\"}}");
+    metric(host(cluster, 0), 8080, &series)
 }
 
 fn host(cluster: &Cluster, member: usize) -> &Host {

@@ -15,6 +15,8 @@ use crate::sight::{HOST_GW, UDP, VXLAN, kernel_of, plan};
 
 /// Everything stands again within this time.
 const REPAIR: Duration = Duration::from_secs(1);
+/// Packets may need a moment more, on a machine that does much else.
+const MOMENT: Duration = Duration::from_millis(250);
 /// What the kernel does not announce is found by the next sweep.
 const SWEEP: Duration = Duration::from_secs(11);
 /// Until the datapath is whole again, packets meet a part of it.
@@ -64,7 +66,7 @@ const FILTER_DAMAGE: &[Damage] = &[
 fn damage(#[case] backend: &str, #[case] hook: &str, #[case] damages: &[Damage]) {
     let mut cluster = Cluster::start(&plan(backend).with_flag(&format!("--datapath-hook={hook}"))).unwrap();
     for (name, damage) in damages {
-        Scenario::new(name).with_outage(REPAIR).with_drops(PARTIAL).play(&mut cluster, |cluster| {
+        Scenario::new(name).with_outage(REPAIR + MOMENT).with_drops(PARTIAL).play(&mut cluster, |cluster| {
             let [host, peer] = &cluster.members[..] else { panic!("two hosts") };
             let namespace = &host.node.host.namespace;
             let before = kernel_of(namespace);
@@ -79,7 +81,7 @@ fn damage(#[case] backend: &str, #[case] hook: &str, #[case] damages: &[Damage])
 #[test]
 fn bridge_deleted_and_made_again() {
     let mut cluster = Cluster::start(&plan(VXLAN)).unwrap();
-    let scenario = Scenario::new("cni0 deleted and made again").with_outage(REPAIR);
+    let scenario = Scenario::new("cni0 deleted and made again").with_outage(REPAIR + MOMENT);
     scenario.play(&mut cluster, |cluster| {
         let node = &cluster.members[0].node;
         let namespace = &node.host.namespace;

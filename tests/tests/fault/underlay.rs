@@ -12,7 +12,7 @@ use crate::scenario::{STRANGER, Scenario, time_until};
 use crate::sight::{UDP, VXLAN, peers, plan};
 
 /// Packets flow again so soon after the underlay is back.
-const RETURN: Duration = Duration::from_secs(9);
+const RETURN: Duration = Duration::from_secs(1);
 /// For so long it is down.
 const DOWN: Duration = Duration::from_secs(1);
 
@@ -24,7 +24,8 @@ fn ip(member: &Member, arguments: &str) {
 fn reached(cluster: &Cluster) -> Duration {
     let since = Instant::now();
     let (from, to) = (cluster.pod(0).unwrap(), cluster.pod(1).unwrap());
-    let answers = || Ping::default().send(from, to).and_then(|pong| pong.check()).is_ok();
+    let ping = Ping { patience: Duration::from_millis(100), ..Ping::default() };
+    let answers = || ping.send(from, to).and_then(|pong| pong.check()).is_ok();
     time_until("a peer's pod to be reached", since, RETURN, answers)
 }
 
