@@ -83,7 +83,11 @@ pub struct Peer {
     /// Ethernet address of the peer's VTEP; zero with the UDP backend.
     pub vtep_mac: Mac,
     /// Not zero where a route leads straight to the peer and no program sees its packets.
-    pub direct: u16,
+    pub direct: u8,
+    /// Written by the programs, only with the UDP backend: not zero once a packet from the peer has shown that it
+    /// takes packets whole, super-packets uncut and checksums unfinished. Programs do; a stock daemon, which reads
+    /// packets from a socket, does not.
+    pub whole: u8,
 }
 
 /// Packets and bytes. Bytes are those of the inner packet with its Ethernet header; a super-packet
@@ -173,6 +177,9 @@ pub struct Node {
     pub device: u32,
     /// Interface index of the underlay.
     pub underlay: u32,
+    /// Interface index of the segmenter's entrance, where packets go for peers that do not take them whole; zero
+    /// without the UDP backend.
+    pub segmenter: u32,
     /// Outer source of packets sent, outer destination of packets accepted.
     pub local_ip: Ip4,
     /// First address of this host's subnet.
@@ -197,6 +204,7 @@ impl Node {
         backend: 0,
         device: 0,
         underlay: 0,
+        segmenter: 0,
         local_ip: Ip4::UNSPECIFIED,
         subnet: Ip4::UNSPECIFIED,
         netmask: Ip4::UNSPECIFIED,
@@ -250,9 +258,9 @@ mod tests {
                 layout("COUNTERS", Kind::PerCpuArray, 4, 16, COUNTER_SLOTS),
                 layout("PEER_COUNTERS", Kind::PerCpuHash, 4, 40, 65_536),
                 layout("PORTS", Kind::Hash, 12, 4, 16_384),
-                layout("NODE_INFO", Kind::Array, 4, 44, 1),
+                layout("NODE_INFO", Kind::Array, 4, 48, 1),
             ]
         );
-        assert_eq!(COUNTER_SLOTS, 320);
+        assert_eq!(COUNTER_SLOTS, 384);
     }
 }

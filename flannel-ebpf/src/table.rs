@@ -41,6 +41,19 @@ impl Peers for Table {
     fn is_source(&self, address: Ip4) -> bool {
         SOURCES.get_ptr(address).is_some()
     }
+
+    #[inline(always)]
+    fn note_whole(&self, subnet: Ip4, public_ip: Ip4, whole: bool) {
+        if let Some(peer) = PEERS.get_ptr_mut(subnet) {
+            // SAFETY: as in [`Table::peer`]. One byte is read or written whole; a daemon that replaces the entry
+            // meanwhile makes it one of which nothing is known, which is right as well.
+            unsafe {
+                if (*peer).public_ip == public_ip && (*peer).whole != u8::from(whole) {
+                    (*peer).whole = u8::from(whole);
+                }
+            }
+        }
+    }
 }
 
 /// The bridge port behind which `station` lives.

@@ -112,13 +112,16 @@ impl Attacher {
         let device = |program| Place { program, interface: node.device };
         let mut places = match format {
             None => return Vec::new(),
-            Some(Format::Udp) => vec![underlay("udp_decap"), device("udp_encap")],
+            Some(Format::Udp { segmented }) => {
+                let segmented = Place { program: "udp_segmented", interface: *segmented };
+                vec![underlay("udp_decap"), segmented, device("udp_encap")]
+            }
             Some(Format::Vxlan) => {
                 vec![underlay("vxlan_decap"), device("vxlan_device"), device("vxlan_encap")]
             }
         };
         if *hook == HookChoice::Xdp {
-            let program = if *format == Some(Format::Udp) { "udp_xdp" } else { "vxlan_xdp" };
+            let program = if matches!(format, Some(Format::Udp { .. })) { "udp_xdp" } else { "vxlan_xdp" };
             places.push(underlay(program));
         }
         places.extend(self.bridges.iter().map(|bridge| Place { program: "bridge", interface: *bridge }));
@@ -199,7 +202,7 @@ impl Place {
 /// The direction of a TC program, the same wherever it is attached.
 fn direction(program: &str) -> TcAttachType {
     match program {
-        "udp_decap" | "vxlan_decap" | "vxlan_device" => TcAttachType::Ingress,
+        "udp_decap" | "udp_segmented" | "vxlan_decap" | "vxlan_device" => TcAttachType::Ingress,
         _ => TcAttachType::Egress,
     }
 }
