@@ -1,11 +1,13 @@
 //! Every map once: name, kind, capacity, key and value.
 //!
 //! Keys and values are plain data without padding, so that the kernel, the daemon and `bpftool` see the
-//! same bytes. Capacities are fixed; entries are allocated by the kernel as they are filled.
+//! same bytes. Capacities are fixed; entries are allocated by the kernel as they are filled, except those that it
+//! may forget.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::addr::{Ip4, Mac};
+use crate::flow::{CANDIDATE_BYTES, Connection, FastPath, Flow, FlowKey, MAX_FLOWS};
 use crate::reason::{Hook, Reason};
 
 /// Peers a host can have: a /8 network cut in /24 subnets.
@@ -27,6 +29,15 @@ pub const PEER_COUNTERS: &str = "PEER_COUNTERS";
 pub const PORTS: &str = "PORTS";
 /// Name of the map with the one [`Node`] the programs were loaded with, kept for readers of the pins.
 pub const NODE_INFO: &str = "NODE_INFO";
+/// Name of the map from [`FlowKey`] to [`Flow`].
+pub const FLOWS: &str = "FLOWS";
+/// Name of the map from the [`Connection`]s that can be shortened to when that was found out, in nanoseconds of
+/// `CLOCK_MONOTONIC`.
+pub const APPROVED: &str = "APPROVED";
+/// Name of the ring of [`Connection`]s that programs would shorten.
+pub const CANDIDATES: &str = "CANDIDATES";
+/// Name of the map with the generation of the host's state: a number of which a change ends what was learned.
+pub const GENERATION: &str = "GENERATION";
 /// Name of the read-only global by which the programs know their [`Node`].
 pub const NODE: &str = "NODE";
 
@@ -41,6 +52,10 @@ pub enum Kind {
     Array,
     /// `BPF_MAP_TYPE_PERCPU_ARRAY`
     PerCpuArray,
+    /// `BPF_MAP_TYPE_LRU_HASH`
+    LruHash,
+    /// `BPF_MAP_TYPE_RINGBUF`
+    RingBuf,
 }
 
 /// What a map must look like to be ours.
@@ -65,13 +80,17 @@ impl Layout {
 }
 
 /// Every pinned map.
-pub const ALL: [Layout; 6] = [
+pub const ALL: [Layout; 10] = [
     Layout::of::<Ip4, Peer>(PEERS, Kind::Hash, MAX_PEERS),
     Layout::of::<Ip4, u32>(SOURCES, Kind::Hash, MAX_PEERS),
     Layout::of::<u32, Count>(COUNTERS, Kind::PerCpuArray, COUNTER_SLOTS),
     Layout::of::<Ip4, PeerCount>(PEER_COUNTERS, Kind::PerCpuHash, MAX_PEERS),
     Layout::of::<Port, u32>(PORTS, Kind::Hash, MAX_PORTS),
     Layout::of::<u32, Node>(NODE_INFO, Kind::Array, 1),
+    Layout::of::<FlowKey, Flow>(FLOWS, Kind::LruHash, MAX_FLOWS),
+    Layout::of::<Connection, u64>(APPROVED, Kind::LruHash, MAX_FLOWS),
+    Layout::of::<(), ()>(CANDIDATES, Kind::RingBuf, CANDIDATE_BYTES),
+    Layout::of::<u32, u32>(GENERATION, Kind::Array, 1),
 ];
 
 /// Where the subnet of a peer is reached.
@@ -192,6 +211,8 @@ pub struct Node {
     pub port: u32,
     /// A [`Guard`] by its number.
     pub guard: u32,
+    /// A [`FastPath`] by its number.
+    pub fast_path: u32,
     /// Ethernet address of the flannel device.
     pub device_mac: Mac,
     /// Zero.
@@ -211,6 +232,7 @@ impl Node {
         vni: 0,
         port: 0,
         guard: Guard::Strict as u32,
+        fast_path: FastPath::Off as u32,
         device_mac: Mac::ZERO,
         reserved: 0,
     };
@@ -220,6 +242,7 @@ impl Node {
 mod pod {
     use super::{Count, Node, Peer, PeerCount, Port};
     use crate::addr::Ip4;
+    use crate::flow::{Connection, Flow, FlowKey};
 
     macro_rules! pod {
         ($($type:ty),*) => {
@@ -231,7 +254,7 @@ mod pod {
         };
     }
 
-    pod!(Ip4, Peer, Count, PeerCount, Port, Node);
+    pod!(Ip4, Peer, Count, PeerCount, Port, Node, FlowKey, Flow, Connection);
 }
 
 #[cfg(test)]
@@ -258,9 +281,13 @@ mod tests {
                 layout("COUNTERS", Kind::PerCpuArray, 4, 16, COUNTER_SLOTS),
                 layout("PEER_COUNTERS", Kind::PerCpuHash, 4, 40, 65_536),
                 layout("PORTS", Kind::Hash, 12, 4, 16_384),
-                layout("NODE_INFO", Kind::Array, 4, 48, 1),
+                layout("NODE_INFO", Kind::Array, 4, 52, 1),
+                layout("FLOWS", Kind::LruHash, 16, 88, 65_536),
+                layout("APPROVED", Kind::LruHash, 12, 8, 65_536),
+                layout("CANDIDATES", Kind::RingBuf, 0, 0, 65_536),
+                layout("GENERATION", Kind::Array, 4, 4, 1),
             ]
         );
-        assert_eq!(COUNTER_SLOTS, 384);
+        assert_eq!(COUNTER_SLOTS, 640);
     }
 }
