@@ -6,7 +6,7 @@ use std::path::Path;
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap};
 use flannel_common::maps::{
-    COUNTERS, Count, NODE_INFO, Node, PEER_COUNTERS, PEERS, PORTS, Peer, PeerCount, Port, SOURCES,
+    COUNTERS, Count, GENERATION, NODE_INFO, Node, PEER_COUNTERS, PEERS, PORTS, Peer, PeerCount, Port, SOURCES,
 };
 use flannel_common::{Hook, Ip4, Mac, Reason};
 
@@ -45,6 +45,7 @@ pub struct Tables {
     peer_counters: PerCpuHashMap<MapData, Ip4, PeerCount>,
     ports: HashMap<MapData, Port, u32>,
     node: Array<MapData, Node>,
+    generation: Array<MapData, u32>,
 }
 
 impl Tables {
@@ -57,6 +58,7 @@ impl Tables {
             peer_counters: open(pin_dir, PEER_COUNTERS)?,
             ports: open(pin_dir, PORTS)?,
             node: open(pin_dir, NODE_INFO)?,
+            generation: open(pin_dir, GENERATION)?,
         })
     }
 
@@ -68,6 +70,12 @@ impl Tables {
     /// Writes down for readers of the pins what the programs were told.
     pub fn put_node(&mut self, node: Node) -> Result<(), DatapathError> {
         self.node.set(0, node, 0).map_err(failed("write", NODE_INFO))
+    }
+
+    /// Ends what was learned of flows, because something changed that they depend on.
+    pub fn begin_generation(&mut self) -> Result<(), DatapathError> {
+        let generation = self.generation.get(&0, 0).map_err(failed("read", GENERATION))?;
+        self.generation.set(0, generation.wrapping_add(1), 0).map_err(failed("write", GENERATION))
     }
 
     /// Every peer by the first address of its subnet.
@@ -212,7 +220,7 @@ impl Tables {
 /// `BPF_NOEXIST`: do not replace an entry.
 const NO_EXIST: u64 = 1;
 
-fn open<T>(pin_dir: &Path, name: &'static str) -> Result<T, DatapathError>
+pub(super) fn open<T>(pin_dir: &Path, name: &'static str) -> Result<T, DatapathError>
 where
     T: TryFrom<Map, Error = MapError>,
 {
@@ -223,7 +231,7 @@ where
         .map_err(|source| DatapathError::OpenMap { path, source })
 }
 
-fn failed(operation: &'static str, map: &'static str) -> impl FnOnce(MapError) -> DatapathError {
+pub(super) fn failed(operation: &'static str, map: &'static str) -> impl FnOnce(MapError) -> DatapathError {
     move |source| DatapathError::Map { operation, map, source }
 }
 

@@ -3,6 +3,7 @@
 pub mod address;
 mod blackhole;
 pub mod bridge;
+pub mod conntrack;
 pub mod device;
 pub mod interface;
 pub mod link;

@@ -25,7 +25,7 @@ pub enum Change {
     },
     /// A bridge learned or forgot a station.
     Stations,
-    /// An interface came, went or changed, or an address did, or a program was taken off one.
+    /// An interface came, went or changed, or an address did, or a qdisc; or a program was taken off one.
     Interfaces,
     /// Changes were lost: there were too many at once.
     Overrun,
@@ -91,6 +91,7 @@ fn change(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<Change> {
         | RouteNetlinkMessage::NewAddress(_)
         | RouteNetlinkMessage::DelAddress(_)
         | RouteNetlinkMessage::DelTrafficFilter(_)
+        | RouteNetlinkMessage::NewQueueDiscipline(_)
         | RouteNetlinkMessage::DelQueueDiscipline(_) => Some(Change::Interfaces),
         _ => None,
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::mem::discriminant;
 use std::sync::Arc;
 
+use flannel_common::flow::FastPath;
 use flannel_common::maps::{Guard, Node};
 use flannel_common::{Ip4, Mac};
 use futures::{StreamExt as _, stream};
@@ -41,6 +42,8 @@ pub struct Ground {
     pub hook: HookChoice,
     /// How strictly the guard looks at packets out of the tunnel.
     pub guard: Guard,
+    /// Which flows are shortened.
+    pub fast_path: FastPath,
     /// Names of the bridges with pods behind their ports.
     pub pod_bridges: Vec<String>,
 }
@@ -155,12 +158,12 @@ impl KernelState {
 
     /// Tells the programs which bridges there are, and which pod is behind which of their ports.
     pub(super) async fn serve_pods(&mut self) -> Result<(), StateError> {
-        if self.ground.backend.device().is_none() {
+        if self.ground.backend.device().is_none() && self.ground.fast_path() == FastPath::Off {
             return Ok(());
         }
         let stations = self.ground.netlink.stations(&self.ground.pod_bridges).await?;
         self.datapath.tables().set_ports(&stations.ports)?;
-        self.datapath.serve_bridges(&stations.bridges)?;
+        self.datapath.serve(&stations.bridges, &stations.pods)?;
         Ok(())
     }
 
@@ -208,10 +211,14 @@ impl KernelState {
         let Self { objects: netlink, datapath, .. } = self;
         if let Some(Object::Peer { .. }) = objects.first() {
             let tables = datapath.tables();
-            return objects
+            let mut done: Vec<_> = objects
                 .into_iter()
                 .map(|object| (object.clone(), in_tables(tables, &object, operation)))
                 .collect();
+            if let (Err(error), Some((_, last))) = (tables.begin_generation(), done.last_mut()) {
+                *last = Err(error.into());
+            }
+            return done;
         }
         let requests = stream::iter(objects).map(|object| async {
             let done = match operation {
@@ -277,7 +284,15 @@ impl Ground {
             Backend::Vxlan(_) => Some(Format::Vxlan),
             Backend::HostGw(_) | Backend::Alloc { .. } => None,
         };
-        Spec { format, node: self.node(), hook: self.hook }
+        Spec { format, routes: self.backend.depends_on_hop(), node: self.node(), hook: self.hook }
+    }
+
+    /// Without peers there is nothing to shorten.
+    const fn fast_path(&self) -> FastPath {
+        match self.backend {
+            Backend::Alloc { .. } => FastPath::Off,
+            _ => self.fast_path,
+        }
     }
 
     fn node(&self) -> Node {
@@ -297,6 +312,7 @@ impl Ground {
             vni,
             port: port.into(),
             guard: self.guard as u32,
+            fast_path: self.fast_path() as u32,
             device_mac: device.map_or(Mac::ZERO, |device| device.mac),
             reserved: 0,
         }

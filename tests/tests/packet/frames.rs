@@ -37,6 +37,7 @@ pub fn node(encapsulation: Encapsulation, guard: Guard) -> Node {
         vni,
         port,
         guard: guard as u32,
+        fast_path: 0,
         device_mac: Mac(DEVICE_MAC),
         reserved: 0,
     }
