@@ -239,3 +239,9 @@ pub fn any_incoming(encapsulation: Encapsulation) -> impl Strategy<Value = Vec<u
         },
     )
 }
+
+/// The clock of the programs, in nanoseconds.
+pub fn monotonic() -> u64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC_COARSE).unwrap();
+    u64::try_from(std::time::Duration::from(now).as_nanos()).unwrap()
+}
