@@ -32,7 +32,10 @@ fn what_one_host_sends_the_other_receives(
     check_reached(&pairs).unwrap();
     let [first, second] = [0, 1].map(|member| &cluster.members[member].daemon);
     let counted = |daemon: &Daemon, hook, reason| daemon.count(hook, reason).unwrap();
-    let sent = |daemon| counted(daemon, "encap", "forwarded") + counted(daemon, "pod_out", "shortened");
+    let sent = |daemon| {
+        let hooks = [("encap", "forwarded"), ("segmented", "forwarded"), ("pod_out", "shortened")];
+        hooks.iter().map(|(hook, reason)| counted(daemon, hook, reason)).sum::<u64>()
+    };
     let received = |daemon| {
         // XDP counts a packet before it is known which way it goes on.
         let shortened = if received_at == "xdp" { 0 } else { counted(daemon, "decap", "shortened") };

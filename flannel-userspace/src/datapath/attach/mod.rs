@@ -121,7 +121,7 @@ impl Attacher {
             if let Some(now) = self.attach_where_possible(place)? {
                 let before = self.attached.get(&place).map(|before| before.mechanism);
                 if before != Some(now.mechanism) {
-                    let interface = name_of(place.interface)?;
+                    let interface = name_of(place.interface).unwrap_or_default();
                     info!(program = place.program, interface, by = %now.mechanism, "attached");
                 }
                 attached.insert(place, now);
@@ -167,7 +167,7 @@ impl Attacher {
     fn attach_where_possible(&mut self, place: Place) -> Result<Option<Attached>, DatapathError> {
         let may_go = self.bridges.contains(&place.interface) || self.pods.contains(&place.interface);
         match self.attach(place) {
-            Err(error) if may_go && if_indextoname(place.interface).is_err() => {
+            Err(error) if may_go && tells_of_absence(&error) => {
                 debug!(program = place.program, %error, "the interface has gone");
                 Ok(None)
             }
@@ -248,6 +248,15 @@ impl Place {
     fn error(&self, mechanism: Mechanism, source: ProgramError) -> DatapathError {
         let interface = name_of(self.interface).unwrap_or_else(|_| format!("interface {}", self.interface));
         DatapathError::Attach { program: self.program, interface, mechanism, source: Box::new(source) }
+    }
+}
+
+/// Whether the interface is gone, or about to go.
+fn tells_of_absence(error: &DatapathError) -> bool {
+    match error {
+        DatapathError::InterfaceGone(_) => true,
+        DatapathError::Attach { source, .. } => errno(source) == Some(Errno::ENODEV),
+        _ => false,
     }
 }
 

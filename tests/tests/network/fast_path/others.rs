@@ -14,7 +14,7 @@ use crate::VXLAN;
 #[rstest]
 #[case::queue("qdisc add dev pod1 root tbf rate 1gbit burst 100kb latency 100ms")]
 #[case::ingress("qdisc add dev pod1 ingress")]
-#[case::filter("filter add dev pod1 egress pref 9 protocol ip u32 match u32 0 0 action pass")]
+#[case::filter("filter add dev pod1 egress pref 9 protocol ip u32 match u32 0 0 flowid 1:1")]
 fn a_pod_somebody_else_looks_after_is_left_alone(#[case] command: &str) {
     let cluster = start(VXLAN, &[]);
     let member = &cluster.members[1];
@@ -34,9 +34,12 @@ fn a_pod_somebody_else_looks_after_is_left_alone(#[case] command: &str) {
     transfer(cluster.pod(0).unwrap(), cluster.pod(1).unwrap(), FILE).unwrap();
     Ping::default().send(cluster.pod(0).unwrap(), cluster.pod(1).unwrap()).unwrap().check().unwrap();
 
-    host.run("tc", &format!("qdisc del dev pod1 {}", if command.contains("root") { "root" } else { "ingress" }))
-        .or_else(|_| host.run("tc", "qdisc del dev pod1 clsact"))
-        .unwrap();
+    host.run(
+        "tc",
+        &format!("qdisc del dev pod1 {}", if command.contains("root") { "root" } else { "ingress" }),
+    )
+    .or_else(|_| host.run("tc", "qdisc del dev pod1 clsact"))
+    .unwrap();
     let is_served = || {
         let before = shortened(&member.daemon).1;
         flow.wait_for(100).unwrap();

@@ -279,10 +279,8 @@ fn a_packet_of_a_peer_is_handed_over_as_the_stack_would_have() {
     let arrived = Packet::at(UNDERLAY, frame(Carried::Udp, PEER_POD, LOCAL_POD, 63, 100));
     let read = segment::Packet::read(&arrived).unwrap();
     assert_eq!(enter(&arrived, &read, &memory, Direction::In), Err(Reason::Learning));
-    let mut routed = Packet {
-        received_by: DEVICE,
-        ..Packet::at(PORT, frame(Carried::Udp, PEER_POD, LOCAL_POD, 62, 100))
-    };
+    let mut routed =
+        Packet { received_by: DEVICE, ..Packet::at(PORT, frame(Carried::Udp, PEER_POD, LOCAL_POD, 62, 100)) };
     let made_up = Packet { received_by: PORT + 1, ..routed.clone() };
     assert_eq!(leave(&made_up, &memory, &node, Direction::In), Reason::Unconfirmed, "a neighbour's");
     routed.bytes[..12].copy_from_slice(&[2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 1]);
