@@ -18,7 +18,8 @@ pub const CANDIDATE_BYTES: u32 = 65_536;
 pub const VALID: u64 = 40_000_000;
 /// A packet that has not left the stack after so long is not waited for, in nanoseconds.
 pub const DRAINED: u64 = 12_000_000;
-/// More packets than these are not in the stack at a time: they were lost there, or miscounted.
+/// More packets than these are not in the stack at a time: they were lost there, or miscounted. After as many the
+/// count begins anew.
 pub const MANY: u32 = 64;
 /// Packets of a TCP connection that have to leave the stack unchanged before it is announced.
 pub const WORTHWHILE: u32 = 16;

@@ -3,7 +3,7 @@
 //! [`enter`] is asked where a packet would enter the stack, [`leave`] where it leaves it.
 
 use flannel_common::flow::{
-    ANNOUNCE, Connection, Direction, Entered, FastPath, Flow, FlowKey, Left, VALID, WORTHWHILE,
+    ANNOUNCE, Connection, Direction, Entered, FastPath, Flow, FlowKey, Left, MANY, VALID, WORTHWHILE,
 };
 use flannel_common::maps::{Node, Peer};
 use flannel_common::{Ip4, Mac, Reason};
@@ -146,8 +146,10 @@ fn confirm(
     if !came_by_the_stack(frame, &flow, node, direction) {
         return Err(Reason::Unconfirmed);
     }
+    let packets = flow.left.packets.wrapping_add(1);
     if flow.in_stack > 0 {
-        entry.drain(flow.in_stack - 1);
+        // One that was lost in the stack must not count for ever.
+        entry.drain(if packets % MANY == 0 { 0 } else { flow.in_stack - 1 });
     }
     let (now, generation) = (flows.now(), flows.generation());
     let is_unchanged = flow.entered.ttl == u32::from(packet.ip.ttl) + 1
@@ -162,7 +164,7 @@ fn confirm(
         generation,
         mtu: frame.mtu(),
         priority: frame.priority(),
-        packets: flow.left.packets.saturating_add(1),
+        packets,
         ..flow.left
     };
     if direction == Direction::In {

@@ -274,7 +274,7 @@ fn direction(program: &str) -> TcAttachType {
 fn served(pins: &PinDir, prefix: &str) -> Result<BTreeSet<u32>, DatapathError> {
     let names = names_in(&pins.links())?.into_iter().chain(names_in(&pins.filters())?);
     let index = |name: String| name.strip_prefix(prefix)?.split('-').next()?.parse().ok();
-    Ok(names.filter_map(index).filter(|index| if_indextoname(*index).is_ok()).collect())
+    Ok(names.filter_map(index).filter(|index| name_of(*index).is_ok()).collect())
 }
 
 fn names_in(directory: &Path) -> Result<Vec<String>, DatapathError> {
@@ -288,8 +288,9 @@ fn names_in(directory: &Path) -> Result<Vec<String>, DatapathError> {
 }
 
 fn name_of(interface: u32) -> Result<String, DatapathError> {
+    // Of an interface that is about to go the name is empty.
     let name = if_indextoname(interface).ok().and_then(|name| name.into_string().ok());
-    name.ok_or(DatapathError::InterfaceGone(interface))
+    name.filter(|name| !name.is_empty()).ok_or(DatapathError::InterfaceGone(interface))
 }
 
 fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, DatapathError> {

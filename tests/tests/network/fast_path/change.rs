@@ -9,6 +9,7 @@ use flannel_tests::network::BRIDGE;
 use flannel_tests::traffic::{Endpoint, Ping, transfer};
 use flannel_tests::wait;
 use rstest::rstest;
+use serde_json::Value;
 
 use super::flow::{Bytes, Datagrams, Flow};
 use super::{FILE, shortened, start, wait_served};
@@ -25,10 +26,16 @@ fn a_pod_made_again_behind_another_port_gets_the_flow(#[case] backend: &str) {
     let mut flow = Datagrams::start(cluster.pod(0).unwrap(), &pod.endpoint).unwrap();
     flow.wait_for(300).unwrap();
 
+    // With the same Ethernet address: kernels believe no other one within a second.
+    let links = pod.endpoint.namespace.ip("-json link show eth0").unwrap();
+    let links: Value = serde_json::from_str(&links).unwrap();
+    let mac = links[0]["address"].as_str().unwrap();
     host.ip(&format!("link del {}", pod.port)).unwrap();
     let again = Namespace::add(&format!("{}-again", member.node.host.label())).unwrap();
     let (mtu, prefix) = (member.node.file.mtu, member.node.file.subnet.prefix());
-    again.ip(&format!("link add eth0 type veth peer name other netns {}", host.name())).unwrap();
+    again
+        .ip(&format!("link add eth0 address {mac} type veth peer name other netns {}", host.name()))
+        .unwrap();
     host.ip(&format!("link set other mtu {mtu} master {BRIDGE} up")).unwrap();
     again.ip(&format!("address add {}/{prefix} dev eth0", pod.endpoint.address)).unwrap();
     again.ip(&format!("link set eth0 mtu {mtu} up")).unwrap();
@@ -36,8 +43,9 @@ fn a_pod_made_again_behind_another_port_gets_the_flow(#[case] backend: &str) {
     let target = flow.target().unwrap();
     let far = again.within(|| Ok(UdpSocket::bind(target)?)).unwrap();
     let end = Endpoint { name: "again".to_owned(), namespace: again, address: pod.endpoint.address };
-    // As the CNI plugin does, it makes itself known to its neighbours.
-    Ping::default().send(&end, &member.node.gateway()).unwrap().check().unwrap();
+    // It makes itself known to its neighbours, once the kernel has noticed that the cable is plugged in.
+    let hello = || Ping::default().send(&end, &member.node.gateway())?.check();
+    wait::until("the pod to reach its gateway", Duration::from_secs(5), hello).unwrap();
     flow.receive(far).unwrap();
     let arrived = flow.arrivals(Duration::from_millis(100), Duration::from_millis(200));
     assert!(arrived > 20, "{arrived} datagrams in 200 ms");
@@ -45,7 +53,8 @@ fn a_pod_made_again_behind_another_port_gets_the_flow(#[case] backend: &str) {
     wait_served(&member.daemon, "other");
     let before = shortened(&member.daemon).1;
     flow.wait_for(300).unwrap();
-    assert!(shortened(&member.daemon).1 > before + 200, "it is shortened again");
+    let after = shortened(&member.daemon).1;
+    assert!(after > before + 200, "it is shortened again: {before}, {after}");
     let links = member.daemon.pin_dir().join("links");
     let is_clean = || {
         let names = std::fs::read_dir(&links).unwrap().map(|entry| entry.unwrap().file_name());

@@ -1,14 +1,32 @@
 //! What others do to a pod's packets at its port must not be skipped.
 
+use std::thread::sleep;
 use std::time::Duration;
 
-use flannel_tests::traffic::{Ping, transfer};
+use flannel_tests::traffic::{Ping, Stream, transfer};
 use flannel_tests::wait;
 use rstest::rstest;
 
 use super::flow::{Datagrams, Flow};
 use super::{FILE, shortened, start};
 use crate::VXLAN;
+
+/// Interfaces that come have every program put in its place again.
+#[rstest]
+#[case::clsact("clsact")]
+#[case::tcx("auto")]
+fn nothing_is_lost_while_programs_are_held_in_their_places(#[case] hook: &str) {
+    let cluster = start(VXLAN, &[&format!("--datapath-hook={hook}")]);
+    let stream = Stream::start(cluster.pod(0).unwrap(), cluster.pod(1).unwrap(), 5000).unwrap();
+    for number in 0..10 {
+        for member in &cluster.members {
+            member.node.host.namespace.ip(&format!("link add new{number} type bridge")).unwrap();
+        }
+        sleep(Duration::from_millis(200));
+    }
+    let losses = stream.stop().unwrap();
+    assert_eq!(losses.lost, 0, "{losses:?}");
+}
 
 /// Somebody shapes or filters what a pod sends or gets.
 #[rstest]

@@ -192,6 +192,19 @@ fn packets_lost_in_the_stack_are_not_waited_for() {
     assert_eq!(way.enter(&way.sent()), Ok(DEVICE), "by their number");
 }
 
+#[test]
+fn a_packet_lost_in_the_stack_does_not_keep_a_busy_flow_there() {
+    let way = Way::new(Carried::Udp);
+    assert_eq!(way.enter(&way.sent()), Err(Reason::Learning));
+    let is_short = |_: &u32| {
+        let entered = way.enter(&way.sent());
+        way.leave(&way.routed());
+        entered.is_ok()
+    };
+    let packets = (1..=2 * MANY).find(is_short).unwrap();
+    assert!(packets > 1 && packets <= MANY + 1, "{packets}");
+}
+
 #[rstest]
 #[case::ordinary(0, MTU - 28, true)]
 #[case::too_long(0, MTU - 27, false)]
