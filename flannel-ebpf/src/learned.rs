@@ -39,7 +39,8 @@ impl Flows for Learned {
 
     #[inline(always)]
     fn begin(&self, key: &FlowKey) -> Option<Slot> {
-        FLOWS.insert(key, &UNKNOWN, 0).ok()?;
+        let unknown: &Flow = &UNKNOWN;
+        FLOWS.insert(key, unknown, 0).ok()?;
         self.find(key)
     }
 
