@@ -83,11 +83,24 @@ pub struct Peer {
     /// Ethernet address of the peer's VTEP; zero with the UDP backend.
     pub vtep_mac: Mac,
     /// Not zero where a route leads straight to the peer and no program sees its packets.
-    pub direct: u8,
-    /// Written by the programs, only with the UDP backend: not zero once a packet from the peer has shown that it
-    /// takes packets whole, super-packets uncut and checksums unfinished. Programs do; a stock daemon, which reads
-    /// packets from a socket, does not.
-    pub whole: u8,
+    pub direct: u16,
+    /// Written by the programs, only with the UDP backend: when a packet from the peer last showed that it takes
+    /// packets whole, super-packets uncut and checksums unfinished; seconds of `CLOCK_MONOTONIC`, zero for never.
+    /// Programs do; a stock daemon, which reads packets from a socket, does not.
+    pub whole: u32,
+}
+
+impl Peer {
+    /// For so many seconds a peer is taken to be as it has shown itself. When stock flannel takes the place of this
+    /// daemon on a host, others may have to speak first.
+    pub const WHOLE_FOR: u32 = 10;
+
+    /// Whether the peer takes packets whole at `now`, in seconds of `CLOCK_MONOTONIC`.
+    #[must_use]
+    #[inline(always)]
+    pub const fn takes_whole(&self, now: u32) -> bool {
+        self.whole != 0 && now.saturating_sub(self.whole) <= Self::WHOLE_FOR
+    }
 }
 
 /// Packets and bytes. Bytes are those of the inner packet with its Ethernet header; a super-packet
@@ -236,8 +249,16 @@ mod pod {
 
 #[cfg(test)]
 mod tests {
-    use super::{ALL, COUNTER_SLOTS, Kind, Layout};
+    use super::{ALL, COUNTER_SLOTS, Kind, Layout, Peer};
     use crate::ABI_VERSION;
+
+    #[test]
+    fn what_a_peer_has_shown_holds_for_a_while() {
+        let peer = |whole| Peer { whole, ..Peer::default() };
+        assert!(!peer(0).takes_whole(1), "it has shown nothing");
+        assert!(peer(100).takes_whole(100) && peer(100).takes_whole(100 + Peer::WHOLE_FOR));
+        assert!(!peer(100).takes_whole(101 + Peer::WHOLE_FOR));
+    }
 
     /// The layout that belongs to the ABI version: whoever changes one changes the other.
     #[test]
@@ -253,7 +274,7 @@ mod tests {
         assert_eq!(
             ALL,
             [
-                layout("PEERS", Kind::Hash, 4, 12, 65_536),
+                layout("PEERS", Kind::Hash, 4, 16, 65_536),
                 layout("SOURCES", Kind::Hash, 4, 4, 65_536),
                 layout("COUNTERS", Kind::PerCpuArray, 4, 16, COUNTER_SLOTS),
                 layout("PEER_COUNTERS", Kind::PerCpuHash, 4, 40, 65_536),
