@@ -7,6 +7,7 @@
 pub mod addr;
 pub mod maps;
 pub mod reason;
+pub mod trace;
 pub mod vni;
 pub mod wire;
 

@@ -7,6 +7,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::addr::{Ip4, Mac};
 use crate::reason::{Hook, Reason};
+use crate::trace::{EVENT_BYTES, Question};
 
 /// Peers a host can have: a /8 network cut in /24 subnets.
 pub const MAX_PEERS: u32 = 65_536;
@@ -27,6 +28,10 @@ pub const PEER_COUNTERS: &str = "PEER_COUNTERS";
 pub const PORTS: &str = "PORTS";
 /// Name of the map with the one [`Node`] the programs were loaded with, kept for readers of the pins.
 pub const NODE_INFO: &str = "NODE_INFO";
+/// Name of the map with the one [`Question`].
+pub const QUESTION: &str = "QUESTION";
+/// Name of the ring of [`Event`](crate::trace::Event)s.
+pub const EVENTS: &str = "EVENTS";
 /// Name of the read-only global by which the programs know their [`Node`].
 pub const NODE: &str = "NODE";
 
@@ -41,6 +46,8 @@ pub enum Kind {
     Array,
     /// `BPF_MAP_TYPE_PERCPU_ARRAY`
     PerCpuArray,
+    /// `BPF_MAP_TYPE_RINGBUF`
+    RingBuf,
 }
 
 /// What a map must look like to be ours.
@@ -65,13 +72,15 @@ impl Layout {
 }
 
 /// Every pinned map.
-pub const ALL: [Layout; 6] = [
+pub const ALL: [Layout; 8] = [
     Layout::of::<Ip4, Peer>(PEERS, Kind::Hash, MAX_PEERS),
     Layout::of::<Ip4, u32>(SOURCES, Kind::Hash, MAX_PEERS),
     Layout::of::<u32, Count>(COUNTERS, Kind::PerCpuArray, COUNTER_SLOTS),
     Layout::of::<Ip4, PeerCount>(PEER_COUNTERS, Kind::PerCpuHash, MAX_PEERS),
     Layout::of::<Port, u32>(PORTS, Kind::Hash, MAX_PORTS),
     Layout::of::<u32, Node>(NODE_INFO, Kind::Array, 1),
+    Layout::of::<u32, Question>(QUESTION, Kind::Array, 1),
+    Layout::of::<(), ()>(EVENTS, Kind::RingBuf, EVENT_BYTES),
 ];
 
 /// Where the subnet of a peer is reached.
@@ -233,6 +242,7 @@ impl Node {
 mod pod {
     use super::{Count, Node, Peer, PeerCount, Port};
     use crate::addr::Ip4;
+    use crate::trace::Question;
 
     macro_rules! pod {
         ($($type:ty),*) => {
@@ -244,7 +254,7 @@ mod pod {
         };
     }
 
-    pod!(Ip4, Peer, Count, PeerCount, Port, Node);
+    pod!(Ip4, Peer, Count, PeerCount, Port, Node, Question);
 }
 
 #[cfg(test)]
@@ -280,6 +290,8 @@ mod tests {
                 layout("PEER_COUNTERS", Kind::PerCpuHash, 4, 40, 65_536),
                 layout("PORTS", Kind::Hash, 12, 4, 16_384),
                 layout("NODE_INFO", Kind::Array, 4, 48, 1),
+                layout("QUESTION", Kind::Array, 4, 32, 1),
+                layout("EVENTS", Kind::RingBuf, 0, 0, 1 << 20),
             ]
         );
         assert_eq!(COUNTER_SLOTS, 384);

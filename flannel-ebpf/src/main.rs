@@ -13,6 +13,7 @@
 mod context;
 mod count;
 mod table;
+mod trace;
 
 use core::ptr;
 
@@ -93,6 +94,7 @@ pub fn vxlan_decap(context: TcContext) -> i32 {
         skb.set_mark(GUARDED);
         return handed_over(&skb, &node);
     }
+    trace::arrived(&skb, Hook::Decap);
     let arrived = vxlan::decapsulate(&mut skb, &Table, &node);
     if arrived.is_ok() {
         skb.set_mark(GUARDED);
@@ -108,6 +110,7 @@ pub fn udp_decap(context: TcContext) -> i32 {
     if skb.has_token() {
         return handed_over(&skb, &node);
     }
+    trace::arrived(&skb, Hook::Decap);
     let arrived = udp::decapsulate(&mut skb, &Table, &node);
     decapsulated(&skb, &node, arrived)
 }
@@ -117,6 +120,7 @@ pub fn udp_decap(context: TcContext) -> i32 {
 pub fn vxlan_xdp(context: XdpContext) -> u32 {
     let node = node();
     let mut xdp = Xdp::new(context);
+    trace::arrived(&xdp, Hook::Xdp);
     let arrived = vxlan::decapsulate(&mut xdp, &Table, &node);
     xdp_verdict(&xdp, arrived)
 }
@@ -126,6 +130,7 @@ pub fn vxlan_xdp(context: XdpContext) -> u32 {
 pub fn udp_xdp(context: XdpContext) -> u32 {
     let node = node();
     let mut xdp = Xdp::new(context);
+    trace::arrived(&xdp, Hook::Xdp);
     let arrived = udp::decapsulate(&mut xdp, &Table, &node);
     xdp_verdict(&xdp, arrived)
 }
@@ -176,6 +181,7 @@ fn encapsulated(skb: &Skb, node: &Node, hook: Hook, bytes: u32, sent: Result<Ip4
         Ok(subnet) => {
             count::sent(subnet, bytes);
             count::packet(hook, Reason::Forwarded, bytes);
+            trace::decided(skb, hook, Reason::Forwarded);
             action(Verdict::Forward)
         }
         Err(reason) => verdict(skb, hook, reason),
@@ -207,6 +213,7 @@ fn handed_over(skb: &Skb, node: &Node) -> i32 {
 #[inline(always)]
 fn verdict(skb: &Skb, hook: Hook, reason: Reason) -> i32 {
     count::packet(hook, reason, skb.len());
+    trace::decided(skb, hook, reason);
     action(reason.verdict())
 }
 
@@ -231,6 +238,7 @@ fn xdp_verdict(xdp: &Xdp, arrived: Result<Ip4, Reason>) -> u32 {
         Err(reason) => reason,
     };
     count::packet(Hook::Xdp, reason, bytes);
+    trace::decided(xdp, Hook::Xdp, reason);
     match reason.verdict() {
         // The packet goes up to TC, which hands it to the flannel device.
         Verdict::Forward | Verdict::Pass => xdp_action::XDP_PASS,

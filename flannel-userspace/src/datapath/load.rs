@@ -81,5 +81,6 @@ const fn map_type(kind: Kind) -> MapType {
         Kind::PerCpuHash => MapType::PerCpuHash,
         Kind::Array => MapType::Array,
         Kind::PerCpuArray => MapType::PerCpuArray,
+        Kind::RingBuf => MapType::RingBuf,
     }
 }
