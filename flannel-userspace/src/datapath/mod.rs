@@ -13,16 +13,18 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use aya::EbpfError;
 use aya::maps::MapError;
 use aya::pin::PinError;
 use aya::programs::ProgramError;
 use flannel_common::maps::Node;
+use nix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 
 use attach::Attacher;
-pub use attach::Mechanism;
+pub use attach::{Mechanism, Pinned, PinnedAs, is_ingress, pinned_programs, tcx_programs, wanted_places};
 pub use bpffs::PinDir;
 pub use load::OBJECT;
 pub use tables::{PeerEntry, Tables};
@@ -216,6 +218,13 @@ pub fn detach_all(pins: &PinDir) -> Result<Vec<String>, DatapathError> {
 /// The directory cannot be read.
 pub fn qdiscs(pins: &PinDir) -> Result<Vec<u32>, DatapathError> {
     attach::qdiscs(pins)
+}
+
+/// The clock of the programs' time stamps.
+#[must_use]
+pub fn monotonic_nanoseconds() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Where maps are pinned.

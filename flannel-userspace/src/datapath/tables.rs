@@ -134,6 +134,18 @@ impl Tables {
         }
     }
 
+    /// How many subnets each outer source leases.
+    pub fn sources(&self) -> Result<BTreeMap<Ipv4Addr, u32>, DatapathError> {
+        let entries = self.sources.iter().map(|entry| entry.map(|(address, count)| (address.into(), count)));
+        entries.collect::<Result<_, MapError>>().map_err(failed("read", SOURCES))
+    }
+
+    /// The index of the port behind which each station lives, by the bridge's index and the station's address.
+    pub fn ports(&self) -> Result<BTreeMap<(u32, Mac), u32>, DatapathError> {
+        let entries = self.ports.iter().map(|entry| entry.map(|(at, port)| ((at.bridge, at.mac), port)));
+        entries.collect::<Result<_, MapError>>().map_err(failed("read", PORTS))
+    }
+
     fn source(&self, address: Ipv4Addr) -> Result<u32, DatapathError> {
         let found = present(self.sources.get(&address.into(), 0)).map_err(failed("read", SOURCES))?;
         Ok(found.unwrap_or(0))
@@ -146,9 +158,7 @@ impl Tables {
         for peer in self.peers()?.values() {
             *wanted.entry(peer.public_ip).or_default() += 1;
         }
-        let found: Result<BTreeMap<Ipv4Addr, u32>, _> =
-            self.sources.iter().map(|entry| entry.map(|(address, count)| (address.into(), count))).collect();
-        let found = found.map_err(failed("read", SOURCES))?;
+        let found = self.sources()?;
         for (address, count) in &wanted {
             if found.get(address) != Some(count) {
                 self.sources.insert(Ip4::from(*address), count, 0).map_err(failed("write", SOURCES))?;
@@ -190,12 +200,7 @@ impl Tables {
 
     /// Makes `ports`, by bridge and Ethernet address of the station, the known ones.
     pub fn set_ports(&mut self, ports: &BTreeMap<(u32, Mac), u32>) -> Result<(), DatapathError> {
-        let found: Result<BTreeMap<(u32, Mac), u32>, MapError> = self
-            .ports
-            .iter()
-            .map(|entry| entry.map(|(station, port)| ((station.bridge, station.mac), port)))
-            .collect();
-        let found = found.map_err(failed("read", PORTS))?;
+        let found = self.ports()?;
         let key = |&(bridge, mac): &(u32, Mac)| Port { bridge, mac, reserved: 0 };
         for (station, port) in ports.iter().filter(|(station, port)| found.get(station) != Some(port)) {
             self.ports.insert(key(station), port, 0).map_err(failed("write", PORTS))?;

@@ -1,6 +1,7 @@
 //! The host's interfaces, addresses, routes and neighbours, over rtnetlink.
 
 pub mod address;
+mod attachments;
 mod blackhole;
 pub mod bridge;
 pub mod device;
@@ -20,6 +21,7 @@ use futures::{Stream, TryStreamExt};
 use nix::errno::Errno;
 use tracing::Instrument;
 
+pub use attachments::{Filter, XdpProgram};
 pub use bridge::Stations;
 pub use device::Device;
 pub use interface::Underlay;

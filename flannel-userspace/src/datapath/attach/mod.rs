@@ -5,6 +5,7 @@
 //! program is, as `filters/<program>-<interface index>-<handle>`, which tells where to find the filter again.
 
 mod clsact;
+mod inspect;
 mod tcx;
 mod xdp;
 
@@ -21,6 +22,8 @@ use aya::programs::{ProgramError, SchedClassifier, TcAttachType, tc};
 use nix::errno::Errno;
 use nix::net::if_::if_indextoname;
 use tracing::info;
+
+pub use inspect::{Pinned, PinnedAs, is_ingress, pinned_programs, tcx_programs, wanted_places};
 
 use super::{DatapathError, Format, HookChoice, PinDir, Spec};
 
@@ -108,18 +111,14 @@ impl Attacher {
     /// Who receives comes first, so that no answer to a packet sent finds nobody.
     fn places(&self) -> Vec<Place> {
         let Spec { format, node, hook } = &self.spec;
-        let underlay = |program| Place { program, interface: node.underlay };
-        let device = |program| Place { program, interface: node.device };
-        let mut places = match format {
-            None => return Vec::new(),
-            Some(Format::Udp) => vec![underlay("udp_decap"), device("udp_encap")],
-            Some(Format::Vxlan) => {
-                vec![underlay("vxlan_decap"), device("vxlan_device"), device("vxlan_encap")]
-            }
-        };
+        if format.is_none() {
+            return Vec::new();
+        }
+        let place = |(program, interface)| Place { program, interface };
+        let mut places: Vec<Place> = wanted_places(*format, node).into_iter().map(place).collect();
         if *hook == HookChoice::Xdp {
             let program = if *format == Some(Format::Udp) { "udp_xdp" } else { "vxlan_xdp" };
-            places.push(underlay(program));
+            places.push(Place { program, interface: node.underlay });
         }
         places.extend(self.bridges.iter().map(|bridge| Place { program: "bridge", interface: *bridge }));
         places
