@@ -20,6 +20,7 @@ use aya::maps::MapError;
 use aya::pin::PinError;
 use aya::programs::ProgramError;
 use flannel_common::maps::Node;
+use nix::net::if_::if_indextoname;
 use nix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 
@@ -220,6 +221,13 @@ pub fn qdiscs(pins: &PinDir) -> Result<Vec<u32>, DatapathError> {
     attach::qdiscs(pins)
 }
 
+/// The name of the interface of that index. Where there is none, nix 0.31 says it is called "".
+#[must_use]
+pub fn interface_name(index: u32) -> Option<String> {
+    let name = if_indextoname(index).ok().and_then(|name| name.into_string().ok());
+    name.filter(|name| !name.is_empty())
+}
+
 /// The clock of the programs' time stamps.
 #[must_use]
 pub fn monotonic_nanoseconds() -> u64 {
@@ -230,4 +238,15 @@ pub fn monotonic_nanoseconds() -> u64 {
 /// Where maps are pinned.
 fn map_path(pin_dir: &Path, map: &str) -> PathBuf {
     pin_dir.join("maps").join(map)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::interface_name;
+
+    #[test]
+    fn an_interface_that_is_not_there_has_no_name() {
+        assert_eq!(interface_name(1).as_deref(), Some("lo"));
+        assert_eq!(interface_name(4_000_000), None);
+    }
 }

@@ -4,13 +4,12 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use flannel_common::maps::Node;
-use nix::net::if_::if_indextoname;
 use serde::Serialize;
 
 use crate::backend::Kind;
 use crate::datapath::{
-    DatapathError, Format, Mechanism, Pinned, PinnedAs, is_ingress, pinned_programs, tcx_programs,
-    wanted_places,
+    DatapathError, Format, Mechanism, Pinned, PinnedAs, interface_name, is_ingress, pinned_programs,
+    tcx_programs, wanted_places,
 };
 use crate::kernel::{Filter, Netlink};
 
@@ -41,8 +40,7 @@ pub(super) struct Interface {
 impl Interface {
     /// The interface of that index.
     pub(super) fn new(index: u32) -> Self {
-        let name = if_indextoname(index).ok().and_then(|name| name.into_string().ok());
-        Self { index, name }
+        Self { index, name: interface_name(index) }
     }
 
     /// For people.

@@ -20,12 +20,11 @@ use aya::Ebpf;
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType, tc};
 use nix::errno::Errno;
-use nix::net::if_::if_indextoname;
 use tracing::info;
 
 pub use inspect::{Pinned, PinnedAs, is_ingress, pinned_programs, tcx_programs, wanted_places};
 
-use super::{DatapathError, Format, HookChoice, PinDir, Spec};
+use super::{DatapathError, Format, HookChoice, PinDir, Spec, interface_name};
 
 /// How a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +77,7 @@ impl Attacher {
     pub(super) fn start(ebpf: Ebpf, pins: Arc<PinDir>, spec: Spec) -> Result<Self, DatapathError> {
         let bridges = bridges_served(&pins)?;
         let mut attacher = Self { ebpf, pins, spec, bridges, attached: BTreeMap::new() };
-        attacher.bridges.retain(|bridge| if_indextoname(*bridge).is_ok());
+        attacher.bridges.retain(|bridge| interface_name(*bridge).is_some());
         attacher.hold()?;
         Ok(attacher)
     }
@@ -221,8 +220,7 @@ fn names_in(directory: &Path) -> Result<Vec<String>, DatapathError> {
 }
 
 fn name_of(interface: u32) -> Result<String, DatapathError> {
-    let name = if_indextoname(interface).ok().and_then(|name| name.into_string().ok());
-    name.ok_or(DatapathError::InterfaceGone(interface))
+    interface_name(interface).ok_or(DatapathError::InterfaceGone(interface))
 }
 
 fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, DatapathError> {
