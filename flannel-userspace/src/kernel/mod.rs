@@ -11,6 +11,7 @@ pub mod monitor;
 pub mod objects;
 pub mod qdisc;
 pub mod route;
+mod xdp_support;
 
 #[cfg(test)]
 pub(crate) mod namespace;
@@ -28,6 +29,7 @@ pub use interface::Underlay;
 pub use monitor::{Change, Monitor};
 pub use objects::{ObjectError, Objects};
 pub use route::Hop;
+pub use xdp_support::takes_native_xdp;
 
 /// A conversation with the kernel about the network namespace in which it was opened.
 #[derive(Clone, Debug)]

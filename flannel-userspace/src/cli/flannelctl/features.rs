@@ -16,7 +16,7 @@ use super::objects;
 use super::output::{Page, Report, Tone, cell, toned};
 use super::place::Context;
 use crate::datapath::tcx_programs;
-use crate::kernel::Netlink;
+use crate::kernel::{Netlink, takes_native_xdp};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {}
@@ -61,6 +61,8 @@ struct Nic {
     mtu: u32,
     /// `native`, `generic` or `none`: how an XDP program, of whomever, is attached now.
     xdp: &'static str,
+    /// Whether the driver takes native XDP; nothing where the kernel does not tell.
+    xdp_native: Option<bool>,
 }
 
 #[derive(Debug, Serialize)]
@@ -173,7 +175,11 @@ fn features(has_tcx: Option<bool>) -> Vec<Feature> {
 
 async fn nic(netlink: &Netlink, node: &Node) -> anyhow::Result<Option<Nic>> {
     let Some(link) = netlink.link_by_index(node.underlay).await? else { return Ok(None) };
-    let driver = fs::read_link(format!("/sys/class/net/{}/device/driver", link.name)).ok();
+    // What is mounted at /sys may be of another network namespace.
+    let sys = format!("/sys/class/net/{}", link.name);
+    let address = fs::read_to_string(format!("{sys}/address")).unwrap_or_default();
+    let is_it = address.trim() == link.mac.to_string();
+    let driver = fs::read_link(format!("{sys}/device/driver")).ok().filter(|_| is_it);
     let xdp = match netlink.xdp_program(node.underlay).await? {
         Some(program) if program.native => "native",
         Some(_) => "generic",
@@ -183,6 +189,7 @@ async fn nic(netlink: &Netlink, node: &Node) -> anyhow::Result<Option<Nic>> {
         driver: driver.and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned())),
         mtu: link.mtu,
         xdp,
+        xdp_native: takes_native_xdp(node.underlay).ok().flatten(),
         name: link.name,
     }))
 }
@@ -212,9 +219,14 @@ impl Report for Features {
             vec![cell(feature.kind), cell(feature.name), supported, cell(feature.purpose)]
         });
         page.table(&["KIND", "NAME", "THERE", "FOR"], rows);
-        if let Some(Nic { name, driver, mtu, xdp }) = &self.interface {
+        if let Some(Nic { name, driver, mtu, xdp, xdp_native }) = &self.interface {
+            let native = match xdp_native {
+                Some(true) => "yes",
+                Some(false) => "no",
+                None => "unknown",
+            };
             page.heading(&format!(
-                "underlay {name}: driver {}, MTU {mtu}, XDP attached: {xdp}",
+                "underlay {name}: driver {}, MTU {mtu}, takes native XDP: {native}, XDP attached: {xdp}",
                 driver.as_deref().unwrap_or("unstated")
             ));
         }
@@ -249,7 +261,13 @@ mod tests {
                 feature("hash", Some(false), true),
                 feature("xdp", None, false),
             ],
-            interface: Some(Nic { name: "eth0".to_owned(), driver: None, mtu: 1500, xdp: "none" }),
+            interface: Some(Nic {
+                name: "eth0".to_owned(),
+                driver: None,
+                mtu: 1500,
+                xdp: "none",
+                xdp_native: Some(true),
+            }),
             used: vec![Used {
                 program: "vxlan_encap".to_owned(),
                 interface: "flannel.1".to_owned(),
@@ -270,7 +288,7 @@ mod tests {
  kernel  hash  no, required  types
  kernel  xdp   unknown       types
 
-underlay eth0: driver unstated, MTU 1500, XDP attached: none
+underlay eth0: driver unstated, MTU 1500, takes native XDP: yes, XDP attached: none
 
 used
  PROGRAM      INTERFACE  BY      BECAUSE

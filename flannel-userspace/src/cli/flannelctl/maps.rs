@@ -15,6 +15,8 @@ use super::counters::Counts;
 use super::hooks::Interface;
 use super::output::{Page, Report, cell};
 use super::place::Context;
+use super::units;
+use crate::backend::Kind;
 use crate::datapath::{PeerEntry, Tables};
 
 #[derive(Debug, Args)]
@@ -116,16 +118,17 @@ fn peer_count(subnet: Ipv4Addr, count: &PeerCount) -> Value {
 }
 
 fn node(node: &maps::Node) -> Value {
+    let guard = maps::Guard::ALL.iter().find(|guard| **guard as u32 == node.guard);
     json!({
-        "backend": node.backend,
-        "device": node.device,
-        "underlay": node.underlay,
+        "backend": Kind::from_number(node.backend).map_or("unknown", Kind::name),
+        "device": (node.device != 0).then(|| Interface::new(node.device)),
+        "underlay": Interface::new(node.underlay),
         "local_ip": node.local_ip.to_string(),
         "subnet": node.subnet.to_string(),
         "netmask": node.netmask.to_string(),
         "vni": node.vni,
         "port": node.port,
-        "guard": node.guard,
+        "guard": guard.map_or("unknown", |guard| guard.label()),
         "device_mac": node.device_mac.to_string(),
     })
 }
@@ -133,7 +136,7 @@ fn node(node: &maps::Node) -> Value {
 impl Report for Dump {
     fn show(&self, page: &mut Page) {
         for (map, entries) in &self.0 {
-            page.heading(&format!("{map}: {} entries", entries.len()));
+            page.heading(&format!("{map}: {}", units::count(entries.len(), "entry", "entries")));
             let Some(first) = entries.first() else { continue };
             let header: Vec<String> = first.keys().map(|key| key.to_uppercase().replace('_', " ")).collect();
             let header: Vec<&str> = header.iter().map(String::as_str).collect();
@@ -147,6 +150,7 @@ impl Report for Dump {
 fn word(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
+        Value::Null => "-".to_owned(),
         Value::Object(object) => {
             let words: Vec<String> =
                 object.iter().map(|(key, value)| format!("{key}={}", word(value))).collect();
@@ -177,7 +181,7 @@ mod tests {
         let dump = Dump(BTreeMap::from([("PEERS", peers), ("SOURCES", Vec::new())]));
         assert_eq!(
             dump.text(),
-            "PEERS: 1 entries
+            "PEERS: 1 entry
  DIRECT  PUBLIC IP      SUBNET    VTEP MAC
  false   192.168.77.12  10.5.2.0  02:00:00:00:00:01
 

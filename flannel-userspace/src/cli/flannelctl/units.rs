@@ -15,6 +15,11 @@ pub(super) fn duration(seconds: u64) -> String {
     }
 }
 
+/// So many things of which one is called so.
+pub(super) fn count(number: usize, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
 /// An amount of bytes in units of 1024.
 pub(super) fn bytes(bytes: u64) -> String {
     scaled(bytes, 1024, &["B", "KiB", "MiB", "GiB", "TiB", "PiB"])

@@ -14,6 +14,7 @@ use super::objects::{self, Thing};
 use super::output::{Page, Report, Tone, cell, toned};
 use super::place::{Context, EtcdFlags, StateFile};
 use super::status::network;
+use super::units;
 use super::wanted::{Known, Source};
 use crate::backend::{Backend, Object};
 use crate::datapath::{PeerEntry, Tables};
@@ -75,7 +76,7 @@ impl Difference {
         Self { fault, thing, found: None }
     }
 
-    fn changed(kind: &'static str, text: impl ToString, found: impl ToString) -> Self {
+    fn changed(kind: &'static str, text: &dyn ToString, found: &dyn ToString) -> Self {
         let thing = Thing { kind, text: text.to_string() };
         Self { fault: "changed", thing, found: Some(found.to_string()) }
     }
@@ -93,7 +94,7 @@ impl Findings {
             Ok(underlay) => underlay,
             Err(error) => {
                 self.missing("address", format!("{} dev {}", node.local_ip, objects::name(node.underlay)));
-                self.differences.push(Difference::changed("underlay", node.local_ip, format!("{error:#}")));
+                self.differences.push(Difference::changed("underlay", &node.local_ip, &format!("{error:#}")));
                 return Ok(());
             }
         };
@@ -146,8 +147,8 @@ impl Findings {
             Some((leased, _)) if leased != subnet => {
                 self.differences.push(Difference::changed(
                     "lease",
-                    leased,
-                    format!("NODE_INFO says {subnet}"),
+                    &leased,
+                    &format!("NODE_INFO says {subnet}"),
                 ));
             }
             Some((_, public_ip)) => {
@@ -170,7 +171,7 @@ impl Findings {
         self.checked += 1;
         if let Some(link) = self.netlink.link_by_index(device.index).await? {
             for difference in backend.differences(&link) {
-                self.differences.push(Difference::changed("device", &device.name, difference));
+                self.differences.push(Difference::changed("device", &device.name, &difference));
             }
         }
         self.checked += 1;
@@ -218,7 +219,7 @@ impl Findings {
                 None => self.missing("source", address.to_string()),
                 Some(found) if found != subnets => {
                     let text = format!("{address} with {subnets} subnets");
-                    self.differences.push(Difference::changed("source", text, found));
+                    self.differences.push(Difference::changed("source", &text, found));
                 }
                 Some(_) => {}
             }
@@ -244,10 +245,10 @@ impl Findings {
         self.differences.push(Difference::new("missing", Thing { kind, text }));
     }
 
-    fn equal<T: PartialEq + ToString>(&mut self, kind: &'static str, wanted: T, found: T) {
+    fn equal<T: Copy + PartialEq + ToString>(&mut self, kind: &'static str, wanted: T, found: T) {
         self.checked += 1;
         if wanted != found {
-            self.differences.push(Difference::changed(kind, wanted, found));
+            self.differences.push(Difference::changed(kind, &wanted, &found));
         }
     }
 }
@@ -276,7 +277,8 @@ impl Report for Verification {
     fn show(&self, page: &mut Page) {
         let source = self.source.text(self.age_seconds);
         if self.equal {
-            let text = format!("all {} things are as {source} asks for", self.checked);
+            let text =
+                format!("{} as {source} asks for", units::count(self.checked, "thing is", "things are"));
             page.toned_line(Tone::Good, &text);
             return;
         }
@@ -290,12 +292,12 @@ impl Report for Verification {
             ]
         });
         page.table(&["FAULT", "KIND", "WANTED", ""], rows);
-        let count = self.differences.len();
         page.toned_line(
             Tone::Bad,
             &format!(
-                "{count} differences from what {source} asks for; a running flanneld corrects them within ten \
-                 seconds, see its log where it does not"
+                "{} from what {source} asks for; a running flanneld corrects them within ten \
+                 seconds, see its log where it does not",
+                units::count(self.differences.len(), "difference", "differences")
             ),
         );
     }
@@ -353,7 +355,7 @@ mod tests {
     #[test]
     fn nothing_to_tell() {
         let verification = verification(&[neighbour(1, 1)], &[neighbour(1, 1)]);
-        assert_eq!(verification.text(), "all 1 things are as the state file, written 12 s ago, asks for\n");
+        assert_eq!(verification.text(), "1 thing is as the state file, written 12 s ago, asks for\n");
         assert_eq!(
             serde_json::to_value(&verification).unwrap(),
             json!({"equal": true, "source": "state_file", "age_seconds": 12, "checked": 1, "differences": []})

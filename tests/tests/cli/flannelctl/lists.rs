@@ -84,6 +84,7 @@ fn one_peer_maps_and_features() {
     let lacking: Vec<&Value> = features["features"].as_array().unwrap().iter().filter(lacking).collect();
     assert_eq!(lacking, Vec::<&Value>::new(), "what runs here is told to be missing");
     assert_eq!(features["interface"]["name"], "eth0");
+    assert_eq!(features["interface"]["xdp_native"], true, "a virtual cable takes it");
     assert!(features["used"].as_array().unwrap().len() >= 3, "{features}");
 }
 

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use self::packet::{Maps, Outer};
 use super::hooks::{format, hooks};
-use super::output::{Page, Report, Tone, cell, or_dash, toned};
+use super::output::{Page, Report, Tone, cell, toned};
 use super::place::Context;
 use super::status::network;
 use super::{objects, remedy};
@@ -247,18 +247,13 @@ fn words(destination: Ipv4Addr, route: &Route) -> String {
 
 impl Report for Explanation {
     fn show(&self, page: &mut Page) {
-        let mut pairs = vec![
-            ("packet", cell(format!("{} → {}, {}", self.source, self.destination, self.way()))),
-            ("route", or_dash(self.route.as_ref())),
-            (
-                "entry",
-                or_dash(self.entry.as_ref().map(|entry| {
-                    let Entry { subnet, public_ip, vtep_mac, path } = entry;
-                    format!("{subnet} at {public_ip}, VTEP {vtep_mac}, by {path}")
-                })),
-            ),
-            ("tunnel", cell(self.encapsulation)),
-        ];
+        let mut pairs =
+            vec![("packet", cell(format!("{} → {}, {}", self.source, self.destination, self.way())))];
+        pairs.extend(self.route.as_ref().map(|route| ("route", cell(route))));
+        if let Some(Entry { subnet, public_ip, vtep_mac, path }) = &self.entry {
+            pairs.push(("entry", cell(format!("{subnet} at {public_ip}, VTEP {vtep_mac}, by {path}"))));
+        }
+        pairs.push(("tunnel", cell(self.encapsulation)));
         if let Some(outer) = &self.outer {
             let vni = outer.vni.map(|vni| format!(", VNI {vni}")).unwrap_or_default();
             let mac = outer.vtep_mac.as_ref().map(|mac| format!(", VTEP {mac}")).unwrap_or_default();
