@@ -2,6 +2,8 @@
 
 use super::{Backend, HostGw, Udp, Vxlan};
 use crate::config::BackendConfig;
+use crate::kernel::device::Segmenter;
+use crate::kernel::device::segmenter::{ENTRANCE, EXIT};
 use crate::kernel::link::Link;
 use crate::kernel::{self, Device, Netlink, Underlay};
 
@@ -24,7 +26,10 @@ impl Backend {
         };
         Ok(match (config, device) {
             (BackendConfig::Udp { port }, Some(device)) => {
-                Some(Self::Udp(Udp::observe(*port, underlay, device)))
+                // An end that is missing has the index of no interface.
+                let index = async |name| Ok(netlink.link(name).await?.map_or(0, |link| link.index));
+                let segmenter = Segmenter { entrance: index(ENTRANCE).await?, exit: index(EXIT).await? };
+                Some(Self::Udp(Udp::observe(*port, underlay, device, segmenter)))
             }
             (BackendConfig::Vxlan(config), Some(device)) => {
                 Some(Self::Vxlan(Vxlan::observe(config, underlay, device)))

@@ -34,7 +34,10 @@ pub use tables::{PeerEntry, Tables};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// Stock flannel's `udp` format.
-    Udp,
+    Udp {
+        /// Interface index of the segmenter's exit.
+        segmented: u32,
+    },
     /// VXLAN.
     Vxlan,
 }

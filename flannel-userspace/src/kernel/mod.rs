@@ -9,6 +9,7 @@ pub mod interface;
 pub mod link;
 pub mod monitor;
 pub mod objects;
+mod offload;
 pub mod qdisc;
 pub mod route;
 mod xdp_support;
@@ -92,6 +93,12 @@ impl<T> During<T> for Result<T, rtnetlink::Error> {
                 other => io::Error::other(other),
             },
         })
+    }
+}
+
+impl<T> During<T> for io::Result<T> {
+    fn during(self, operation: impl FnOnce() -> String) -> Result<T, Error> {
+        self.map_err(|source| Error { operation: operation(), source })
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use flannel_common::maps::Node;
+use nix::net::if_::if_nametoindex;
 use serde::Serialize;
 
 use crate::backend::Kind;
@@ -11,6 +12,7 @@ use crate::datapath::{
     DatapathError, Format, Mechanism, Pinned, PinnedAs, interface_name, is_ingress, pinned_programs,
     tcx_programs, wanted_places,
 };
+use crate::kernel::device::segmenter::EXIT;
 use crate::kernel::{Filter, Netlink};
 
 /// A program in a place.
@@ -53,7 +55,8 @@ impl Interface {
 /// What the tunnel speaks, if there is one.
 pub(super) fn format(node: &Node) -> Option<Format> {
     match Kind::from_number(node.backend) {
-        Some(Kind::Udp) => Some(Format::Udp),
+        // An exit that is missing has the index of no interface.
+        Some(Kind::Udp) => Some(Format::Udp { segmented: if_nametoindex(EXIT).unwrap_or(0) }),
         Some(Kind::Vxlan) => Some(Format::Vxlan),
         _ => None,
     }

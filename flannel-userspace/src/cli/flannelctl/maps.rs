@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use flannel_common::maps::{
-    self, COUNTERS, Count, NODE_INFO, PEER_COUNTERS, PEERS, PORTS, PeerCount, SOURCES,
+    self, COUNTERS, Count, NODE_INFO, PEER_COUNTERS, PEERS, PORTS, Peer, PeerCount, SOURCES,
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -17,7 +17,7 @@ use super::output::{Page, Report, cell};
 use super::place::Context;
 use super::units;
 use crate::backend::Kind;
-use crate::datapath::{PeerEntry, Tables};
+use crate::datapath::Tables;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -76,7 +76,7 @@ fn object(value: Value) -> Map<String, Value> {
 
 fn entries(tables: &Tables, map: &str) -> anyhow::Result<Vec<Value>> {
     Ok(match map {
-        PEERS => tables.peers()?.into_iter().map(|(subnet, entry)| peer(subnet, &entry)).collect(),
+        PEERS => tables.raw_peers()?.into_iter().map(|(subnet, entry)| peer(subnet, &entry)).collect(),
         SOURCES => {
             let source = |(address, subnets)| json!({"address": address, "subnets": subnets});
             tables.sources()?.into_iter().map(source).collect()
@@ -106,9 +106,12 @@ fn entries(tables: &Tables, map: &str) -> anyhow::Result<Vec<Value>> {
     })
 }
 
-fn peer(subnet: Ipv4Addr, entry: &PeerEntry) -> Value {
-    let PeerEntry { public_ip, vtep_mac, direct, .. } = entry;
-    json!({"subnet": subnet, "public_ip": public_ip, "vtep_mac": vtep_mac.to_string(), "direct": direct})
+fn peer(subnet: Ipv4Addr, entry: &Peer) -> Value {
+    let Peer { public_ip, vtep_mac, direct, whole } = entry;
+    json!({
+        "subnet": subnet, "public_ip": public_ip.to_string(), "vtep_mac": vtep_mac.to_string(),
+        "direct": *direct != 0, "whole_seconds": whole,
+    })
 }
 
 fn peer_count(subnet: Ipv4Addr, count: &PeerCount) -> Value {
@@ -123,6 +126,7 @@ fn node(node: &maps::Node) -> Value {
         "backend": Kind::from_number(node.backend).map_or("unknown", Kind::name),
         "device": (node.device != 0).then(|| Interface::new(node.device)),
         "underlay": Interface::new(node.underlay),
+        "segmenter": (node.segmenter != 0).then(|| Interface::new(node.segmenter)),
         "local_ip": node.local_ip.to_string(),
         "subnet": node.subnet.to_string(),
         "netmask": node.netmask.to_string(),
@@ -164,33 +168,34 @@ fn word(value: &Value) -> String {
 mod tests {
     use std::collections::BTreeMap;
 
-    use flannel_common::Mac;
+    use flannel_common::maps::Peer;
+    use flannel_common::{Ip4, Mac};
 
     use super::{Dump, name, object, peer};
     use crate::cli::flannelctl::output::Report as _;
-    use crate::datapath::PeerEntry;
 
     #[test]
     fn entries_in_words() {
-        let entry = PeerEntry {
-            public_ip: [192, 168, 77, 12].into(),
+        let entry = Peer {
+            public_ip: Ip4::from_octets([192, 168, 77, 12]),
             vtep_mac: Mac([2, 0, 0, 0, 0, 1]),
-            direct: false,
+            direct: 0,
+            whole: 7,
         };
         let peers = vec![object(peer([10, 5, 2, 0].into(), &entry))];
         let dump = Dump(BTreeMap::from([("PEERS", peers), ("SOURCES", Vec::new())]));
         assert_eq!(
             dump.text(),
             "PEERS: 1 entry
- DIRECT  PUBLIC IP      SUBNET    VTEP MAC
- false   192.168.77.12  10.5.2.0  02:00:00:00:00:01
+ DIRECT  PUBLIC IP      SUBNET    VTEP MAC           WHOLE SECONDS
+ false   192.168.77.12  10.5.2.0  02:00:00:00:00:01  7
 
 SOURCES: 0 entries
 "
         );
         assert_eq!(
             serde_json::to_string(&dump).unwrap(),
-            r#"{"PEERS":[{"direct":false,"public_ip":"192.168.77.12","subnet":"10.5.2.0","vtep_mac":"02:00:00:00:00:01"}],"SOURCES":[]}"#
+            r#"{"PEERS":[{"direct":false,"public_ip":"192.168.77.12","subnet":"10.5.2.0","vtep_mac":"02:00:00:00:00:01","whole_seconds":7}],"SOURCES":[]}"#
         );
     }
 

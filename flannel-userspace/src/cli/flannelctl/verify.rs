@@ -168,6 +168,9 @@ impl Findings {
         let Some(device) = backend.device() else { return Ok(()) };
         self.equal("device index", device.index, node.device);
         self.equal("device address", device.mac, node.device_mac);
+        if let Backend::Udp(udp) = backend {
+            self.equal("segmenter index", udp.segmenter.entrance, node.segmenter);
+        }
         self.checked += 1;
         if let Some(link) = self.netlink.link_by_index(device.index).await? {
             for difference in backend.differences(&link) {

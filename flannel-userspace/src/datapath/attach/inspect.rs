@@ -52,11 +52,15 @@ impl PinnedAs {
 }
 
 /// The places, program and interface index, a tunnel cannot do without: those of bridges and of XDP come on top.
+///
+/// Who receives comes first, so that no answer to a packet sent finds nobody.
 #[must_use]
 pub fn wanted_places(format: Option<Format>, node: &Node) -> Vec<(&'static str, u32)> {
     match format {
         None => Vec::new(),
-        Some(Format::Udp) => vec![("udp_decap", node.underlay), ("udp_encap", node.device)],
+        Some(Format::Udp { segmented }) => {
+            vec![("udp_decap", node.underlay), ("udp_segmented", segmented), ("udp_encap", node.device)]
+        }
         Some(Format::Vxlan) => {
             vec![("vxlan_decap", node.underlay), ("vxlan_device", node.device), ("vxlan_encap", node.device)]
         }

@@ -107,7 +107,6 @@ impl Attacher {
         self.detach_others()
     }
 
-    /// Who receives comes first, so that no answer to a packet sent finds nobody.
     fn places(&self) -> Vec<Place> {
         let Spec { format, node, hook } = &self.spec;
         if format.is_none() {
@@ -116,7 +115,7 @@ impl Attacher {
         let place = |(program, interface)| Place { program, interface };
         let mut places: Vec<Place> = wanted_places(*format, node).into_iter().map(place).collect();
         if *hook == HookChoice::Xdp {
-            let program = if *format == Some(Format::Udp) { "udp_xdp" } else { "vxlan_xdp" };
+            let program = if matches!(format, Some(Format::Udp { .. })) { "udp_xdp" } else { "vxlan_xdp" };
             places.push(Place { program, interface: node.underlay });
         }
         places.extend(self.bridges.iter().map(|bridge| Place { program: "bridge", interface: *bridge }));
@@ -197,7 +196,7 @@ impl Place {
 /// The direction of a TC program, the same wherever it is attached.
 fn direction(program: &str) -> TcAttachType {
     match program {
-        "udp_decap" | "vxlan_decap" | "vxlan_device" => TcAttachType::Ingress,
+        "udp_decap" | "udp_segmented" | "vxlan_decap" | "vxlan_device" => TcAttachType::Ingress,
         _ => TcAttachType::Egress,
     }
 }

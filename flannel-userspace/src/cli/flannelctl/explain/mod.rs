@@ -6,8 +6,9 @@ use std::net::Ipv4Addr;
 use std::process::ExitCode;
 
 use clap::Args;
-use flannel_common::maps::Node;
+use flannel_common::maps::{Node, Peer};
 use flannel_common::{Hook, Reason, Verdict};
+use flannel_ebpf::udp::State;
 use serde::Serialize;
 
 use self::packet::{Maps, Outer};
@@ -16,7 +17,7 @@ use super::output::{Page, Report, Tone, cell, toned};
 use super::place::Context;
 use super::status::network;
 use super::{objects, remedy};
-use crate::datapath::{Format, PeerEntry};
+use crate::datapath::Format;
 use crate::kernel::Netlink;
 use crate::kernel::route::Route;
 
@@ -69,6 +70,8 @@ struct Explanation {
     entry: Option<Entry>,
     /// `vxlan`, `udp` or `none`.
     encapsulation: &'static str,
+    /// Whether it is cut and finished first, for a peer that has not shown of late that it takes packets whole.
+    segmented: bool,
     outer: Option<Outer>,
     /// The route of the outer packet.
     outer_route: Option<String>,
@@ -93,10 +96,10 @@ struct Entry {
     path: &'static str,
 }
 
-impl From<(Ipv4Addr, PeerEntry)> for Entry {
-    fn from((subnet, entry): (Ipv4Addr, PeerEntry)) -> Self {
-        let path = if entry.direct { "direct" } else { "tunnel" };
-        Self { subnet, public_ip: entry.public_ip, vtep_mac: entry.vtep_mac.to_string(), path }
+impl From<(Ipv4Addr, Peer)> for Entry {
+    fn from((subnet, entry): (Ipv4Addr, Peer)) -> Self {
+        let path = if entry.direct != 0 { "direct" } else { "tunnel" };
+        Self { subnet, public_ip: entry.public_ip.into(), vtep_mac: entry.vtep_mac.to_string(), path }
     }
 }
 
@@ -137,6 +140,7 @@ impl Walk<'_> {
             route: None,
             entry: None,
             encapsulation: "none",
+            segmented: false,
             outer: None,
             outer_route: None,
             mtu: None,
@@ -173,9 +177,16 @@ impl Walk<'_> {
                 "The kernel sends it as it is, by that route; no program of flannel's sees it.".to_owned();
             return Ok(explanation);
         };
-        let sent = packet::send(format, &self.maps, &self.node, self.asked.packet());
-        explanation.program = Some(if format == Format::Udp { "udp_encap" } else { "vxlan_encap" });
+        let send = |state| packet::send(format, &self.maps, &self.node, state, self.asked.packet());
+        let mut sent = send(State::AsSent);
+        explanation.program = Some(if is_udp(format) { "udp_encap" } else { "vxlan_encap" });
         explanation.judge(Hook::Encap, sent.as_ref().err().copied().unwrap_or(Reason::Forwarded));
+        if sent == Err(Reason::ToSegment) {
+            sent = send(State::Segmented);
+            explanation.program = Some("udp_segmented");
+            explanation.segmented = true;
+            explanation.judge(Hook::Segmented, sent.as_ref().err().copied().unwrap_or(Reason::Forwarded));
+        }
         if let Ok(outer) = sent {
             let route = self.netlink.route_to(outer.destination.into()).await.ok().flatten();
             explanation.outer_route = Some(match route {
@@ -191,7 +202,7 @@ impl Walk<'_> {
     fn arrive(&self) -> Explanation {
         let entry = self.maps.entry_of(self.asked.source, self.node.netmask);
         let mut explanation = Explanation { entry: entry.map(Entry::from), ..self.blank("in", "") };
-        let is_direct = entry.is_some_and(|(_, entry)| entry.direct);
+        let is_direct = entry.is_some_and(|(_, entry)| entry.direct != 0);
         let Some(format) = format(&self.node).filter(|_| !is_direct) else {
             explanation.help =
                 "It comes as it is, by the underlay; no program of flannel's sees it, and no guard."
@@ -199,9 +210,9 @@ impl Walk<'_> {
             return explanation;
         };
         // Who is no peer sends from its own address.
-        let of_peer = entry.map(|(_, entry)| entry.public_ip);
+        let of_peer = entry.map(|(_, entry)| Ipv4Addr::from(entry.public_ip));
         let outer_source = self.asked.outer_source.or(of_peer).unwrap_or(self.asked.source);
-        explanation.program = Some(if format == Format::Udp { "udp_decap" } else { "vxlan_decap" });
+        explanation.program = Some(if is_udp(format) { "udp_decap" } else { "vxlan_decap" });
         explanation.encapsulation = name(format);
         match packet::receive(format, &self.maps, &self.node, outer_source, self.asked.packet()) {
             Ok((outer, arrived)) => {
@@ -231,11 +242,12 @@ impl Explanation {
     }
 }
 
+const fn is_udp(format: Format) -> bool {
+    matches!(format, Format::Udp { .. })
+}
+
 const fn name(format: Format) -> &'static str {
-    match format {
-        Format::Udp => "udp",
-        Format::Vxlan => "vxlan",
-    }
+    if is_udp(format) { "udp" } else { "vxlan" }
 }
 
 /// A route in iproute2's words.
@@ -253,7 +265,8 @@ impl Report for Explanation {
         if let Some(Entry { subnet, public_ip, vtep_mac, path }) = &self.entry {
             pairs.push(("entry", cell(format!("{subnet} at {public_ip}, VTEP {vtep_mac}, by {path}"))));
         }
-        pairs.push(("tunnel", cell(self.encapsulation)));
+        let segmented = if self.segmented { ", by the segmenter" } else { "" };
+        pairs.push(("tunnel", cell(format!("{}{segmented}", self.encapsulation))));
         if let Some(outer) = &self.outer {
             let vni = outer.vni.map(|vni| format!(", VNI {vni}")).unwrap_or_default();
             let mac = outer.vtep_mac.as_ref().map(|mac| format!(", VTEP {mac}")).unwrap_or_default();
@@ -320,6 +333,7 @@ mod tests {
                 path: "tunnel",
             }),
             encapsulation: "vxlan",
+            segmented: false,
             outer: Some(Outer {
                 source: [192, 168, 77, 11].into(),
                 destination: [192, 168, 77, 12].into(),
@@ -383,6 +397,7 @@ The packet was forwarded by the program.
                 "reason",
                 "remedy",
                 "route",
+                "segmented",
                 "source",
                 "verdict"
             ]

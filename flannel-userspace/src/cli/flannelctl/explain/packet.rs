@@ -12,12 +12,13 @@ use flannel_ebpf::frame::Frame as _;
 use flannel_ebpf::model::Table;
 use flannel_ebpf::outer::OuterHeaders;
 use flannel_ebpf::peers::Peers;
-use flannel_ebpf::{udp, vxlan};
+use flannel_ebpf::udp::{self, State};
+use flannel_ebpf::vxlan;
 use serde::Serialize;
 use zerocopy::IntoBytes as _;
 use zerocopy::network_endian::U16;
 
-use crate::datapath::{DatapathError, Format, PeerEntry, Tables};
+use crate::datapath::{DatapathError, Format, Tables, monotonic_nanoseconds};
 
 /// `IPPROTO_ICMP`
 const ICMP: u8 = 1;
@@ -27,17 +28,17 @@ const TTL: u8 = 64;
 /// The maps, as the programs see them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Maps {
-    pub(super) peers: BTreeMap<Ipv4Addr, PeerEntry>,
+    pub(super) peers: BTreeMap<Ipv4Addr, Peer>,
     pub(super) sources: BTreeMap<Ipv4Addr, u32>,
 }
 
 impl Maps {
     pub(super) fn read(tables: &Tables) -> Result<Self, DatapathError> {
-        Ok(Self { peers: tables.peers()?, sources: tables.sources()? })
+        Ok(Self { peers: tables.raw_peers()?, sources: tables.sources()? })
     }
 
     /// The entry of the subnet with `address`.
-    pub(super) fn entry_of(&self, address: Ipv4Addr, netmask: Ip4) -> Option<(Ipv4Addr, PeerEntry)> {
+    pub(super) fn entry_of(&self, address: Ipv4Addr, netmask: Ip4) -> Option<(Ipv4Addr, Peer)> {
         let subnet = Ipv4Addr::from(Ip4::from(address).masked(netmask));
         self.peers.get(&subnet).map(|entry| (subnet, *entry))
     }
@@ -45,12 +46,19 @@ impl Maps {
 
 impl Peers for Maps {
     fn peer(&self, subnet: Ip4) -> Option<Peer> {
-        self.peers.get(&subnet.into()).map(|entry| Peer::from(*entry))
+        self.peers.get(&subnet.into()).copied()
     }
 
     fn is_source(&self, address: Ip4) -> bool {
         self.sources.contains_key(&address.into())
     }
+
+    fn now(&self) -> u32 {
+        u32::try_from(monotonic_nanoseconds() / 1_000_000_000).unwrap_or(u32::MAX).max(1)
+    }
+
+    /// Nothing is learned from a packet that was never sent.
+    fn note_whole(&self, _: Ip4, _: Ip4, _: u32) {}
 }
 
 /// The headers around a packet in the tunnel.
@@ -87,15 +95,17 @@ fn frame(from: Ipv4Addr, to: Ipv4Addr, bytes: u16, mac: Mac) -> Vec<u8> {
     [ethernet.as_bytes(), ip.as_bytes(), &vec![0; payload]].concat()
 }
 
-/// Sends a packet of `bytes` into the tunnel, as the program at the flannel device does.
+/// Sends a packet of `bytes` into the tunnel, as the program at the flannel device does, or the one behind the
+/// segmenter.
 pub(super) fn send(
     format: Format,
     maps: &impl Peers,
     node: &Node,
+    state: State,
     (from, to, bytes): (Ipv4Addr, Ipv4Addr, u16),
 ) -> Result<Outer, Reason> {
     let mut packet = frame(from, to, bytes, node.device_mac);
-    encapsulate(format, &mut packet, maps, node)?;
+    encapsulate(format, &mut packet, maps, node, state)?;
     describe(format, &packet)
 }
 
@@ -114,18 +124,24 @@ pub(super) fn receive(
     known.insert(Ip4::from(to).masked(node.netmask), this);
     let sender = Node { local_ip: outer_source.into(), guard: Guard::Off as u32, ..*node };
     let mut packet = frame(from, to, bytes, Mac::ZERO);
-    encapsulate(format, &mut packet, &known, &sender)?;
+    encapsulate(format, &mut packet, &known, &sender, State::Segmented)?;
     let outer = describe(format, &packet)?;
     let arrived = match format {
-        Format::Udp => udp::decapsulate(&mut packet, maps, node),
+        Format::Udp { .. } => udp::decapsulate(&mut packet, maps, node),
         Format::Vxlan => vxlan::decapsulate(&mut packet, maps, node),
     };
     Ok((outer, arrived))
 }
 
-fn encapsulate(format: Format, packet: &mut Vec<u8>, peers: &impl Peers, node: &Node) -> Result<Ip4, Reason> {
+fn encapsulate(
+    format: Format,
+    packet: &mut Vec<u8>,
+    peers: &impl Peers,
+    node: &Node,
+    state: State,
+) -> Result<Ip4, Reason> {
     match format {
-        Format::Udp => udp::encapsulate(packet, peers, node),
+        Format::Udp { .. } => udp::encapsulate(packet, peers, node, state),
         Format::Vxlan => vxlan::encapsulate(packet, peers, node),
     }
 }
@@ -133,7 +149,7 @@ fn encapsulate(format: Format, packet: &mut Vec<u8>, peers: &impl Peers, node: &
 fn describe(format: Format, packet: &Vec<u8>) -> Result<Outer, Reason> {
     let outer: OuterHeaders = packet.load(0)?;
     let (vni, vtep_mac) = match format {
-        Format::Udp => (None, None),
+        Format::Udp { .. } => (None, None),
         Format::Vxlan => {
             let stack: VxlanStack = packet.load(EthernetHeader::LEN)?;
             let header: VxlanHeader = stack.vxlan;
@@ -154,17 +170,19 @@ fn describe(format: Format, packet: &Vec<u8>) -> Result<Outer, Reason> {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use flannel_common::maps::{Guard, Node};
+    use flannel_common::maps::{Guard, Node, Peer};
     use flannel_common::{Ip4, Mac, Reason};
     use rstest::rstest;
 
-    use super::{Maps, Outer, receive, send};
-    use crate::datapath::{Format, PeerEntry};
+    use super::{Maps, Outer, State, receive, send};
+    use crate::datapath::Format;
 
     const HERE: Ipv4Addr = Ipv4Addr::new(10, 5, 1, 2);
     const THERE: Ipv4Addr = Ipv4Addr::new(10, 5, 2, 3);
     const PEER: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 12);
     const SIZE: u16 = 84;
+    const SEGMENTED: State = State::Segmented;
+    const UDP: Format = Format::Udp { segmented: 5 };
 
     fn node() -> Node {
         Node {
@@ -180,13 +198,13 @@ mod tests {
     }
 
     fn maps() -> Maps {
-        let entry = PeerEntry { public_ip: PEER, vtep_mac: Mac([2, 0, 0, 0, 0, 2]), direct: false };
+        let entry = Peer { public_ip: PEER.into(), vtep_mac: Mac([2, 0, 0, 0, 0, 2]), ..Peer::default() };
         Maps { peers: [([10, 5, 2, 0].into(), entry)].into(), sources: [(PEER, 1)].into() }
     }
 
     #[test]
     fn out_by_vxlan_and_udp() {
-        let vxlan = send(Format::Vxlan, &maps(), &node(), (HERE, THERE, SIZE)).unwrap();
+        let vxlan = send(Format::Vxlan, &maps(), &node(), SEGMENTED, (HERE, THERE, SIZE)).unwrap();
         assert_eq!(
             vxlan,
             Outer {
@@ -198,16 +216,25 @@ mod tests {
                 bytes: 134,
             }
         );
-        let udp = send(Format::Udp, &maps(), &node(), (HERE, THERE, SIZE)).unwrap();
+        let udp = send(UDP, &maps(), &node(), SEGMENTED, (HERE, THERE, SIZE)).unwrap();
         assert_eq!((udp.destination, udp.vni, udp.bytes), (PEER, None, 112));
+    }
+
+    #[test]
+    fn a_peer_that_showed_no_programs_gets_ordinary_packets() {
+        let sent = send(UDP, &maps(), &node(), State::AsSent, (HERE, THERE, SIZE));
+        assert_eq!(sent, Err(Reason::ToSegment));
+        let mut shown = maps();
+        shown.peers.values_mut().for_each(|peer| peer.whole = u32::MAX);
+        assert!(send(UDP, &shown, &node(), State::AsSent, (HERE, THERE, SIZE)).is_ok());
     }
 
     #[rstest]
     #[case(Format::Vxlan, Reason::ForeignPeer)]
-    #[case(Format::Udp, Reason::NoPeer)]
+    #[case(UDP, Reason::NoPeer)]
     fn out_to_nobody(#[case] format: Format, #[case] reason: Reason) {
         let nobody = Ipv4Addr::new(10, 5, 9, 9);
-        assert_eq!(send(format, &maps(), &node(), (HERE, nobody, SIZE)), Err(reason));
+        assert_eq!(send(format, &maps(), &node(), SEGMENTED, (HERE, nobody, SIZE)), Err(reason));
     }
 
     #[rstest]
@@ -220,7 +247,7 @@ mod tests {
         #[case] from: Ipv4Addr,
         #[case] to: Ipv4Addr,
         #[case] outcome: Result<(), Reason>,
-        #[values(Format::Vxlan, Format::Udp)] format: Format,
+        #[values(Format::Vxlan, UDP)] format: Format,
     ) {
         let (sent, arrived) = receive(format, &maps(), &node(), outer, (from, to, SIZE)).unwrap();
         assert_eq!((sent.source, sent.destination), (outer, [192, 168, 77, 11].into()));
