@@ -7,6 +7,7 @@
 mod attach;
 mod bpffs;
 mod load;
+mod read_only;
 mod tables;
 
 use std::collections::BTreeSet;

@@ -10,7 +10,7 @@ use flannel_common::maps::{
 };
 use flannel_common::{Hook, Ip4, Mac, Reason};
 
-use super::{DatapathError, map_path};
+use super::{DatapathError, map_path, read_only};
 
 /// A peer as the programs see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,13 +50,22 @@ pub struct Tables {
 impl Tables {
     /// Opens the maps pinned below `pin_dir`.
     pub fn open(pin_dir: &Path) -> Result<Self, DatapathError> {
+        Self::open_by(pin_dir, |path| MapData::from_pin(path))
+    }
+
+    /// The same for reading alone: the kernel refuses whatever would change them.
+    pub fn open_to_read(pin_dir: &Path) -> Result<Self, DatapathError> {
+        Self::open_by(pin_dir, read_only::open)
+    }
+
+    fn open_by(pin_dir: &Path, by: Opening) -> Result<Self, DatapathError> {
         Ok(Self {
-            peers: open(pin_dir, PEERS)?,
-            sources: open(pin_dir, SOURCES)?,
-            counters: open(pin_dir, COUNTERS)?,
-            peer_counters: open(pin_dir, PEER_COUNTERS)?,
-            ports: open(pin_dir, PORTS)?,
-            node: open(pin_dir, NODE_INFO)?,
+            peers: open(pin_dir, PEERS, by)?,
+            sources: open(pin_dir, SOURCES, by)?,
+            counters: open(pin_dir, COUNTERS, by)?,
+            peer_counters: open(pin_dir, PEER_COUNTERS, by)?,
+            ports: open(pin_dir, PORTS, by)?,
+            node: open(pin_dir, NODE_INFO, by)?,
         })
     }
 
@@ -223,12 +232,15 @@ impl Tables {
 /// `BPF_NOEXIST`: do not replace an entry.
 const NO_EXIST: u64 = 1;
 
-fn open<T>(pin_dir: &Path, name: &'static str) -> Result<T, DatapathError>
+/// Opens the map pinned at a path.
+type Opening = fn(&Path) -> Result<MapData, MapError>;
+
+fn open<T>(pin_dir: &Path, name: &'static str, by: Opening) -> Result<T, DatapathError>
 where
     T: TryFrom<Map, Error = MapError>,
 {
     let path = map_path(pin_dir, name);
-    MapData::from_pin(&path)
+    by(&path)
         .and_then(Map::from_map_data)
         .and_then(T::try_from)
         .map_err(|source| DatapathError::OpenMap { path, source })

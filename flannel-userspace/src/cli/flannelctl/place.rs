@@ -52,7 +52,7 @@ impl Place {
                 pin_dir.display()
             );
         }
-        Tables::open(&pin_dir).with_context(|| {
+        Tables::open_to_read(&pin_dir).with_context(|| {
             format!(
                 "no readable datapath of the network {} at {}: is flanneld running?",
                 self.etcd_prefix,
