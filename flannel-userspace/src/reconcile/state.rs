@@ -164,6 +164,11 @@ impl KernelState {
         Ok(())
     }
 
+    /// Hears that the maps know every peer there is to know.
+    pub(super) fn take_over(&mut self) -> Result<(), StateError> {
+        Ok(self.datapath.take_over()?)
+    }
+
     /// Everything of ours.
     pub(super) async fn list(&mut self) -> Result<BTreeSet<Object>, StateError> {
         let subnet_len = self.ground.subnet.prefix();

@@ -11,7 +11,7 @@ use super::daemon::Daemon;
 use super::output::Printer;
 use crate::cli::{DEFAULT_ETCD_PREFIX, password};
 use crate::config::{default_pin_dir, default_state_file};
-use crate::datapath::Tables;
+use crate::datapath::{PinDir, Tables};
 use crate::registry::etcd::{self, Etcd};
 
 /// Which network's maps to read.
@@ -49,6 +49,13 @@ impl Place {
             }
             bail!(
                 "no datapath at {}: is flanneld running? `--pin-dir` names another place",
+                pin_dir.display()
+            );
+        }
+        if !PinDir::maps(&pin_dir).is_dir() {
+            bail!(
+                "the datapath at {} has no maps in the layout of this version: use the flannelctl that came with the \
+                 flanneld that made it, or start the flanneld of this version",
                 pin_dir.display()
             );
         }

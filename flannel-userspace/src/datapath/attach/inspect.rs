@@ -6,8 +6,9 @@ use aya::programs::links::{FdLink, LinkType, PinnedLink};
 use aya::programs::{SchedClassifier, TcAttachType};
 use flannel_common::maps::Node;
 
-use super::{DatapathError, Format, clsact, direction, errno, foreign_link, name_of, names_in};
+use super::{DatapathError, Format, clsact, direction, errno, foreign_link, name_of};
 use crate::datapath::Mechanism;
+use crate::datapath::bpffs::names_in;
 use nix::errno::Errno;
 
 /// A program whose place is told by a pin.

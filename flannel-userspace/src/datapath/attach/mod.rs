@@ -24,6 +24,7 @@ use tracing::info;
 
 pub use inspect::{Pinned, PinnedAs, is_ingress, pinned_programs, tcx_programs, wanted_places};
 
+use super::bpffs::names_in;
 use super::{DatapathError, Format, HookChoice, PinDir, Spec, interface_name};
 
 /// How a program is attached.
@@ -68,18 +69,36 @@ pub(super) struct Attacher {
     spec: Spec,
     bridges: BTreeSet<u32>,
     attached: BTreeMap<Place, Attached>,
+    /// Whether the programs of another build stay in the places for now.
+    waits: bool,
 }
 
 impl Attacher {
     /// Attaches what `spec` asks for and detaches what an earlier one left. Programs that are in their places are
     /// replaced there, without a packet in between that no program sees. Which bridges are served is not known
-    /// yet: those that were stay so.
+    /// yet: those that were stay so. Programs whose maps have another layout stay until [`Attacher::take_over`]:
+    /// those of now do not know a peer yet.
     pub(super) fn start(ebpf: Ebpf, pins: Arc<PinDir>, spec: Spec) -> Result<Self, DatapathError> {
         let bridges = bridges_served(&pins)?;
-        let mut attacher = Self { ebpf, pins, spec, bridges, attached: BTreeMap::new() };
+        let mut attacher = Self { ebpf, pins, spec, bridges, attached: BTreeMap::new(), waits: false };
+        attacher.waits = !attacher.pins.other_maps()?.is_empty();
         attacher.bridges.retain(|bridge| interface_name(*bridge).is_some());
         attacher.hold()?;
         Ok(attacher)
+    }
+
+    /// Has programs take the place of those with maps of another layout, and removes those maps.
+    pub(super) fn take_over(&mut self) -> Result<(), DatapathError> {
+        if !self.waits {
+            return Ok(());
+        }
+        self.put_all()?;
+        for maps in self.pins.other_maps()? {
+            info!(maps = %maps.display(), "programs with maps of another layout are replaced");
+            fs::remove_dir_all(&maps).map_err(|source| DatapathError::Unpin { path: maps, source })?;
+        }
+        self.waits = false;
+        Ok(())
     }
 
     pub(super) fn serve_bridges(&mut self, bridges: &BTreeSet<u32>) -> Result<(), DatapathError> {
@@ -92,6 +111,10 @@ impl Attacher {
 
     /// Puts every program in its place, whether or not it is there, and takes the others away.
     pub(super) fn hold(&mut self) -> Result<(), DatapathError> {
+        if self.waits { Ok(()) } else { self.put_all() }
+    }
+
+    fn put_all(&mut self) -> Result<(), DatapathError> {
         let mut attached = BTreeMap::new();
         for place in self.places() {
             if let Some(now) = self.attach(place)? {
@@ -206,16 +229,6 @@ fn bridges_served(pins: &PinDir) -> Result<BTreeSet<u32>, DatapathError> {
     let names = names_in(&pins.links())?.into_iter().chain(names_in(&pins.filters())?);
     let index = |name: String| name.strip_prefix("bridge-")?.split('-').next()?.parse().ok();
     Ok(names.filter_map(index).collect())
-}
-
-fn names_in(directory: &Path) -> Result<Vec<String>, DatapathError> {
-    let listed = fs::read_dir(directory).and_then(|entries| {
-        entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
-    });
-    match listed {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        listed => listed.map_err(|source| DatapathError::Directory { path: directory.to_owned(), source }),
-    }
 }
 
 fn name_of(interface: u32) -> Result<String, DatapathError> {
