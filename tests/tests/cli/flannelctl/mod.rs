@@ -117,3 +117,12 @@ fn place_without_a_datapath_is_1_and_named() {
     let said = text(&output.stderr);
     assert!(said.contains("/sys/fs/bpf/nobody-is-here") && said.contains("--pin-dir"), "{said}");
 }
+
+#[test]
+fn maps_of_another_layout_are_told() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("maps@0")).unwrap();
+    let output = run("flannelctl", &["--pin-dir", directory.path().to_str().unwrap(), "peers"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("in the layout of this version"), "{}", text(&output.stderr));
+}
