@@ -8,22 +8,26 @@
 mod attach;
 mod bpffs;
 mod load;
+mod read_only;
 mod tables;
 
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use aya::EbpfError;
 use aya::maps::MapError;
 use aya::pin::PinError;
 use aya::programs::ProgramError;
 use flannel_common::maps::Node;
+use nix::net::if_::if_indextoname;
+use nix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 
 use attach::Attacher;
-pub use attach::Mechanism;
+pub use attach::{Mechanism, Pinned, PinnedAs, is_ingress, pinned_programs, tcx_programs, wanted_places};
 pub use bpffs::PinDir;
 pub use load::OBJECT;
 pub use tables::{PeerEntry, Tables};
@@ -231,7 +235,32 @@ pub fn qdiscs(pins: &PinDir) -> Result<Vec<u32>, DatapathError> {
     attach::qdiscs(pins)
 }
 
+/// The name of the interface of that index. Where there is none, nix 0.31 says it is called "".
+#[must_use]
+pub fn interface_name(index: u32) -> Option<String> {
+    let name = if_indextoname(index).ok().and_then(|name| name.into_string().ok());
+    name.filter(|name| !name.is_empty())
+}
+
+/// The clock of the programs' time stamps.
+#[must_use]
+pub fn monotonic_nanoseconds() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// Where maps are pinned.
 pub(crate) fn map_path(pin_dir: &Path, map: &str) -> PathBuf {
     PinDir::maps(pin_dir).join(map)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::interface_name;
+
+    #[test]
+    fn an_interface_that_is_not_there_has_no_name() {
+        assert_eq!(interface_name(1).as_deref(), Some("lo"));
+        assert_eq!(interface_name(4_000_000), None);
+    }
 }

@@ -13,7 +13,6 @@ mod values;
 mod words;
 
 use std::ffi::OsString;
-use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,6 +24,7 @@ use tracing::Level;
 use self::flags::{EtcdFlags, Flags, HealthFlags};
 pub use self::refusal::Refusal;
 use self::words::Settings;
+use crate::cli::password;
 use crate::config::interface::InterfaceOptions;
 use crate::config::{default_pin_dir, default_state_file};
 use crate::datapath::HookChoice;
@@ -86,6 +86,12 @@ pub struct RuleOptions {
     pub blackhole: bool,
 }
 
+/// The command as clap sees it, for manuals and completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    flags::command()
+}
+
 /// Reads the command line, program name included, and the variables of the process.
 ///
 /// # Errors
@@ -95,7 +101,10 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Options, Refus
 }
 
 /// As [`parse`], with the variables from `environment`.
-fn parse_in(
+///
+/// # Errors
+/// As with [`parse`].
+pub fn parse_in(
     words: impl IntoIterator<Item = OsString>,
     environment: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Options, Refusal> {
@@ -175,23 +184,8 @@ fn etcd_options(flags: EtcdFlags) -> Result<etcd::Options, Refusal> {
         ca_file: flags.etcd_cafile,
         username: flags.etcd_username,
         password: match flags.etcd_password_file {
-            Some(path) => Some(read_password(&path)?),
+            Some(path) => Some(password::read(&path).map_err(Refusal::value)?),
             None => flags.etcd_password,
         },
     })
-}
-
-/// Reads the first line; editors leave an end of line that is no part of the password.
-fn read_password(path: &PathBuf) -> Result<String, Refusal> {
-    let refusal = |why: String| {
-        Refusal::value(format!(
-            "cannot take the password from --etcd-password-file {}: {why}",
-            path.display()
-        ))
-    };
-    let text = fs::read_to_string(path).map_err(|error| refusal(error.to_string()))?;
-    match text.lines().next() {
-        Some(password) if !password.is_empty() => Ok(password.to_owned()),
-        _ => Err(refusal("its first line is empty".to_owned())),
-    }
 }

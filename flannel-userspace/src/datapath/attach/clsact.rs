@@ -16,7 +16,7 @@ use super::{
 };
 
 /// Priority of our filters: unlikely to be anyone else's.
-const PRIORITY: u16 = 0x0f1a;
+pub(super) const PRIORITY: u16 = 0x0f1a;
 
 /// Replaces our filter, or adds it, and pins its program.
 pub(super) fn attach(

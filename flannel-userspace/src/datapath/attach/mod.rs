@@ -5,6 +5,7 @@
 //! program is, as `filters/<program>-<interface index>-<handle>`, which tells where to find the filter again.
 
 mod clsact;
+mod inspect;
 mod tcx;
 mod xdp;
 
@@ -19,11 +20,12 @@ use aya::Ebpf;
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType, tc};
 use nix::errno::Errno;
-use nix::net::if_::if_indextoname;
 use tracing::info;
 
+pub use inspect::{Pinned, PinnedAs, is_ingress, pinned_programs, tcx_programs, wanted_places};
+
 use super::bpffs::names_in;
-use super::{DatapathError, Format, HookChoice, PinDir, Spec};
+use super::{DatapathError, Format, HookChoice, PinDir, Spec, interface_name};
 
 /// How a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +82,7 @@ impl Attacher {
         let bridges = bridges_served(&pins)?;
         let mut attacher = Self { ebpf, pins, spec, bridges, attached: BTreeMap::new(), waits: false };
         attacher.waits = !attacher.pins.other_maps()?.is_empty();
-        attacher.bridges.retain(|bridge| if_indextoname(*bridge).is_ok());
+        attacher.bridges.retain(|bridge| interface_name(*bridge).is_some());
         attacher.hold()?;
         Ok(attacher)
     }
@@ -128,24 +130,16 @@ impl Attacher {
         self.detach_others()
     }
 
-    /// Who receives comes first, so that no answer to a packet sent finds nobody.
     fn places(&self) -> Vec<Place> {
         let Spec { format, node, hook } = &self.spec;
-        let underlay = |program| Place { program, interface: node.underlay };
-        let device = |program| Place { program, interface: node.device };
-        let mut places = match format {
-            None => return Vec::new(),
-            Some(Format::Udp { segmented }) => {
-                let segmented = Place { program: "udp_segmented", interface: *segmented };
-                vec![underlay("udp_decap"), segmented, device("udp_encap")]
-            }
-            Some(Format::Vxlan) => {
-                vec![underlay("vxlan_decap"), device("vxlan_device"), device("vxlan_encap")]
-            }
-        };
+        if format.is_none() {
+            return Vec::new();
+        }
+        let place = |(program, interface)| Place { program, interface };
+        let mut places: Vec<Place> = wanted_places(*format, node).into_iter().map(place).collect();
         if *hook == HookChoice::Xdp {
             let program = if matches!(format, Some(Format::Udp { .. })) { "udp_xdp" } else { "vxlan_xdp" };
-            places.push(underlay(program));
+            places.push(Place { program, interface: node.underlay });
         }
         places.extend(self.bridges.iter().map(|bridge| Place { program: "bridge", interface: *bridge }));
         places
@@ -238,8 +232,7 @@ fn bridges_served(pins: &PinDir) -> Result<BTreeSet<u32>, DatapathError> {
 }
 
 fn name_of(interface: u32) -> Result<String, DatapathError> {
-    let name = if_indextoname(interface).ok().and_then(|name| name.into_string().ok());
-    name.ok_or(DatapathError::InterfaceGone(interface))
+    interface_name(interface).ok_or(DatapathError::InterfaceGone(interface))
 }
 
 fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, DatapathError> {
