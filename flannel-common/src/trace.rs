@@ -28,7 +28,7 @@ pub struct Question {
     pub every: u32,
     /// Sender or receiver in the first IPv4 header; unspecified for any.
     pub address: Ip4,
-    /// Not zero: packets are told as they arrive, with the headers a program is about to remove.
+    /// Not zero: packets are also told as they arrive, with the headers a program is about to remove.
     pub arrivals: u32,
 }
 

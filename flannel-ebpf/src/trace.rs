@@ -58,7 +58,7 @@ fn question() -> Option<*const Question> {
 fn tell(packet: &impl Witnessed, question: *const Question, hook: Hook, reason: u32) {
     // SAFETY: as in [`question`].
     let Question { until, reasons, hooks, every, address, arrivals } = unsafe { *question };
-    let is_asked = if reason == ARRIVED { arrivals != 0 } else { arrivals == 0 && reasons >> reason & 1 == 1 };
+    let is_asked = if reason == ARRIVED { arrivals != 0 } else { reasons >> reason & 1 == 1 };
     // SAFETY: the helpers take nothing.
     let (now, chance) = unsafe { (bpf_ktime_get_ns(), bpf_get_prandom_u32()) };
     let is_left_out = every > 1 && chance % every != 0;

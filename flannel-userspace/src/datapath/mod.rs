@@ -10,6 +10,7 @@ mod bpffs;
 mod load;
 mod read_only;
 mod tables;
+mod witness;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -31,6 +32,7 @@ pub use attach::{Mechanism, Pinned, PinnedAs, is_ingress, pinned_programs, tcx_p
 pub use bpffs::PinDir;
 pub use load::OBJECT;
 pub use tables::{PeerEntry, Tables};
+pub use witness::{Witness, time_of_day};
 
 /// The format on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +114,12 @@ pub enum DatapathError {
         path: PathBuf,
         /// Why not.
         source: MapError,
+    },
+    /// Another trace or capture runs.
+    #[error("another trace or capture of the datapath at {path} runs; programs tell one at a time")]
+    Witnessed {
+        /// Where.
+        path: PathBuf,
     },
     /// A map cannot be read or written.
     #[error("cannot {operation} the map {map}")]

@@ -233,9 +233,9 @@ impl Tables {
 const NO_EXIST: u64 = 1;
 
 /// Opens the map pinned at a path.
-type Opening = fn(&Path) -> Result<MapData, MapError>;
+pub(super) type Opening = fn(&Path) -> Result<MapData, MapError>;
 
-fn open<T>(pin_dir: &Path, name: &'static str, by: Opening) -> Result<T, DatapathError>
+pub(super) fn open<T>(pin_dir: &Path, name: &'static str, by: Opening) -> Result<T, DatapathError>
 where
     T: TryFrom<Map, Error = MapError>,
 {

@@ -17,6 +17,7 @@ mod place;
 mod remedy;
 mod status;
 mod sysdump;
+mod trace;
 mod units;
 mod verify;
 mod wanted;
@@ -56,6 +57,10 @@ enum Verb {
     Counters(counters::Arguments),
     /// Packets that were dropped, why, and what to do about it.
     Drops(drops::Arguments),
+    /// Single packets at the programs' hooks as they pass, and what becomes of them. Ends with Ctrl-C.
+    Trace(trace::Arguments),
+    /// Writes packets of the tunnel, the first 256 bytes of each, to a file for Wireshark. Ends with Ctrl-C.
+    Capture(trace::Capture),
     /// The entries of the BPF maps.
     Maps(maps::Arguments),
     /// What would become of a packet, by the code of the kernel programs over the present maps. Nothing is sent.
@@ -99,6 +104,8 @@ impl Verb {
             Self::Leases(leases) => leases.run(context).await,
             Self::Counters(counters) => counters.run(context).await,
             Self::Drops(drops) => drops.run(context).await,
+            Self::Trace(trace) => trace.run(context).await,
+            Self::Capture(capture) => capture.run(context).await,
             Self::Maps(maps) => maps.run(context),
             Self::Explain(explain) => explain.run(context).await,
             Self::Features(features) => features.run(context).await,

@@ -32,7 +32,10 @@ impl Arguments {
             None => context.printer.print(&Peers::read(&tables)?)?,
             Some(who) => {
                 let wanted = Wanted::parse(who)?;
-                let found = Peers::read(&tables)?.peers.into_iter().find(|peer| wanted.is(peer));
+                let found = Peers::read(&tables)?
+                    .peers
+                    .into_iter()
+                    .find(|peer| wanted.matches(peer.subnet, peer.public_ip));
                 let peer = found.with_context(|| {
                     format!(
                         "no peer is {who}: `flannelctl peers` lists all, `flannelctl leases` who leases what"
@@ -46,13 +49,17 @@ impl Arguments {
 }
 
 /// Which peer was asked for.
-enum Wanted {
+pub(super) enum Wanted {
     Subnet(Ipv4Network),
     Addresses(Vec<Ipv4Addr>),
 }
 
 impl Wanted {
-    fn parse(who: &str) -> anyhow::Result<Self> {
+    /// Reads what the user wrote.
+    ///
+    /// # Errors
+    /// It stands for nothing.
+    pub(super) fn parse(who: &str) -> anyhow::Result<Self> {
         if let Ok(address) = who.parse::<Ipv4Addr>() {
             return Ok(Self::Addresses(vec![address]));
         }
@@ -73,11 +80,12 @@ impl Wanted {
         Ok(Self::Addresses(addresses))
     }
 
-    fn is(&self, peer: &Peer) -> bool {
+    /// Whether the peer of this subnet and public address is meant.
+    pub(super) fn matches(&self, subnet: Option<Ipv4Network>, public_ip: Ipv4Addr) -> bool {
         match self {
-            Self::Subnet(subnet) => peer.subnet.is_some_and(|own| own.network() == subnet.network()),
+            Self::Subnet(wanted) => subnet.is_some_and(|own| own.network() == wanted.network()),
             Self::Addresses(addresses) => addresses.iter().any(|address| {
-                peer.public_ip == *address || peer.subnet.is_some_and(|subnet| subnet.contains(*address))
+                public_ip == *address || subnet.is_some_and(|subnet| subnet.contains(*address))
             }),
         }
     }
@@ -296,10 +304,10 @@ mod tests {
     #[test]
     fn a_peer_is_found_by_whatever_is_known_of_it() {
         for who in ["10.5.22.0/24", "10.5.22.7", "192.168.77.12"] {
-            assert!(Wanted::parse(who).unwrap().is(&peer()), "{who}");
+            assert!(Wanted::parse(who).unwrap().matches(peer().subnet, peer().public_ip), "{who}");
         }
         for who in ["10.5.23.0/24", "10.5.23.7", "localhost"] {
-            assert!(!Wanted::parse(who).unwrap().is(&peer()), "{who}");
+            assert!(!Wanted::parse(who).unwrap().matches(peer().subnet, peer().public_ip), "{who}");
         }
     }
 }
