@@ -41,7 +41,7 @@ fn packets_are_told_with_peer_and_pod_though_the_daemon_is_dead(
     let member = &cluster.members[0];
     let peer = cluster.members[1].node.host.address.to_string();
     let trace = |words: &[&str]| {
-        let words = [&["-o", "json", "trace", "--duration", "15", "--verdict", "forward"], words].concat();
+        let words = [&["-o", "json", "trace", "--verdict", "forward"], words].concat();
         let child = command(member, &words).stdout(Stdio::piped()).spawn().unwrap();
         with_pings(&cluster, child)
             .lines()
@@ -49,7 +49,7 @@ fn packets_are_told_with_peer_and_pod_though_the_daemon_is_dead(
             .collect::<Vec<Value>>()
     };
     let pods = [0, 1].map(|member| cluster.pod(member).unwrap().address.to_string());
-    for event in trace(&["--hook", "encap", "--count", "3"]) {
+    for event in trace(&["--hook", "encap", "--count", "3", "--duration", "15"]) {
         assert_eq!((&event["hook"], &event["reason"]), (&"encap".into(), &"forwarded".into()), "{event}");
         assert_eq!(event["outer"]["destination"], peer, "{event}");
         assert_eq!(
@@ -59,7 +59,7 @@ fn packets_are_told_with_peer_and_pod_though_the_daemon_is_dead(
         assert_eq!((&event["peer"], &event["pod"]), (&peer.clone().into(), &pods[0].clone().into()));
         assert_eq!(event["inner"]["protocol"], "icmp");
     }
-    let arriving = trace(&["--hook", arrives_at, "--host", &pods[1], "--count", "2"]);
+    let arriving = trace(&["--hook", arrives_at, "--host", &pods[1], "--count", "2", "--duration", "15"]);
     assert_eq!(arriving.len(), 2);
     assert!(
         arriving.iter().all(|event| event["peer"] == peer && event["inner"]["source"] == pods[1]),
