@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::daemon::{Daemon, Settings};
-use crate::etcd::Etcd;
+use crate::etcd::{Etcd, EtcdPlan};
 use crate::network::{Host, HostOptions, Network, Node, Place};
 use crate::traffic::{Endpoint, Ping};
 use crate::wait;
@@ -30,6 +30,8 @@ pub struct Plan {
     pub host: HostOptions,
     /// Flags of every daemon.
     pub flags: Vec<String>,
+    /// What etcd is like.
+    pub etcd: EtcdPlan,
 }
 
 impl Plan {
@@ -42,6 +44,7 @@ impl Plan {
             pods: 1,
             host: HostOptions::default(),
             flags: Vec::new(),
+            etcd: EtcdPlan::default(),
         }
     }
 
@@ -92,11 +95,10 @@ impl Cluster {
         static TURN: Mutex<()> = Mutex::new(());
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let network = Network::new()?;
-        let etcd = Etcd::on_network(&network)?;
+        let etcd = Etcd::as_planned(&network, &plan.etcd)?;
         etcd.put(&format!("{PREFIX}/config"), &plan.config)?;
         let mut cluster = Self { members: Vec::new(), etcd, network, _turn: turn };
-        let settings =
-            Settings { endpoint: cluster.etcd.url(), prefix: PREFIX.to_owned(), flags: plan.flags.clone() };
+        let settings = cluster.settings(&plan.flags);
         let mut started = Vec::new();
         for (number, place) in (1..).zip(&plan.places) {
             let host = Host::new(&cluster.network, *place, number, plan.host)?;
@@ -107,6 +109,13 @@ impl Cluster {
             cluster.members.push(Member { daemon, node: Node::new(host, file, plan.pods)? });
         }
         Ok(cluster)
+    }
+
+    /// What a daemon of this network is told.
+    #[must_use]
+    pub fn settings(&self, flags: &[String]) -> Settings {
+        let flags = self.etcd.daemon_flags().into_iter().chain(flags.iter().cloned()).collect();
+        Settings { endpoint: self.etcd.url(), prefix: PREFIX.to_owned(), flags }
     }
 
     /// The nodes of the members.
