@@ -193,6 +193,12 @@ impl Datapath {
         self.attacher.serve_bridges(bridges)
     }
 
+    /// Whether nobody has detached what is attached by links; a few system calls for each.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.attacher.is_whole()
+    }
+
     /// Attaches again what somebody has detached.
     ///
     /// # Errors

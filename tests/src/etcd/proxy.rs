@@ -11,9 +11,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use crate::namespace::Namespace;
+
+/// What a limited rate may make up for.
+const SLACK: Duration = Duration::from_millis(50);
 
 /// How it treats what passes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -171,7 +174,7 @@ async fn pass(
         }
     };
     let write = async move {
-        let mut manner = manner;
+        let (mut manner, mut free) = (manner, Instant::now());
         while let Some((due, bytes)) = under_way.recv().await {
             sleep_until(due).await;
             manner.wait_for(|manner| !manner.is_silent).await?;
@@ -182,7 +185,9 @@ async fn pass(
             }
             for piece in bytes.chunks(128) {
                 to.write_all(piece).await?;
-                sleep(Duration::from_secs(piece.len() as u64) / rate).await;
+                // Late wakeups must not make it slower than it is told to be.
+                free = free.max(Instant::now() - SLACK) + Duration::from_secs(piece.len() as u64) / rate;
+                sleep_until(free).await;
             }
         }
         Ok(())

@@ -28,8 +28,8 @@ use crate::observe::{EtcdMetrics, EtcdOperation};
 
 /// Leases per request of a listing, where nothing speaks for fewer.
 const PAGE: i64 = 2000;
-/// The same after an answer that did not arrive in time: some 6 kB.
-const SLOW_PAGE: i64 = 31;
+/// The same after an answer that did not arrive in time: some 3 kB.
+const SLOW_PAGE: i64 = 16;
 /// After pages that arrive within this time, there may be larger ones.
 const BRISK: Duration = Duration::from_secs(1);
 /// Longest answer that is accepted, in bytes: the library's limit breaks at some 22,000 leases.
