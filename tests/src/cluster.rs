@@ -1,6 +1,6 @@
 //! A whole network: hosts, etcd, a daemon on each host, pods behind them.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread;
 use std::time::Duration;
 
@@ -32,6 +32,9 @@ pub struct Plan {
     pub flags: Vec<String>,
     /// What etcd is like.
     pub etcd: EtcdPlan,
+    /// Whether other networks of this process that say so, too, may run at the same time: most of what happens in them
+    /// is waiting.
+    pub is_sociable: bool,
 }
 
 impl Plan {
@@ -45,6 +48,7 @@ impl Plan {
             host: HostOptions::default(),
             flags: Vec::new(),
             etcd: EtcdPlan::default(),
+            is_sociable: false,
         }
     }
 
@@ -72,7 +76,26 @@ pub struct Cluster {
     pub etcd: Etcd,
     /// What joins them.
     pub network: Network,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Turn,
+}
+
+/// The right to have a network.
+#[derive(Debug)]
+enum Turn {
+    Alone(#[expect(dead_code, reason = "held until it is dropped")] RwLockWriteGuard<'static, ()>),
+    Beside(#[expect(dead_code, reason = "held until it is dropped")] RwLockReadGuard<'static, ()>),
+}
+
+impl Turn {
+    /// What is measured or lost in one network must not be another's doing.
+    fn take(is_sociable: bool) -> Self {
+        static TURN: RwLock<()> = RwLock::new(());
+        if is_sociable {
+            Self::Beside(TURN.read().unwrap_or_else(PoisonError::into_inner))
+        } else {
+            Self::Alone(TURN.write().unwrap_or_else(PoisonError::into_inner))
+        }
+    }
 }
 
 /// A host with a daemon.
@@ -86,14 +109,12 @@ pub struct Member {
 
 impl Cluster {
     /// Starts everything, and returns when every daemon is ready. Where this process has another cluster
-    /// already, waits until that is gone.
+    /// already, waits until that is gone, unless both are sociable.
     ///
     /// # Errors
     /// Something does not start.
     pub fn start(plan: &Plan) -> Result<Self> {
-        // One at a time: what is measured or lost in one must not be another's doing.
-        static TURN: Mutex<()> = Mutex::new(());
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = Turn::take(plan.is_sociable);
         let network = Network::new()?;
         let etcd = Etcd::as_planned(&network, &plan.etcd)?;
         etcd.put(&format!("{PREFIX}/config"), &plan.config)?;

@@ -30,7 +30,7 @@ fn restart(cluster: &mut Cluster) {
 
 #[test]
 fn permissions_and_passwords_change() {
-    let mut cluster = Cluster::start(&planned(guarded(&[]), 9)).unwrap();
+    let mut cluster = Cluster::start(&planned(guarded(&[]), 6)).unwrap();
     let leases = own_leases(&cluster);
     Scenario::new("permission revoked for longer than a lease lasts").play(&mut cluster, |cluster| {
         ctl(cluster, &format!("role revoke-permission {USER} {PREFIX}/ --prefix=true"));
@@ -38,7 +38,7 @@ fn permissions_and_passwords_change() {
         let whom = format!("the user {USER} ");
         let grant = format!("etcdctl role grant-permission ROLE --prefix=true readwrite {PREFIX}/");
         hear(cluster, &[&whom, &grant], RETURN);
-        sleep(Duration::from_secs(12));
+        sleep(Duration::from_secs(8));
         assert_kept(cluster, &leases);
         ctl(cluster, &format!("role grant-permission {USER} --prefix=true readwrite {PREFIX}/"));
         learn(cluster, &paper_lease(200), RETURN)
@@ -61,7 +61,7 @@ fn permissions_and_passwords_change() {
         learn(cluster, &paper_lease(202), RETURN);
         ctl(cluster, "auth enable");
         // Until the next renewal nobody asks for anything.
-        sleep(Duration::from_secs(4));
+        sleep(Duration::from_secs(3));
         learn(cluster, &paper_lease(203), RETURN)
     });
     assert_kept(&cluster, &leases);

@@ -12,7 +12,7 @@ use crate::scenario::{Scenario, time_until};
 /// Bytes that etcd may use.
 const QUOTA: usize = 4 << 20;
 /// So long a lease lasts, in seconds.
-const TTL: u8 = 9;
+const TTL: u8 = 6;
 
 #[test]
 fn no_space() {
@@ -27,7 +27,7 @@ fn no_space() {
         let remedy = ["database space exceeded", "etcdctl alarm disarm"];
         let tells = || remedy.iter().all(|words| said(daemon).contains(words));
         time_until("the newcomer to tell the remedy", Instant::now(), Duration::from_secs(5), tells);
-        sleep(Duration::from_secs(u64::from(TTL) + 3));
+        sleep(Duration::from_secs(u64::from(TTL) + 2));
         assert_kept(cluster, &leases);
         empty(cluster);
         joined(cluster, daemon, Instant::now(), Duration::from_secs(7))
