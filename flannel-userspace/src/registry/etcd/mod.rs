@@ -82,9 +82,9 @@ impl Etcd {
     async fn list_at_one_revision(&self) -> Result<Snapshot, RegistryError> {
         let told = self.connection.newest_told();
         let mut snapshot = Snapshot::default();
-        let mut start = self.keys.leases().into_bytes();
+        let (mut start, mut most) = (self.keys.leases().into_bytes(), PAGE);
         loop {
-            let page = self.page.load(Ordering::Relaxed);
+            let page = self.page.load(Ordering::Relaxed).min(most);
             let options = GetOptions::new()
                 .with_range(self.keys.leases_end())
                 .with_limit(page)
@@ -93,7 +93,7 @@ impl Etcd {
             let answer = match self.get(EtcdOperation::List, start.clone(), options).await {
                 // Somebody stores megabytes in lease keys: smaller pages, down to one key.
                 Err(error) if page > 1 && says(&error, "message length too large") => {
-                    self.page.store((page / 8).max(1), Ordering::Relaxed);
+                    most = (page / 8).max(1);
                     continue;
                 }
                 // The way to etcd may be so narrow that a page takes longer than a request may. The next listing is
@@ -105,12 +105,11 @@ impl Etcd {
                 answer => answer?,
             };
             if since.elapsed() < BRISK {
-                self.page.store((page * 2).min(PAGE), Ordering::Relaxed);
+                self.page.fetch_max((page * 2).min(PAGE), Ordering::Relaxed);
             }
             if snapshot.revision == 0 {
                 snapshot.revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
                 snapshot.began_anew = snapshot.revision < told;
-                self.connection.note_listing(snapshot.revision, snapshot.began_anew);
             }
             for kv in answer.kvs() {
                 match self.keys.entry(kv) {
@@ -121,7 +120,10 @@ impl Etcd {
             match answer.kvs().last() {
                 // The next key in order: the same with a zero byte behind it.
                 Some(last) if answer.more() => start = [last.key(), b"\0"].concat(),
-                _ => return Ok(snapshot),
+                _ => {
+                    self.connection.note_listing(snapshot.revision, snapshot.began_anew);
+                    return Ok(snapshot);
+                }
             }
         }
     }
@@ -281,8 +283,11 @@ impl Registry for Etcd {
             let txn = txn.clone();
             async move { session.client.kv_client().txn(txn).await }
         };
-        let answer = self.connection.call(EtcdOperation::Claim, request).await?;
-        match holder(&answer) {
+        let answer = self.connection.call(EtcdOperation::Claim, request).await;
+        if let Err(RegistryError::Denied { .. }) = answer {
+            self.revoke(term).await;
+        }
+        match holder(&answer?) {
             Some(other) => {
                 self.revoke(term).await;
                 Ok(Claim::Taken(other))
