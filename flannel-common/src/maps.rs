@@ -84,6 +84,23 @@ pub struct Peer {
     pub vtep_mac: Mac,
     /// Not zero where a route leads straight to the peer and no program sees its packets.
     pub direct: u16,
+    /// Written by the programs, only with the UDP backend: when a packet from the peer last showed that it takes
+    /// packets whole, super-packets uncut and checksums unfinished; seconds of `CLOCK_MONOTONIC`, zero for never.
+    /// Programs do; a stock daemon, which reads packets from a socket, does not.
+    pub whole: u32,
+}
+
+impl Peer {
+    /// For so many seconds a peer is taken to be as it has shown itself. When stock flannel takes the place of this
+    /// daemon on a host, others may have to speak first.
+    pub const WHOLE_FOR: u32 = 10;
+
+    /// Whether the peer takes packets whole at `now`, in seconds of `CLOCK_MONOTONIC`.
+    #[must_use]
+    #[inline(always)]
+    pub const fn takes_whole(&self, now: u32) -> bool {
+        self.whole != 0 && now.saturating_sub(self.whole) <= Self::WHOLE_FOR
+    }
 }
 
 /// Packets and bytes. Bytes are those of the inner packet with its Ethernet header; a super-packet
@@ -173,6 +190,9 @@ pub struct Node {
     pub device: u32,
     /// Interface index of the underlay.
     pub underlay: u32,
+    /// Interface index of the segmenter's entrance, where packets go for peers that do not take them whole; zero
+    /// without the UDP backend.
+    pub segmenter: u32,
     /// Outer source of packets sent, outer destination of packets accepted.
     pub local_ip: Ip4,
     /// First address of this host's subnet.
@@ -197,6 +217,7 @@ impl Node {
         backend: 0,
         device: 0,
         underlay: 0,
+        segmenter: 0,
         local_ip: Ip4::UNSPECIFIED,
         subnet: Ip4::UNSPECIFIED,
         netmask: Ip4::UNSPECIFIED,
@@ -228,8 +249,16 @@ mod pod {
 
 #[cfg(test)]
 mod tests {
-    use super::{ALL, COUNTER_SLOTS, Kind, Layout};
+    use super::{ALL, COUNTER_SLOTS, Kind, Layout, Peer};
     use crate::ABI_VERSION;
+
+    #[test]
+    fn what_a_peer_has_shown_holds_for_a_while() {
+        let peer = |whole| Peer { whole, ..Peer::default() };
+        assert!(!peer(0).takes_whole(1), "it has shown nothing");
+        assert!(peer(100).takes_whole(100) && peer(100).takes_whole(100 + Peer::WHOLE_FOR));
+        assert!(!peer(100).takes_whole(101 + Peer::WHOLE_FOR));
+    }
 
     /// The layout that belongs to the ABI version: whoever changes one changes the other.
     #[test]
@@ -245,14 +274,14 @@ mod tests {
         assert_eq!(
             ALL,
             [
-                layout("PEERS", Kind::Hash, 4, 12, 65_536),
+                layout("PEERS", Kind::Hash, 4, 16, 65_536),
                 layout("SOURCES", Kind::Hash, 4, 4, 65_536),
                 layout("COUNTERS", Kind::PerCpuArray, 4, 16, COUNTER_SLOTS),
                 layout("PEER_COUNTERS", Kind::PerCpuHash, 4, 40, 65_536),
                 layout("PORTS", Kind::Hash, 12, 4, 16_384),
-                layout("NODE_INFO", Kind::Array, 4, 44, 1),
+                layout("NODE_INFO", Kind::Array, 4, 48, 1),
             ]
         );
-        assert_eq!(COUNTER_SLOTS, 320);
+        assert_eq!(COUNTER_SLOTS, 384);
     }
 }

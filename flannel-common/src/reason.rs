@@ -87,6 +87,7 @@ reasons! {
     31 Reassemble "reassemble" Pass "The outer packet is a fragment, left to the kernel to put together.",
     32 UnknownPort "unknown_port" Pass "The bridge port of the destination is not known; the bridge decides.",
     35 Guarded "guarded" Pass "The packet passed the guard and enters the host by the flannel device.",
+    36 ToSegment "to_segment" Forward "The packet goes through the segmenter first, because the peer does not take it whole.",
     34 HandedOver "handed_over" Forward "The packet was decapsulated by XDP and is handed to the flannel device.",
     33 NotDecapsulated "not_decapsulated" Pass "The packet did not come out of the tunnel.",
 }
@@ -123,11 +124,14 @@ pub enum Hook {
     Device = 3,
     /// TC egress of a bridge: decapsulated super-packets go to the pod's port whole.
     Bridge = 4,
+    /// TC ingress of the segmenter's exit: encapsulation of packets that were cut and finished there.
+    Segmented = 5,
 }
 
 impl Hook {
     /// Every hook, in the order of the numbers.
-    pub const ALL: &[Self] = &[Self::Encap, Self::Decap, Self::Xdp, Self::Device, Self::Bridge];
+    pub const ALL: &[Self] =
+        &[Self::Encap, Self::Decap, Self::Xdp, Self::Device, Self::Bridge, Self::Segmented];
 
     /// The name used in metrics and by the command line.
     #[must_use]
@@ -138,6 +142,7 @@ impl Hook {
             Self::Xdp => "xdp",
             Self::Device => "device",
             Self::Bridge => "bridge",
+            Self::Segmented => "segmented",
         }
     }
 

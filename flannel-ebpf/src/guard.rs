@@ -1,6 +1,6 @@
 //! Who may send what through the tunnel.
 
-use flannel_common::maps::{Guard, Node};
+use flannel_common::maps::{Guard, Node, Peer};
 use flannel_common::wire::Ipv4Header;
 use flannel_common::{Ip4, Reason};
 
@@ -9,25 +9,31 @@ use crate::peers::Peers;
 const PEER: u32 = Guard::Peer as u32;
 const STRICT: u32 = Guard::Strict as u32;
 
-/// Whether a packet from `outer_source` may enter with this inner header, by the level of the guard.
+/// Whether a packet from `outer_source` may enter with this inner header, by the level of the guard. The peer it is
+/// from, where that had to be found out.
 #[inline(always)]
-pub fn admit(node: &Node, peers: &impl Peers, outer_source: Ip4, inner: &Ipv4Header) -> Result<(), Reason> {
-    match node.guard {
-        STRICT => owns_source(node, peers, outer_source, inner.source())?,
-        PEER => known_source(peers, outer_source)?,
-        _ => return Ok(()),
-    }
+pub fn admit(
+    node: &Node,
+    peers: &impl Peers,
+    outer_source: Ip4,
+    inner: &Ipv4Header,
+) -> Result<Option<Peer>, Reason> {
+    let peer = match node.guard {
+        STRICT => Some(owner_of_source(node, peers, outer_source, inner.source())?),
+        PEER => known_source(peers, outer_source).map(|()| None)?,
+        _ => return Ok(None),
+    };
     if inner.destination().masked(node.netmask) == node.subnet {
-        Ok(())
+        Ok(peer)
     } else {
         Err(Reason::InnerDestinationNotLocal)
     }
 }
 
 #[inline(always)]
-fn owns_source(node: &Node, peers: &impl Peers, outer: Ip4, inner: Ip4) -> Result<(), Reason> {
+fn owner_of_source(node: &Node, peers: &impl Peers, outer: Ip4, inner: Ip4) -> Result<Peer, Reason> {
     match peers.peer(inner.masked(node.netmask)) {
-        Some(peer) if peer.public_ip == outer => Ok(()),
+        Some(peer) if peer.public_ip == outer => Ok(peer),
         _ => known_source(peers, outer).and(Err(Reason::InnerSourceMismatch)),
     }
 }

@@ -23,6 +23,7 @@ use flannel_common::maps::{Guard, Node, Port};
 use flannel_common::wire::EthernetHeader;
 use flannel_common::{Hook, Ip4, Reason, Verdict};
 use flannel_ebpf::frame::Frame as _;
+use flannel_ebpf::udp::State;
 use flannel_ebpf::{udp, vxlan};
 
 use crate::context::{Skb, Xdp};
@@ -55,7 +56,7 @@ pub fn vxlan_encap(context: TcContext) -> i32 {
     let mut skb = Skb::new(context);
     let bytes = skb.len();
     let sent = vxlan::encapsulate(&mut skb, &Table, &node);
-    encapsulated(&skb, &node, bytes, sent)
+    encapsulated(&skb, &node, Hook::Encap, bytes, sent)
 }
 
 /// TC egress of `flannel0`.
@@ -64,8 +65,23 @@ pub fn udp_encap(context: TcContext) -> i32 {
     let node = node();
     let mut skb = Skb::new(context);
     let bytes = skb.len();
-    let sent = udp::encapsulate(&mut skb, &Table, &node);
-    encapsulated(&skb, &node, bytes, sent)
+    match udp::encapsulate(&mut skb, &Table, &node, State::AsSent) {
+        Err(Reason::ToSegment) => {
+            let reason = skb.transmit(node.segmenter).err().unwrap_or(Reason::ToSegment);
+            verdict(&skb, Hook::Encap, reason)
+        }
+        sent => encapsulated(&skb, &node, Hook::Encap, bytes, sent),
+    }
+}
+
+/// TC ingress of the segmenter's exit.
+#[classifier]
+pub fn udp_segmented(context: TcContext) -> i32 {
+    let node = node();
+    let mut skb = Skb::new(context);
+    let bytes = skb.len();
+    let sent = udp::encapsulate(&mut skb, &Table, &node, State::Segmented);
+    encapsulated(&skb, &node, Hook::Segmented, bytes, sent)
 }
 
 /// TC ingress of the underlay, for VXLAN.
@@ -154,15 +170,15 @@ fn to_port(skb: &Skb, node: &Node) -> Result<(), Reason> {
 }
 
 #[inline(always)]
-fn encapsulated(skb: &Skb, node: &Node, bytes: u32, sent: Result<Ip4, Reason>) -> i32 {
+fn encapsulated(skb: &Skb, node: &Node, hook: Hook, bytes: u32, sent: Result<Ip4, Reason>) -> i32 {
     table::keep_node_info();
     match sent.and_then(|subnet| skb.send(node.underlay).map(|()| subnet)) {
         Ok(subnet) => {
             count::sent(subnet, bytes);
-            count::packet(Hook::Encap, Reason::Forwarded, bytes);
+            count::packet(hook, Reason::Forwarded, bytes);
             action(Verdict::Forward)
         }
-        Err(reason) => verdict(skb, Hook::Encap, reason),
+        Err(reason) => verdict(skb, hook, reason),
     }
 }
 

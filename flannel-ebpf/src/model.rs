@@ -1,5 +1,6 @@
 //! A packet and a table of peers off the kernel, for tests and for tools that explain a packet's way.
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::vec::Vec;
 
@@ -56,7 +57,7 @@ impl SendFrame for Vec<u8> {
 /// The table of peers.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
-    peers: HashMap<Ip4, Peer>,
+    peers: HashMap<Ip4, Cell<Peer>>,
     sources: HashSet<Ip4>,
 }
 
@@ -64,16 +65,27 @@ impl Table {
     /// Makes `peer` the holder of the subnet with this first address.
     pub fn insert(&mut self, subnet: Ip4, peer: Peer) {
         self.sources.insert(peer.public_ip);
-        self.peers.insert(subnet, peer);
+        self.peers.insert(subnet, Cell::new(peer));
     }
 }
 
 impl Peers for Table {
     fn peer(&self, subnet: Ip4) -> Option<Peer> {
-        self.peers.get(&subnet).copied()
+        self.peers.get(&subnet).map(Cell::get)
     }
 
     fn is_source(&self, address: Ip4) -> bool {
         self.sources.contains(&address)
+    }
+
+    /// The first second.
+    fn now(&self) -> u32 {
+        1
+    }
+
+    fn note_whole(&self, subnet: Ip4, public_ip: Ip4, whole: u32) {
+        if let Some(peer) = self.peers.get(&subnet).filter(|peer| peer.get().public_ip == public_ip) {
+            peer.set(Peer { whole, ..peer.get() });
+        }
     }
 }

@@ -1,22 +1,45 @@
 //! Stock flannel's `udp` format: the bare inner IP packet is the payload of a UDP datagram, which leaves
 //! from and arrives at one fixed port.
+//!
+//! Programs take the packet of a datagram as the kernel left it, a super-packet with an unfinished checksum maybe.
+//! A stock daemon reads it from a socket, so that it must be an ordinary packet by then, also where the underlay
+//! leaves checksums and segmentation to the receiver as virtual links do. The two are told apart by what they send:
+//! the datagrams of programs bear no checksum, those of a socket always do.
 
 use flannel_common::maps::Node;
 use flannel_common::wire::{EthernetHeader, Ipv4Header, UdpHeader, UdpStack};
 use flannel_common::{Ip4, Reason};
+use zerocopy::network_endian::U16;
 
 use crate::frame::{Encapsulation, Frame, SendFrame};
 use crate::outer::{self, OuterHeaders};
 use crate::peers::Peers;
 use crate::{ecn, guard, inner};
 
-/// Gives a packet on its way out of the flannel device the outer headers towards the peer that leases its
-/// destination, and returns that peer's subnet.
+/// Whether a packet to send may still be a super-packet or bear an unfinished checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It is as the stack left it.
+    AsSent,
+    /// It comes out of the segmenter.
+    Segmented,
+}
+
+/// Gives a packet the outer headers towards the peer that leases its destination, and returns that peer's subnet;
+/// [`Reason::ToSegment`] where it first has to become what that peer takes.
 #[inline(always)]
-pub fn encapsulate(frame: &mut impl SendFrame, peers: &impl Peers, node: &Node) -> Result<Ip4, Reason> {
+pub fn encapsulate(
+    frame: &mut impl SendFrame,
+    peers: &impl Peers,
+    node: &Node,
+    state: State,
+) -> Result<Ip4, Reason> {
     let inner = inner::to_send(frame)?;
     let subnet = inner.ip.destination().masked(node.netmask);
     let peer = peers.peer(subnet).ok_or(Reason::NoPeer)?;
+    if state == State::AsSent && !peer.takes_whole(peers.now()) {
+        return Err(Reason::ToSegment);
+    }
     let flow_hash = frame.flow_hash();
     let payload = frame.len() - EthernetHeader::LEN;
     let stack = UdpStack {
@@ -42,9 +65,14 @@ pub fn decapsulate(frame: &mut impl Frame, peers: &impl Peers, node: &Node) -> R
     }
     let ip: Ipv4Header = frame.load(OuterHeaders::LEN)?;
     inner::check(&ip)?;
-    guard::admit(node, peers, outer.ip.source(), &ip)?;
+    let peer = guard::admit(node, peers, outer.ip.source(), &ip)?;
     let tos = ecn::decapsulate(outer.ip.tos, ip.tos)?;
     frame.remove(Encapsulation::Udp)?;
     inner::arrive(frame, node, outer.ethernet.source, &ip, tos)?;
-    Ok(ip.source().masked(node.netmask))
+    let subnet = ip.source().masked(node.netmask);
+    let whole = if outer.udp.checksum == U16::ZERO { peers.now() } else { 0 };
+    if peer.is_none_or(|peer| peer.whole != whole) {
+        peers.note_whole(subnet, outer.ip.source(), whole);
+    }
+    Ok(subnet)
 }

@@ -12,6 +12,7 @@ use crate::backend::Object;
 use crate::config::subnet_file::{Previous, SubnetFileError};
 use crate::datapath::{self, DatapathError, PinDir, Tables};
 use crate::kernel::device::DeviceError;
+use crate::kernel::device::segmenter::{ENTRANCE, EXIT};
 use crate::kernel::{self, Netlink, ObjectError, Objects};
 use crate::rules::{self, Names, RulesError};
 
@@ -125,6 +126,9 @@ impl Leftovers {
             && netlink.remove_device(&device.name).await?
         {
             removed.push(format!("device {}", device.name));
+        }
+        if node.segmenter != 0 && netlink.remove_segmenter().await? {
+            removed.push(format!("devices {ENTRANCE} and {EXIT}"));
         }
         self.remove_subnet_file(node.subnet.into(), &mut removed)?;
         Ok(removed)

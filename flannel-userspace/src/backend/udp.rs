@@ -5,7 +5,7 @@ use flannel_common::wire::UdpStack;
 use ipnetwork::Ipv4Network;
 
 use super::Object;
-use crate::kernel::device::DeviceError;
+use crate::kernel::device::{DeviceError, Segmenter};
 use crate::kernel::{Device, Netlink, Underlay};
 use crate::peers::Peer;
 
@@ -15,6 +15,8 @@ use crate::peers::Peer;
 pub struct Udp {
     /// Its device.
     pub device: Device,
+    /// What makes ordinary packets for peers that take no others.
+    pub segmenter: Segmenter,
     /// UDP port of every host.
     pub port: u16,
     mtu: u32,
@@ -27,7 +29,8 @@ impl Udp {
         underlay: &Underlay,
     ) -> Result<Self, DeviceError> {
         let mtu = inner_mtu(underlay);
-        Ok(Self { device: netlink.ensure_udp_device(mtu).await?, port, mtu })
+        let segmenter = netlink.ensure_segmenter(mtu).await?;
+        Ok(Self { device: netlink.ensure_udp_device(mtu).await?, segmenter, port, mtu })
     }
 
     pub(super) fn move_to(&mut self, underlay: &Underlay) {
@@ -35,8 +38,9 @@ impl Udp {
     }
 
     pub(super) async fn restore(&mut self, netlink: &Netlink) -> Result<bool, DeviceError> {
+        let segmenter = std::mem::replace(&mut self.segmenter, netlink.ensure_segmenter(self.mtu).await?);
         let before = std::mem::replace(&mut self.device, netlink.ensure_udp_device(self.mtu).await?);
-        Ok(before.index != self.device.index || before.mac != self.device.mac)
+        Ok(before.index != self.device.index || before.mac != self.device.mac || segmenter != self.segmenter)
     }
 
     pub(super) fn network_route(&self, network: Ipv4Network) -> Object {

@@ -242,7 +242,7 @@ fn resume(
     let remembered = remembered.ok_or(DaemonError::Registry(RegistryError::NoEndpoint))?;
     let lease = remembered.lease(wanted.attributes.clone());
     warn!(subnet = %lease.subnet, "etcd is away: going on with the lease that was held last");
-    Ok(Hold::resume(registry.clone(), options.lease, lease))
+    Ok(Hold::resume(registry.clone(), options.lease, lease, remembered.own.public_ip))
 }
 
 fn site(

@@ -35,7 +35,7 @@ pub(super) fn load(pins: &PinDir, spec: &Spec) -> Result<Ebpf, DatapathError> {
 /// The programs a tunnel needs besides XDP, which is loaded only where it is attached.
 const fn programs(format: Format) -> &'static [&'static str] {
     match format {
-        Format::Udp => &["udp_encap", "udp_decap", "bridge"],
+        Format::Udp { .. } => &["udp_encap", "udp_decap", "udp_segmented", "bridge"],
         Format::Vxlan => &["vxlan_encap", "vxlan_decap", "vxlan_device", "bridge"],
     }
 }

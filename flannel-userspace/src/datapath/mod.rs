@@ -1,8 +1,9 @@
 //! The programs and their maps: loaded, pinned, attached, adopted.
 //!
-//! Everything is pinned below one directory of ours in the BPF file system, `maps/` and `links/`, so that
+//! Everything is pinned below one directory of ours in the BPF file system, `maps@<layout>/` and `links/`, so that
 //! it outlives the daemon. A daemon that finds pins adopts them: maps are taken over with what they hold,
-//! and programs are replaced through their links, without a packet in between that no program sees.
+//! and programs are replaced through their links, without a packet in between that no program sees. Maps of
+//! another build's layout cannot be taken over: then new ones are filled before programs are replaced.
 
 mod attach;
 mod bpffs;
@@ -31,7 +32,10 @@ pub use tables::{PeerEntry, Tables};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// Stock flannel's `udp` format.
-    Udp,
+    Udp {
+        /// Interface index of the segmenter's exit.
+        segmented: u32,
+    },
     /// VXLAN.
     Vxlan,
 }
@@ -199,6 +203,15 @@ impl Datapath {
         self.attacher.is_whole()
     }
 
+    /// Hears that the maps know every peer there is to know. Programs of a build with another layout of maps, which
+    /// have forwarded until now, are replaced.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn take_over(&mut self) -> Result<(), DatapathError> {
+        self.attacher.take_over()
+    }
+
     /// Attaches again what somebody has detached.
     ///
     /// # Errors
@@ -225,6 +238,6 @@ pub fn qdiscs(pins: &PinDir) -> Result<Vec<u32>, DatapathError> {
 }
 
 /// Where maps are pinned.
-fn map_path(pin_dir: &Path, map: &str) -> PathBuf {
-    pin_dir.join("maps").join(map)
+pub(crate) fn map_path(pin_dir: &Path, map: &str) -> PathBuf {
+    PinDir::maps(pin_dir).join(map)
 }

@@ -31,7 +31,9 @@ impl From<Peer> for PeerEntry {
 
 impl From<PeerEntry> for Peer {
     fn from(entry: PeerEntry) -> Self {
-        Self { public_ip: entry.public_ip.into(), vtep_mac: entry.vtep_mac, direct: entry.direct.into() }
+        let PeerEntry { public_ip, vtep_mac, direct } = entry;
+        // What the programs have learned of the peer that was there before need not be true of this one.
+        Self { public_ip: public_ip.into(), vtep_mac, direct: direct.into(), whole: 0 }
     }
 }
 

@@ -8,6 +8,7 @@ pub mod interface;
 pub mod link;
 pub mod monitor;
 pub mod objects;
+mod offload;
 pub mod qdisc;
 pub mod route;
 
@@ -88,6 +89,12 @@ impl<T> During<T> for Result<T, rtnetlink::Error> {
                 other => io::Error::other(other),
             },
         })
+    }
+}
+
+impl<T> During<T> for io::Result<T> {
+    fn during(self, operation: impl FnOnce() -> String) -> Result<T, Error> {
+        self.map_err(|source| Error { operation: operation(), source })
     }
 }
 

@@ -181,7 +181,7 @@ impl Reading {
 /// Which way packets go that are seen at this hook.
 const fn direction(hook: Hook) -> &'static str {
     match hook {
-        Hook::Encap => "out",
+        Hook::Encap | Hook::Segmented => "out",
         Hook::Decap | Hook::Xdp | Hook::Device | Hook::Bridge => "in",
     }
 }

@@ -236,6 +236,9 @@ impl Keeper {
             damaged.for_each(|object| self.metrics.repaired(object));
         }
         self.put_and_remove(missing, stale).await;
+        if let Err(error) = self.state.take_over() {
+            warn!(error = %Chain(&error), "cannot replace the programs of another build; trying again");
+        }
         self.metrics.corrected(since.elapsed());
     }
 

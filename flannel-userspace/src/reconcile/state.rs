@@ -11,7 +11,7 @@ use ipnetwork::Ipv4Network;
 use thiserror::Error;
 use tracing::{info, warn};
 
-use crate::backend::{Backend, Kind, Object, PrepareError};
+use crate::backend::{Backend, Object, PrepareError};
 use crate::config::BackendConfig;
 use crate::config::interface::InterfaceOptions;
 use crate::daemon::Chain;
@@ -169,6 +169,11 @@ impl KernelState {
         Ok(())
     }
 
+    /// Hears that the maps know every peer there is to know.
+    pub(super) fn take_over(&mut self) -> Result<(), StateError> {
+        Ok(self.datapath.take_over()?)
+    }
+
     /// Everything of ours.
     pub(super) async fn list(&mut self) -> Result<BTreeSet<Object>, StateError> {
         let subnet_len = self.ground.subnet.prefix();
@@ -277,10 +282,10 @@ impl StateError {
 impl Ground {
     /// What the datapath is to be.
     fn spec(&self) -> Spec {
-        let format = match self.backend.kind() {
-            Kind::Udp => Some(Format::Udp),
-            Kind::Vxlan => Some(Format::Vxlan),
-            Kind::HostGw | Kind::Alloc => None,
+        let format = match &self.backend {
+            Backend::Udp(udp) => Some(Format::Udp { segmented: udp.segmenter.exit }),
+            Backend::Vxlan(_) => Some(Format::Vxlan),
+            Backend::HostGw(_) | Backend::Alloc { .. } => None,
         };
         Spec { format, node: self.node(), hook: self.hook }
     }
@@ -292,6 +297,10 @@ impl Ground {
             backend: self.backend.kind().number(),
             device: device.map_or(0, |device| device.index),
             underlay: self.underlay.index,
+            segmenter: match &self.backend {
+                Backend::Udp(udp) => udp.segmenter.entrance,
+                _ => 0,
+            },
             local_ip: self.underlay.address.into(),
             subnet: self.subnet.network().into(),
             netmask: Ip4::netmask(self.subnet.prefix()),

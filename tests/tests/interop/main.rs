@@ -68,13 +68,12 @@ fn kernel_vxlan_host(
 }
 
 #[rstest]
-#[case::auto("auto", Place::Near)]
-#[case::clsact_across_a_router("clsact", Place::Far)]
-#[case::xdp("xdp", Place::Near)]
-fn stock_udp_host(#[case] hook: &str, #[case] place: Place) {
-    // Checksums are computed before a packet is on the wire. A veth pair that offers to do it leaves the inner
-    // checksum undone, and a program that reads the payload gets it so.
-    let options = HostOptions { rp_filter: RpFilter::Strict, offloads: Offloads::Receive };
+#[case::auto("auto", Place::Near, Offloads::All)]
+#[case::clsact_across_a_router("clsact", Place::Far, Offloads::All)]
+#[case::on_a_wire("auto", Place::Near, Offloads::Receive)]
+#[case::xdp("xdp", Place::Near, Offloads::Receive)]
+fn stock_udp_host(#[case] hook: &str, #[case] place: Place, #[case] offloads: Offloads) {
+    let options = HostOptions { rp_filter: RpFilter::Strict, offloads };
     let (cluster, host) = cluster_and_host(UDP, hook, place, options);
     let stock = StockUdpHost::join(&host, &cluster.etcd, PREFIX, stock_file(stock_udp::MTU), 2).unwrap();
     let nodes = [cluster.nodes(), vec![&stock.node]].concat();

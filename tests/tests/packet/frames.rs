@@ -30,6 +30,7 @@ pub fn node(encapsulation: Encapsulation, guard: Guard) -> Node {
         backend: 0,
         device: 4242,
         underlay: 4243,
+        segmenter: 4244,
         local_ip: Ip4::from_octets(LOCAL),
         subnet: Ip4::from_octets([10, 5, 1, 0]),
         netmask: Ip4::netmask(24),
@@ -45,7 +46,12 @@ pub fn peers() -> Vec<(Ip4, Peer)> {
     PEERS
         .iter()
         .map(|(subnet, public_ip, mac)| {
-            let peer = Peer { public_ip: Ip4::from_octets(*public_ip), vtep_mac: Mac(*mac), direct: 0 };
+            let peer = Peer {
+                public_ip: Ip4::from_octets(*public_ip),
+                vtep_mac: Mac(*mac),
+                direct: 0,
+                whole: u32::MAX,
+            };
             (Ip4::from_octets(*subnet), peer)
         })
         .collect()

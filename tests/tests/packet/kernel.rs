@@ -69,6 +69,13 @@ impl Kernel {
         }
     }
 
+    /// Whether the programs take the peer of `subnet` to be one that takes packets whole.
+    pub fn takes_whole(&self, subnet: Ip4) -> bool {
+        let peers: HashMap<&MapData, Ip4, flannel_common::maps::Peer> =
+            self.ebpf.map(PEERS).unwrap().try_into().unwrap();
+        peers.get(&subnet, 0).unwrap().whole != 0
+    }
+
     pub fn run(&self, program: &str, frame: &[u8]) -> Answer {
         let mut out = vec![0; frame.len() + HEADROOM];
         let options =

@@ -5,6 +5,7 @@ use flannel_common::maps::Guard;
 use flannel_common::wire::{EthernetHeader, Ipv4Header};
 use flannel_common::{Ip4, Reason};
 use flannel_ebpf::frame::Encapsulation;
+use flannel_ebpf::udp::State;
 use flannel_ebpf::{udp, vxlan};
 use proptest::prelude::*;
 use rstest::rstest;
@@ -17,7 +18,7 @@ const BOTH: [Encapsulation; 2] = [Encapsulation::Udp, Encapsulation::Vxlan];
 pub fn encapsulate(encapsulation: Encapsulation, frame: &mut Vec<u8>, guard: Guard) -> Result<Ip4, Reason> {
     let node = frames::node(encapsulation, guard);
     match encapsulation {
-        Encapsulation::Udp => udp::encapsulate(frame, &frames::table(), &node),
+        Encapsulation::Udp => udp::encapsulate(frame, &frames::table(), &node, State::AsSent),
         Encapsulation::Vxlan => vxlan::encapsulate(frame, &frames::table(), &node),
     }
 }

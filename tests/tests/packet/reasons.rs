@@ -1,7 +1,7 @@
 //! One packet for each reason: counted under it once, and under no other.
 
 use flannel_common::maps::Guard;
-use flannel_common::{Hook, Reason};
+use flannel_common::{Hook, Ip4, Reason};
 use flannel_ebpf::frame::Encapsulation;
 use rstest::rstest;
 
@@ -134,6 +134,51 @@ fn leaving(
     let answer = kernel.run(program, &Inner::new(LOCAL_POD, destination).frame());
     assert_eq!(answer.action, tc_action(reason.verdict()));
     assert_counted_once(&kernel, Hook::Encap, reason);
+}
+
+/// A stock daemon's datagrams come from a socket, which computes a checksum; the programs' bear none.
+#[rstest]
+#[case::strict(Guard::Strict)]
+#[case::by_peer(Guard::Peer)]
+#[case::off(Guard::Off)]
+fn what_arrives_tells_how_to_send(#[case] guard: Guard) {
+    let programs = ["udp_decap", "udp_xdp", "udp_encap", "udp_segmented"];
+    let kernel = Kernel::load(Encapsulation::Udp, guard, &programs);
+    let leaving = Inner::new(LOCAL_POD, PEER_POD).frame();
+    let peer = Ip4::from_octets(PEERS[0].0);
+    let with_checksum = |checksum: [u8; 2]| {
+        let mut frame = good(Encapsulation::Udp).frame(Encapsulation::Udp);
+        frame[40..42].copy_from_slice(&checksum);
+        frame
+    };
+    let (of_socket, of_programs) = (with_checksum([0x12, 0x34]), with_checksum([0, 0]));
+
+    for decapsulate in ["udp_decap", "udp_xdp"] {
+        kernel.run(decapsulate, &of_socket);
+        assert!(!kernel.takes_whole(peer), "{decapsulate}");
+        let before = kernel.count(Hook::Encap, Reason::ToSegment).packets;
+        let answer = kernel.run("udp_encap", &leaving);
+        assert_eq!(answer.frame, leaving, "it goes into the segmenter as it is");
+        assert_eq!(kernel.count(Hook::Encap, Reason::ToSegment).packets, before + 1);
+
+        kernel.run(decapsulate, &of_programs);
+        assert!(kernel.takes_whole(peer), "{decapsulate}");
+        assert_ne!(kernel.run("udp_encap", &leaving).frame, leaving);
+    }
+    kernel.run("udp_decap", &of_socket);
+    let answer = kernel.run("udp_segmented", &leaving);
+    assert_eq!(answer.action, tc_action(Reason::Forwarded.verdict()));
+    assert_eq!(answer.frame.len(), leaving.len() + 28);
+    assert_counted_once(&kernel, Hook::Segmented, Reason::Forwarded);
+}
+
+#[test]
+fn a_stranger_tells_nothing_of_a_peer() {
+    let kernel = Kernel::load(Encapsulation::Udp, Guard::Off, &["udp_decap"]);
+    let of_socket = Outer { source: STRANGER, ..good(Encapsulation::Udp) };
+    kernel.run("udp_decap", &of_socket.frame(Encapsulation::Udp));
+    assert_counted_once(&kernel, Hook::Decap, Reason::Forwarded);
+    assert!(kernel.takes_whole(Ip4::from_octets(PEERS[0].0)));
 }
 
 #[test]

@@ -23,6 +23,7 @@ use nix::errno::Errno;
 use nix::net::if_::if_indextoname;
 use tracing::info;
 
+use super::bpffs::names_in;
 use super::{DatapathError, Format, HookChoice, PinDir, Spec};
 
 /// How a program is attached.
@@ -67,18 +68,36 @@ pub(super) struct Attacher {
     spec: Spec,
     bridges: BTreeSet<u32>,
     attached: BTreeMap<Place, Attached>,
+    /// Whether the programs of another build stay in the places for now.
+    waits: bool,
 }
 
 impl Attacher {
     /// Attaches what `spec` asks for and detaches what an earlier one left. Programs that are in their places are
     /// replaced there, without a packet in between that no program sees. Which bridges are served is not known
-    /// yet: those that were stay so.
+    /// yet: those that were stay so. Programs whose maps have another layout stay until [`Attacher::take_over`]:
+    /// those of now do not know a peer yet.
     pub(super) fn start(ebpf: Ebpf, pins: Arc<PinDir>, spec: Spec) -> Result<Self, DatapathError> {
         let bridges = bridges_served(&pins)?;
-        let mut attacher = Self { ebpf, pins, spec, bridges, attached: BTreeMap::new() };
+        let mut attacher = Self { ebpf, pins, spec, bridges, attached: BTreeMap::new(), waits: false };
+        attacher.waits = !attacher.pins.other_maps()?.is_empty();
         attacher.bridges.retain(|bridge| if_indextoname(*bridge).is_ok());
         attacher.hold()?;
         Ok(attacher)
+    }
+
+    /// Has programs take the place of those with maps of another layout, and removes those maps.
+    pub(super) fn take_over(&mut self) -> Result<(), DatapathError> {
+        if !self.waits {
+            return Ok(());
+        }
+        self.put_all()?;
+        for maps in self.pins.other_maps()? {
+            info!(maps = %maps.display(), "programs with maps of another layout are replaced");
+            fs::remove_dir_all(&maps).map_err(|source| DatapathError::Unpin { path: maps, source })?;
+        }
+        self.waits = false;
+        Ok(())
     }
 
     pub(super) fn serve_bridges(&mut self, bridges: &BTreeSet<u32>) -> Result<(), DatapathError> {
@@ -91,6 +110,10 @@ impl Attacher {
 
     /// Puts every program in its place, whether or not it is there, and takes the others away.
     pub(super) fn hold(&mut self) -> Result<(), DatapathError> {
+        if self.waits { Ok(()) } else { self.put_all() }
+    }
+
+    fn put_all(&mut self) -> Result<(), DatapathError> {
         let mut attached = BTreeMap::new();
         for place in self.places() {
             if let Some(now) = self.attach(place)? {
@@ -123,13 +146,16 @@ impl Attacher {
         let device = |program| Place { program, interface: node.device };
         let mut places = match format {
             None => return Vec::new(),
-            Some(Format::Udp) => vec![underlay("udp_decap"), device("udp_encap")],
+            Some(Format::Udp { segmented }) => {
+                let segmented = Place { program: "udp_segmented", interface: *segmented };
+                vec![underlay("udp_decap"), segmented, device("udp_encap")]
+            }
             Some(Format::Vxlan) => {
                 vec![underlay("vxlan_decap"), device("vxlan_device"), device("vxlan_encap")]
             }
         };
         if *hook == HookChoice::Xdp {
-            let program = if *format == Some(Format::Udp) { "udp_xdp" } else { "vxlan_xdp" };
+            let program = if matches!(format, Some(Format::Udp { .. })) { "udp_xdp" } else { "vxlan_xdp" };
             places.push(underlay(program));
         }
         places.extend(self.bridges.iter().map(|bridge| Place { program: "bridge", interface: *bridge }));
@@ -210,7 +236,7 @@ impl Place {
 /// The direction of a TC program, the same wherever it is attached.
 fn direction(program: &str) -> TcAttachType {
     match program {
-        "udp_decap" | "vxlan_decap" | "vxlan_device" => TcAttachType::Ingress,
+        "udp_decap" | "udp_segmented" | "vxlan_decap" | "vxlan_device" => TcAttachType::Ingress,
         _ => TcAttachType::Egress,
     }
 }
@@ -220,16 +246,6 @@ fn bridges_served(pins: &PinDir) -> Result<BTreeSet<u32>, DatapathError> {
     let names = names_in(&pins.links())?.into_iter().chain(names_in(&pins.filters())?);
     let index = |name: String| name.strip_prefix("bridge-")?.split('-').next()?.parse().ok();
     Ok(names.filter_map(index).collect())
-}
-
-fn names_in(directory: &Path) -> Result<Vec<String>, DatapathError> {
-    let listed = fs::read_dir(directory).and_then(|entries| {
-        entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
-    });
-    match listed {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        listed => listed.map_err(|source| DatapathError::Directory { path: directory.to_owned(), source }),
-    }
 }
 
 fn name_of(interface: u32) -> Result<String, DatapathError> {

@@ -1,5 +1,6 @@
 //! Flannel's own devices: made where they are missing, adopted as they are where they fit.
 
+pub mod segmenter;
 mod udp;
 mod vxlan;
 
@@ -11,6 +12,7 @@ use nix::errno::Errno;
 use super::link::{Kind, Link};
 use super::{Error, Netlink};
 
+pub use segmenter::Segmenter;
 pub use udp::UDP_DEVICE;
 pub use vxlan::{VxlanSpec, vxlan_device};
 

@@ -284,3 +284,31 @@ fn address_of_a_device_that_is_gone_is_an_error() {
         assert_eq!(error.to_string(), "cannot give interface flannel.1 the address 10.5.18.0/32");
     });
 }
+
+#[test]
+fn the_segmenter_promises_nothing_where_packets_go_in() {
+    on_host(async |netlink, _| {
+        let segmenter = netlink.ensure_segmenter(1472).await.unwrap();
+        assert_eq!(netlink.ensure_segmenter(1400).await.unwrap(), segmenter);
+        let features = crate::kernel::namespace::run("ethtool", "--show-features flannel0-in");
+        for promise in ["tx-checksumming", "tx-tcp-segmentation", "tx-udp-segmentation"] {
+            assert!(features.contains(&format!("{promise}: off")), "{features}");
+        }
+        assert_eq!(ip_json("-details link show flannel0-in")[0]["gso_max_segs"], 1);
+        for end in ["flannel0-in", "flannel0-out"] {
+            let link = &ip_json(&format!("link show {end}"))[0];
+            assert_eq!(
+                (&link["mtu"], &link["inet6_addr_gen_mode"]),
+                (&1400.into(), &"none".into()),
+                "{link}"
+            );
+            let flags = link["flags"].to_string();
+            assert!(flags.contains("\"LOWER_UP\"") && flags.contains("\"NOARP\""), "{flags}");
+        }
+        assert!(netlink.remove_segmenter().await.unwrap());
+        assert!(!netlink.remove_segmenter().await.unwrap());
+        ip("link add flannel0-out type bridge");
+        let error = netlink.ensure_segmenter(1472).await.unwrap_err().to_string();
+        assert!(error.contains("flannel0-out is a bridge"), "{error}");
+    });
+}
