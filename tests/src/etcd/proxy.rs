@@ -236,7 +236,7 @@ mod tests {
         proxy.treat(Manner { latency: Duration::from_millis(200), ..Manner::default() });
         assert!(echo(&namespace, address, 1000) >= Duration::from_millis(400));
         proxy.treat(Manner { rate: 2000, ..Manner::default() });
-        assert!(echo(&namespace, address, 1000) >= Duration::from_millis(500));
+        assert!(echo(&namespace, address, 1000) >= Duration::from_millis(350));
         assert_eq!(proxy.most_connections(), 1);
     }
 }
