@@ -209,6 +209,12 @@ impl Datapath {
         self.attacher.serve_bridges(bridges)
     }
 
+    /// Whether nobody has detached what is attached by links; a few system calls for each.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.attacher.is_whole()
+    }
+
     /// Hears that the maps know every peer there is to know. Programs of a build with another layout of maps, which
     /// have forwarded until now, are replaced.
     ///

@@ -97,6 +97,7 @@ enum Order {
         found: Found,
         revision: i64,
         listing: i64,
+        began_anew: bool,
     },
     Publish(Attributes),
 }
@@ -125,7 +126,8 @@ impl Holder {
             (None, Some(rejected)) => (Found::Rejected(rejected.clone()), rejected.mod_revision),
             (None, None) => (Found::Nothing, snapshot.revision),
         };
-        self.send(Order::Listed { found, revision, listing: snapshot.revision });
+        let Snapshot { revision: listing, began_anew, .. } = *snapshot;
+        self.send(Order::Listed { found, revision, listing, began_anew });
     }
 
     /// Has the lease say something else of this host: its address or its VTEP changed.
@@ -234,9 +236,9 @@ impl<R: Registry> Hold<R> {
     fn obey(&mut self, order: Order) -> Result<(), Lost> {
         match order {
             Order::Seen { found, revision } => self.see(found, revision),
-            Order::Listed { found, revision, listing } => {
+            Order::Listed { found, revision, listing, began_anew } => {
                 // Revisions only grow, but those of a registry that was made anew or restored begin again.
-                if std::mem::replace(&mut self.listed, listing) > listing {
+                if std::mem::replace(&mut self.listed, listing) > listing || began_anew {
                     self.revision = 0;
                 }
                 self.see(found, revision)
@@ -334,12 +336,24 @@ impl<R: Registry> Hold<R> {
                 return self.judge(found, revision);
             }
             Err(error) => {
-                let pause = self.pauses.next().unwrap_or(RETRY.1);
+                let pause = self.pauses.next().unwrap_or(RETRY.1).min(self.config.ttl / 3);
                 tracing::warn!(%subnet, error = %error, ?pause, "own lease could not be written: trying again");
+                self.keep(since).await;
                 self.due = Some(Instant::now() + pause);
             }
         }
         Ok(())
+    }
+
+    /// What cannot be written anew may still be kept: by an etcd without space, or one that lets this host write no
+    /// more.
+    async fn keep(&mut self, since: Instant) {
+        let Some(term) = self.lease.term else { return };
+        if self.expected == Expected::Absent || !matches!(self.registry.keep(term).await, Ok(true)) {
+            return;
+        }
+        let expires = Some(since + self.config.ttl);
+        self.held.send_modify(|held| held.expires = expires);
     }
 
     fn written(&mut self, lease: Lease, since: Instant) {

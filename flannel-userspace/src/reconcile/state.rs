@@ -126,6 +126,11 @@ impl KernelState {
         Ok(Changes { underlay, device })
     }
 
+    /// Whether nobody has detached a program.
+    pub(super) fn is_whole(&self) -> bool {
+        self.datapath.is_whole()
+    }
+
     /// Whether the underlay is another one than before.
     async fn follow_underlay(&mut self) -> Result<bool, StateError> {
         let ground = &mut self.ground;

@@ -9,10 +9,10 @@ use nix::unistd::geteuid;
 
 use super::daemon::Daemon;
 use super::output::Printer;
-use crate::cli::{DEFAULT_ETCD_PREFIX, password};
+use crate::cli::DEFAULT_ETCD_PREFIX;
 use crate::config::{default_pin_dir, default_state_file};
 use crate::datapath::{PinDir, Tables};
-use crate::registry::etcd::{self, Etcd};
+use crate::registry::etcd::{self, Etcd, Password};
 
 /// Which network's maps to read.
 #[derive(Debug, Args)]
@@ -129,8 +129,8 @@ impl EtcdFlags {
             return Ok(None);
         };
         let password = match &self.etcd_password_file {
-            Some(path) => Some(password::read(path).map_err(anyhow::Error::msg)?),
-            None => self.etcd_password.clone(),
+            Some(path) => Some(Password::File(path.clone())),
+            None => self.etcd_password.clone().map(Password::Told),
         };
         Ok(Some(etcd::Options {
             endpoints: endpoints.split(',').map(str::to_owned).collect(),

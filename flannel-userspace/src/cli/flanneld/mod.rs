@@ -24,14 +24,13 @@ use tracing::Level;
 use self::flags::{EtcdFlags, Flags, HealthFlags};
 pub use self::refusal::Refusal;
 use self::words::Settings;
-use crate::cli::password;
 use crate::config::interface::InterfaceOptions;
 use crate::config::{default_pin_dir, default_state_file};
 use crate::datapath::HookChoice;
 use crate::lease::HoldConfig;
 use crate::observe::Endpoints;
 use crate::peers::Restraint;
-use crate::registry::etcd;
+use crate::registry::etcd::{self, Password};
 
 /// What `--version` prints.
 const VERSION: &str = concat!("v", env!("CARGO_PKG_VERSION"), "\n");
@@ -184,8 +183,16 @@ fn etcd_options(flags: EtcdFlags) -> Result<etcd::Options, Refusal> {
         ca_file: flags.etcd_cafile,
         username: flags.etcd_username,
         password: match flags.etcd_password_file {
-            Some(path) => Some(password::read(&path).map_err(Refusal::value)?),
-            None => flags.etcd_password,
+            Some(path) => Some(password_in(path)?),
+            None => flags.etcd_password.map(Password::Told),
         },
     })
+}
+
+/// A password file that cannot be used now is refused now.
+fn password_in(path: PathBuf) -> Result<Password, Refusal> {
+    let told = format!("cannot take the password from --etcd-password-file {}", path.display());
+    let password = Password::File(path);
+    password.read().map_err(|error| Refusal::value(format!("{told}: {error}")))?;
+    Ok(password)
 }

@@ -5,6 +5,7 @@
 //! program is, as `filters/<program>-<interface index>-<handle>`, which tells where to find the filter again.
 
 mod clsact;
+mod detached;
 mod inspect;
 mod tcx;
 mod xdp;
@@ -128,6 +129,16 @@ impl Attacher {
         }
         self.attached = attached;
         self.detach_others()
+    }
+
+    /// Whether no link was detached behind our back. Interfaces that are gone are announced.
+    pub(super) fn is_whole(&self) -> bool {
+        let is_lost = |place: &Place, attached: &Attached| {
+            attached.mechanism != Mechanism::Clsact
+                && interface_name(place.interface).is_some()
+                && detached::is_detached(&self.pins.links().join(&attached.pin))
+        };
+        !self.attached.iter().any(|(place, attached)| is_lost(place, attached))
     }
 
     fn places(&self) -> Vec<Place> {

@@ -98,6 +98,21 @@ async fn renewals(#[case] ttl: u64, #[case] margin: u64, #[case] seconds: &[u64]
     assert_eq!(Some(held.lease), registry.lease(SUBNET));
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_written_is_kept() {
+    let ttl = Duration::from_secs(30);
+    let config = HoldConfig { ttl, ..CONFIG };
+    let registry = Memory::default();
+    let own = acquired(&registry, own(), ttl).await;
+    let written = own.lease.clone();
+    let (holder, _task) = held(&registry, config, own).await;
+    registry.fail(Fault::Request, 1000);
+    sleep(ttl * 10).await;
+    let held = holder.held().borrow().clone();
+    assert_eq!((registry.lease(SUBNET), &held.lease), (Some(written.clone()), &written));
+    assert!(held.expires > Some(Instant::now() + ttl / 2), "kept well before it ends");
+}
+
 #[rstest]
 #[case::deleted(Memory::remove)]
 #[case::overwritten_with_junk(Memory::put_junk)]

@@ -33,9 +33,9 @@ fn ask(member: &Member, arguments: &[&str]) -> (Option<i32>, String, String) {
 /// What it answers as JSON, its exit code first.
 fn ask_json(member: &Member, arguments: &[&str]) -> (Option<i32>, Value) {
     let (code, stdout, stderr) = ask(member, &[&["-o", "json"], arguments].concat());
-    let value =
-        serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stdout:?} {stderr:?}"));
-    (code, value)
+    let value = serde_json::from_str(&stdout);
+    assert!(value.is_ok(), "no JSON: {stdout:?} {stderr:?}");
+    (code, value.unwrap())
 }
 
 /// The flag that names the daemon's state file, once it knows so many peers.

@@ -36,7 +36,8 @@ fn first(member: &Member, words: &[&str], is_it: impl Fn(&Value) -> bool, meanwh
     child.wait().unwrap();
     drop(inbox);
     reader.join().unwrap();
-    found.expect("no such answer came in time")
+    assert!(found.is_some(), "no such answer of {words:?} came in time");
+    found.unwrap()
 }
 
 #[test]
