@@ -1,3 +1,4 @@
 //! Measurements, each a program of its own.
 
 pub mod control;
+pub mod datapath;

@@ -6,11 +6,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, ensure};
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
 
-use super::Endpoint;
 use super::connection::connect;
+use super::{Endpoint, stay_on_cpu};
 
 /// Times from a request to its answer.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +31,7 @@ pub fn latency(from: &Endpoint, to: &Endpoint, time: Duration) -> Result<Latency
     near.set_nodelay(true)?;
     far.set_nodelay(true)?;
     let measuring = thread::spawn(move || {
-        stay_on_one_processor()?;
+        stay_on_cpu(0)?;
         // A thread begins where its parent may run.
         let echo = thread::spawn(move || echo(far));
         let times = ask(near, time)?;
@@ -45,12 +43,6 @@ pub fn latency(from: &Endpoint, to: &Endpoint, time: Duration) -> Result<Latency
     ensure!(times.len() >= 100, "only {} answers in {time:?}", times.len());
     let percentile = |percent: usize| times[times.len() * percent / 100];
     Ok(Latency { p50: percentile(50), p99: percentile(99), count: times.len() })
-}
-
-fn stay_on_one_processor() -> Result<()> {
-    let mut processors = CpuSet::new();
-    processors.set(0)?;
-    Ok(sched_setaffinity(Pid::from_raw(0), &processors)?)
 }
 
 fn ask(mut near: TcpStream, time: Duration) -> Result<Vec<Duration>> {

@@ -1,0 +1,140 @@
+//! The paths, set up side by side: each has two hosts of its own, and one etcd serves all.
+
+use std::net::Ipv4Addr;
+
+use anyhow::{Context as _, Result};
+use ipnetwork::Ipv4Network;
+
+use super::path::{Carrier, Path};
+use crate::cluster::check_reached;
+use crate::daemon::{Daemon, Settings};
+use crate::etcd::Etcd;
+use crate::leases::Lease;
+use crate::network::{Host, Network, Node, SubnetFile};
+use crate::stock_udp::{self, StockUdpHost};
+use crate::traffic::{Carriers, Endpoint};
+use crate::vxlan_host::{self, VxlanHost};
+
+/// A path that is there. Daemons are dropped before their hosts.
+#[derive(Debug)]
+pub(super) struct Way {
+    pub(super) path: Path,
+    pub(super) from: Endpoint,
+    pub(super) to: Endpoint,
+    /// Who carries packets between the ends.
+    pub(super) between: Carriers,
+    pub(super) hosts: [Host; 2],
+    running: Running,
+}
+
+/// What must live as long as the path.
+#[derive(Debug)]
+enum Running {
+    Nothing,
+    Daemons([Daemon; 2], #[expect(dead_code, reason = "pods live as long as their node")] [Node; 2]),
+    Kernel(#[expect(dead_code, reason = "pods live as long as their node")] [VxlanHost; 2]),
+    Proxies(#[expect(dead_code, reason = "proxies live as long as their host")] [StockUdpHost; 2]),
+}
+
+/// All of it. Fields are dropped in this order.
+#[derive(Debug)]
+pub(super) struct Lab {
+    pub(super) ways: Vec<Way>,
+    _etcd: Etcd,
+    _network: Network,
+}
+
+impl Lab {
+    /// Sets the paths up, and returns when packets get through on every one.
+    pub(super) fn new(paths: &[Path]) -> Result<Self> {
+        let network = Network::new()?;
+        let etcd = Etcd::on_network(&network)?;
+        let numbers = (1_u8..).step_by(2);
+        let ways = numbers.zip(paths).map(|(number, path)| {
+            Way::new(&network, &etcd, number, *path).with_context(|| format!("path {}", path.name))
+        });
+        Ok(Self { ways: ways.collect::<Result<_>>()?, _etcd: etcd, _network: network })
+    }
+
+    /// Fails if a daemon has ended.
+    pub(super) fn check_running(&mut self) -> Result<()> {
+        self.ways.iter_mut().try_for_each(|way| match &mut way.running {
+            Running::Daemons(daemons, _) => daemons.iter_mut().try_for_each(Daemon::check_running),
+            _ => Ok(()),
+        })
+    }
+}
+
+impl Way {
+    fn new(network: &Network, etcd: &Etcd, number: u8, path: Path) -> Result<Self> {
+        let hosts = Host::pair(network, number)?;
+        let prefix = format!("/bench/{number}");
+        let mut proxies = Vec::new();
+        let (running, ends) = match path.carrier {
+            Carrier::Cable => (Running::Nothing, hosts.each_ref().map(Host::endpoint)),
+            Carrier::KernelVxlan => {
+                let join = |index: u8| {
+                    let file = subnet_file(index, vxlan_host::MTU)?;
+                    VxlanHost::join(&hosts[usize::from(index)], etcd, &prefix, file, 1)
+                };
+                let both = [join(0)?, join(1)?];
+                both.iter().try_for_each(|host| host.learn(etcd, &prefix))?;
+                let ends = both.each_ref().map(|host| pod(&host.node));
+                (Running::Kernel(both), ends)
+            }
+            Carrier::TunProxy => {
+                let files = [subnet_file(0, stock_udp::MTU)?, subnet_file(1, stock_udp::MTU)?];
+                // The first one starts with the peers that are known, and must know the second.
+                Lease { subnet: files[1].subnet, public_ip: hosts[1].address, vtep_mac: None }
+                    .write(etcd, &prefix)?;
+                let join = |index: usize| StockUdpHost::join(&hosts[index], etcd, &prefix, files[index], 1);
+                let both = [join(0)?, join(1)?];
+                proxies.extend(both.iter().map(StockUdpHost::pid));
+                let ends = both.each_ref().map(|host| pod(&host.node));
+                (Running::Proxies(both), ends)
+            }
+            Carrier::Flanneld { backend, flags } => {
+                let (daemons, nodes) = daemons(etcd, &prefix, &hosts, backend, flags)?;
+                let ends = nodes.each_ref().map(pod);
+                (Running::Daemons(daemons, nodes), ends)
+            }
+        };
+        check_reached(&[(ends[0].clone(), ends[1].clone()), (ends[1].clone(), ends[0].clone())])?;
+        let [from, to] = ends;
+        Ok(Self { path, from, to, between: Carriers::new(&proxies)?, hosts, running })
+    }
+}
+
+fn daemons(
+    etcd: &Etcd,
+    prefix: &str,
+    hosts: &[Host; 2],
+    backend: &str,
+    flags: &[&str],
+) -> Result<([Daemon; 2], [Node; 2])> {
+    etcd.put(&format!("{prefix}/config"), &format!(r#"{{"Network":"10.5.0.0/16","Backend":{backend}}}"#))?;
+    let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+    let settings = Settings { endpoint: etcd.url(), prefix: prefix.to_owned(), flags };
+    let start = |host| Daemon::start(host, settings.clone());
+    let mut daemons = [start(&hosts[0])?, start(&hosts[1])?];
+    let mut node = |index: usize| Node::new(hosts[index].clone(), daemons[index].wait_ready()?, 1);
+    let nodes = [node(0)?, node(1)?];
+    Ok((daemons, nodes))
+}
+
+/// The subnet of a host without a daemon.
+fn subnet_file(index: u8, mtu: u32) -> Result<SubnetFile> {
+    let [network, subnet] = [0, 10 + index].map(|third| Ipv4Addr::new(10, 5, third, 0));
+    Ok(SubnetFile {
+        network: Ipv4Network::new(network, 16)?,
+        subnet: Ipv4Network::new(subnet, 24)?,
+        bridge: Ipv4Addr::new(10, 5, 10 + index, 1),
+        mtu,
+        ip_masq: false,
+    })
+}
+
+/// The node's only pod.
+fn pod(node: &Node) -> Endpoint {
+    node.endpoints().next().map_or_else(|| node.gateway(), Clone::clone)
+}
