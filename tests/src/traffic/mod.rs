@@ -21,7 +21,7 @@ pub use backlog::backlog_drops;
 pub use checksums::ChecksumErrors;
 pub use cpu::{Carriers, CpuTime, stay_on_cpu};
 pub use flood::{Flood, PAYLOAD, flood};
-pub use latency::{Latency, latency};
+pub use latency::{Ends, Latency, latency};
 pub use ping::{Ping, Pong};
 pub use stream::{Losses, Stream};
 pub use throughput::{Throughput, throughput};

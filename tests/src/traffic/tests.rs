@@ -4,7 +4,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use super::capture::Capture;
-use super::{Carriers, Endpoint, Ping, Stream, flood, latency, throughput, transfer};
+use super::{Carriers, Endpoint, Ends, Ping, Stream, flood, latency, throughput, transfer};
 use crate::network::{Host, HostOptions, Network, Place, Pod, SubnetFile};
 use crate::wait;
 
@@ -71,8 +71,10 @@ fn tcp_is_measured() {
     assert!(through.rate() > 1e8, "{through:?}");
     assert!(through.cpu.senders > Duration::ZERO && through.cpu.receivers > Duration::ZERO, "{through:?}");
     assert!(through.cpu.total() < 8 * through.time, "{through:?}");
-    let latency = latency(near, far, Duration::from_millis(200)).unwrap();
-    assert!(latency.p50 <= latency.p99 && latency.p99 < Duration::from_millis(50), "{latency:?}");
+    for ends in [Ends::Together, Ends::Apart] {
+        let latency = latency(near, far, time, ends).unwrap();
+        assert!(latency.p50 <= latency.p99 && latency.p99 < Duration::from_millis(50), "{latency:?}");
+    }
 }
 
 #[test]

@@ -57,12 +57,12 @@ pub fn throughput(
         closers.push(near.try_clone()?);
         let (tell_sender, sender) = channel();
         thread::spawn(move || {
-            drop(tell_sender.send(gettid()));
+            tell_sender.send(gettid()).ok();
             send(near);
         });
         let (received, (tell_receiver, receiver)) = (received.clone(), channel());
         receivers.push(thread::spawn(move || {
-            drop(tell_receiver.send(gettid()));
+            tell_receiver.send(gettid()).ok();
             receive(far, &received)
         }));
         carriers.add_sender(sender.recv()?);

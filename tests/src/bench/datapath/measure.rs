@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::lab::Way;
 use super::link::Link;
-use crate::traffic::{flood, latency, throughput};
+use crate::traffic::{Ends, flood, latency, throughput};
 
 /// A figure of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,10 +17,12 @@ pub enum Measure {
     FourStreams,
     /// CPU seconds per gigabyte over four.
     CpuPerGigabyte,
-    /// Seconds for one byte there and back, the median.
+    /// Seconds for one byte there and back, both ends on one CPU, the median.
     LatencyP50,
     /// The 99th percentile.
     LatencyP99,
+    /// The median with a CPU for each end.
+    LatencyApart,
     /// Small datagrams received per second.
     PacketRate,
     /// Share of small datagrams sent that are lost.
@@ -43,6 +45,7 @@ impl Measure {
         Self::CpuPerGigabyte,
         Self::LatencyP50,
         Self::LatencyP99,
+        Self::LatencyApart,
         Self::PacketRate,
         Self::Loss,
         Self::CpuPerPacket,
@@ -60,6 +63,7 @@ impl Measure {
             Self::CpuPerGigabyte => "cpu-per-gigabyte",
             Self::LatencyP50 => "latency-p50",
             Self::LatencyP99 => "latency-p99",
+            Self::LatencyApart => "latency-apart",
             Self::PacketRate => "packet-rate",
             Self::Loss => "loss",
             Self::CpuPerPacket => "cpu-per-packet",
@@ -76,8 +80,9 @@ impl Measure {
             Self::OneStream => "TCP, one connection",
             Self::FourStreams => "TCP, four connections",
             Self::CpuPerGigabyte => "CPU time per gigabyte, four connections",
-            Self::LatencyP50 => "One byte there and back, median",
-            Self::LatencyP99 => "One byte there and back, 99th percentile",
+            Self::LatencyP50 => "One byte there and back on one CPU, median",
+            Self::LatencyP99 => "One byte there and back on one CPU, 99th percentile",
+            Self::LatencyApart => "One byte there and back, a CPU for each end, median",
             Self::PacketRate => "Datagrams of 64 bytes received per second",
             Self::Loss => "Share of datagrams lost when sent as fast as can be",
             Self::CpuPerPacket => "CPU time per datagram received",
@@ -93,7 +98,7 @@ impl Measure {
         match self {
             Self::OneStream | Self::FourStreams => ("Gbit/s", 1e-9),
             Self::CpuPerGigabyte => ("s/GB", 1.0),
-            Self::LatencyP50 | Self::LatencyP99 => ("µs", 1e6),
+            Self::LatencyP50 | Self::LatencyP99 | Self::LatencyApart => ("µs", 1e6),
             Self::PacketRate => ("kpkt/s", 1e-3),
             Self::Loss => ("%", 1e2),
             Self::CpuPerPacket | Self::CpuSender | Self::CpuReceiver | Self::CpuBetween => ("ns", 1e9),
@@ -110,7 +115,7 @@ impl Measure {
                 return format!("{:.1} Mbit/s", scaled * 1e3);
             }
             Self::OneStream | Self::FourStreams | Self::CpuPerGigabyte => 2,
-            Self::LatencyP50 | Self::LatencyP99 | Self::Loss => 1,
+            Self::LatencyP50 | Self::LatencyP99 | Self::LatencyApart | Self::Loss => 1,
             _ => 0,
         };
         format!("{scaled:.digits$} {unit}")
@@ -123,14 +128,18 @@ pub(super) enum Step {
     OneStream,
     FourStreams,
     Latency,
+    LatencyApart,
     Flood,
 }
 
 impl Step {
+    const ALL: [Self; 5] =
+        [Self::OneStream, Self::FourStreams, Self::Latency, Self::LatencyApart, Self::Flood];
+
     /// The steps of a link.
     pub(super) const fn of(link: Link) -> &'static [Self] {
         match link {
-            Link::Veth | Link::Wire => &[Self::OneStream, Self::FourStreams, Self::Latency, Self::Flood],
+            Link::Veth | Link::Wire => &Self::ALL,
             Link::Slow => &[Self::OneStream, Self::Latency],
         }
     }
@@ -146,11 +155,15 @@ impl Step {
                 vec![(Measure::FourStreams, through.rate()), (Measure::CpuPerGigabyte, per_gigabyte)]
             }
             Self::Latency => {
-                let latency = latency(from, to, time)?;
+                let latency = latency(from, to, time, Ends::Together)?;
                 vec![
                     (Measure::LatencyP50, latency.p50.as_secs_f64()),
                     (Measure::LatencyP99, latency.p99.as_secs_f64()),
                 ]
+            }
+            Self::LatencyApart => {
+                let latency = latency(from, to, time, Ends::Apart)?;
+                vec![(Measure::LatencyApart, latency.p50.as_secs_f64())]
             }
             Self::Flood => {
                 let flood = flood(from, to, time, between)?;

@@ -54,7 +54,9 @@ pub(super) fn figures(results: &Results, link: Link, style: Style) -> String {
 fn row(results: &Results, link: Link, path: &str, measure: Measure) -> Option<[String; 7]> {
     let Summary { median, low, high } = results.samples.summary(link, path, measure)?;
     let against = |reference: &str| {
-        let ratio = results.samples.ratio(link, path, measure, reference);
+        // A multiple of next to nothing says nothing.
+        let is_share = measure == Measure::Loss;
+        let ratio = results.samples.ratio(link, path, measure, reference).filter(|_| !is_share);
         ratio.map_or_else(|| "-".to_owned(), |ratio| factor(ratio.median))
     };
     let [direct, routes, kernel, proxy] = REFERENCES.map(against);
