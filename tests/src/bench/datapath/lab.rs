@@ -79,6 +79,7 @@ impl Way {
                 };
                 let both = [join(0)?, join(1)?];
                 both.iter().try_for_each(|host| host.learn(etcd, &prefix))?;
+                hosts.iter().try_for_each(add_stock_rules)?;
                 let ends = both.each_ref().map(|host| pod(&host.node));
                 (Running::Kernel(both), ends)
             }
@@ -90,6 +91,7 @@ impl Way {
                 let join = |index: usize| StockUdpHost::join(&hosts[index], etcd, &prefix, files[index], 1);
                 let both = [join(0)?, join(1)?];
                 proxies.extend(both.iter().map(StockUdpHost::pid));
+                hosts.iter().try_for_each(add_stock_rules)?;
                 let ends = both.each_ref().map(|host| pod(&host.node));
                 (Running::Proxies(both), ends)
             }
@@ -120,6 +122,19 @@ fn daemons(
     let mut node = |index: usize| Node::new(hosts[index].clone(), daemons[index].wait_ready()?, 1);
     let nodes = [node(0)?, node(1)?];
     Ok((daemons, nodes))
+}
+
+/// The rules both flannels make by default, which every forwarded packet meets.
+fn add_stock_rules(host: &Host) -> Result<()> {
+    for rule in [
+        "-N FLANNEL-FWD",
+        "-A FLANNEL-FWD -s 10.5.0.0/16 -m comment --comment flanneld-forward -j ACCEPT",
+        "-A FLANNEL-FWD -d 10.5.0.0/16 -m comment --comment flanneld-forward -j ACCEPT",
+        "-A FORWARD -m comment --comment flanneld-forward -j FLANNEL-FWD",
+    ] {
+        host.namespace.run("iptables", &format!("--wait {rule}"))?;
+    }
+    Ok(())
 }
 
 /// The subnet of a host without a daemon.
