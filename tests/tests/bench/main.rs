@@ -1,9 +1,14 @@
-//! The datapath is no slower than it was.
+//! The datapath is no slower, and the programs no larger, than they were.
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
-use flannel_tests::bench::datapath::check;
+use flannel_tests::bench::{datapath, lookup};
 
 #[test]
 fn ratios_to_other_paths_are_within_their_budgets() {
-    check().unwrap();
+    datapath::check().unwrap();
+}
+
+#[test]
+fn programs_have_not_grown() {
+    lookup::check_sizes().unwrap();
 }

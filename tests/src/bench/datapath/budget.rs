@@ -12,7 +12,7 @@ use super::path::{PATHS, Path};
 use super::samples::Samples;
 use super::{Options, measure};
 
-/// The limits. They leave room for a noisy machine: half of the way from what is reached to what would be no gain.
+/// The limits.
 const FILE: &str = include_str!("../../../../docs/benchmarks/budget.toml");
 const ROUNDS: u16 = 5;
 /// Milliseconds of each measurement.

@@ -3,7 +3,8 @@
 use anyhow::Result;
 use clap::ValueEnum;
 
-use crate::network::{Host, Offloads, set_offloads};
+use super::lab::Way;
+use crate::network::{Offloads, set_offloads};
 
 /// What the cable between two hosts is like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -19,7 +20,7 @@ pub enum Link {
 
 /// Of the slow link: with preamble, checksum and gap a frame takes 24 bytes more of a real one than the kernel
 /// counts. What is held back is a burst of few frames and a queue of 20 ms.
-const SHAPER: &str = "stab overhead 24 linklayer ethernet tbf rate 100mbit burst 8kb latency 20ms";
+const SHAPER: &str = "stab overhead 24 linklayer ethernet tbf rate 100mbit burst 16kb latency 20ms";
 
 impl Link {
     /// In the order in which they are measured: each can follow the one before.
@@ -51,13 +52,19 @@ impl Link {
         }
     }
 
-    /// Makes the cable between two hosts so.
-    pub(super) fn apply(self, hosts: &[Host]) -> Result<()> {
-        for Host { namespace, .. } in hosts {
+    /// Makes the cable between the hosts of a path so.
+    pub(super) fn apply(self, way: &Way) -> Result<()> {
+        for host in &way.hosts {
             let offloads = if self == Self::Veth { Offloads::All } else { Offloads::Receive };
-            set_offloads(namespace, "eth0", offloads)?;
+            set_offloads(&host.namespace, "eth0", offloads)?;
             if self == Self::Slow {
-                namespace.run("tc", &format!("qdisc replace dev eth0 root {SHAPER}"))?;
+                host.namespace.run("tc", &format!("qdisc replace dev eth0 root {SHAPER}"))?;
+            }
+        }
+        if self == Self::Slow {
+            // The shaper sees super-packets before they are cut, and would charge the overhead of one frame.
+            for end in [&way.from, &way.to] {
+                end.namespace.ip("link set eth0 gso_max_segs 1")?;
             }
         }
         Ok(())

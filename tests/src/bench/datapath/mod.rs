@@ -42,10 +42,10 @@ pub use self::budget::check;
 #[command(name = "bench-datapath", max_term_width = 110)]
 pub struct Options {
     /// Rounds on each of the fast links; half as many on the slow one
-    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     pub rounds: u16,
     /// Length of each measurement
-    #[arg(long, default_value_t = 1000, value_name = "MILLISECONDS", value_parser = clap::value_parser!(u64).range(100..))]
+    #[arg(long, default_value_t = 500, value_name = "MILLISECONDS", value_parser = clap::value_parser!(u64).range(100..))]
     pub time: u64,
     /// The links to measure on
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Link::ALL.to_vec())]

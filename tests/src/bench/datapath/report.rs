@@ -75,7 +75,7 @@ pub(super) fn goals(results: &Results, style: Style) -> String {
         let reached = goal.reached(&results.samples)?;
         let verdict = match goal.bound.missed_by(reached) {
             None => "met".to_owned(),
-            Some(share) => format!("missed by {:.0} %", share * 100.0),
+            Some(share) => format!("missed by {:.1} %", share * 100.0),
         };
         Some([subject(goal), bound(goal), shown(goal, reached), verdict])
     });
