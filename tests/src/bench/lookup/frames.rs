@@ -42,7 +42,13 @@ pub(super) fn subnet(number: u32) -> Ipv4Addr {
 /// A peer.
 pub(super) fn peer(number: u32) -> Peer {
     let [a, b, c, d] = number.to_be_bytes();
-    Peer { public_ip: public_ip(number).into(), vtep_mac: Mac([0x02, 1, a, b, c, d]), direct: 0 }
+    // It takes packets whole, for ever: none takes the way around.
+    Peer {
+        public_ip: public_ip(number).into(),
+        vtep_mac: Mac([0x02, 1, a, b, c, d]),
+        direct: 0,
+        whole: u32::MAX,
+    }
 }
 
 fn public_ip(number: u32) -> Ipv4Addr {

@@ -1,5 +1,7 @@
 //! The programs, loaded for a host of their own, and single runs of them.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{HashMap, MapData, PerCpuHashMap, PerCpuValues};
 use aya::programs::{Program as Loaded, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
@@ -10,6 +12,7 @@ use flannel_userspace::datapath::OBJECT;
 
 use super::frames::{self, UDP, VXLAN};
 use crate::traffic::inject::Format;
+use crate::wait;
 
 /// A program that looks peers up.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +27,8 @@ pub(super) struct Program {
 
 /// Room for what a program adds.
 const HEADROOM: usize = 128;
+/// How long the kernel may take to have memory.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Program {
     pub(super) const ALL: [Self; 6] = [
@@ -78,7 +83,11 @@ impl Programs {
         let counts = self.ebpf.map_mut(PEER_COUNTERS).with_context(|| map(PEER_COUNTERS))?;
         let mut counts: PerCpuHashMap<&mut MapData, Ip4, PeerCount> = counts.try_into()?;
         for number in numbers.clone() {
-            counts.insert(Ip4::from(frames::subnet(number)), PerCpuValues::try_from(zero.clone())?, 0)?;
+            let key = Ip4::from(frames::subnet(number));
+            // This map has no memory of its own: many entries at once find the kernel's store empty for a moment.
+            wait::until("memory for a counter", PATIENCE, || {
+                Ok(counts.insert(key, PerCpuValues::try_from(zero.clone())?, 0)?)
+            })?;
         }
         let sources = self.ebpf.map_mut(SOURCES).with_context(|| map(SOURCES))?;
         let mut sources: HashMap<&mut MapData, Ip4, u32> = sources.try_into()?;
