@@ -1,5 +1,4 @@
 //! The datapath is no slower, and the programs no larger, than they were.
-#![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
 use flannel_tests::bench::{datapath, lookup};
 

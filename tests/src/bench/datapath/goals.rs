@@ -106,7 +106,7 @@ impl Bound {
             AtMost(bound) => reached / bound - 1.0,
         };
         // What is not a number meets no bound.
-        (!(missing <= 0.0)).then_some(missing)
+        (missing > 0.0 || missing.is_nan()).then_some(missing)
     }
 }
 

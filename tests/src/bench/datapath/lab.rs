@@ -1,5 +1,6 @@
 //! The paths, set up side by side: each has two hosts of its own, and one etcd serves all.
 
+use std::fmt::Debug;
 use std::net::Ipv4Addr;
 
 use anyhow::{Context as _, Result};
@@ -24,16 +25,9 @@ pub(super) struct Way {
     /// Who carries packets between the ends.
     pub(super) between: Carriers,
     pub(super) hosts: [Host; 2],
-    running: Running,
-}
-
-/// What must live as long as the path.
-#[derive(Debug)]
-enum Running {
-    Nothing,
-    Daemons([Daemon; 2], #[expect(dead_code, reason = "pods live as long as their node")] [Node; 2]),
-    Kernel(#[expect(dead_code, reason = "pods live as long as their node")] [VxlanHost; 2]),
-    Proxies(#[expect(dead_code, reason = "proxies live as long as their host")] [StockUdpHost; 2]),
+    daemons: Vec<Daemon>,
+    /// What else must live as long as the path.
+    _others: Box<dyn Debug>,
 }
 
 /// All of it. Fields are dropped in this order.
@@ -58,10 +52,7 @@ impl Lab {
 
     /// Fails if a daemon has ended.
     pub(super) fn check_running(&mut self) -> Result<()> {
-        self.ways.iter_mut().try_for_each(|way| match &mut way.running {
-            Running::Daemons(daemons, _) => daemons.iter_mut().try_for_each(Daemon::check_running),
-            _ => Ok(()),
-        })
+        self.ways.iter_mut().flat_map(|way| &mut way.daemons).try_for_each(Daemon::check_running)
     }
 }
 
@@ -69,9 +60,9 @@ impl Way {
     fn new(network: &Network, etcd: &Etcd, number: u8, path: Path) -> Result<Self> {
         let hosts = Host::pair(network, number)?;
         let prefix = format!("/bench/{number}");
-        let mut proxies = Vec::new();
-        let (running, ends) = match path.carrier {
-            Carrier::Cable => (Running::Nothing, hosts.each_ref().map(Host::endpoint)),
+        let (mut daemons, mut proxies) = (Vec::new(), Vec::new());
+        let (others, ends): (Box<dyn Debug>, _) = match path.carrier {
+            Carrier::Cable => (Box::new(()), hosts.each_ref().map(Host::endpoint)),
             Carrier::KernelVxlan => {
                 let join = |index: u8| {
                     let file = subnet_file(index, vxlan_host::MTU)?;
@@ -81,7 +72,7 @@ impl Way {
                 both.iter().try_for_each(|host| host.learn(etcd, &prefix))?;
                 hosts.iter().try_for_each(add_stock_rules)?;
                 let ends = both.each_ref().map(|host| pod(&host.node));
-                (Running::Kernel(both), ends)
+                (Box::new(both), ends)
             }
             Carrier::TunProxy => {
                 let files = [subnet_file(0, stock_udp::MTU)?, subnet_file(1, stock_udp::MTU)?];
@@ -93,35 +84,37 @@ impl Way {
                 proxies.extend(both.iter().map(StockUdpHost::pid));
                 hosts.iter().try_for_each(add_stock_rules)?;
                 let ends = both.each_ref().map(|host| pod(&host.node));
-                (Running::Proxies(both), ends)
+                (Box::new(both), ends)
             }
             Carrier::Flanneld { backend, flags } => {
-                let (daemons, nodes) = daemons(etcd, &prefix, &hosts, backend, flags)?;
+                let nodes = start(&mut daemons, etcd, &prefix, &hosts, backend, flags)?;
                 let ends = nodes.each_ref().map(pod);
-                (Running::Daemons(daemons, nodes), ends)
+                (Box::new(nodes), ends)
             }
         };
         check_reached(&[(ends[0].clone(), ends[1].clone()), (ends[1].clone(), ends[0].clone())])?;
         let [from, to] = ends;
-        Ok(Self { path, from, to, between: Carriers::new(&proxies)?, hosts, running })
+        Ok(Self { path, from, to, between: Carriers::new(&proxies)?, hosts, daemons, _others: others })
     }
 }
 
-fn daemons(
+/// Starts a daemon on each host, and makes a pod behind each.
+fn start(
+    daemons: &mut Vec<Daemon>,
     etcd: &Etcd,
     prefix: &str,
     hosts: &[Host; 2],
     backend: &str,
     flags: &[&str],
-) -> Result<([Daemon; 2], [Node; 2])> {
+) -> Result<[Node; 2]> {
     etcd.put(&format!("{prefix}/config"), &format!(r#"{{"Network":"10.5.0.0/16","Backend":{backend}}}"#))?;
     let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
     let settings = Settings { endpoint: etcd.url(), prefix: prefix.to_owned(), flags };
-    let start = |host| Daemon::start(host, settings.clone());
-    let mut daemons = [start(&hosts[0])?, start(&hosts[1])?];
+    for host in hosts {
+        daemons.push(Daemon::start(host, settings.clone())?);
+    }
     let mut node = |index: usize| Node::new(hosts[index].clone(), daemons[index].wait_ready()?, 1);
-    let nodes = [node(0)?, node(1)?];
-    Ok((daemons, nodes))
+    Ok([node(0)?, node(1)?])
 }
 
 /// The rules both flannels make by default, which every forwarded packet meets.
