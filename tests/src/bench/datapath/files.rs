@@ -31,7 +31,7 @@ pub(super) fn write(results: &Results, directory: &FilePath) -> Result<()> {
         let path = directory.join(name);
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
     };
-    file("datapath.json", &(serde_json::to_string_pretty(&json(results))? + "\n"))?;
+    file("datapath.json", &(serde_json::to_string(&json(results))? + "\n"))?;
     let mut plots = Vec::new();
     for (link, measure) in PLOTS {
         let bars_of = bars_of(results, link, measure);
@@ -87,7 +87,7 @@ fn json(results: &Results) -> Value {
         let reached = goal.reached(&results.samples)?;
         Some(json!({
             "path": goal.path, "link": goal.link.name(), "measure": goal.measure.name(), "against": goal.against,
-            "goal": goal.bound.value(), "reached": reached, "met": goal.bound.missed_by(reached).is_none(),
+            "goal": goal.bound.value(), "reached": short(reached), "met": goal.bound.missed_by(reached).is_none(),
         }))
     });
     json!({
@@ -105,12 +105,12 @@ fn link_json(results: &Results, link: Link) -> Value {
         let summary = results.samples.summary(link, path, measure)?;
         let ratio = |reference: &str| {
             let ratio = results.samples.ratio(link, path, measure, reference)?;
-            Some((reference.to_owned(), json!(ratio.median)))
+            Some((reference.to_owned(), json!(short(ratio.median))))
         };
         Some(json!({
-            "median": summary.median, "low": summary.low, "high": summary.high,
+            "median": short(summary.median), "low": short(summary.low), "high": short(summary.high),
             "ratio": REFERENCES.iter().filter_map(|reference| ratio(reference)).collect::<Map<_, _>>(),
-            "values": results.samples.values(link, path, measure),
+            "values": results.samples.values(link, path, measure).iter().copied().map(short).collect::<Vec<_>>(),
         }))
     };
     let figures = |path: &str| -> Map<String, Value> {
@@ -121,4 +121,9 @@ fn link_json(results: &Results, link: Link) -> Value {
     };
     let paths = results.paths.iter().map(|path| (path.name.to_owned(), json!(figures(path.name))));
     Value::Object(paths.collect())
+}
+
+/// Four digits: there is nothing behind them.
+fn short(value: f64) -> f64 {
+    format!("{value:.3e}").parse().unwrap_or(value)
 }

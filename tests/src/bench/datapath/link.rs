@@ -19,8 +19,8 @@ pub enum Link {
 }
 
 /// Of the slow link: with preamble, checksum and gap a frame takes 24 bytes more of a real one than the kernel
-/// counts. What is held back is a burst of few frames and a queue of 20 ms.
-const SHAPER: &str = "stab overhead 24 linklayer ethernet tbf rate 100mbit burst 16kb latency 20ms";
+/// counts. A queue of 50 ms keeps it full, and what a busy machine did not send in time it may send after, up to 5 ms.
+const SHAPER: &str = "stab overhead 24 linklayer ethernet tbf rate 100mbit burst 64kb latency 50ms";
 
 impl Link {
     /// In the order in which they are measured: each can follow the one before.

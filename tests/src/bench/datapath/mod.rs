@@ -115,7 +115,7 @@ fn measure(options: &Options, paths: &[Path]) -> Result<Results> {
         let rounds = usize::from(options.rounds);
         let rounds = if *link == Link::Slow { rounds.div_ceil(2) } else { rounds };
         // A slow link takes its time to be full.
-        let time = Duration::from_millis(options.time * if *link == Link::Slow { 2 } else { 1 });
+        let time = Duration::from_millis(options.time * if *link == Link::Slow { 4 } else { 1 });
         rounds::measure(&mut lab, *link, Extent { rounds, time }, &mut samples)?;
     }
     machine.end()?;
