@@ -57,7 +57,7 @@ fn draw(svg: &mut String, title: &str, unit: &str, bars: &[Bar]) -> Result<()> {
     chart
         .configure_mesh()
         .disable_y_mesh()
-        .max_light_lines(0)
+        .max_light_lines(1)
         .y_labels(bars.len())
         .y_label_formatter(&name)
         .x_desc(unit)
