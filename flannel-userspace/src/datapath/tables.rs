@@ -6,8 +6,9 @@ use std::path::Path;
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap};
 use flannel_common::maps::{
-    COUNTERS, Count, NODE_INFO, Node, PEER_COUNTERS, PEERS, PORTS, Peer, PeerCount, Port, SOURCES,
+    COUNTERS, Count, NODE_INFO, Node, PEER_COUNTERS, PEERS, PORTS, Peer, PeerCount, Port, QUESTION, SOURCES,
 };
+use flannel_common::trace::Question;
 use flannel_common::{Hook, Ip4, Mac, Reason};
 
 use super::{DatapathError, map_path, read_only};
@@ -45,6 +46,7 @@ pub struct Tables {
     peer_counters: PerCpuHashMap<MapData, Ip4, PeerCount>,
     ports: HashMap<MapData, Port, u32>,
     node: Array<MapData, Node>,
+    question: Array<MapData, Question>,
 }
 
 impl Tables {
@@ -66,12 +68,18 @@ impl Tables {
             peer_counters: open(pin_dir, PEER_COUNTERS, by)?,
             ports: open(pin_dir, PORTS, by)?,
             node: open(pin_dir, NODE_INFO, by)?,
+            question: open(pin_dir, QUESTION, by)?,
         })
     }
 
     /// What the programs know of this host.
     pub fn node(&self) -> Result<Node, DatapathError> {
         self.node.get(&0, 0).map_err(failed("read", NODE_INFO))
+    }
+
+    /// Of which packets programs are asked to tell.
+    pub fn question(&self) -> Result<Question, DatapathError> {
+        self.question.get(&0, 0).map_err(failed("read", QUESTION))
     }
 
     /// Writes down for readers of the pins what the programs were told.

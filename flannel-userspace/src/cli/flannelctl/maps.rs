@@ -6,8 +6,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use flannel_common::maps::{
-    self, COUNTERS, Count, NODE_INFO, PEER_COUNTERS, PEERS, PORTS, Peer, PeerCount, SOURCES,
+    self, COUNTERS, Count, Kind, NODE_INFO, PEER_COUNTERS, PEERS, PORTS, Peer, PeerCount, QUESTION, SOURCES,
 };
+use flannel_common::trace::Question;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -16,7 +17,7 @@ use super::hooks::Interface;
 use super::output::{Page, Report, cell};
 use super::place::Context;
 use super::units;
-use crate::backend::Kind;
+use crate::backend;
 use crate::datapath::Tables;
 
 #[derive(Debug, Args)]
@@ -36,11 +37,16 @@ enum Verb {
 }
 
 fn name(text: &str) -> Result<&'static str, String> {
-    let known = maps::ALL.iter().map(|layout| layout.name).find(|name| name.eq_ignore_ascii_case(text));
+    let known = entered().find(|name| name.eq_ignore_ascii_case(text));
     known.ok_or_else(|| {
-        let names: Vec<&str> = maps::ALL.iter().map(|layout| layout.name).collect();
+        let names: Vec<&str> = entered().collect();
         format!("there are the maps {}", names.join(", "))
     })
+}
+
+/// The maps with entries. What is in a ring goes when it is read.
+fn entered() -> impl Iterator<Item = &'static str> {
+    maps::ALL.iter().filter(|layout| layout.kind != Kind::RingBuf).map(|layout| layout.name)
 }
 
 impl Arguments {
@@ -60,8 +66,8 @@ impl Dump {
     /// Reads every map, or `only` one.
     pub(super) fn read(tables: &Tables, only: Option<&str>) -> anyhow::Result<Self> {
         let mut dump = BTreeMap::new();
-        for layout in maps::ALL.iter().filter(|layout| only.is_none_or(|only| only == layout.name)) {
-            dump.insert(layout.name, entries(tables, layout.name)?.into_iter().map(object).collect());
+        for map in entered().filter(|map| only.is_none_or(|only| only == *map)) {
+            dump.insert(map, entries(tables, map)?.into_iter().map(object).collect());
         }
         Ok(Self(dump))
     }
@@ -102,7 +108,16 @@ fn entries(tables: &Tables, map: &str) -> anyhow::Result<Vec<Value>> {
             tables.ports()?.into_iter().map(port).collect()
         }
         NODE_INFO => vec![node(&tables.node()?)],
+        QUESTION => vec![question(&tables.question()?)],
         _ => Vec::new(),
+    })
+}
+
+fn question(question: &Question) -> Value {
+    let Question { until, reasons, hooks, every, address, arrivals } = question;
+    json!({
+        "until_nanoseconds": until, "reasons": reasons, "hooks": hooks, "every": every,
+        "address": address.to_string(), "arrivals": *arrivals != 0,
     })
 }
 
@@ -123,7 +138,7 @@ fn peer_count(subnet: Ipv4Addr, count: &PeerCount) -> Value {
 fn node(node: &maps::Node) -> Value {
     let guard = maps::Guard::ALL.iter().find(|guard| **guard as u32 == node.guard);
     json!({
-        "backend": Kind::from_number(node.backend).map_or("unknown", Kind::name),
+        "backend": backend::Kind::from_number(node.backend).map_or("unknown", backend::Kind::name),
         "device": (node.device != 0).then(|| Interface::new(node.device)),
         "underlay": Interface::new(node.underlay),
         "segmenter": (node.segmenter != 0).then(|| Interface::new(node.segmenter)),

@@ -70,7 +70,10 @@ fn one_peer_maps_and_features() {
 
     let (code, dump) = ask_json(member, &["maps", "dump"]);
     assert_eq!(code, Some(0));
-    assert_eq!(keys(&dump), ["COUNTERS", "NODE_INFO", "PEERS", "PEER_COUNTERS", "PORTS", "SOURCES"]);
+    assert_eq!(
+        keys(&dump),
+        ["COUNTERS", "NODE_INFO", "PEERS", "PEER_COUNTERS", "PORTS", "QUESTION", "SOURCES"]
+    );
     assert_eq!(dump["SOURCES"], json!([{"address": "192.168.77.12", "subnets": 1}]));
     assert_eq!(dump["PEERS"][0]["public_ip"], "192.168.77.12");
     let (_, only) = ask_json(member, &["maps", "dump", "sources"]);
