@@ -8,6 +8,7 @@ pub mod addr;
 pub mod flow;
 pub mod maps;
 pub mod reason;
+pub mod trace;
 pub mod vni;
 pub mod wire;
 

@@ -9,6 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::addr::{Ip4, Mac};
 use crate::flow::{CANDIDATE_BYTES, Connection, FastPath, Flow, FlowKey, MAX_FLOWS};
 use crate::reason::{Hook, Reason};
+use crate::trace::{EVENT_BYTES, Question};
 
 /// Peers a host can have: a /8 network cut in /24 subnets.
 pub const MAX_PEERS: u32 = 65_536;
@@ -29,6 +30,10 @@ pub const PEER_COUNTERS: &str = "PEER_COUNTERS";
 pub const PORTS: &str = "PORTS";
 /// Name of the map with the one [`Node`] the programs were loaded with, kept for readers of the pins.
 pub const NODE_INFO: &str = "NODE_INFO";
+/// Name of the map with the one [`Question`].
+pub const QUESTION: &str = "QUESTION";
+/// Name of the ring of [`Event`](crate::trace::Event)s.
+pub const EVENTS: &str = "EVENTS";
 /// Name of the map from [`FlowKey`] to [`Flow`].
 pub const FLOWS: &str = "FLOWS";
 /// Name of the map from the [`Connection`]s that can be shortened to when that was found out, in nanoseconds of
@@ -80,13 +85,15 @@ impl Layout {
 }
 
 /// Every pinned map.
-pub const ALL: [Layout; 10] = [
+pub const ALL: [Layout; 12] = [
     Layout::of::<Ip4, Peer>(PEERS, Kind::Hash, MAX_PEERS),
     Layout::of::<Ip4, u32>(SOURCES, Kind::Hash, MAX_PEERS),
     Layout::of::<u32, Count>(COUNTERS, Kind::PerCpuArray, COUNTER_SLOTS),
     Layout::of::<Ip4, PeerCount>(PEER_COUNTERS, Kind::PerCpuHash, MAX_PEERS),
     Layout::of::<Port, u32>(PORTS, Kind::Hash, MAX_PORTS),
     Layout::of::<u32, Node>(NODE_INFO, Kind::Array, 1),
+    Layout::of::<u32, Question>(QUESTION, Kind::Array, 1),
+    Layout::of::<(), ()>(EVENTS, Kind::RingBuf, EVENT_BYTES),
     Layout::of::<FlowKey, Flow>(FLOWS, Kind::LruHash, MAX_FLOWS),
     Layout::of::<Connection, u64>(APPROVED, Kind::LruHash, MAX_FLOWS),
     Layout::of::<(), ()>(CANDIDATES, Kind::RingBuf, CANDIDATE_BYTES),
@@ -102,11 +109,24 @@ pub struct Peer {
     /// Ethernet address of the peer's VTEP; zero with the UDP backend.
     pub vtep_mac: Mac,
     /// Not zero where a route leads straight to the peer and no program sees its packets.
-    pub direct: u8,
-    /// Written by the programs, only with the UDP backend: not zero once a packet from the peer has shown that it
-    /// takes packets whole, super-packets uncut and checksums unfinished. Programs do; a stock daemon, which reads
-    /// packets from a socket, does not.
-    pub whole: u8,
+    pub direct: u16,
+    /// Written by the programs, only with the UDP backend: when a packet from the peer last showed that it takes
+    /// packets whole, super-packets uncut and checksums unfinished; seconds of `CLOCK_MONOTONIC`, zero for never.
+    /// Programs do; a stock daemon, which reads packets from a socket, does not.
+    pub whole: u32,
+}
+
+impl Peer {
+    /// For so many seconds a peer is taken to be as it has shown itself. When stock flannel takes the place of this
+    /// daemon on a host, others may have to speak first.
+    pub const WHOLE_FOR: u32 = 10;
+
+    /// Whether the peer takes packets whole at `now`, in seconds of `CLOCK_MONOTONIC`.
+    #[must_use]
+    #[inline(always)]
+    pub const fn takes_whole(&self, now: u32) -> bool {
+        self.whole != 0 && now.saturating_sub(self.whole) <= Self::WHOLE_FOR
+    }
 }
 
 /// Packets and bytes. Bytes are those of the inner packet with its Ethernet header; a super-packet
@@ -243,6 +263,7 @@ mod pod {
     use super::{Count, Node, Peer, PeerCount, Port};
     use crate::addr::Ip4;
     use crate::flow::{Connection, Flow, FlowKey};
+    use crate::trace::Question;
 
     macro_rules! pod {
         ($($type:ty),*) => {
@@ -254,13 +275,21 @@ mod pod {
         };
     }
 
-    pod!(Ip4, Peer, Count, PeerCount, Port, Node, FlowKey, Flow, Connection);
+    pod!(Ip4, Peer, Count, PeerCount, Port, Node, Question, FlowKey, Flow, Connection);
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{ALL, COUNTER_SLOTS, Kind, Layout};
+    use super::{ALL, COUNTER_SLOTS, Kind, Layout, Peer};
     use crate::ABI_VERSION;
+
+    #[test]
+    fn what_a_peer_has_shown_holds_for_a_while() {
+        let peer = |whole| Peer { whole, ..Peer::default() };
+        assert!(!peer(0).takes_whole(1), "it has shown nothing");
+        assert!(peer(100).takes_whole(100) && peer(100).takes_whole(100 + Peer::WHOLE_FOR));
+        assert!(!peer(100).takes_whole(101 + Peer::WHOLE_FOR));
+    }
 
     /// The layout that belongs to the ABI version: whoever changes one changes the other.
     #[test]
@@ -276,12 +305,14 @@ mod tests {
         assert_eq!(
             ALL,
             [
-                layout("PEERS", Kind::Hash, 4, 12, 65_536),
+                layout("PEERS", Kind::Hash, 4, 16, 65_536),
                 layout("SOURCES", Kind::Hash, 4, 4, 65_536),
                 layout("COUNTERS", Kind::PerCpuArray, 4, 16, COUNTER_SLOTS),
                 layout("PEER_COUNTERS", Kind::PerCpuHash, 4, 40, 65_536),
                 layout("PORTS", Kind::Hash, 12, 4, 16_384),
                 layout("NODE_INFO", Kind::Array, 4, 52, 1),
+                layout("QUESTION", Kind::Array, 4, 32, 1),
+                layout("EVENTS", Kind::RingBuf, 0, 0, 1 << 20),
                 layout("FLOWS", Kind::LruHash, 16, 88, 65_536),
                 layout("APPROVED", Kind::LruHash, 12, 8, 65_536),
                 layout("CANDIDATES", Kind::RingBuf, 0, 0, 65_536),

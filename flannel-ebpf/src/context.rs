@@ -11,13 +11,15 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::generated::{
     bpf_check_mtu, bpf_csum_level, bpf_get_hash_recalc, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
-    bpf_xdp_adjust_head, bpf_xdp_adjust_meta, bpf_xdp_get_buff_len,
+    bpf_skb_load_bytes, bpf_xdp_adjust_head, bpf_xdp_adjust_meta, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
 };
 use aya_ebpf::programs::{TcContext, XdpContext};
 use flannel_common::Reason;
 use flannel_common::wire::EthernetHeader;
 use flannel_ebpf::frame::{Encapsulation, FlowFrame, Frame, SendFrame};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use crate::trace::Witnessed;
 
 /// `TC_ACT_REDIRECT`, which the redirect helpers return on success.
 const REDIRECTED: i64 = 7;
@@ -192,6 +194,30 @@ impl FlowFrame for Skb {
     }
 }
 
+impl Witnessed for Skb {
+    #[inline(always)]
+    fn bytes(&self) -> u32 {
+        self.0.len()
+    }
+
+    #[inline(always)]
+    fn interface(&self) -> u32 {
+        FlowFrame::interface(self)
+    }
+
+    #[inline(always)]
+    fn segments(&self) -> u32 {
+        // SAFETY: the kernel gave the context; the field is always readable.
+        unsafe { (*self.raw()).gso_segs }
+    }
+
+    #[inline(always)]
+    unsafe fn copy(&self, to: *mut u8, len: u32) -> bool {
+        // SAFETY: the kernel gave the context, the caller the room.
+        unsafe { bpf_skb_load_bytes(self.raw().cast(), 0, to.cast(), len) == 0 }
+    }
+}
+
 /// Written by our XDP program in front of a packet it has decapsulated. Only an XDP program on the same
 /// interface can write there.
 const TOKEN: u32 = 0x666c_616e;
@@ -255,5 +281,29 @@ impl Frame for Xdp {
         // SAFETY: the kernel gave the context.
         let code = unsafe { bpf_xdp_adjust_head(self.0.ctx, encapsulation.overhead().cast_signed()) };
         if code == 0 { Ok(()) } else { Err(Reason::AdjustFailed) }
+    }
+}
+
+impl Witnessed for Xdp {
+    #[inline(always)]
+    fn bytes(&self) -> u32 {
+        Frame::len(self)
+    }
+
+    #[inline(always)]
+    fn interface(&self) -> u32 {
+        // SAFETY: the kernel gave the context; the field is always readable.
+        unsafe { (*self.0.ctx).ingress_ifindex }
+    }
+
+    #[inline(always)]
+    fn segments(&self) -> u32 {
+        0
+    }
+
+    #[inline(always)]
+    unsafe fn copy(&self, to: *mut u8, len: u32) -> bool {
+        // SAFETY: the kernel gave the context, the caller the room.
+        unsafe { bpf_xdp_load_bytes(self.0.ctx, 0, to.cast(), len) == 0 }
     }
 }

@@ -15,6 +15,7 @@ mod count;
 mod learned;
 mod pod;
 mod table;
+mod trace;
 
 use core::ptr;
 
@@ -98,6 +99,7 @@ pub fn vxlan_decap(context: TcContext) -> i32 {
     if skb.has_token() {
         return handed_over(&mut skb, &node, GUARDED);
     }
+    trace::arrived(&skb, Hook::Decap);
     let arrived = vxlan::decapsulate(&mut skb, &Table, &node);
     decapsulated(&mut skb, &node, arrived, GUARDED)
 }
@@ -110,6 +112,7 @@ pub fn udp_decap(context: TcContext) -> i32 {
     if skb.has_token() {
         return handed_over(&mut skb, &node, UNMARKED);
     }
+    trace::arrived(&skb, Hook::Decap);
     let arrived = udp::decapsulate(&mut skb, &Table, &node);
     decapsulated(&mut skb, &node, arrived, UNMARKED)
 }
@@ -119,6 +122,7 @@ pub fn udp_decap(context: TcContext) -> i32 {
 pub fn vxlan_xdp(context: XdpContext) -> u32 {
     let node = node();
     let mut xdp = Xdp::new(context);
+    trace::arrived(&xdp, Hook::Xdp);
     let arrived = vxlan::decapsulate(&mut xdp, &Table, &node);
     xdp_verdict(&xdp, arrived)
 }
@@ -128,6 +132,7 @@ pub fn vxlan_xdp(context: XdpContext) -> u32 {
 pub fn udp_xdp(context: XdpContext) -> u32 {
     let node = node();
     let mut xdp = Xdp::new(context);
+    trace::arrived(&xdp, Hook::Xdp);
     let arrived = udp::decapsulate(&mut xdp, &Table, &node);
     xdp_verdict(&xdp, arrived)
 }
@@ -178,6 +183,7 @@ fn encapsulated(skb: &Skb, node: &Node, hook: Hook, bytes: u32, sent: Result<Ip4
         Ok(subnet) => {
             count::sent(subnet, bytes);
             count::packet(hook, Reason::Forwarded, bytes);
+            trace::decided(skb, hook, Reason::Forwarded);
             action(Verdict::Forward)
         }
         Err(reason) => verdict(skb, hook, reason),
@@ -222,6 +228,7 @@ fn arrive(skb: &mut Skb, node: &Node, mark: u32, entered: Reason) -> Result<Reas
 #[inline(always)]
 fn verdict(skb: &Skb, hook: Hook, reason: Reason) -> i32 {
     count::packet(hook, reason, skb.len());
+    trace::decided(skb, hook, reason);
     action(reason.verdict())
 }
 
@@ -246,6 +253,7 @@ fn xdp_verdict(xdp: &Xdp, arrived: Result<Ip4, Reason>) -> u32 {
         Err(reason) => reason,
     };
     count::packet(Hook::Xdp, reason, bytes);
+    trace::decided(xdp, Hook::Xdp, reason);
     match reason.verdict() {
         // The packet goes up to TC, which hands it to the flannel device.
         Verdict::Forward | Verdict::Pass => xdp_action::XDP_PASS,

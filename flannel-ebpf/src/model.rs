@@ -78,9 +78,14 @@ impl Peers for Table {
         self.sources.contains(&address)
     }
 
-    fn note_whole(&self, subnet: Ip4, public_ip: Ip4, whole: bool) {
+    /// The first second.
+    fn now(&self) -> u32 {
+        1
+    }
+
+    fn note_whole(&self, subnet: Ip4, public_ip: Ip4, whole: u32) {
         if let Some(peer) = self.peers.get(&subnet).filter(|peer| peer.get().public_ip == public_ip) {
-            peer.set(Peer { whole: whole.into(), ..peer.get() });
+            peer.set(Peer { whole, ..peer.get() });
         }
     }
 }

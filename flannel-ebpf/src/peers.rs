@@ -11,6 +11,9 @@ pub trait Peers {
     /// Whether `address` is the public address of any peer.
     fn is_source(&self, address: Ip4) -> bool;
 
-    /// Notes whether the peer of `subnet`, if `public_ip` is its address, takes packets whole ([`Peer::whole`]).
-    fn note_whole(&self, subnet: Ip4, public_ip: Ip4, whole: bool);
+    /// Seconds of `CLOCK_MONOTONIC`, never zero.
+    fn now(&self) -> u32;
+
+    /// Writes [`Peer::whole`] of the peer of `subnet`, if `public_ip` is its address.
+    fn note_whole(&self, subnet: Ip4, public_ip: Ip4, whole: u32);
 }

@@ -12,7 +12,7 @@ use flannel_ebpf::{flows, udp, vxlan};
 use crate::context::Skb;
 use crate::learned::Learned;
 use crate::table::Table;
-use crate::{action, count, node, verdict};
+use crate::{action, count, node, trace, verdict};
 
 /// TC ingress of a pod's port.
 #[classifier]
@@ -26,6 +26,7 @@ pub fn pod_out(context: TcContext) -> i32 {
         Ok((subnet, Way::Peer)) => {
             count::sent(subnet, bytes);
             count::packet(Hook::PodOut, Reason::Shortened, bytes);
+            trace::decided(&skb, Hook::PodOut, Reason::Shortened);
             action(Verdict::Forward)
         }
         Err(reason) => verdict(&skb, Hook::PodOut, reason),

@@ -1,6 +1,7 @@
 //! The maps, and the table of peers over them.
 
 use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, PerCpuHashMap};
+use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::macros::btf_map;
 use flannel_common::Ip4;
 use flannel_common::maps::{COUNTER_SLOTS, Count, MAX_PEERS, MAX_PORTS, Node, Peer, PeerCount, Port};
@@ -43,13 +44,20 @@ impl Peers for Table {
     }
 
     #[inline(always)]
-    fn note_whole(&self, subnet: Ip4, public_ip: Ip4, whole: bool) {
+    fn now(&self) -> u32 {
+        // SAFETY: the clock can be read anywhere.
+        let seconds = unsafe { bpf_ktime_get_coarse_ns() } / 1_000_000_000;
+        (seconds as u32).max(1)
+    }
+
+    #[inline(always)]
+    fn note_whole(&self, subnet: Ip4, public_ip: Ip4, whole: u32) {
         if let Some(peer) = PEERS.get_ptr_mut(subnet) {
-            // SAFETY: as in [`Table::peer`]. One byte is read or written whole; a daemon that replaces the entry
+            // SAFETY: as in [`Table::peer`]. One word is read or written at once; a daemon that replaces the entry
             // meanwhile makes it one of which nothing is known, which is right as well.
             unsafe {
-                if (*peer).public_ip == public_ip && (*peer).whole != u8::from(whole) {
-                    (*peer).whole = u8::from(whole);
+                if (*peer).public_ip == public_ip {
+                    (*peer).whole = whole;
                 }
             }
         }

@@ -37,7 +37,7 @@ pub fn encapsulate(
     let inner = inner::to_send(frame)?;
     let subnet = inner.ip.destination().masked(node.netmask);
     let peer = peers.peer(subnet).ok_or(Reason::NoPeer)?;
-    if peer.whole == 0 && state == State::AsSent {
+    if state == State::AsSent && !peer.takes_whole(peers.now()) {
         return Err(Reason::ToSegment);
     }
     wrap(frame, node, &peer, &inner.ip)?;
@@ -76,8 +76,8 @@ pub fn decapsulate(frame: &mut impl Frame, peers: &impl Peers, node: &Node) -> R
     frame.remove(Encapsulation::Udp)?;
     inner::arrive(frame, node, outer.ethernet.source, &ip, tos)?;
     let subnet = ip.source().masked(node.netmask);
-    let whole = outer.udp.checksum == U16::ZERO;
-    if peer.is_none_or(|peer| peer.whole != u8::from(whole)) {
+    let whole = if outer.udp.checksum == U16::ZERO { peers.now() } else { 0 };
+    if peer.is_none_or(|peer| peer.whole != whole) {
         peers.note_whole(subnet, outer.ip.source(), whole);
     }
     Ok(subnet)

@@ -114,8 +114,10 @@ impl Leftovers {
                 removed.push(format!("route to {subnet}"));
             }
         }
-        if let Ok(subnet) = Ipv4Network::with_netmask(node.subnet.into(), node.netmask.into()) {
-            netlink.remove_blackhole(subnet).await?;
+        if let Ok(subnet) = Ipv4Network::with_netmask(node.subnet.into(), node.netmask.into())
+            && netlink.remove_blackhole(subnet).await?
+        {
+            removed.push(format!("blackhole route to {subnet}"));
         }
         // Backends without a device have index zero.
         let device = match node.device {

@@ -171,7 +171,7 @@ impl Remembered {
                 term: None,
             }
         };
-        Snapshot { revision: 0, leases: self.peers.iter().map(lease).collect(), rejected: Vec::new() }
+        Snapshot { leases: self.peers.iter().map(lease).collect(), ..Snapshot::default() }
     }
 }
 

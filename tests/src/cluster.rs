@@ -1,13 +1,13 @@
 //! A whole network: hosts, etcd, a daemon on each host, pods behind them.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::daemon::{Daemon, Settings};
-use crate::etcd::Etcd;
+use crate::etcd::{Etcd, EtcdPlan};
 use crate::network::{Host, HostOptions, Network, Node, Place};
 use crate::traffic::{Endpoint, Ping};
 use crate::wait;
@@ -30,6 +30,11 @@ pub struct Plan {
     pub host: HostOptions,
     /// Flags of every daemon.
     pub flags: Vec<String>,
+    /// What etcd is like.
+    pub etcd: EtcdPlan,
+    /// Whether other networks of this process that say so, too, may run at the same time: most of what happens in them
+    /// is waiting.
+    pub is_sociable: bool,
 }
 
 impl Plan {
@@ -42,6 +47,8 @@ impl Plan {
             pods: 1,
             host: HostOptions::default(),
             flags: Vec::new(),
+            etcd: EtcdPlan::default(),
+            is_sociable: false,
         }
     }
 
@@ -69,7 +76,26 @@ pub struct Cluster {
     pub etcd: Etcd,
     /// What joins them.
     pub network: Network,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Turn,
+}
+
+/// The right to have a network.
+#[derive(Debug)]
+enum Turn {
+    Alone(#[expect(dead_code, reason = "held until it is dropped")] RwLockWriteGuard<'static, ()>),
+    Beside(#[expect(dead_code, reason = "held until it is dropped")] RwLockReadGuard<'static, ()>),
+}
+
+impl Turn {
+    /// What is measured or lost in one network must not be another's doing.
+    fn take(is_sociable: bool) -> Self {
+        static TURN: RwLock<()> = RwLock::new(());
+        if is_sociable {
+            Self::Beside(TURN.read().unwrap_or_else(PoisonError::into_inner))
+        } else {
+            Self::Alone(TURN.write().unwrap_or_else(PoisonError::into_inner))
+        }
+    }
 }
 
 /// A host with a daemon.
@@ -83,20 +109,17 @@ pub struct Member {
 
 impl Cluster {
     /// Starts everything, and returns when every daemon is ready. Where this process has another cluster
-    /// already, waits until that is gone.
+    /// already, waits until that is gone, unless both are sociable.
     ///
     /// # Errors
     /// Something does not start.
     pub fn start(plan: &Plan) -> Result<Self> {
-        // One at a time: what is measured or lost in one must not be another's doing.
-        static TURN: Mutex<()> = Mutex::new(());
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = Turn::take(plan.is_sociable);
         let network = Network::new()?;
-        let etcd = Etcd::on_network(&network)?;
+        let etcd = Etcd::as_planned(&network, &plan.etcd)?;
         etcd.put(&format!("{PREFIX}/config"), &plan.config)?;
         let mut cluster = Self { members: Vec::new(), etcd, network, _turn: turn };
-        let settings =
-            Settings { endpoint: cluster.etcd.url(), prefix: PREFIX.to_owned(), flags: plan.flags.clone() };
+        let settings = cluster.settings(&plan.flags);
         let mut started = Vec::new();
         for (number, place) in (1..).zip(&plan.places) {
             let host = Host::new(&cluster.network, *place, number, plan.host)?;
@@ -107,6 +130,13 @@ impl Cluster {
             cluster.members.push(Member { daemon, node: Node::new(host, file, plan.pods)? });
         }
         Ok(cluster)
+    }
+
+    /// What a daemon of this network is told.
+    #[must_use]
+    pub fn settings(&self, flags: &[String]) -> Settings {
+        let flags = self.etcd.daemon_flags().into_iter().chain(flags.iter().cloned()).collect();
+        Settings { endpoint: self.etcd.url(), prefix: PREFIX.to_owned(), flags }
     }
 
     /// The nodes of the members.

@@ -1,34 +1,50 @@
-//! `bench`: measurements of the release programs on this machine.
+//! `bench`: measurements on this machine.
 
-use std::fs;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use crate::toolchain::Flag;
 use crate::{build_ebpf, privilege, setup, workspace};
 
-/// Measures the release programs on this machine
+/// Measures the datapath, the daemon or the programs on this machine
 ///
 /// First does what `setup` and `build-ebpf` do, and builds the release programs. Then runs as root, through
-/// sudo if need be, and prints the figures beside the goals. Removes what it made, however it ends.
+/// sudo if need be, and prints the figures beside the goals. Removes what it made, however it ends. Without a
+/// subject: the datapath.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
     #[command(subcommand)]
-    subject: Subject,
+    subject: Option<Subject>,
+    #[command(flatten)]
+    datapath: Datapath,
 }
 
 #[derive(clap::Subcommand)]
 enum Subject {
+    /// What a packet costs between pods, beside the bare link, routes, the kernel's vxlan and a TUN proxy
+    Datapath(Datapath),
     /// How flanneld keeps up with the leases of large networks
-    Control(Control),
+    Control(Common),
+    /// What each kernel program takes by itself, with few and many peers
+    Lookup(Common),
 }
 
 #[derive(clap::Args)]
-struct Control {
+struct Datapath {
+    /// The short form, in two minutes: fails if a ratio exceeds its budget
+    #[arg(long, conflicts_with = "write")]
+    quick: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(clap::Args)]
+struct Common {
     #[command(flatten)]
     toolchain: Flag,
-    /// Writes the figures to docs/benchmarks/control.json, too
+    /// Writes figures into docs/benchmarks, too
     #[arg(long)]
     write: bool,
     /// Passed on to the measurement; -- --help lists them
@@ -37,24 +53,32 @@ struct Control {
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
-    match &args.subject {
-        Subject::Control(args) => control(args),
+    match args.subject.as_ref() {
+        Some(Subject::Control(common)) => bench("bench-control", common, "control.json", &[]),
+        Some(Subject::Lookup(common)) => bench("bench-lookup", common, "lookup.toml", &[]),
+        Some(Subject::Datapath(datapath)) => datapath.run(),
+        None => args.datapath.run(),
     }
 }
 
-fn control(args: &Control) -> Result<ExitCode> {
-    build_ebpf::build(&setup::ensure(args.toolchain)?)?;
+impl Datapath {
+    fn run(&self) -> Result<ExitCode> {
+        bench("bench-datapath", &self.common, "", if self.quick { &["--quick"] } else { &[] })
+    }
+}
+
+/// Becomes the measurement; `target` below docs/benchmarks is what it writes.
+fn bench(program: &str, common: &Common, target: &str, flags: &[&str]) -> Result<ExitCode> {
+    build_ebpf::build(&setup::ensure(common.toolchain)?)?;
     let mut build = workspace::cargo();
     build.args(["build", "--release", "--locked", "-p", "flannel-userspace", "-p", "flannel-tests"]);
     build.arg("--bins");
     workspace::run(build)?;
-    let mut bench = privilege::command(workspace::built("release", "bench-control")?)?;
-    if args.write {
-        let directory = workspace::root().join("docs/benchmarks");
-        fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
-        bench.arg("--write").arg(directory.join("control.json"));
+    let mut bench = privilege::command(workspace::built("release", program)?)?;
+    if common.write {
+        bench.arg("--write").arg(workspace::root().join("docs/benchmarks").join(target));
     }
-    bench.args(&args.arguments);
+    bench.args(flags).args(&common.arguments);
     // Ctrl-C then reaches the measurement alone, and nothing ends before it has cleaned up.
     Err(privilege::become_command(bench))
 }

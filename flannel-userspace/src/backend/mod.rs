@@ -3,6 +3,7 @@
 mod host_gw;
 pub mod kind;
 pub mod object;
+mod observe;
 mod udp;
 mod vxlan;
 

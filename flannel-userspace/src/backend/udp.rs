@@ -33,6 +33,20 @@ impl Udp {
         Ok(Self { device: netlink.ensure_udp_device(mtu).await?, segmenter, port, mtu })
     }
 
+    /// With the device that is there, as it is.
+    pub(super) const fn observe(
+        port: u16,
+        underlay: &Underlay,
+        device: Device,
+        segmenter: Segmenter,
+    ) -> Self {
+        Self { device, segmenter, port, mtu: inner_mtu(underlay) }
+    }
+
+    pub(super) const fn wanted_mtu(&self) -> u32 {
+        self.mtu
+    }
+
     pub(super) fn move_to(&mut self, underlay: &Underlay) {
         self.mtu = inner_mtu(underlay);
     }

@@ -8,6 +8,7 @@ use super::host_gw::direct;
 use super::{Object, Unreachable};
 use crate::config::backend::VxlanConfig;
 use crate::kernel::device::{DeviceError, VxlanSpec};
+use crate::kernel::link::{Kind, Link};
 use crate::kernel::{Device, Hop, Netlink, Underlay};
 use crate::peers::Peer;
 
@@ -35,6 +36,24 @@ impl Vxlan {
         let device = netlink.ensure_vxlan(&spec).await?;
         let spec = VxlanSpec { mac: Some(device.mac), ..spec };
         Ok(Self { device, direct_routing: config.direct_routing, spec })
+    }
+
+    /// With the device that is there, as it is.
+    pub(super) fn observe(config: &VxlanConfig, underlay: &Underlay, device: Device) -> Self {
+        let spec = VxlanSpec { mac: Some(device.mac), ..spec_of(config, underlay) };
+        Self { device, direct_routing: config.direct_routing, spec }
+    }
+
+    /// In what the interface is not as it should be.
+    pub(super) fn differences(&self, link: &Link) -> Vec<String> {
+        match &link.kind {
+            Kind::Vxlan(vxlan) => vxlan.differences(&self.spec.parameters()),
+            other => vec![format!("it is a {other}")],
+        }
+    }
+
+    pub(super) const fn wanted_mtu(&self) -> u32 {
+        self.spec.mtu
     }
 
     /// The Ethernet address stays the published one.

@@ -3,16 +3,13 @@
 
 use std::path::{Path, PathBuf};
 
-use flannel_common::ABI_VERSION;
-
 /// The directory of everything pinned by flannel-ebpf.
 const ROOT: &str = "/sys/fs/bpf/flannel";
 
-/// The pin directory of the network below `etcd_prefix`, in this version's layout: two networks on one host, and
-/// two layouts of maps, never meet in one directory.
+/// The pin directory of the network below `etcd_prefix`: two networks on one host never meet in one directory.
 #[must_use]
 pub fn default_pin_dir(etcd_prefix: &str) -> PathBuf {
-    Path::new(ROOT).join(format!("{}@{ABI_VERSION}", name_of(etcd_prefix)))
+    Path::new(ROOT).join(name_of(etcd_prefix))
 }
 
 /// The directory of what outlives a reboot.
@@ -48,7 +45,7 @@ mod tests {
     #[test]
     fn stock_prefix() {
         let directory = default_pin_dir("/coreos.com/network");
-        assert_eq!(directory.to_str(), Some("/sys/fs/bpf/flannel/coreos%2ecom_network@1"));
+        assert_eq!(directory.to_str(), Some("/sys/fs/bpf/flannel/coreos%2ecom_network"));
         assert_eq!(default_pin_dir("/coreos.com/network/"), directory);
     }
 

@@ -22,6 +22,7 @@ pub use exclusive::ExclusiveError;
 pub use report::{Chain, start_logging};
 use signals::Signals;
 use start::Started;
+pub(crate) use start::site;
 
 /// Runs the daemon until it is told to end; then the datapath goes on without it.
 ///

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use flannel_common::flow::FastPath;
+use flannel_common::{Mac, Vni};
 use ipnetwork::Ipv4Network;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -20,7 +21,7 @@ use super::exclusive::Exclusive;
 use super::report::{Chain, Trouble};
 use super::rules::RuleKeeper;
 use super::{configuration, signals};
-use crate::backend::Backend;
+use crate::backend::{Backend, Kind};
 use crate::cli::flanneld::Options;
 use crate::config::subnet_file::Previous;
 use crate::config::{BackendConfig, NetworkConfig, SubnetFile};
@@ -117,8 +118,15 @@ pub(super) async fn start(
     let remembered = remembered.filter(|remembered| remembered.own.subnet == subnet);
     let file =
         SubnetFile { network: config.network, subnet, mtu: backend.mtu(), ip_masq: options.rules.masquerade };
-    let mut peers = PeerTable::new(site(&options, config, &backend, &underlay, subnet, gateway))
-        .counting(vitals.metrics.leases.clone());
+    let mut peers = PeerTable::new(site(
+        &options.etcd.endpoints,
+        config,
+        (backend.kind(), backend.vtep()),
+        &underlay,
+        subnet,
+        gateway,
+    ))
+    .counting(vitals.metrics.leases.clone());
     let known = remembered.as_ref().map(|remembered| remembered.snapshot(backend.kind()));
     let network = config.network;
     let memory = Memory::new(options.state_file.clone(), identity, configuration.json);
@@ -256,25 +264,26 @@ fn resume(
     let remembered = remembered.ok_or(DaemonError::Registry(RegistryError::NoEndpoint))?;
     let lease = remembered.lease(wanted.attributes.clone());
     warn!(subnet = %lease.subnet, "etcd is away: going on with the lease that was held last");
-    Ok(Hold::resume(registry.clone(), options.lease, lease))
+    Ok(Hold::resume(registry.clone(), options.lease, lease, remembered.own.public_ip))
 }
 
-fn site(
-    options: &Options,
+/// What leases are held against: `endpoints` are etcd's URLs, `backend` its kind and this host's VTEP.
+pub(crate) fn site(
+    endpoints: &[String],
     config: &NetworkConfig,
-    backend: &Backend,
+    (kind, vtep): (Kind, Option<(Vni, Mac)>),
     underlay: &Underlay,
     subnet: Ipv4Network,
     gateway: Option<Ipv4Addr>,
 ) -> Site {
-    let endpoints = options.etcd.endpoints.iter().filter_map(|url| address_of(url));
+    let endpoints = endpoints.iter().filter_map(|url| address_of(url));
     Site {
         network: config.network,
         subnet_len: config.subnet_len,
         subnet,
         addresses: vec![underlay.address, underlay.public_ip],
-        kind: backend.kind(),
-        vtep: backend.vtep(),
+        kind,
+        vtep,
         connected: underlay.networks.clone(),
         reserved: endpoints.chain(gateway).collect(),
     }

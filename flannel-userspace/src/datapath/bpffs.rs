@@ -12,13 +12,18 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use nix::unistd::geteuid;
 use tracing::info;
 
+use flannel_common::ABI_VERSION;
+
 use super::DatapathError;
 
 /// Where the BPF file system is mounted by convention.
 const BPFFS: &str = "/sys/fs/bpf";
 
-/// The directory itself, and what is in it.
-const PARTS: [&str; 5] = ["", "maps", "links", "filters", "qdiscs"];
+/// What the name of a directory of maps begins with; the number of the layout follows.
+const MAPS: &str = "maps@";
+
+/// What is in the directory besides maps.
+const PARTS: [&str; 3] = ["links", "filters", "qdiscs"];
 
 /// Our directory for pins, held by this process alone.
 #[derive(Debug)]
@@ -34,7 +39,7 @@ impl PinDir {
         if path.starts_with(BPFFS) {
             mount_bpffs(Path::new(BPFFS))?;
         }
-        for part in PARTS.map(|part| path.join(part)) {
+        for part in parts(path) {
             make_private(&part).map_err(unusable(path))?;
         }
         Self::lock(path)
@@ -73,6 +78,25 @@ impl PinDir {
         &self.path
     }
 
+    /// Where maps are pinned in this build's layout.
+    #[must_use]
+    pub fn maps(path: &Path) -> PathBuf {
+        path.join(maps_directory(ABI_VERSION))
+    }
+
+    /// Where builds with other layouts have pinned maps, if there are any left.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn other_maps(&self) -> Result<Vec<PathBuf>, DatapathError> {
+        let own = maps_directory(ABI_VERSION);
+        let names = names_in(&self.path)?.into_iter();
+        Ok(names
+            .filter(|name| name.starts_with(MAPS) && *name != own)
+            .map(|name| self.path.join(name))
+            .collect())
+    }
+
     /// Where links are pinned.
     #[must_use]
     pub fn links(&self) -> PathBuf {
@@ -96,9 +120,32 @@ impl Drop for PinDir {
     /// A daemon that never came to pin anything leaves nothing behind.
     fn drop(&mut self) {
         // Those with something in them stay.
-        for part in PARTS.iter().rev() {
-            let _ = fs::remove_dir(self.path.join(part));
+        for part in parts(&self.path).rev() {
+            let _ = fs::remove_dir(part);
         }
+    }
+}
+
+/// The directory itself, and those in it.
+fn parts(path: &Path) -> impl DoubleEndedIterator<Item = PathBuf> {
+    let maps = maps_directory(ABI_VERSION);
+    let inner = PARTS.map(|part| path.join(part));
+    [path.to_owned(), path.join(maps)].into_iter().chain(inner)
+}
+
+/// Name of the directory of maps in this layout.
+fn maps_directory(layout: u32) -> String {
+    format!("{MAPS}{layout}")
+}
+
+/// The names of what is in a directory; none where there is no such directory.
+pub(super) fn names_in(directory: &Path) -> Result<Vec<String>, DatapathError> {
+    let listed = fs::read_dir(directory).and_then(|entries| {
+        entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    });
+    match listed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        listed => listed.map_err(unusable(directory)),
     }
 }
 

@@ -54,12 +54,12 @@ impl Approver {
     /// # Errors
     /// The maps are not there; connection tracking cannot be asked.
     pub fn open(pin_dir: &Path) -> Result<Self, ApproverError> {
-        let candidates: RingBuf<MapData> = open(pin_dir, CANDIDATES)?;
+        let candidates: RingBuf<MapData> = open(pin_dir, CANDIDATES, |path| MapData::from_pin(path))?;
         // SAFETY: the ring owns its descriptor, and keeps it for as long as it lives.
         let candidates = unsafe { AsyncFd::register_with_interest(candidates, Interest::READABLE) };
         Ok(Self {
             candidates: candidates.map_err(|error| ApproverError::Wait(error.into()))?,
-            approved: open(pin_dir, APPROVED)?,
+            approved: open(pin_dir, APPROVED, |path| MapData::from_pin(path))?,
             conntrack: Conntrack::open().map_err(ApproverError::Conntrack)?,
             refused: HashMap::new(),
         })

@@ -1,19 +1,23 @@
 //! The programs and their maps: loaded, pinned, attached, adopted.
 //!
-//! Everything is pinned below one directory of ours in the BPF file system, `maps/` and `links/`, so that
+//! Everything is pinned below one directory of ours in the BPF file system, `maps@<layout>/` and `links/`, so that
 //! it outlives the daemon. A daemon that finds pins adopts them: maps are taken over with what they hold,
-//! and programs are replaced through their links, without a packet in between that no program sees.
+//! and programs are replaced through their links, without a packet in between that no program sees. Maps of
+//! another build's layout cannot be taken over: then new ones are filled before programs are replaced.
 
 mod attach;
 mod bpffs;
 mod flows;
 mod load;
+mod read_only;
 mod tables;
+mod witness;
 
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use aya::EbpfError;
 use aya::maps::MapError;
@@ -21,14 +25,17 @@ use aya::pin::PinError;
 use aya::programs::ProgramError;
 use flannel_common::flow::FastPath;
 use flannel_common::maps::Node;
+use nix::net::if_::if_indextoname;
+use nix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 
 use attach::Attacher;
-pub use attach::Mechanism;
+pub use attach::{Mechanism, Pinned, PinnedAs, is_ingress, pinned_programs, tcx_programs, wanted_places};
 pub use bpffs::PinDir;
 pub use flows::Approver;
 pub use load::OBJECT;
 pub use tables::{PeerEntry, Tables};
+pub use witness::{Witness, time_of_day};
 
 /// The format on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +126,12 @@ pub enum DatapathError {
         path: PathBuf,
         /// Why not.
         source: MapError,
+    },
+    /// Another trace or capture runs.
+    #[error("another trace or capture of the datapath at {path} runs; programs tell one at a time")]
+    Witnessed {
+        /// Where.
+        path: PathBuf,
     },
     /// A map cannot be read or written.
     #[error("cannot {operation} the map {map}")]
@@ -212,6 +225,21 @@ impl Datapath {
         Ok(())
     }
 
+    /// Whether nobody has detached what is attached by links; a few system calls for each.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.attacher.is_whole()
+    }
+
+    /// Hears that the maps know every peer there is to know. Programs of a build with another layout of maps, which
+    /// have forwarded until now, are replaced.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn take_over(&mut self) -> Result<(), DatapathError> {
+        self.attacher.take_over()
+    }
+
     /// Attaches again what somebody has detached.
     ///
     /// # Errors
@@ -237,7 +265,32 @@ pub fn qdiscs(pins: &PinDir) -> Result<Vec<u32>, DatapathError> {
     attach::qdiscs(pins)
 }
 
+/// The name of the interface of that index. Where there is none, nix 0.31 says it is called "".
+#[must_use]
+pub fn interface_name(index: u32) -> Option<String> {
+    let name = if_indextoname(index).ok().and_then(|name| name.into_string().ok());
+    name.filter(|name| !name.is_empty())
+}
+
+/// The clock of the programs' time stamps.
+#[must_use]
+pub fn monotonic_nanoseconds() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// Where maps are pinned.
-fn map_path(pin_dir: &Path, map: &str) -> PathBuf {
-    pin_dir.join("maps").join(map)
+pub(crate) fn map_path(pin_dir: &Path, map: &str) -> PathBuf {
+    PinDir::maps(pin_dir).join(map)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::interface_name;
+
+    #[test]
+    fn an_interface_that_is_not_there_has_no_name() {
+        assert_eq!(interface_name(1).as_deref(), Some("lo"));
+        assert_eq!(interface_name(4_000_000), None);
+    }
 }

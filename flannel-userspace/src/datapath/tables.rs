@@ -6,11 +6,13 @@ use std::path::Path;
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap};
 use flannel_common::maps::{
-    COUNTERS, Count, GENERATION, NODE_INFO, Node, PEER_COUNTERS, PEERS, PORTS, Peer, PeerCount, Port, SOURCES,
+    COUNTERS, Count, GENERATION, NODE_INFO, Node, PEER_COUNTERS, PEERS, PORTS, Peer, PeerCount, Port,
+    QUESTION, SOURCES,
 };
+use flannel_common::trace::Question;
 use flannel_common::{Hook, Ip4, Mac, Reason};
 
-use super::{DatapathError, map_path};
+use super::{DatapathError, map_path, read_only};
 
 /// A peer as the programs see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,25 +48,41 @@ pub struct Tables {
     ports: HashMap<MapData, Port, u32>,
     node: Array<MapData, Node>,
     generation: Array<MapData, u32>,
+    question: Array<MapData, Question>,
 }
 
 impl Tables {
     /// Opens the maps pinned below `pin_dir`.
     pub fn open(pin_dir: &Path) -> Result<Self, DatapathError> {
+        Self::open_by(pin_dir, |path| MapData::from_pin(path))
+    }
+
+    /// The same for reading alone: the kernel refuses whatever would change them.
+    pub fn open_to_read(pin_dir: &Path) -> Result<Self, DatapathError> {
+        Self::open_by(pin_dir, read_only::open)
+    }
+
+    fn open_by(pin_dir: &Path, by: Opening) -> Result<Self, DatapathError> {
         Ok(Self {
-            peers: open(pin_dir, PEERS)?,
-            sources: open(pin_dir, SOURCES)?,
-            counters: open(pin_dir, COUNTERS)?,
-            peer_counters: open(pin_dir, PEER_COUNTERS)?,
-            ports: open(pin_dir, PORTS)?,
-            node: open(pin_dir, NODE_INFO)?,
-            generation: open(pin_dir, GENERATION)?,
+            peers: open(pin_dir, PEERS, by)?,
+            sources: open(pin_dir, SOURCES, by)?,
+            counters: open(pin_dir, COUNTERS, by)?,
+            peer_counters: open(pin_dir, PEER_COUNTERS, by)?,
+            ports: open(pin_dir, PORTS, by)?,
+            node: open(pin_dir, NODE_INFO, by)?,
+            generation: open(pin_dir, GENERATION, by)?,
+            question: open(pin_dir, QUESTION, by)?,
         })
     }
 
     /// What the programs know of this host.
     pub fn node(&self) -> Result<Node, DatapathError> {
         self.node.get(&0, 0).map_err(failed("read", NODE_INFO))
+    }
+
+    /// Of which packets programs are asked to tell.
+    pub fn question(&self) -> Result<Question, DatapathError> {
+        self.question.get(&0, 0).map_err(failed("read", QUESTION))
     }
 
     /// Writes down for readers of the pins what the programs were told.
@@ -87,6 +105,12 @@ impl Tables {
                 Ok((subnet.into(), peer.into()))
             })
             .collect()
+    }
+
+    /// The same as the programs see them, with what they have learned.
+    pub fn raw_peers(&self) -> Result<BTreeMap<Ipv4Addr, Peer>, DatapathError> {
+        let entries = self.peers.iter().map(|entry| entry.map(|(subnet, peer)| (subnet.into(), peer)));
+        entries.collect::<Result<_, MapError>>().map_err(failed("read", PEERS))
     }
 
     /// Makes `entry` the peer of the subnet with this first address.
@@ -144,6 +168,18 @@ impl Tables {
         }
     }
 
+    /// How many subnets each outer source leases.
+    pub fn sources(&self) -> Result<BTreeMap<Ipv4Addr, u32>, DatapathError> {
+        let entries = self.sources.iter().map(|entry| entry.map(|(address, count)| (address.into(), count)));
+        entries.collect::<Result<_, MapError>>().map_err(failed("read", SOURCES))
+    }
+
+    /// The index of the port behind which each station lives, by the bridge's index and the station's address.
+    pub fn ports(&self) -> Result<BTreeMap<(u32, Mac), u32>, DatapathError> {
+        let entries = self.ports.iter().map(|entry| entry.map(|(at, port)| ((at.bridge, at.mac), port)));
+        entries.collect::<Result<_, MapError>>().map_err(failed("read", PORTS))
+    }
+
     fn source(&self, address: Ipv4Addr) -> Result<u32, DatapathError> {
         let found = present(self.sources.get(&address.into(), 0)).map_err(failed("read", SOURCES))?;
         Ok(found.unwrap_or(0))
@@ -156,9 +192,7 @@ impl Tables {
         for peer in self.peers()?.values() {
             *wanted.entry(peer.public_ip).or_default() += 1;
         }
-        let found: Result<BTreeMap<Ipv4Addr, u32>, _> =
-            self.sources.iter().map(|entry| entry.map(|(address, count)| (address.into(), count))).collect();
-        let found = found.map_err(failed("read", SOURCES))?;
+        let found = self.sources()?;
         for (address, count) in &wanted {
             if found.get(address) != Some(count) {
                 self.sources.insert(Ip4::from(*address), count, 0).map_err(failed("write", SOURCES))?;
@@ -200,12 +234,7 @@ impl Tables {
 
     /// Makes `ports`, by bridge and Ethernet address of the station, the known ones.
     pub fn set_ports(&mut self, ports: &BTreeMap<(u32, Mac), u32>) -> Result<(), DatapathError> {
-        let found: Result<BTreeMap<(u32, Mac), u32>, MapError> = self
-            .ports
-            .iter()
-            .map(|entry| entry.map(|(station, port)| ((station.bridge, station.mac), port)))
-            .collect();
-        let found = found.map_err(failed("read", PORTS))?;
+        let found = self.ports()?;
         let key = |&(bridge, mac): &(u32, Mac)| Port { bridge, mac, reserved: 0 };
         for (station, port) in ports.iter().filter(|(station, port)| found.get(station) != Some(port)) {
             self.ports.insert(key(station), port, 0).map_err(failed("write", PORTS))?;
@@ -220,12 +249,15 @@ impl Tables {
 /// `BPF_NOEXIST`: do not replace an entry.
 const NO_EXIST: u64 = 1;
 
-pub(super) fn open<T>(pin_dir: &Path, name: &'static str) -> Result<T, DatapathError>
+/// Opens the map pinned at a path.
+pub(super) type Opening = fn(&Path) -> Result<MapData, MapError>;
+
+pub(super) fn open<T>(pin_dir: &Path, name: &'static str, by: Opening) -> Result<T, DatapathError>
 where
     T: TryFrom<Map, Error = MapError>,
 {
     let path = map_path(pin_dir, name);
-    MapData::from_pin(&path)
+    by(&path)
         .and_then(Map::from_map_data)
         .and_then(T::try_from)
         .map_err(|source| DatapathError::OpenMap { path, source })

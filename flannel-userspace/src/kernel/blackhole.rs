@@ -8,7 +8,7 @@ use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_route::route::{RouteMessage, RouteScope, RouteType};
 
 use super::route::ROUTE_PROTOCOL;
-use super::{During, Error, Netlink, absence_is_success};
+use super::{During, Error, Netlink};
 
 /// Any other route to the subnet is preferred, such as that of the bridge. Stock flannel states no metric,
 /// and takes the subnet from a bridge that comes up later.
@@ -29,13 +29,17 @@ impl Netlink {
         }
     }
 
-    /// Removes the blackhole route for `subnet`; its absence is success.
+    /// Removes the blackhole route for `subnet`. Whether there was one.
     ///
     /// # Errors
     /// The kernel refused.
-    pub async fn remove_blackhole(&self, subnet: Ipv4Network) -> Result<(), Error> {
+    pub async fn remove_blackhole(&self, subnet: Ipv4Network) -> Result<bool, Error> {
         let removed = self.0.route().del(blackhole(subnet)).execute().await;
-        absence_is_success(removed.during(|| format!("remove the blackhole route to {subnet}")))
+        match removed.during(|| format!("remove the blackhole route to {subnet}")) {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_absence() => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -72,8 +76,8 @@ mod tests {
             }
             ip("route flush proto 85");
             assert!(netlink.ensure_blackhole(subnet()).await.unwrap());
-            for _ in 0..2 {
-                netlink.remove_blackhole(subnet()).await.unwrap();
+            for expected in [true, false] {
+                assert_eq!(netlink.remove_blackhole(subnet()).await.unwrap(), expected);
                 assert_eq!(ip("route show"), "");
             }
         });
@@ -98,7 +102,7 @@ mod tests {
             netlink.ensure_blackhole(subnet()).await.unwrap();
             add_interface("cni0", "10.5.1.1/24");
             assert!(netlink.route_to(POD).await.unwrap().is_some());
-            netlink.remove_blackhole(subnet()).await.unwrap();
+            assert!(netlink.remove_blackhole(subnet()).await.unwrap());
             assert!(netlink.ensure_blackhole(subnet()).await.unwrap());
             assert!(netlink.route_to(POD).await.unwrap().is_some());
             // The user's own route stays.

@@ -121,7 +121,8 @@ pub async fn choose(netlink: &Netlink, options: &InterfaceOptions) -> Result<Und
 }
 
 /// The underlay as it is by now. While the interface has its address the choice stands, however the routes have
-/// changed; otherwise it is made again.
+/// changed; otherwise it is made again. Where the default route told which interface to use and went with the
+/// interface's address, the interface stays.
 ///
 /// # Errors
 /// The interface or its address is gone, and there is nothing in its place.
@@ -135,7 +136,12 @@ pub async fn follow(
         |address: &&Address| address.link == current.index && address.network.ip() == current.address;
     match (host.link(current.index), host.addresses.iter().find(is_current)) {
         (Some(link), Some(_)) => Ok(host.underlay((link, current.address), options.public_ip)),
-        _ => choose(netlink, options).await,
+        (link, _) => match (choose(netlink, options).await, link) {
+            (Err(InterfaceError::NoDefaultRoute), Some(link)) => {
+                Ok(host.underlay(host.first_address(link)?, options.public_ip))
+            }
+            (chosen, _) => chosen,
+        },
     }
 }
 

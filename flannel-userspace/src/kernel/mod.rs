@@ -1,6 +1,7 @@
 //! The host's interfaces, addresses, routes and neighbours, over rtnetlink.
 
 pub mod address;
+mod attachments;
 mod blackhole;
 pub mod bridge;
 pub mod conntrack;
@@ -12,6 +13,7 @@ pub mod objects;
 mod offload;
 pub mod qdisc;
 pub mod route;
+mod xdp_support;
 
 #[cfg(test)]
 pub(crate) mod namespace;
@@ -22,12 +24,14 @@ use futures::{Stream, TryStreamExt};
 use nix::errno::Errno;
 use tracing::Instrument;
 
+pub use attachments::{Filter, XdpProgram};
 pub use bridge::Stations;
 pub use device::Device;
 pub use interface::Underlay;
 pub use monitor::{Change, Monitor};
 pub use objects::{ObjectError, Objects};
 pub use route::Hop;
+pub use xdp_support::takes_native_xdp;
 
 /// A conversation with the kernel about the network namespace in which it was opened.
 #[derive(Clone, Debug)]

@@ -25,8 +25,7 @@ impl Netlink {
             let is_treated = match kind(qdisc) {
                 Some("noqueue") => false,
                 Some("clsact") => {
-                    let (ingress, egress) = self.filters(interface).await?;
-                    ingress.iter().chain(&egress).any(|filter| !is_ours(filter))
+                    self.filters(interface).await?.iter().any(|filter| filter.priority != PRIORITY)
                 }
                 _ => true,
             };
@@ -37,21 +36,17 @@ impl Netlink {
         Ok(treated)
     }
 
-    async fn filters(&self, interface: u32) -> Result<(Vec<TcMessage>, Vec<TcMessage>), Error> {
-        let mut filters = self.0.traffic_filter(interface.cast_signed());
-        Ok((
-            collect(filters.get().ingress().execute(), "list the ingress filters", Some).await?,
-            collect(filters.get().egress().execute(), "list the egress filters", Some).await?,
-        ))
-    }
-
     /// Removes the clsact qdisc of an interface unless somebody's filter hangs under it. Whether it did.
     ///
     /// # Errors
     /// The kernel refused.
     pub async fn remove_empty_clsact(&self, interface: u32) -> Result<bool, Error> {
         let index = interface.cast_signed();
-        let (ingress, egress) = self.filters(interface).await?;
+        let mut filters = self.0.traffic_filter(index);
+        let ingress: Vec<TcMessage> =
+            collect(filters.get().ingress().execute(), "list the ingress filters", Some).await?;
+        let egress: Vec<TcMessage> =
+            collect(filters.get().egress().execute(), "list the egress filters", Some).await?;
         if !(ingress.is_empty() && egress.is_empty()) {
             return Ok(false);
         }
@@ -67,9 +62,4 @@ fn kind(message: &TcMessage) -> Option<&str> {
         TcAttribute::Kind(kind) => Some(kind.as_str()),
         _ => None,
     })
-}
-
-/// The priority stands in the high half of the word.
-const fn is_ours(filter: &TcMessage) -> bool {
-    filter.header.info >> 16 == PRIORITY as u32
 }

@@ -1,5 +1,6 @@
 //! How a host keeps its lease.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
@@ -96,6 +97,7 @@ enum Order {
         found: Found,
         revision: i64,
         listing: i64,
+        began_anew: bool,
     },
     Publish(Attributes),
 }
@@ -124,7 +126,8 @@ impl Holder {
             (None, Some(rejected)) => (Found::Rejected(rejected.clone()), rejected.mod_revision),
             (None, None) => (Found::Nothing, snapshot.revision),
         };
-        self.send(Order::Listed { found, revision, listing: snapshot.revision });
+        let Snapshot { revision: listing, began_anew, .. } = *snapshot;
+        self.send(Order::Listed { found, revision, listing, began_anew });
     }
 
     /// Has the lease say something else of this host: its address or its VTEP changed.
@@ -162,6 +165,8 @@ pub struct Hold<R> {
     last_write: Instant,
     /// Until when to yield to another host.
     probation: Option<Instant>,
+    /// The address this host had when it last held the lease, until it has written the lease anew.
+    former: Option<Ipv4Addr>,
     pauses: ExponentialBackoff,
     metrics: LeaseMetrics,
 }
@@ -185,6 +190,7 @@ impl<R: Registry> Hold<R> {
             due: None,
             last_write: since,
             probation: reused.then(|| since + PROBATION),
+            former: None,
             pauses: pauses(),
             metrics: LeaseMetrics::default(),
             lease: lease.clone(),
@@ -194,14 +200,15 @@ impl<R: Registry> Hold<R> {
     }
 
     /// The same for a lease that is only remembered: whether it still stands is not known. It is written as soon as
-    /// the registry is there.
+    /// the registry is there, where it may still tell of the address this host had then, `former`.
     #[must_use]
-    pub fn resume(registry: R, config: HoldConfig, remembered: Lease) -> (Self, Holder) {
+    pub fn resume(registry: R, config: HoldConfig, remembered: Lease, former: Ipv4Addr) -> (Self, Holder) {
         let own = OwnLease { lease: remembered, since: Instant::now(), reused: false };
         let (mut hold, holder) = Self::new(registry, config, own);
         hold.expected = Expected::Absent;
         hold.revision = 0;
         hold.due = Some(Instant::now());
+        hold.former = Some(former);
         (hold, holder)
     }
 
@@ -229,9 +236,9 @@ impl<R: Registry> Hold<R> {
     fn obey(&mut self, order: Order) -> Result<(), Lost> {
         match order {
             Order::Seen { found, revision } => self.see(found, revision),
-            Order::Listed { found, revision, listing } => {
+            Order::Listed { found, revision, listing, began_anew } => {
                 // Revisions only grow, but those of a registry that was made anew or restored begin again.
-                if std::mem::replace(&mut self.listed, listing) > listing {
+                if std::mem::replace(&mut self.listed, listing) > listing || began_anew {
                     self.revision = 0;
                 }
                 self.see(found, revision)
@@ -272,6 +279,13 @@ impl<R: Registry> Hold<R> {
                 tracing::warn!(%subnet, reason = rejected.reason, "own lease was overwritten: writing it again");
                 self.write_soon();
             }
+            Found::Lease(lease) if self.is_former(&lease) => {
+                tracing::info!(
+                    %subnet, former = %lease.attributes.public_ip, now = %self.lease.attributes.public_ip,
+                    "own lease tells of the former address: writing it again"
+                );
+                self.write_soon();
+            }
             Found::Lease(lease) if lease.attributes.public_ip != self.lease.attributes.public_ip => {
                 return Err(Lost::Taken { subnet, holder: Box::new(lease.attributes) });
             }
@@ -285,6 +299,15 @@ impl<R: Registry> Hold<R> {
             }
         }
         Ok(())
+    }
+
+    /// Whether this is the lease as this host wrote it before its address changed while nobody could be told.
+    fn is_former(&self, lease: &Lease) -> bool {
+        let public_ip = lease.attributes.public_ip;
+        self.former == Some(public_ip)
+            && public_ip != self.lease.attributes.public_ip
+            && lease.term.is_some()
+            && lease.term == self.lease.term
     }
 
     /// Somebody wrote the very same: the operator, to make a reservation of it; a request of ours whose
@@ -313,17 +336,30 @@ impl<R: Registry> Hold<R> {
                 return self.judge(found, revision);
             }
             Err(error) => {
-                let pause = self.pauses.next().unwrap_or(RETRY.1);
+                let pause = self.pauses.next().unwrap_or(RETRY.1).min(self.config.ttl / 3);
                 tracing::warn!(%subnet, error = %error, ?pause, "own lease could not be written: trying again");
+                self.keep(since).await;
                 self.due = Some(Instant::now() + pause);
             }
         }
         Ok(())
     }
 
+    /// What cannot be written anew may still be kept: by an etcd without space, or one that lets this host write no
+    /// more.
+    async fn keep(&mut self, since: Instant) {
+        let Some(term) = self.lease.term else { return };
+        if self.expected == Expected::Absent || !matches!(self.registry.keep(term).await, Ok(true)) {
+            return;
+        }
+        let expires = Some(since + self.config.ttl);
+        self.held.send_modify(|held| held.expires = expires);
+    }
+
     fn written(&mut self, lease: Lease, since: Instant) {
         self.revision = lease.mod_revision;
         self.expected = Expected::Revision(lease.mod_revision);
+        self.former = None;
         self.due = lease.term.map(|_| since + self.config.renew_after());
         self.pauses = pauses();
         let expires = lease.term.map(|_| since + self.config.ttl);

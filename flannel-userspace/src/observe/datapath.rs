@@ -7,14 +7,13 @@ use std::path::PathBuf;
 use flannel_common::maps::{self, Count, Guard, Node, PeerCount};
 use flannel_common::{Hook, Reason, Verdict};
 use ipnetwork::Ipv4Network;
-use nix::time::{ClockId, clock_gettime};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
 use super::exposition::ScrapeErrors;
 use super::series::Writer;
 use crate::backend::Kind;
-use crate::datapath::{DatapathError, PeerEntry, Tables};
+use crate::datapath::{DatapathError, PeerEntry, Tables, monotonic_nanoseconds};
 
 /// Where the figures of the datapath are read.
 #[derive(Clone, Debug)]
@@ -197,10 +196,4 @@ const fn bytes(count: &Count) -> u64 {
 fn filled(map: &'static str, entries: usize) -> Option<(&'static str, u64, u64)> {
     let layout = maps::ALL.iter().find(|layout| layout.name == map)?;
     Some((map, entries as u64, layout.max_entries.into()))
-}
-
-/// The clock of the programs' time stamps.
-fn monotonic_nanoseconds() -> u64 {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(std::time::Duration::from).unwrap_or_default();
-    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }

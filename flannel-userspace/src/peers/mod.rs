@@ -160,7 +160,7 @@ impl PeerTable {
     /// Makes the table what `snapshot` says, but for keys of which later events have told already.
     pub fn apply_snapshot(&mut self, snapshot: &Snapshot) -> Diff {
         let mut diff = Diff::default();
-        if snapshot.revision < self.listed {
+        if snapshot.began_anew || snapshot.revision < self.listed {
             tracing::warn!(
                 before = self.listed,
                 now = snapshot.revision,

@@ -58,7 +58,7 @@ fn delete(key: &str, mod_revision: i64) -> Event {
 }
 
 fn snapshot(revision: i64, leases: &[Lease], rejected: &[Rejected]) -> Snapshot {
-    Snapshot { revision, leases: leases.to_vec(), rejected: rejected.to_vec() }
+    Snapshot { revision, leases: leases.to_vec(), rejected: rejected.to_vec(), ..Snapshot::default() }
 }
 
 fn peer(subnet: &str, public_ip: &str, mac: &str) -> Peer {

@@ -19,6 +19,8 @@ use crate::until;
 
 /// How often the kernel is compared with what is wanted, whether or not anything happened.
 const SWEEP: Duration = Duration::from_secs(10);
+/// How often programs are looked for that somebody has detached, which the kernel does not announce.
+const LOOK: Duration = Duration::from_secs(1);
 /// For so long announcements of the kernel are gathered, for they come in swarms.
 const SETTLE: Duration = Duration::from_millis(100);
 
@@ -35,6 +37,7 @@ pub(super) struct Keeper {
     unreachable: BTreeMap<Ipv4Network, Unreachable>,
     cannot_hold: bool,
     sweeps: Interval,
+    looks: Interval,
     /// When to look where the pods are.
     stations_due: Option<Instant>,
     /// When to look at interfaces, and at everything else along with them.
@@ -73,7 +76,8 @@ impl Keeper {
             failing: BTreeSet::new(),
             unreachable: BTreeMap::new(),
             cannot_hold: false,
-            sweeps: sweeps(),
+            sweeps: every(SWEEP),
+            looks: every(LOOK),
             stations_due: None,
             interfaces_due: None,
             metrics,
@@ -86,11 +90,14 @@ impl Keeper {
 
     /// Waits until there is something to do. Dropping the future loses nothing.
     pub(super) async fn task(&mut self) -> Task {
-        tokio::select! {
-            change = self.monitor.next() => Task::Note(change),
-            () = until(self.interfaces_due) => Task::Sweep,
-            () = until(self.stations_due) => Task::FindPods,
-            _ = self.sweeps.tick() => Task::Sweep,
+        loop {
+            return tokio::select! {
+                change = self.monitor.next() => Task::Note(change),
+                () = until(self.interfaces_due) => Task::Sweep,
+                () = until(self.stations_due) => Task::FindPods,
+                _ = self.sweeps.tick() => Task::Sweep,
+                _ = self.looks.tick() => if self.state.is_whole() { continue } else { Task::Sweep },
+            };
         }
     }
 
@@ -229,6 +236,9 @@ impl Keeper {
             damaged.for_each(|object| self.metrics.repaired(object));
         }
         self.put_and_remove(missing, stale).await;
+        if let Err(error) = self.state.take_over() {
+            warn!(error = %Chain(&error), "cannot replace the programs of another build; trying again");
+        }
         self.metrics.corrected(since.elapsed());
     }
 
@@ -271,10 +281,10 @@ fn standing(state: &KernelState) -> Vec<Object> {
     ground.backend.standing(ground.network)
 }
 
-fn sweeps() -> Interval {
-    let mut sweeps = interval(SWEEP);
-    sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+fn every(period: Duration) -> Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // The first tick is at once; the start was a sweep.
-    sweeps.reset();
-    sweeps
+    ticks.reset();
+    ticks
 }

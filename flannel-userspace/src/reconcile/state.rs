@@ -129,6 +129,11 @@ impl KernelState {
         Ok(Changes { underlay, device })
     }
 
+    /// Whether nobody has detached a program.
+    pub(super) fn is_whole(&self) -> bool {
+        self.datapath.is_whole()
+    }
+
     /// Whether the underlay is another one than before.
     async fn follow_underlay(&mut self) -> Result<bool, StateError> {
         let ground = &mut self.ground;
@@ -165,6 +170,11 @@ impl KernelState {
         self.datapath.tables().set_ports(&stations.ports)?;
         self.datapath.serve(&stations.bridges, &stations.pods)?;
         Ok(())
+    }
+
+    /// Hears that the maps know every peer there is to know.
+    pub(super) fn take_over(&mut self) -> Result<(), StateError> {
+        Ok(self.datapath.take_over()?)
     }
 
     /// Everything of ours.

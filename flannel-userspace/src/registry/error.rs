@@ -25,7 +25,7 @@ pub enum RegistryError {
     /// One half of a client certificate.
     #[error("--etcd-certfile and --etcd-keyfile belong together: give both or neither")]
     HalfIdentity,
-    /// A TLS file is not readable.
+    /// A file is not readable.
     #[error("cannot read {path}, the {what} for etcd")]
     ReadFile {
         /// What it should hold.
@@ -44,13 +44,38 @@ pub enum RegistryError {
         /// The file.
         path: PathBuf,
     },
-    /// The endpoint is no URL, its TLS files do not fit each other, or the user is not let in.
+    /// The endpoint is no URL, or its TLS files do not fit each other.
     #[error("cannot connect to etcd at {endpoint}: {}", cause(error))]
     Connect {
         /// The endpoint.
         endpoint: String,
         /// Why.
         error: etcd_client::Error,
+    },
+    /// The user is not let in.
+    #[error("etcd at {endpoint} does not let the user {user} in: {}", cause(error))]
+    Login {
+        /// The endpoint.
+        endpoint: String,
+        /// Who is not let in.
+        user: String,
+        /// Why.
+        error: etcd_client::Error,
+    },
+    /// The user may not do that.
+    #[error(
+        "etcd at {endpoint} did not {operation}: permission denied for the user {user} whose role needs to read and \
+         write below {prefix}/; grant it with: etcdctl role grant-permission ROLE --prefix=true readwrite {prefix}/"
+    )]
+    Denied {
+        /// What was asked.
+        operation: &'static str,
+        /// The endpoint.
+        endpoint: String,
+        /// Who may not.
+        user: String,
+        /// What every key begins with.
+        prefix: String,
     },
     /// etcd, or the way to it, refused a request.
     #[error("etcd at {endpoint} did not {operation}: {}", cause(error))]
@@ -110,7 +135,11 @@ impl RegistryError {
     #[must_use]
     pub const fn is_absence(&self) -> bool {
         match self {
-            Self::Connect { .. } | Self::Request { .. } | Self::Timeout { .. } => true,
+            Self::Connect { .. }
+            | Self::Login { .. }
+            | Self::Denied { .. }
+            | Self::Request { .. }
+            | Self::Timeout { .. } => true,
             Self::NoEndpoint
             | Self::Plaintext { .. }
             | Self::HalfIdentity
@@ -189,10 +218,11 @@ pub(super) fn root(error: &etcd_client::Error) -> Option<&(dyn Error + 'static)>
 
 /// What the operator can do, by the texts of etcd and rustls.
 fn remedy(text: &str) -> Option<&'static str> {
-    const REMEDIES: [(&str, &str); 7] = [
+    const REMEDIES: [(&str, &str); 8] = [
         ("user name is empty", "give --etcd-username and --etcd-password"),
-        ("invalid user ID or password", "check --etcd-username and --etcd-password"),
+        ("invalid user ID or password", "check --etcd-username and --etcd-password, or --etcd-password-file"),
         ("permission denied", "grant the user's role readwrite on the prefix: etcdctl role grant-permission"),
+        ("certificate: Expired", "have etcd's certificate renewed"),
         ("UnknownIssuer", "give the authority that signed etcd's certificate with --etcd-cafile"),
         ("CertificateRequired", "give a client certificate with --etcd-certfile and --etcd-keyfile"),
         ("NotValidForName", "connect by a name or address that etcd's certificate bears"),

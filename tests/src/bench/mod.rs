@@ -1,3 +1,5 @@
 //! Measurements, each a program of its own.
 
 pub mod control;
+pub mod datapath;
+pub mod lookup;

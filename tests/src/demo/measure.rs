@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::traffic::{Endpoint, Latency, latency, throughput};
+use crate::traffic::{Carriers, Endpoint, Ends, Latency, latency, throughput};
 
 /// What one path is capable of.
 #[derive(Clone, Copy, Debug)]
@@ -26,9 +26,11 @@ pub(super) struct Comparison {
 
 /// Measures three times `time`.
 pub(super) fn measure(from: &Endpoint, to: &Endpoint, time: Duration) -> Result<Measurement> {
+    let between = Carriers::new(&[])?;
+    let rate = |streams| throughput(from, to, streams, time, &between).map(|through| through.rate());
     Ok(Measurement {
-        one_stream: throughput(from, to, 1, time)?,
-        four_streams: throughput(from, to, 4, time)?,
-        latency: latency(from, to, time)?,
+        one_stream: rate(1)?,
+        four_streams: rate(4)?,
+        latency: latency(from, to, time, Ends::Together)?,
     })
 }

@@ -50,12 +50,46 @@ impl Host {
     /// # Errors
     /// Namespaces or interfaces cannot be made.
     pub fn new(network: &Network, place: Place, number: u8, options: HostOptions) -> Result<Self> {
+        let segment = network.segment(place);
+        let host = Self::unplugged(network, place, number, segment.address(10 + number), options.rp_filter)?;
+        host.plug_in(network)?;
+        set_offloads(&host.namespace, "eth0", options.offloads)?;
+        set_offloads(&segment.namespace, &host.name, options.offloads)?;
+        Ok(host)
+    }
+
+    /// Two hosts with nothing but a cable between them, for measurements: a switch would be part of every path.
+    /// They are number `first` and the next one. `etcd0` leads each to etcd, and nowhere else.
+    ///
+    /// # Errors
+    /// Namespaces or interfaces cannot be made.
+    pub fn pair(network: &Network, first: u8) -> Result<[Self; 2]> {
+        let (near, address) = (network.segment(Place::Near), |last| Ipv4Addr::new(192, 168, 99, last));
+        let host = |number, last| {
+            let host = Self::unplugged(network, Place::Near, number, address(last), RpFilter::Off)?;
+            near.plug_in(&host.namespace, "etcd0", &host.name, near.address(10 + number))?;
+            anyhow::Ok(host)
+        };
+        let pair = [host(first, 1)?, host(first + 1, 2)?];
+        link::cable(&pair[0].namespace, "eth0", &pair[1].namespace, "eth0")?;
+        for host in &pair {
+            host.namespace.ip(&format!("address add {}/24 dev eth0", host.address))?;
+            host.namespace.ip("link set eth0 up")?;
+        }
+        Ok(pair)
+    }
+
+    fn unplugged(
+        network: &Network,
+        place: Place,
+        number: u8,
+        address: Ipv4Addr,
+        rp_filter: RpFilter,
+    ) -> Result<Self> {
         let name = format!("h{number}");
         let label = format!("{}-{name}", network.number());
         let namespace = Namespace::add(&label)?;
-        let segment = network.segment(place);
-        let address = segment.address(10 + number);
-        let rp_filter = match options.rp_filter {
+        let rp_filter = match rp_filter {
             RpFilter::Off => "0",
             RpFilter::Strict => "1",
         };
@@ -63,11 +97,7 @@ impl Host {
             namespace.sysctl(&format!("ipv4/conf/{interface}/rp_filter"), rp_filter)?;
         }
         namespace.sysctl("ipv4/ip_forward", "1")?;
-        let host = Self { name, place, namespace, address, label };
-        host.plug_in(network)?;
-        set_offloads(&host.namespace, "eth0", options.offloads)?;
-        set_offloads(&segment.namespace, &host.name, options.offloads)?;
-        Ok(host)
+        Ok(Self { name, place, namespace, address, label })
     }
 
     /// Gives it `eth0` on its segment, which it has lost.
@@ -76,7 +106,7 @@ impl Host {
     /// It has one.
     pub fn plug_in(&self, network: &Network) -> Result<()> {
         let segment = network.segment(self.place);
-        segment.plug_in(&self.namespace, &self.name, self.address)?;
+        segment.plug_in(&self.namespace, "eth0", &self.name, self.address)?;
         self.namespace.ip(&format!("route add default via {}", segment.gateway))?;
         Ok(())
     }

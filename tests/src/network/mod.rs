@@ -65,7 +65,7 @@ impl Network {
         let near =
             Segment::new(Namespace::add(&format!("{number}-lan"))?, "lan", ETCD_ADDRESS, NEAR_GATEWAY)?;
         let router = Namespace::add(&format!("{number}-router"))?;
-        near.plug_in(&router, "router", NEAR_GATEWAY)?;
+        near.plug_in(&router, "eth0", "router", NEAR_GATEWAY)?;
         router.sysctl("ipv4/ip_forward", "1")?;
         let far = Segment::new(router, "far", FAR_GATEWAY, FAR_GATEWAY)?;
         near.namespace.ip(&format!("route add {} via {NEAR_GATEWAY}", far.network))?;
@@ -108,12 +108,12 @@ impl Segment {
         Ok(Self { namespace, bridge, network, gateway })
     }
 
-    /// Gives a machine the interface `eth0` on this segment.
-    fn plug_in(&self, machine: &Namespace, name: &str, address: Ipv4Addr) -> Result<()> {
-        link::cable(machine, "eth0", &self.namespace, name)?;
+    /// Gives a machine an interface on this segment, at the port called `name`.
+    fn plug_in(&self, machine: &Namespace, interface: &str, name: &str, address: Ipv4Addr) -> Result<()> {
+        link::cable(machine, interface, &self.namespace, name)?;
         self.namespace.ip(&format!("link set {name} master {} up", self.bridge))?;
-        machine.ip(&format!("address add {address}/24 dev eth0"))?;
-        machine.ip("link set eth0 up")?;
+        machine.ip(&format!("address add {address}/24 dev {interface}"))?;
+        machine.ip(&format!("link set {interface} up"))?;
         Ok(())
     }
 

@@ -63,7 +63,7 @@ fn peer(text: &str) -> Result<(Ipv4Network, Ipv4Addr)> {
 pub struct StockUdpHost {
     /// The host and its pods.
     pub node: Node,
-    _process: Process,
+    process: Process,
     _claim: Claim,
 }
 
@@ -90,6 +90,12 @@ impl StockUdpHost {
             process.log_tail(1).contains(READY).then_some(Ok(())).context("it has not said so")
         })??;
         let node = Node::new(host.clone(), file, pods)?;
-        Ok(Self { node, _process: process, _claim: claim })
+        Ok(Self { node, process, _claim: claim })
+    }
+
+    /// The program's process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
     }
 }

@@ -6,11 +6,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, ensure};
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
 
-use super::Endpoint;
 use super::connection::connect;
+use super::{Endpoint, stay_on_cpu};
 
 /// Times from a request to its answer.
 #[derive(Clone, Copy, Debug)]
@@ -23,21 +21,33 @@ pub struct Latency {
     pub count: usize,
 }
 
-/// Sends one byte back and forth over one connection for `time`. Both ends run on one processor, so that what
-/// differs between two paths is the paths: to wake another processor takes up to ten times as long.
+/// Where the two ends of a connection run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ends {
+    /// On one CPU, so that what differs between two paths is the paths: to wake another CPU takes up to ten times
+    /// as long.
+    Together,
+    /// On a CPU each, as two hosts do.
+    Apart,
+}
+
+/// Sends one byte back and forth over one connection for `time`.
 ///
 /// # Errors
 /// The connection fails.
-pub fn latency(from: &Endpoint, to: &Endpoint, time: Duration) -> Result<Latency> {
+pub fn latency(from: &Endpoint, to: &Endpoint, time: Duration, ends: Ends) -> Result<Latency> {
     let (near, far) = connect(from, to)?;
     near.set_nodelay(true)?;
     far.set_nodelay(true)?;
     let measuring = thread::spawn(move || {
-        stay_on_one_processor()?;
-        // A thread begins where its parent may run.
-        let echo = thread::spawn(move || echo(far));
+        let echo = thread::spawn(move || {
+            let stayed = stay_on_cpu(usize::from(ends == Ends::Apart));
+            echo(far);
+            stayed
+        });
+        stay_on_cpu(0)?;
         let times = ask(near, time)?;
-        drop(echo.join());
+        echo.join().map_err(|_| anyhow!("the echo panicked"))??;
         anyhow::Ok(times)
     });
     let mut times = measuring.join().map_err(|_| anyhow!("the measurement panicked"))??;
@@ -45,12 +55,6 @@ pub fn latency(from: &Endpoint, to: &Endpoint, time: Duration) -> Result<Latency
     ensure!(times.len() >= 100, "only {} answers in {time:?}", times.len());
     let percentile = |percent: usize| times[times.len() * percent / 100];
     Ok(Latency { p50: percentile(50), p99: percentile(99), count: times.len() })
-}
-
-fn stay_on_one_processor() -> Result<()> {
-    let mut processors = CpuSet::new();
-    processors.set(0)?;
-    Ok(sched_setaffinity(Pid::from_raw(0), &processors)?)
 }
 
 fn ask(mut near: TcpStream, time: Duration) -> Result<Vec<Duration>> {

@@ -4,6 +4,8 @@ mod backlog;
 pub mod capture;
 mod checksums;
 mod connection;
+mod cpu;
+mod flood;
 pub mod inject;
 mod latency;
 mod ping;
@@ -17,10 +19,12 @@ use crate::namespace::Namespace;
 
 pub use backlog::backlog_drops;
 pub use checksums::ChecksumErrors;
-pub use latency::{Latency, latency};
+pub use cpu::{Carriers, CpuTime, stay_on_cpu};
+pub use flood::{Flood, PAYLOAD, flood};
+pub use latency::{Ends, Latency, latency};
 pub use ping::{Ping, Pong};
 pub use stream::{Losses, Stream};
-pub use throughput::throughput;
+pub use throughput::{Throughput, throughput};
 pub use transfer::{Transfer, transfer};
 
 /// A machine that sends and receives, by one of its addresses.

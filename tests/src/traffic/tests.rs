@@ -4,7 +4,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use super::capture::Capture;
-use super::{Endpoint, Ping, Stream, latency, throughput, transfer};
+use super::{Carriers, Endpoint, Ends, Ping, Stream, flood, latency, throughput, transfer};
 use crate::network::{Host, HostOptions, Network, Place, Pod, SubnetFile};
 use crate::wait;
 
@@ -66,10 +66,27 @@ fn tcp_is_measured() {
     let routed = Routed::new();
     let (near, far) = routed.ends();
     assert_eq!(transfer(near, far, 50_000_001).unwrap().bytes, 50_000_001);
-    let rate = throughput(near, far, 4, Duration::from_millis(200)).unwrap();
-    assert!(rate > 1e8, "{rate} bit/s");
-    let latency = latency(near, far, Duration::from_millis(200)).unwrap();
-    assert!(latency.p50 <= latency.p99 && latency.p99 < Duration::from_millis(50), "{latency:?}");
+    let time = Duration::from_millis(200);
+    let through = throughput(near, far, 4, time, &Carriers::new(&[]).unwrap()).unwrap();
+    assert!(through.rate() > 1e8, "{through:?}");
+    assert!(through.cpu.senders > Duration::ZERO && through.cpu.receivers > Duration::ZERO, "{through:?}");
+    assert!(through.cpu.total() < 8 * through.time, "{through:?}");
+    for ends in [Ends::Together, Ends::Apart] {
+        let latency = latency(near, far, time, ends).unwrap();
+        assert!(latency.p50 <= latency.p99 && latency.p99 < Duration::from_millis(50), "{latency:?}");
+    }
+}
+
+#[test]
+fn flood_is_measured() {
+    let routed = Routed::new();
+    let (near, far) = routed.ends();
+    let flooded = flood(near, far, Duration::from_millis(300), &Carriers::new(&[]).unwrap()).unwrap();
+    assert!(flooded.rate() > 1e3 && flooded.sent >= flooded.received / 2, "{flooded:?}");
+    assert!(flooded.cpu.senders > Duration::ZERO && (0.0..1.0).contains(&flooded.loss()), "{flooded:?}");
+    routed.hosts[1].namespace.ip("link set eth0 down").unwrap();
+    let nothing = flood(near, far, Duration::from_millis(50), &Carriers::new(&[]).unwrap()).unwrap_err();
+    assert!(format!("{nothing:#}").contains("nothing of a flood"), "{nothing:#}");
 }
 
 #[test]

@@ -17,8 +17,8 @@ use crate::sight::{HOST_GW, UDP, VXLAN, kernel_of, plan};
 const REPAIR: Duration = Duration::from_secs(1);
 /// Packets may need a moment more, on a machine that does much else.
 const MOMENT: Duration = Duration::from_millis(250);
-/// What the kernel does not announce is found by the next sweep.
-const SWEEP: Duration = Duration::from_secs(11);
+/// What the kernel does not announce is found by the next look, and mended.
+const LOOK: Duration = Duration::from_millis(1500);
 /// Until the datapath is whole again, packets meet a part of it.
 const PARTIAL: &[&str] = &["bad_inner_mac", "not_guarded", "redirect_failed"];
 
@@ -113,17 +113,18 @@ fn tc(member: &Member, arguments: &str) {
 }
 
 /// The kernel tells nobody. Its own VXLAN forwards meanwhile.
-#[test]
-fn programs_detached() {
-    let mut cluster = Cluster::start(&plan(VXLAN).with_flag("--datapath-hook=tcx")).unwrap();
-    let scenario = Scenario::new("every program detached (TCX)").with_drops(PARTIAL);
-    scenario.play(&mut cluster, |cluster| {
+#[rstest]
+#[case::tcx("every program detached (TCX)", "tcx")]
+#[case::xdp("every program detached (XDP)", "xdp")]
+fn programs_detached(#[case] name: &str, #[case] hook: &str) {
+    let mut cluster = Cluster::start(&plan(VXLAN).with_flag(&format!("--datapath-hook={hook}"))).unwrap();
+    Scenario::new(name).with_drops(PARTIAL).play(&mut cluster, |cluster| {
         let host = &cluster.members[0];
         detach(host);
         let since = Instant::now();
         let counts = || ["encap", "decap"].map(|hook| host.daemon.count(hook, "forwarded").unwrap());
         let before = counts();
-        time_until("every program to count again", since, SWEEP, || {
+        time_until("every program to count again", since, LOOK, || {
             counts().iter().zip(before).all(|(now, before)| *now > before)
         })
     });

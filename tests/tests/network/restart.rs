@@ -1,5 +1,6 @@
 //! The daemon may go and come: no packet is lost.
 
+use std::fs;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use flannel_tests::cluster::{check_reached, pod_pairs};
 use flannel_tests::daemon::Daemon;
 use flannel_tests::traffic::{Stream, backlog_drops};
 use flannel_tests::wait::until_true;
+use flannel_userspace::datapath::PinDir;
 use rstest::rstest;
 
 use crate::{HOST_GW, UDP, VXLAN, cluster};
@@ -65,4 +67,41 @@ fn nothing_is_lost_while_daemons_go_and_come(#[case] backend: &str, #[case] hook
         counters.join("\n")
     );
     check_reached(&pairs).unwrap();
+}
+
+/// What a daemon finds after one with maps of another layout: programs in their places, and maps it cannot use. Every
+/// packet passes by programs that know its peer all the same.
+#[rstest]
+#[case::udp(UDP, "auto")]
+#[case::vxlan(VXLAN, "auto")]
+#[case::vxlan_clsact(VXLAN, "clsact")]
+#[case::vxlan_xdp(VXLAN, "xdp")]
+fn nothing_is_lost_when_the_layout_of_maps_is_another(#[case] backend: &str, #[case] hook: &str) {
+    let mut cluster = cluster(backend, hook);
+    check_reached(&pod_pairs(&cluster.nodes())).unwrap();
+    let (one, other) = (cluster.pod(0).unwrap(), cluster.pod(1).unwrap());
+    let before = backlog_drops().unwrap();
+    let streams = [(one, other), (other, one)].map(|(from, to)| Stream::start(from, to, RATE).unwrap());
+    for member in &mut cluster.members {
+        let pins = member.daemon.pin_dir().to_owned();
+        member.daemon.kill().unwrap();
+        let own = PinDir::maps(&pins);
+        let of_another_build = pins.join("maps@999");
+        fs::rename(&own, &of_another_build).unwrap();
+        sleep(Duration::from_millis(200));
+        member.daemon.restart().unwrap();
+        member.daemon.wait_ready().unwrap();
+        until_true("the other maps to be gone", Duration::from_secs(5), || !of_another_build.exists())
+            .unwrap();
+        assert!(own.join("PEERS").exists());
+    }
+    sleep(Duration::from_millis(200));
+    let losses = streams.map(|stream| stream.stop().unwrap());
+    let excused = backlog_drops().unwrap() - before;
+    let lost: u64 = losses.iter().map(|losses| losses.lost).sum();
+    assert!(losses.iter().all(|losses| losses.sent > 2000), "{losses:?}");
+    assert!(lost <= excused, "{lost} packets lost, the CPUs dropped {excused}: {losses:?}");
+    let received =
+        cluster.members[0].daemon.ctl_json("peers").unwrap()["peers"][0]["received_packets"].as_u64();
+    assert!(received.unwrap() > 1000, "the programs of now count in the maps of now");
 }

@@ -47,8 +47,12 @@ pub fn peers() -> Vec<(Ip4, Peer)> {
     PEERS
         .iter()
         .map(|(subnet, public_ip, mac)| {
-            let peer =
-                Peer { public_ip: Ip4::from_octets(*public_ip), vtep_mac: Mac(*mac), direct: 0, whole: 1 };
+            let peer = Peer {
+                public_ip: Ip4::from_octets(*public_ip),
+                vtep_mac: Mac(*mac),
+                direct: 0,
+                whole: u32::MAX,
+            };
             (Ip4::from_octets(*subnet), peer)
         })
         .collect()

@@ -13,7 +13,6 @@ mod values;
 mod words;
 
 use std::ffi::OsString;
-use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -32,7 +31,7 @@ use crate::datapath::HookChoice;
 use crate::lease::HoldConfig;
 use crate::observe::Endpoints;
 use crate::peers::Restraint;
-use crate::registry::etcd;
+use crate::registry::etcd::{self, Password};
 
 /// What `--version` prints.
 const VERSION: &str = concat!("v", env!("CARGO_PKG_VERSION"), "\n");
@@ -89,6 +88,12 @@ pub struct RuleOptions {
     pub blackhole: bool,
 }
 
+/// The command as clap sees it, for manuals and completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    flags::command()
+}
+
 /// Reads the command line, program name included, and the variables of the process.
 ///
 /// # Errors
@@ -98,7 +103,10 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Options, Refus
 }
 
 /// As [`parse`], with the variables from `environment`.
-fn parse_in(
+///
+/// # Errors
+/// As with [`parse`].
+pub fn parse_in(
     words: impl IntoIterator<Item = OsString>,
     environment: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Options, Refusal> {
@@ -179,23 +187,16 @@ fn etcd_options(flags: EtcdFlags) -> Result<etcd::Options, Refusal> {
         ca_file: flags.etcd_cafile,
         username: flags.etcd_username,
         password: match flags.etcd_password_file {
-            Some(path) => Some(read_password(&path)?),
-            None => flags.etcd_password,
+            Some(path) => Some(password_in(path)?),
+            None => flags.etcd_password.map(Password::Told),
         },
     })
 }
 
-/// Reads the first line; editors leave an end of line that is no part of the password.
-fn read_password(path: &PathBuf) -> Result<String, Refusal> {
-    let refusal = |why: String| {
-        Refusal::value(format!(
-            "cannot take the password from --etcd-password-file {}: {why}",
-            path.display()
-        ))
-    };
-    let text = fs::read_to_string(path).map_err(|error| refusal(error.to_string()))?;
-    match text.lines().next() {
-        Some(password) if !password.is_empty() => Ok(password.to_owned()),
-        _ => Err(refusal("its first line is empty".to_owned())),
-    }
+/// A password file that cannot be used now is refused now.
+fn password_in(path: PathBuf) -> Result<Password, Refusal> {
+    let told = format!("cannot take the password from --etcd-password-file {}", path.display());
+    let password = Password::File(path);
+    password.read().map_err(|error| Refusal::value(format!("{told}: {error}")))?;
+    Ok(password)
 }

@@ -5,7 +5,9 @@
 //! program is, as `filters/<program>-<interface index>-<handle>`, which tells where to find the filter again.
 
 mod clsact;
+mod detached;
 mod foreign;
+mod inspect;
 mod tcx;
 mod xdp;
 
@@ -20,10 +22,12 @@ use aya::Ebpf;
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType, tc};
 use nix::errno::Errno;
-use nix::net::if_::if_indextoname;
 use tracing::{debug, info};
 
-use super::{DatapathError, Format, HookChoice, PinDir, Spec};
+pub use inspect::{Pinned, PinnedAs, is_ingress, pinned_programs, tcx_programs, wanted_places};
+
+use super::bpffs::names_in;
+use super::{DatapathError, Format, HookChoice, PinDir, Spec, interface_name};
 
 /// How a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,18 +75,36 @@ pub(super) struct Attacher {
     /// Those with programs of others, which was reported.
     left_alone: BTreeSet<u32>,
     attached: BTreeMap<Place, Attached>,
+    /// Whether the programs of another build stay in the places for now.
+    waits: bool,
 }
 
 impl Attacher {
     /// Attaches what `spec` asks for and detaches what an earlier one left. Programs that are in their places are
     /// replaced there, without a packet in between that no program sees. Which bridges and pods are served is not
-    /// known yet: those that were stay so.
+    /// known yet: those that were stay so. Programs whose maps have another layout stay until
+    /// [`Attacher::take_over`]: those of now do not know a peer yet.
     pub(super) fn start(ebpf: Ebpf, pins: Arc<PinDir>, spec: Spec) -> Result<Self, DatapathError> {
         let (bridges, pods) = (served(&pins, "bridge-")?, served(&pins, "pod_out-")?);
-        let mut attacher =
-            Self { ebpf, pins, spec, bridges, pods, left_alone: BTreeSet::new(), attached: BTreeMap::new() };
+        let waits = !pins.other_maps()?.is_empty();
+        let (left_alone, attached) = (BTreeSet::new(), BTreeMap::new());
+        let mut attacher = Self { ebpf, pins, spec, bridges, pods, left_alone, attached, waits };
         attacher.hold()?;
         Ok(attacher)
+    }
+
+    /// Has programs take the place of those with maps of another layout, and removes those maps.
+    pub(super) fn take_over(&mut self) -> Result<(), DatapathError> {
+        if !self.waits {
+            return Ok(());
+        }
+        self.put_all()?;
+        for maps in self.pins.other_maps()? {
+            info!(maps = %maps.display(), "programs with maps of another layout are replaced");
+            fs::remove_dir_all(&maps).map_err(|source| DatapathError::Unpin { path: maps, source })?;
+        }
+        self.waits = false;
+        Ok(())
     }
 
     /// Whether something changed by that.
@@ -116,6 +138,10 @@ impl Attacher {
 
     /// Puts every program in its place, whether or not it is there, and takes the others away.
     pub(super) fn hold(&mut self) -> Result<(), DatapathError> {
+        if self.waits { Ok(()) } else { self.put_all() }
+    }
+
+    fn put_all(&mut self) -> Result<(), DatapathError> {
         let mut attached = BTreeMap::new();
         for place in self.places() {
             if let Some(now) = self.attach_where_possible(place)? {
@@ -131,24 +157,23 @@ impl Attacher {
         self.detach_others()
     }
 
-    /// Who receives comes first, so that no answer to a packet sent finds nobody.
+    /// Whether no link was detached behind our back. Interfaces that are gone are announced.
+    pub(super) fn is_whole(&self) -> bool {
+        let is_lost = |place: &Place, attached: &Attached| {
+            attached.mechanism != Mechanism::Clsact
+                && interface_name(place.interface).is_some()
+                && detached::is_detached(&self.pins.links().join(&attached.pin))
+        };
+        !self.attached.iter().any(|(place, attached)| is_lost(place, attached))
+    }
+
     fn places(&self) -> Vec<Place> {
         let Spec { format, node, hook, .. } = &self.spec;
-        let underlay = |program| Place { program, interface: node.underlay };
-        let device = |program| Place { program, interface: node.device };
-        let mut places = match format {
-            None => Vec::new(),
-            Some(Format::Udp { segmented }) => {
-                let segmented = Place { program: "udp_segmented", interface: *segmented };
-                vec![underlay("udp_decap"), segmented, device("udp_encap")]
-            }
-            Some(Format::Vxlan) => {
-                vec![underlay("vxlan_decap"), device("vxlan_device"), device("vxlan_encap")]
-            }
-        };
+        let place = |(program, interface)| Place { program, interface };
+        let mut places: Vec<Place> = wanted_places(*format, node).into_iter().map(place).collect();
         if *hook == HookChoice::Xdp && format.is_some() {
             let program = if matches!(format, Some(Format::Udp { .. })) { "udp_xdp" } else { "vxlan_xdp" };
-            places.push(underlay(program));
+            places.push(Place { program, interface: node.underlay });
         }
         if format.is_some() {
             places.extend(self.bridges.iter().map(|bridge| Place { program: "bridge", interface: *bridge }));
@@ -157,7 +182,7 @@ impl Attacher {
             let ports = self.pods.iter().flat_map(|pod| ["pod_in", "pod_out"].map(|program| (program, *pod)));
             places.extend(ports.map(|(program, interface)| Place { program, interface }));
             if self.spec.routes {
-                places.extend([underlay("direct_out"), underlay("direct_in")]);
+                places.extend(["direct_out", "direct_in"].map(|program| place((program, node.underlay))));
             }
         }
         places
@@ -277,20 +302,8 @@ fn served(pins: &PinDir, prefix: &str) -> Result<BTreeSet<u32>, DatapathError> {
     Ok(names.filter_map(index).filter(|index| name_of(*index).is_ok()).collect())
 }
 
-fn names_in(directory: &Path) -> Result<Vec<String>, DatapathError> {
-    let listed = fs::read_dir(directory).and_then(|entries| {
-        entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
-    });
-    match listed {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        listed => listed.map_err(|source| DatapathError::Directory { path: directory.to_owned(), source }),
-    }
-}
-
 fn name_of(interface: u32) -> Result<String, DatapathError> {
-    // Of an interface that is about to go the name is empty.
-    let name = if_indextoname(interface).ok().and_then(|name| name.into_string().ok());
-    name.filter(|name| !name.is_empty()).ok_or(DatapathError::InterfaceGone(interface))
+    interface_name(interface).ok_or(DatapathError::InterfaceGone(interface))
 }
 
 fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, DatapathError> {

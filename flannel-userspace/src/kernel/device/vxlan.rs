@@ -37,7 +37,9 @@ impl VxlanSpec {
         vxlan_device(self.vni)
     }
 
-    fn parameters(&self) -> Vxlan {
+    /// What cannot be changed of it once it exists.
+    #[must_use]
+    pub fn parameters(&self) -> Vxlan {
         Vxlan {
             vni: self.vni.get(),
             port: self.port,

@@ -2,7 +2,7 @@ use std::net::Ipv4Addr;
 
 use rstest::rstest;
 
-use super::{InterfaceError, choose};
+use super::{InterfaceError, choose, follow};
 use crate::config::interface::InterfaceOptions;
 use crate::kernel::Netlink;
 use crate::kernel::namespace::{add_interface, in_namespace, ip};
@@ -133,6 +133,26 @@ fn networks_are_those_of_every_interface_but_flannels() {
         assert_eq!(
             networks,
             ["127.0.0.0/8", "172.16.0.0/24", "172.16.9.0/24", "172.20.0.0/24", "192.168.77.0/24"]
+        );
+    });
+}
+
+#[test]
+fn an_interface_that_was_renumbered_stays_though_the_default_route_is_gone() {
+    on_a_host_with_many_interfaces(async |netlink| {
+        let options = InterfaceOptions::default();
+        let before = choose(&netlink, &options).await.unwrap();
+        ip("address del 192.168.77.11/24 dev eth0");
+        let error = follow(&netlink, &options, &before).await.unwrap_err();
+        assert!(matches!(error, InterfaceError::NoAddress(name) if name == "eth0"));
+        ip("address add 192.168.77.41/24 dev eth0");
+        let after = follow(&netlink, &options, &before).await.unwrap();
+        assert_eq!((after.name.as_str(), after.address.to_string().as_str()), ("eth0", "192.168.77.41"));
+        ip("route add default via 172.16.0.254");
+        assert_eq!(
+            follow(&netlink, &options, &before).await.unwrap().name,
+            "eth1",
+            "the route tells otherwise"
         );
     });
 }

@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use super::{Attributes, Hold, HoldConfig, Holder, Lost, MIN_PAUSE, PROBATION};
-use crate::lease::{AcquireConfig, OwnLease, Pool, Term, acquire};
+use crate::lease::{AcquireConfig, Lease, OwnLease, Pool, Term, acquire};
 use crate::registry::memory::{Fault, Memory};
 use crate::registry::{Registry, Watch};
 
@@ -96,6 +96,21 @@ async fn renewals(#[case] ttl: u64, #[case] margin: u64, #[case] seconds: &[u64]
     let held = holder.held().borrow().clone();
     assert_eq!(held.expires, Some(writes.last().unwrap().at + config.ttl));
     assert_eq!(Some(held.lease), registry.lease(SUBNET));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_written_is_kept() {
+    let ttl = Duration::from_secs(30);
+    let config = HoldConfig { ttl, ..CONFIG };
+    let registry = Memory::default();
+    let own = acquired(&registry, own(), ttl).await;
+    let written = own.lease.clone();
+    let (holder, _task) = held(&registry, config, own).await;
+    registry.fail(Fault::Request, 1000);
+    sleep(ttl * 10).await;
+    let held = holder.held().borrow().clone();
+    assert_eq!((registry.lease(SUBNET), &held.lease), (Some(written.clone()), &written));
+    assert!(held.expires > Some(Instant::now() + ttl / 2), "kept well before it ends");
 }
 
 #[rstest]
@@ -292,4 +307,25 @@ async fn events_of_other_keys_are_not_the_holders() {
     let events = watch.next().await.unwrap();
     let told: Vec<bool> = events.iter().map(|event| holder.observe(event)).collect();
     assert_eq!(told, [true, false, true]);
+}
+
+/// The host booted while the registry was away, with another address than it had before.
+#[rstest]
+#[case::own_term(7, true)]
+#[case::term_of_another_host(8, false)]
+#[tokio::test(start_paused = true)]
+async fn a_remembered_lease_that_tells_of_the_former_address(#[case] term_id: i64, #[case] is_own: bool) {
+    let registry = Memory::default();
+    let before = attributes("192.0.2.9", MAC);
+    let written = registry.put(SUBNET, &before, term());
+    let remembered = Lease { attributes: own(), term: Term::from_id(term_id), ..written };
+    let (hold, holder) = Hold::resume(registry.clone(), CONFIG, remembered, before.public_ip);
+    let task = tokio::spawn(hold.run());
+    sleep(Duration::from_secs(5)).await;
+    if is_own {
+        assert_eq!(registry.lease(SUBNET).unwrap().attributes, own());
+        assert_eq!(holder.held().borrow().lease.attributes, own());
+    } else {
+        assert!(matches!(task.await.unwrap(), Lost::Taken { .. }));
+    }
 }

@@ -200,7 +200,10 @@ fn code(error: &RegistryError) -> Cow<'static, str> {
     match error {
         RegistryError::Timeout { .. } => "Timeout".into(),
         RegistryError::NotV3 { .. } => "NotV3".into(),
-        RegistryError::Connect { error, .. } | RegistryError::Request { error, .. } => status(error),
+        RegistryError::Denied { .. } => "PermissionDenied".into(),
+        RegistryError::Connect { error, .. }
+        | RegistryError::Login { error, .. }
+        | RegistryError::Request { error, .. } => status(error),
         RegistryError::NoEndpoint
         | RegistryError::Plaintext { .. }
         | RegistryError::HalfIdentity

@@ -9,7 +9,7 @@ use flannel_common::maps::{COUNTERS, Count, Guard, Node, PEER_COUNTERS, PeerCoun
 use flannel_common::{Hook, Ip4, Mac, Reason};
 
 use crate::backend::Kind;
-use crate::datapath::{Datapath, HookChoice, PeerEntry, PinDir, Spec};
+use crate::datapath::{self, Datapath, HookChoice, PeerEntry, PinDir, Spec};
 
 /// The maps of a host with the subnet 10.5.1.0/24, pinned in a directory of its own. No program is attached.
 pub(super) struct Pins {
@@ -61,7 +61,7 @@ impl Pins {
     }
 
     fn map(&self, name: &str) -> Map {
-        let data = MapData::from_pin(self.path.join("maps").join(name)).unwrap();
+        let data = MapData::from_pin(datapath::map_path(&self.path, name)).unwrap();
         Map::from_map_data(data).unwrap()
     }
 }

@@ -6,7 +6,7 @@ use super::{added, changed, delete, junk, lease, peer, peers, put, refused, remo
 use crate::backend::Kind;
 use crate::lease::Lease;
 use crate::peers::{Diff, Peer, PeerTable};
-use crate::registry::Event;
+use crate::registry::{Event, Snapshot};
 
 const KEY: &str = "10.5.2.0-24";
 const OWN_KEY: &str = "10.5.1.0-24";
@@ -163,6 +163,16 @@ fn registry_that_was_restored_is_believed() {
     table.apply_event(&put_moved(900));
     // Its revisions have gone beyond those known, but the key was not written as late as in the lost history.
     assert_eq!(table.apply_snapshot(&snapshot(901, &[first_lease(6)], &[])), changed(moved(), first()));
+}
+
+#[test]
+fn registry_that_began_anew_is_believed_although_it_was_listed_at_an_older_moment() {
+    let mut table = table();
+    table.apply_snapshot(&snapshot(6, &[first_lease(5)], &[]));
+    table.apply_event(&put_moved(9));
+    let restored = Snapshot { began_anew: true, ..snapshot(8, &[first_lease(5)], &[]) };
+    assert_eq!(table.apply_snapshot(&restored), changed(moved(), first()));
+    assert_eq!(table.apply_event(&put_moved(9)), changed(first(), moved()));
 }
 
 #[rstest]

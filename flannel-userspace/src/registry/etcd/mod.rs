@@ -7,6 +7,7 @@ mod watch;
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use etcd_client::{
@@ -14,8 +15,9 @@ use etcd_client::{
     WatchOptions,
 };
 use ipnetwork::Ipv4Network;
+use tokio::time::Instant;
 
-pub use options::Options;
+pub use options::{Options, Password};
 pub use watch::EtcdWatch;
 
 use self::connection::{Connection, Session};
@@ -24,8 +26,12 @@ use super::{Claim, Expected, Found, Registry, RegistryError, Snapshot, Written};
 use crate::lease::{Attributes, Lease, Term};
 use crate::observe::{EtcdMetrics, EtcdOperation};
 
-/// Leases per request of a listing.
+/// Leases per request of a listing, where nothing speaks for fewer.
 const PAGE: i64 = 2000;
+/// The same after an answer that did not arrive in time: some 3 kB.
+const SLOW_PAGE: i64 = 16;
+/// After pages that arrive within this time, there may be larger ones.
+const BRISK: Duration = Duration::from_secs(1);
 /// Longest answer that is accepted, in bytes: the library's limit breaks at some 22,000 leases.
 const MAX_ANSWER: usize = 64 << 20;
 /// How often a listing starts anew because history was compacted under it.
@@ -36,6 +42,8 @@ const MAX_LISTINGS: usize = 5;
 pub struct Etcd {
     connection: Arc<Connection>,
     keys: Keys,
+    /// Leases per request of a listing, by what the way to etcd has carried.
+    page: Arc<AtomicI64>,
 }
 
 impl Etcd {
@@ -53,7 +61,8 @@ impl Etcd {
     /// The options contradict each other, or name no endpoint.
     pub fn measured(options: Options, metrics: EtcdMetrics) -> Result<Self, RegistryError> {
         let keys = Keys::new(&options.prefix);
-        Ok(Self { connection: Arc::new(Connection::new(options, metrics)?), keys })
+        let connection = Arc::new(Connection::new(options, metrics)?);
+        Ok(Self { connection, keys, page: Arc::new(AtomicI64::new(PAGE)) })
     }
 
     async fn get(
@@ -71,23 +80,36 @@ impl Etcd {
 
     /// Lists page by page, all pages at the revision of the first.
     async fn list_at_one_revision(&self) -> Result<Snapshot, RegistryError> {
+        let told = self.connection.newest_told();
         let mut snapshot = Snapshot::default();
-        let (mut start, mut page) = (self.keys.leases().into_bytes(), PAGE);
+        let (mut start, mut most) = (self.keys.leases().into_bytes(), PAGE);
         loop {
+            let page = self.page.load(Ordering::Relaxed).min(most);
             let options = GetOptions::new()
                 .with_range(self.keys.leases_end())
                 .with_limit(page)
                 .with_revision(snapshot.revision);
+            let since = Instant::now();
             let answer = match self.get(EtcdOperation::List, start.clone(), options).await {
                 // Somebody stores megabytes in lease keys: smaller pages, down to one key.
                 Err(error) if page > 1 && says(&error, "message length too large") => {
-                    page = (page / 8).max(1);
+                    most = (page / 8).max(1);
                     continue;
+                }
+                // The way to etcd may be so narrow that a page takes longer than a request may. The next listing is
+                // by smaller ones.
+                Err(error) if is_too_slow(&error) => {
+                    self.page.fetch_min(SLOW_PAGE, Ordering::Relaxed);
+                    return Err(error);
                 }
                 answer => answer?,
             };
+            if since.elapsed() < BRISK {
+                self.page.fetch_max((page * 2).min(PAGE), Ordering::Relaxed);
+            }
             if snapshot.revision == 0 {
                 snapshot.revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
+                snapshot.began_anew = snapshot.revision < told;
             }
             for kv in answer.kvs() {
                 match self.keys.entry(kv) {
@@ -98,7 +120,10 @@ impl Etcd {
             match answer.kvs().last() {
                 // The next key in order: the same with a zero byte behind it.
                 Some(last) if answer.more() => start = [last.key(), b"\0"].concat(),
-                _ => return Ok(snapshot),
+                _ => {
+                    self.connection.note_listing(snapshot.revision, snapshot.began_anew);
+                    return Ok(snapshot);
+                }
             }
         }
     }
@@ -151,6 +176,7 @@ impl Etcd {
         let found = match answer.op_responses().first() {
             Some(TxnOpResponse::Put(put)) => {
                 let mod_revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
+                self.connection.note_revision(mod_revision);
                 let created = put.prev_key().map_or(mod_revision, etcd_client::KeyValue::create_revision);
                 return Ok(Written::Done(Lease {
                     subnet,
@@ -208,11 +234,12 @@ impl Registry for Etcd {
             Some(ttl) => self.grant(ttl).await?,
             None => None,
         };
-        let written = self.put(subnet, attributes, term, expected).await?;
-        if let Written::Refused(_) = written {
+        let written = self.put(subnet, attributes, term, expected).await;
+        // Where it is not known whether it was written, the term may be needed.
+        if matches!(written, Ok(Written::Refused(_)) | Err(RegistryError::Denied { .. })) {
             self.revoke(term).await;
         }
-        Ok(written)
+        written
     }
 
     async fn delete(&self, lease: &Lease) -> Result<bool, RegistryError> {
@@ -256,8 +283,11 @@ impl Registry for Etcd {
             let txn = txn.clone();
             async move { session.client.kv_client().txn(txn).await }
         };
-        let answer = self.connection.call(EtcdOperation::Claim, request).await?;
-        match holder(&answer) {
+        let answer = self.connection.call(EtcdOperation::Claim, request).await;
+        if let Err(RegistryError::Denied { .. }) = answer {
+            self.revoke(term).await;
+        }
+        match holder(&answer?) {
             Some(other) => {
                 self.revoke(term).await;
                 Ok(Claim::Taken(other))
@@ -308,6 +338,17 @@ impl Registry for Etcd {
 /// A client that accepts large answers.
 fn large(client: KvClient) -> KvClient {
     client.max_decoding_message_size(MAX_ANSWER)
+}
+
+/// Whether an answer may have been under way when there was no more time for it: a ping behind it got no answer.
+fn is_too_slow(error: &RegistryError) -> bool {
+    match error {
+        RegistryError::Timeout { .. } => true,
+        RegistryError::Request { error: etcd_client::Error::GRpcStatus(status), .. } => {
+            status.message().contains("error reading a body from connection")
+        }
+        _ => false,
+    }
 }
 
 /// Whether etcd's, or the library's, refusal bears that text.

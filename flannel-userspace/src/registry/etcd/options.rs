@@ -1,6 +1,7 @@
 //! How to reach etcd, and the rule that asking for TLS never ends in plaintext.
 
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -33,7 +34,44 @@ pub struct Options {
     /// User of etcd's own access control.
     pub username: Option<String>,
     /// Password of that user.
-    pub password: Option<String>,
+    pub password: Option<Password>,
+}
+
+/// A password, or where it stands.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Password {
+    /// As it is.
+    Told(String),
+    /// The first line of a file, which is read anew for each connection: it may have been changed.
+    File(PathBuf),
+}
+
+impl Password {
+    /// The password as it is now.
+    ///
+    /// # Errors
+    /// The file cannot be read, or its first line is empty.
+    pub fn read(&self) -> io::Result<String> {
+        let path = match self {
+            Self::Told(password) => return Ok(password.clone()),
+            Self::File(path) => path,
+        };
+        let text = std::fs::read_to_string(path)?;
+        // Editors leave an end of line that is no part of the password.
+        match text.lines().next() {
+            Some(password) if !password.is_empty() => Ok(password.to_owned()),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "its first line is empty")),
+        }
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Told(_) => f.write_str("…"),
+            Self::File(path) => write!(f, "in {}", path.display()),
+        }
+    }
 }
 
 impl fmt::Debug for Options {
@@ -45,7 +83,7 @@ impl fmt::Debug for Options {
             .field("cert_file", &self.cert_file)
             .field("ca_file", &self.ca_file)
             .field("username", &self.username)
-            .field("password", &self.password.as_ref().map(|_| "…"))
+            .field("password", &self.password)
             .finish()
     }
 }
@@ -88,6 +126,22 @@ impl Options {
         self.key_file.is_some() || self.cert_file.is_some() || self.ca_file.is_some()
     }
 
+    /// Who is to be let in, and the password as it is now.
+    ///
+    /// # Errors
+    /// The password cannot be read.
+    pub(super) fn user(&self) -> Result<Option<(String, String)>, RegistryError> {
+        let Some(username) = self.username.clone() else { return Ok(None) };
+        let password = match &self.password {
+            None => String::new(),
+            Some(password) => password.read().map_err(|source| {
+                let path = if let Password::File(path) = password { path.clone() } else { PathBuf::new() };
+                RegistryError::ReadFile { what: "password", path, source }
+            })?,
+        };
+        Ok(Some((username, password)))
+    }
+
     /// What to connect to `url` with. The TLS files are read anew each time: they may have been renewed.
     ///
     /// # Errors
@@ -100,9 +154,6 @@ impl Options {
             .with_keep_alive_while_idle(false)
             .with_require_leader(true)
             .with_auto_token_refresh(true);
-        if let Some(username) = &self.username {
-            options = options.with_user(username, self.password.clone().unwrap_or_default());
-        }
         if is_https(url) {
             options = options.with_tls(self.tls().await?);
         }
@@ -151,7 +202,7 @@ async fn read_pem(what: &'static str, label: &str, path: &Path) -> Result<Vec<u8
 mod tests {
     use rstest::rstest;
 
-    use super::Options;
+    use super::{Options, Password};
     use crate::registry::RegistryError;
 
     fn options(endpoints: &str, tls: &[&str]) -> Options {
@@ -207,7 +258,7 @@ mod tests {
 
     #[test]
     fn debug_output_hides_the_password() {
-        let options = Options { password: Some("canary".to_owned()), ..Options::default() };
+        let options = Options { password: Some(Password::Told("canary".to_owned())), ..Options::default() };
         assert!(!format!("{options:?}").contains("canary"));
     }
 }

@@ -67,6 +67,7 @@ impl EtcdWatch {
             (None, Some(header)) if !response.created() => self.revision.max(header.revision()),
             (None, _) => self.revision,
         };
+        self.connection.note_revision(kvs.last().map_or(self.revision, |kv| kv.mod_revision()));
         Ok(kvs.into_iter().map(|kv| self.event(kv)).collect())
     }
 

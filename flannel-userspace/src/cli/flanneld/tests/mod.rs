@@ -21,6 +21,7 @@ use crate::config::default_pin_dir;
 use crate::config::interface::InterfaceOptions;
 use crate::datapath::HookChoice;
 use crate::observe::Endpoints;
+use crate::registry::etcd::Password;
 
 /// Parses `line`, split at blanks, with `variables` in the environment.
 fn parse_with(line: &str, variables: &[(&str, &str)]) -> Result<Options, Refusal> {
@@ -72,7 +73,7 @@ fn everything_given_arrives() {
     assert_eq!(options.etcd.cert_file.as_deref(), Some(Path::new("/c")));
     assert_eq!(options.etcd.ca_file.as_deref(), Some(Path::new("/a")));
     assert_eq!(options.etcd.username.as_deref(), Some("u"));
-    assert_eq!(options.etcd.password.as_deref(), Some("p"));
+    assert_eq!(options.etcd.password, Some(Password::Told("p".to_owned())));
     assert_eq!(options.interface.iface, ["eth1"]);
     assert_eq!(options.interface.iface_regex, ["^10"]);
     assert_eq!(options.interface.iface_can_reach, Some(IpAddr::from([10, 0, 0, 1])));
@@ -120,7 +121,7 @@ fn the_password_may_stand_in_a_file(#[case] content: &str, #[case] password: Opt
     fs::write(file.path(), content).unwrap();
     let options = parse(&format!("--etcd-username u --etcd-password-file {}", file.path().display()));
     match (options, password) {
-        (Ok(options), Some(_)) => assert_eq!(options.etcd.password.as_deref(), password),
+        (Ok(options), Some(password)) => assert_eq!(options.etcd.password.unwrap().read().unwrap(), password),
         (Err(refusal), None) => assert!(refusal.to_string().contains("its first line is empty"), "{refusal}"),
         (outcome, _) => panic!("{outcome:?}"),
     }

@@ -1,10 +1,53 @@
 //! `flannelctl` shows what the datapath does, with or without the daemon.
 
-use flannel_tests::cluster::{Cluster, Plan, check_reached, pod_pairs};
+mod damage;
+mod explain;
+mod lists;
+mod streams;
+mod witness;
+
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use flannel_tests::cluster::{Cluster, Member, Plan, check_reached, pod_pairs};
+use flannel_tests::{binaries, wait};
 use rstest::rstest;
 use serde_json::Value;
 
 use crate::{run, text};
+
+/// `flannelctl` on the member's host, for its network.
+fn command(member: &Member, arguments: &[&str]) -> Command {
+    let mut command = member.node.host.namespace.command(binaries::find("flannelctl").unwrap()).unwrap();
+    command.arg("--pin-dir").arg(member.daemon.pin_dir()).args(arguments);
+    command
+}
+
+/// What it answers, its exit code first.
+fn ask(member: &Member, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = command(member, arguments).output().unwrap();
+    (status.code(), text(&stdout), text(&stderr))
+}
+
+/// What it answers as JSON, its exit code first.
+fn ask_json(member: &Member, arguments: &[&str]) -> (Option<i32>, Value) {
+    let (code, stdout, stderr) = ask(member, &[&["-o", "json"], arguments].concat());
+    let value = serde_json::from_str(&stdout);
+    assert!(value.is_ok(), "no JSON: {stdout:?} {stderr:?}");
+    (code, value.unwrap())
+}
+
+/// The flag that names the daemon's state file, once it knows so many peers.
+fn state_file(member: &Member, peers: usize) -> String {
+    let path = member.daemon.state_file();
+    let knows = |path: &Path| {
+        let state: Value = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+        (state["peers"].as_array()?.len() == peers).then_some(())
+    };
+    wait::until_true("the state file", Duration::from_secs(40), || knows(&path).is_some()).unwrap();
+    format!("--state-file={}", path.display())
+}
 
 fn keys(value: &Value) -> Vec<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
@@ -74,4 +117,13 @@ fn place_without_a_datapath_is_1_and_named() {
     assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(1), ""));
     let said = text(&output.stderr);
     assert!(said.contains("/sys/fs/bpf/nobody-is-here") && said.contains("--pin-dir"), "{said}");
+}
+
+#[test]
+fn maps_of_another_layout_are_told() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("maps@0")).unwrap();
+    let output = run("flannelctl", &["--pin-dir", directory.path().to_str().unwrap(), "peers"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("in the layout of this version"), "{}", text(&output.stderr));
 }

@@ -1,0 +1,96 @@
+//! Tells of single packets while somebody asks.
+
+use core::mem::MaybeUninit;
+use core::ptr;
+
+use aya_ebpf::btf_maps::{Array, RingBuf};
+use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_ns};
+use aya_ebpf::macros::btf_map;
+use flannel_common::trace::{ADDRESSES, ARRIVED, EVENT_BYTES, Event, Question, SNAP};
+use flannel_common::{Hook, Ip4, Reason};
+
+#[btf_map]
+static QUESTION: Array<Question, 1> = Array::new();
+#[btf_map]
+static EVENTS: RingBuf<Event, { EVENT_BYTES as usize }> = RingBuf::new();
+
+/// A packet that can be told of.
+pub(crate) trait Witnessed {
+    /// Bytes from the Ethernet header to the end.
+    fn bytes(&self) -> u32;
+    /// Interface index of the hook.
+    fn interface(&self) -> u32;
+    /// How many segments a super-packet stands for.
+    fn segments(&self) -> u32;
+    /// Copies the packet's first `len` bytes, at most [`SNAP`], to `to`; tells whether that succeeded.
+    ///
+    /// # Safety
+    /// `to` is good for `len` bytes.
+    unsafe fn copy(&self, to: *mut u8, len: u32) -> bool;
+}
+
+/// Tells what becomes of a packet, if that is asked for.
+#[inline(always)]
+pub(crate) fn decided(packet: &impl Witnessed, hook: Hook, reason: Reason) {
+    if let Some(question) = question() {
+        tell(packet, question, hook, reason.number());
+    }
+}
+
+/// Tells of a packet that a program is about to take headers off, if that is asked for.
+#[inline(always)]
+pub(crate) fn arrived(packet: &impl Witnessed, hook: Hook) {
+    if let Some(question) = question() {
+        tell(packet, question, hook, ARRIVED);
+    }
+}
+
+/// What is asked, if somebody asks. An array's only entry costs no call, and its first word settles the matter.
+#[inline(always)]
+fn question() -> Option<*const Question> {
+    let question = QUESTION.get_ptr(0)?;
+    // SAFETY: the map gave the address. A question that changes meanwhile is answered in part.
+    if unsafe { (*question).until } == 0 { None } else { Some(question) }
+}
+
+/// Not a part of the programs' straight way, which is entered with every packet.
+#[inline(never)]
+fn tell(packet: &impl Witnessed, question: *const Question, hook: Hook, reason: u32) {
+    // SAFETY: as in [`question`].
+    let Question { until, reasons, hooks, every, address, arrivals } = unsafe { *question };
+    let is_asked = if reason == ARRIVED { arrivals != 0 } else { reasons >> reason & 1 == 1 };
+    // SAFETY: the helpers take nothing.
+    let (now, chance) = unsafe { (bpf_ktime_get_ns(), bpf_get_prandom_u32()) };
+    let is_left_out = every > 1 && chance % every != 0;
+    if !is_asked || now > until || hooks >> hook as u32 & 1 == 0 || is_left_out {
+        return;
+    }
+    let Some(mut entry) = EVENTS.reserve(0) else { return };
+    let event: *mut Event = MaybeUninit::as_mut_ptr(&mut entry);
+    let len = packet.bytes();
+    let captured = if len > SNAP as u32 { SNAP as u32 } else { len };
+    // SAFETY: the entry is ours and large enough; its fields are plain data, written before they are read.
+    let is_told = unsafe {
+        (*event).at = now;
+        (*event).hook = hook as u32;
+        (*event).reason = reason;
+        (*event).interface = packet.interface();
+        (*event).len = len;
+        (*event).captured = captured;
+        (*event).segments = packet.segments();
+        let bytes = (&raw mut (*event).bytes).cast::<u8>();
+        captured > 0 && packet.copy(bytes, captured) && is_of(address, bytes)
+    };
+    if is_told { entry.submit(0) } else { entry.discard(0) }
+}
+
+/// Whether `address` sends or receives the packet that begins with `bytes`.
+///
+/// # Safety
+/// `bytes` is good for [`SNAP`] bytes.
+#[inline(always)]
+unsafe fn is_of(address: Ip4, bytes: *const u8) -> bool {
+    // SAFETY: the caller's; no alignment is asked for.
+    let [source, destination] = unsafe { ptr::read_unaligned(bytes.add(ADDRESSES).cast::<[Ip4; 2]>()) };
+    address == Ip4::UNSPECIFIED || source == address || destination == address
+}

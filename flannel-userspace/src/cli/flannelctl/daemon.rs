@@ -1,0 +1,170 @@
+//! The running flanneld, found by what it holds: its lock on the pin directory, and what it was told.
+
+use std::ffi::OsString;
+use std::io::{self, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use ipnetwork::Ipv4Network;
+use procfs::{LockType, process::Process};
+use serde::{Deserialize, Serialize};
+
+use crate::cli::flanneld::{self, Options};
+use crate::config::subnet_file::Previous;
+
+/// How long the daemon has to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Longest answer that is read, in bytes.
+const LONGEST: u64 = 64 * 1024;
+
+/// A running daemon.
+pub(super) struct Daemon {
+    /// Its process.
+    pub(super) pid: i32,
+    /// What it was told, where that can be read.
+    pub(super) options: Option<Options>,
+}
+
+/// How far the daemon is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Readiness {
+    /// Nothing where it cannot be told.
+    pub(super) ready: Option<bool>,
+    /// What is still to be done.
+    pub(super) pending: Vec<String>,
+    /// Whether etcd is away; nothing where it cannot be told.
+    pub(super) stale: Option<bool>,
+    /// What told: `endpoint`, `subnet_file` or `nothing`.
+    pub(super) told_by: &'static str,
+}
+
+impl Daemon {
+    /// The daemon that holds `pin_dir`; none where none runs, or it is in another PID namespace. Nothing is locked to
+    /// find out: a daemon that starts just then would take it for another one.
+    pub(super) fn find(pin_dir: &Path) -> Option<Self> {
+        let inode = std::fs::metadata(pin_dir).ok()?;
+        let device = (nix::sys::stat::major(inode.dev()), nix::sys::stat::minor(inode.dev()));
+        let locks = procfs::locks().ok()?;
+        let ours = locks.iter().find(|lock| {
+            lock.lock_type == LockType::FLock
+                && lock.inode == inode.ino()
+                && (u64::from(lock.devmaj), u64::from(lock.devmin)) == device
+        })?;
+        let pid = ours.pid.filter(|pid| *pid > 0)?;
+        Some(Self { pid, options: options_of(pid) })
+    }
+
+    /// Asks the daemon how far it is, at `health` or where it was told to answer. Without such an address the subnet
+    /// file tells, which is written when the datapath forwards.
+    pub(super) fn readiness(&self, health: Option<SocketAddr>, subnet: Option<Ipv4Network>) -> Readiness {
+        let endpoints = self.options.as_ref().map(|options| options.endpoints);
+        let address = health.or_else(|| endpoints.and_then(|told| told.health.or(told.metrics)));
+        if let Some(address) = address {
+            return match ask(reachable(address)) {
+                Ok(Answer { ready, pending, stale }) => {
+                    Readiness { ready: Some(ready), pending, stale: Some(stale), told_by: "endpoint" }
+                }
+                Err(error) => Readiness {
+                    ready: Some(false),
+                    pending: vec![format!("/readyz at {address} does not answer: {error}")],
+                    stale: None,
+                    told_by: "endpoint",
+                },
+            };
+        }
+        let Some(options) = &self.options else {
+            return Readiness { ready: None, pending: Vec::new(), stale: None, told_by: "nothing" };
+        };
+        let told =
+            Previous::read(&options.subnet_file).ok().flatten().and_then(|file| file.previous_subnet());
+        let ready = subnet.is_some() && told.map(|told| told.network()) == subnet.map(|own| own.network());
+        let pending = if ready { Vec::new() } else { vec!["subnet file written".to_owned()] };
+        Readiness { ready: Some(ready), pending, stale: None, told_by: "subnet_file" }
+    }
+}
+
+/// What the daemon was told on its command line and by its variables.
+fn options_of(pid: i32) -> Option<Options> {
+    let process = Process::new(pid).ok()?;
+    let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let words = bytes.split(|byte| *byte == 0).filter(|word| !word.is_empty());
+    let variables = process.environ().ok()?;
+    let variable = |name: &str| variables.get(&OsString::from(name)).cloned();
+    flanneld::parse_in(words.map(|word| OsString::from_vec(word.to_vec())), variable).ok()
+}
+
+/// Who listens on every address is reached at the loopback one.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port())
+    } else {
+        address
+    }
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    ready: bool,
+    pending: Vec<String>,
+    stale: bool,
+}
+
+fn ask(address: SocketAddr) -> io::Result<Answer> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    write!(stream, "GET /readyz?format=json HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.take(LONGEST).read_to_string(&mut answer)?;
+    // Whether ready or not, one JSON object stands there.
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    let object = body.find('{').and_then(|from| body.rfind('}').and_then(|to| body.get(from..=to)));
+    serde_json::from_str(object.unwrap_or_default())
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is no flanneld's answer"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::{SocketAddr, TcpListener};
+
+    use super::{ask, reachable};
+
+    fn answering(answer: &'static str) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 512];
+            let length = stream.read(&mut request).unwrap();
+            assert!(request[..length].starts_with(b"GET /readyz?format=json "));
+            stream.write_all(answer.as_bytes()).unwrap();
+        });
+        address
+    }
+
+    #[test]
+    fn what_is_pending_is_told() {
+        let address = answering(
+            "HTTP/1.1 503 Service Unavailable\r\n\r\n{\"ready\":false,\"pending\":[\"lease acquired\"],\"stale\":false}",
+        );
+        let answer = ask(address).unwrap();
+        assert!(!answer.ready && !answer.stale);
+        assert_eq!(answer.pending, ["lease acquired"]);
+    }
+
+    #[test]
+    fn another_program_on_the_port_is_no_answer() {
+        let error = ask(answering("HTTP/1.1 200 OK\r\n\r\nhello")).err().unwrap();
+        assert_eq!(error.to_string(), "it is no flanneld's answer");
+    }
+
+    #[test]
+    fn any_address_is_reached_at_the_loopback() {
+        assert_eq!(reachable("0.0.0.0:8080".parse().unwrap()).to_string(), "127.0.0.1:8080");
+        assert_eq!(reachable("192.0.2.1:8080".parse().unwrap()).to_string(), "192.0.2.1:8080");
+    }
+}

@@ -1,0 +1,310 @@
+//! `flannelctl features`: what the kernel and the network card offer, what is used of it, and why.
+
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+
+use aya::maps::MapType;
+use aya::programs::ProgramType;
+use aya::sys::{BpfHelper, is_helper_supported, is_map_supported, is_program_supported};
+use clap::Args;
+use flannel_common::maps::Node;
+use serde::Serialize;
+
+use super::hooks::{Hook, hooks};
+use super::objects;
+use super::output::{Page, Report, Tone, cell, toned};
+use super::place::Context;
+use crate::datapath::tcx_programs;
+use crate::kernel::{Netlink, takes_native_xdp};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {}
+
+impl Arguments {
+    pub(super) async fn run(&self, context: &Context<'_>) -> anyhow::Result<ExitCode> {
+        context.printer.print(&Features::read(context).await?)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// What there is and what is used.
+#[derive(Debug, Serialize)]
+pub(super) struct Features {
+    /// The kernel's release.
+    kernel: String,
+    features: Vec<Feature>,
+    /// The underlay, where a datapath names one.
+    interface: Option<Nic>,
+    /// Programs in their places, and why there.
+    used: Vec<Used>,
+}
+
+#[derive(Debug, Serialize)]
+struct Feature {
+    /// `kernel`, `program`, `map` or `helper`.
+    kind: &'static str,
+    name: &'static str,
+    /// Nothing where it cannot be found out.
+    supported: Option<bool>,
+    /// What it is needed for.
+    purpose: &'static str,
+    /// Whether nothing goes without it.
+    required: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Nic {
+    name: String,
+    /// The kernel's name of its driver; nothing for virtual devices without one.
+    driver: Option<String>,
+    mtu: u32,
+    /// `native`, `generic` or `none`: how an XDP program, of whomever, is attached now.
+    xdp: &'static str,
+    /// Whether the driver takes native XDP; nothing where the kernel does not tell.
+    xdp_native: Option<bool>,
+}
+
+#[derive(Debug, Serialize)]
+struct Used {
+    program: String,
+    interface: String,
+    mechanism: String,
+    reason: &'static str,
+}
+
+impl Features {
+    /// Asks the kernel.
+    pub(super) async fn read(context: &Context<'_>) -> anyhow::Result<Self> {
+        let netlink = Netlink::open()?;
+        let node = context.place.tables().ok().and_then(|tables| tables.node().ok());
+        let hooks = match &node {
+            Some(node) => hooks(&netlink, &context.place.pin_dir(), node).await?,
+            None => Vec::new(),
+        };
+        let has_tcx = tcx_programs(1, "udp_decap").ok().map(|programs| programs.is_some());
+        Ok(Self {
+            kernel: nix::sys::utsname::uname()?.release().to_string_lossy().into_owned(),
+            features: features(has_tcx),
+            interface: match &node {
+                Some(node) => nic(&netlink, node).await?,
+                None => None,
+            },
+            used: hooks.iter().filter(|hook| hook.attached).map(|hook| used(hook, has_tcx)).collect(),
+        })
+    }
+}
+
+fn features(has_tcx: Option<bool>) -> Vec<Feature> {
+    let feature =
+        |kind, name, supported, required, purpose| Feature { kind, name, supported, purpose, required };
+    let btf = Some(Path::new("/sys/kernel/btf/vmlinux").exists());
+    let mut all = vec![
+        feature("kernel", "btf", btf, true, "types of the maps"),
+        feature("kernel", "tcx", has_tcx, false, "programs of several owners in an order (6.6); else clsact"),
+    ];
+    let programs = [
+        (ProgramType::SchedClassifier, "sched_cls", true, "the tunnel's programs at TCX or clsact"),
+        (ProgramType::Xdp, "xdp", false, "decapsulation in the driver (--datapath-hook=xdp)"),
+    ];
+    for (program, name, required, purpose) in programs {
+        let supported = is_program_supported(program).ok();
+        all.push(feature("program", name, supported, required, purpose));
+    }
+    let maps = [
+        (MapType::Hash, "hash", "peers, their addresses, pods"),
+        (MapType::PerCpuHash, "percpu_hash", "counters of peers"),
+        (MapType::Array, "array", "what programs know of the host"),
+        (MapType::PerCpuArray, "percpu_array", "counters"),
+    ];
+    for (map, name, purpose) in maps {
+        all.push(feature("map", name, is_map_supported(map).ok(), true, purpose));
+    }
+    let helpers = [
+        (
+            ProgramType::SchedClassifier,
+            BpfHelper::BPF_FUNC_skb_adjust_room,
+            "skb_adjust_room",
+            "room for headers",
+        ),
+        (ProgramType::SchedClassifier, BpfHelper::BPF_FUNC_redirect, "redirect", "to a pod or device"),
+        (
+            ProgramType::SchedClassifier,
+            BpfHelper::BPF_FUNC_redirect_neigh,
+            "redirect_neigh",
+            "out by the underlay",
+        ),
+        (
+            ProgramType::SchedClassifier,
+            BpfHelper::BPF_FUNC_get_hash_recalc,
+            "get_hash_recalc",
+            "ports by flow",
+        ),
+        (
+            ProgramType::SchedClassifier,
+            BpfHelper::BPF_FUNC_csum_level,
+            "csum_level",
+            "checksums of what came out",
+        ),
+        (
+            ProgramType::SchedClassifier,
+            BpfHelper::BPF_FUNC_ktime_get_coarse_ns,
+            "ktime_get_coarse_ns",
+            "last seen",
+        ),
+        (
+            ProgramType::Xdp,
+            BpfHelper::BPF_FUNC_xdp_get_buff_len,
+            "xdp_get_buff_len",
+            "packets of several buffers",
+        ),
+        (
+            ProgramType::Xdp,
+            BpfHelper::BPF_FUNC_xdp_adjust_head,
+            "xdp_adjust_head",
+            "headers off in the driver",
+        ),
+        (ProgramType::Xdp, BpfHelper::BPF_FUNC_xdp_adjust_meta, "xdp_adjust_meta", "a token for TC"),
+    ];
+    for (program, helper, name, purpose) in helpers {
+        let required = matches!(program, ProgramType::SchedClassifier);
+        all.push(feature("helper", name, is_helper_supported(program, helper).ok(), required, purpose));
+    }
+    all
+}
+
+async fn nic(netlink: &Netlink, node: &Node) -> anyhow::Result<Option<Nic>> {
+    let Some(link) = netlink.link_by_index(node.underlay).await? else { return Ok(None) };
+    // What is mounted at /sys may be of another network namespace.
+    let sys = format!("/sys/class/net/{}", link.name);
+    let address = fs::read_to_string(format!("{sys}/address")).unwrap_or_default();
+    let is_it = address.trim() == link.mac.to_string();
+    let driver = fs::read_link(format!("{sys}/device/driver")).ok().filter(|_| is_it);
+    let xdp = match netlink.xdp_program(node.underlay).await? {
+        Some(program) if program.native => "native",
+        Some(_) => "generic",
+        None => "none",
+    };
+    Ok(Some(Nic {
+        driver: driver.and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned())),
+        mtu: link.mtu,
+        xdp,
+        xdp_native: takes_native_xdp(node.underlay).ok().flatten(),
+        name: link.name,
+    }))
+}
+
+fn used(hook: &Hook, has_tcx: Option<bool>) -> Used {
+    let mechanism = hook.mechanism.clone().unwrap_or_default();
+    let reason = match (mechanism.as_str(), has_tcx) {
+        ("tcx", _) => "the kernel knows TCX, and --datapath-hook is not clsact",
+        ("clsact", Some(false)) => "the kernel knows no TCX",
+        ("clsact", _) => "--datapath-hook=clsact",
+        ("xdp", _) => "--datapath-hook=xdp, and the driver takes native XDP",
+        _ => "",
+    };
+    Used { program: hook.program.clone(), interface: objects::name(hook.interface.index), mechanism, reason }
+}
+
+impl Report for Features {
+    fn show(&self, page: &mut Page) {
+        page.line(format!("kernel {}", self.kernel));
+        let rows = self.features.iter().map(|feature| {
+            let supported = match (feature.supported, feature.required) {
+                (Some(true), _) => toned(Tone::Good, "yes"),
+                (Some(false), true) => toned(Tone::Bad, "no, required"),
+                (Some(false), false) => toned(Tone::Warning, "no"),
+                (None, _) => toned(Tone::Aside, "unknown"),
+            };
+            vec![cell(feature.kind), cell(feature.name), supported, cell(feature.purpose)]
+        });
+        page.table(&["KIND", "NAME", "THERE", "FOR"], rows);
+        if let Some(Nic { name, driver, mtu, xdp, xdp_native }) = &self.interface {
+            let native = match xdp_native {
+                Some(true) => "yes",
+                Some(false) => "no",
+                None => "unknown",
+            };
+            page.heading(&format!(
+                "underlay {name}: driver {}, MTU {mtu}, takes native XDP: {native}, XDP attached: {xdp}",
+                driver.as_deref().unwrap_or("unstated")
+            ));
+        }
+        if !self.used.is_empty() {
+            page.heading("used");
+            let row = |used: &Used| {
+                vec![cell(&used.program), cell(&used.interface), cell(&used.mechanism), cell(used.reason)]
+            };
+            page.table(&["PROGRAM", "INTERFACE", "BY", "BECAUSE"], self.used.iter().map(row));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Feature, Features, Nic, Used};
+    use crate::cli::flannelctl::output::Report as _;
+
+    fn features() -> Features {
+        let feature = |name, supported, required| Feature {
+            kind: "kernel",
+            name,
+            supported,
+            purpose: "types",
+            required,
+        };
+        Features {
+            kernel: "6.18.0".to_owned(),
+            features: vec![
+                feature("btf", Some(true), true),
+                feature("tcx", Some(false), false),
+                feature("hash", Some(false), true),
+                feature("xdp", None, false),
+            ],
+            interface: Some(Nic {
+                name: "eth0".to_owned(),
+                driver: None,
+                mtu: 1500,
+                xdp: "none",
+                xdp_native: Some(true),
+            }),
+            used: vec![Used {
+                program: "vxlan_encap".to_owned(),
+                interface: "flannel.1".to_owned(),
+                mechanism: "clsact".to_owned(),
+                reason: "the kernel knows no TCX",
+            }],
+        }
+    }
+
+    #[test]
+    fn table() {
+        assert_eq!(
+            features().text(),
+            "kernel 6.18.0
+ KIND    NAME  THERE         FOR
+ kernel  btf   yes           types
+ kernel  tcx   no            types
+ kernel  hash  no, required  types
+ kernel  xdp   unknown       types
+
+underlay eth0: driver unstated, MTU 1500, takes native XDP: yes, XDP attached: none
+
+used
+ PROGRAM      INTERFACE  BY      BECAUSE
+ vxlan_encap  flannel.1  clsact  the kernel knows no TCX
+"
+        );
+    }
+
+    #[test]
+    fn json() {
+        let value = serde_json::to_value(features()).unwrap();
+        assert_eq!(
+            value["features"][1],
+            serde_json::json!({"kind": "kernel", "name": "tcx", "supported": false, "purpose": "types", "required": false})
+        );
+        assert_eq!(value["interface"]["xdp"], "none");
+        assert_eq!(value["used"][0]["mechanism"], "clsact");
+    }
+}

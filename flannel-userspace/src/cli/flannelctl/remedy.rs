@@ -1,0 +1,71 @@
+//! What to do about packets that are dropped.
+
+use flannel_common::Reason;
+
+/// What to do about packets dropped for `reason`; nothing for reasons no packet is dropped for.
+pub(super) const fn of(reason: Reason) -> Option<&'static str> {
+    Some(match reason {
+        Reason::Short | Reason::BadIpHeader | Reason::BadVxlanFlags | Reason::InnerNotIpv4 => {
+            "Somebody sends to the tunnel's port what is no tunnel packet: find the sender with `tcpdump -ni \
+             INTERFACE udp port PORT`, and let only hosts of the network reach the port (firewall)."
+        }
+        Reason::UnknownOuterSource => {
+            "The sender holds no lease this host has accepted: see `flannelctl leases` for refused ones. Behind \
+             address translation a host must announce what others see of it (flanneld --public-ip)."
+        }
+        Reason::InnerSourceMismatch => {
+            "A host sends with an address that is not of its subnet: traffic that is routed through it without \
+             masquerade. Masquerade it there (flanneld --ip-masq), or accept it here with --guard=peer."
+        }
+        Reason::InnerDestinationNotLocal => {
+            "A peer believes that this host leases another subnet: see `flannelctl leases` there and here. It ends \
+             by itself when that host hears of the present lease."
+        }
+        Reason::BadInnerMac => {
+            "A peer knows an older Ethernet address of this host's VTEP: compare `flannelctl leases` with `ip link \
+             show` of the device. flanneld publishes the present one when it runs."
+        }
+        Reason::NoPeer => {
+            "See `flannelctl leases` for who leases the destination. If nobody does, no host has such a pod any \
+             more; if somebody does, `flannelctl verify` tells why it is not in the map."
+        }
+        Reason::TtlExceeded => {
+            "Packets go in a circle: see with `flannelctl explain SRC DST` on each host where the destination leads."
+        }
+        Reason::Fragment => {
+            "The path between the hosts carries less than the underlay's interface says: give Backend.MTU in the \
+             network's configuration, or correct the MTU of the underlay."
+        }
+        Reason::EcnIllegal => {
+            "A router on the way marks congestion on packets whose sender does not know of it: look for one that \
+             sets the ECN field wrongly."
+        }
+        Reason::AdjustFailed => {
+            "The kernel had no memory for the headers, or the packet cannot be changed: see `dmesg` and the free \
+             memory; without a cause there, report it with a `flannelctl sysdump`."
+        }
+        Reason::RedirectFailed => {
+            "The interface the packet was to leave by is down or gone: see `ip link`, and `flannelctl verify`."
+        }
+        Reason::NotGuarded => {
+            "Tunnel packets arrive at an interface no program watches, and the kernel took the headers off: they \
+             come by another interface than the underlay. Choose the right one (flanneld --iface), or correct the \
+             routes between the hosts."
+        }
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use flannel_common::{Reason, Verdict};
+
+    use super::of;
+
+    #[test]
+    fn every_drop_has_a_remedy_and_nothing_else_has() {
+        for reason in Reason::ALL {
+            assert_eq!(of(*reason).is_some(), reason.verdict() == Verdict::Drop, "{reason}");
+        }
+    }
+}

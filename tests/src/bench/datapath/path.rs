@@ -1,0 +1,77 @@
+//! The paths that are measured: the one place to add another.
+
+use super::link::Link;
+
+/// A way from one host to the other.
+#[derive(Clone, Copy, Debug)]
+pub struct Path {
+    /// For people, and for `--paths`.
+    pub name: &'static str,
+    /// What carries the packets.
+    pub carrier: Carrier,
+    /// The links it is measured on.
+    pub links: &'static [Link],
+    /// Whether the short form measures it.
+    pub quick: bool,
+}
+
+/// What carries packets between two hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    /// Nothing: from host to host.
+    Cable,
+    /// The kernel's vxlan device between pods, set up as stock flannel does.
+    KernelVxlan,
+    /// A TUN device and a process between pods, as in stock flannel's udp backend.
+    TunProxy,
+    /// flanneld's datapath between pods.
+    Flanneld {
+        /// The backend's configuration, JSON.
+        backend: &'static str,
+        /// Flags of both daemons.
+        flags: &'static [&'static str],
+    },
+}
+
+const UDP: &str = r#"{"Type":"udp"}"#;
+const VXLAN: &str = r#"{"Type":"vxlan"}"#;
+const DIRECT_ROUTING: &str = r#"{"Type":"vxlan","DirectRouting":true}"#;
+const HOST_GW: &str = r#"{"Type":"host-gw"}"#;
+
+const CLSACT: &[&str] = &["--datapath-hook=clsact"];
+const XDP: &[&str] = &["--datapath-hook=xdp"];
+const NO_GUARD: &[&str] = &["--guard=off"];
+
+/// From host to host.
+pub const DIRECT: &str = "direct";
+/// What stock flannel's vxlan backend sets up.
+pub const KERNEL_VXLAN: &str = "kernel vxlan";
+/// What stock flannel's udp backend is.
+pub const TUN_PROXY: &str = "TUN proxy";
+/// Routes, as both flannels set them up.
+pub const ROUTES: &str = "host-gw";
+
+/// All of them.
+pub const PATHS: &[Path] = &[
+    Path { name: DIRECT, carrier: Carrier::Cable, links: Link::ALL, quick: true },
+    Path { name: ROUTES, carrier: flanneld(HOST_GW, &[]), links: Link::ALL, quick: true },
+    Path { name: KERNEL_VXLAN, carrier: Carrier::KernelVxlan, links: Link::ALL, quick: true },
+    Path { name: TUN_PROXY, carrier: Carrier::TunProxy, links: Link::ALL, quick: true },
+    Path { name: "vxlan", carrier: flanneld(VXLAN, &[]), links: Link::ALL, quick: true },
+    Path { name: "vxlan, clsact", carrier: flanneld(VXLAN, CLSACT), links: Link::FAST, quick: false },
+    Path { name: "vxlan, xdp", carrier: flanneld(VXLAN, XDP), links: Link::FAST, quick: false },
+    Path { name: "vxlan, no guard", carrier: flanneld(VXLAN, NO_GUARD), links: Link::FAST, quick: false },
+    Path {
+        name: "vxlan, DirectRouting",
+        carrier: flanneld(DIRECT_ROUTING, &[]),
+        links: Link::SLOW,
+        quick: false,
+    },
+    Path { name: "udp", carrier: flanneld(UDP, &[]), links: Link::ALL, quick: true },
+    Path { name: "udp, clsact", carrier: flanneld(UDP, CLSACT), links: Link::FAST, quick: false },
+    Path { name: "udp, xdp", carrier: flanneld(UDP, XDP), links: Link::FAST, quick: false },
+];
+
+const fn flanneld(backend: &'static str, flags: &'static [&'static str]) -> Carrier {
+    Carrier::Flanneld { backend, flags }
+}
