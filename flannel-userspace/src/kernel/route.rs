@@ -79,7 +79,7 @@ impl Route {
     }
 
     /// The request that adds or removes this route, in the main table.
-    fn message(&self) -> RouteMessage {
+    pub(super) fn message(&self) -> RouteMessage {
         let scope = if self.via.is_some() { RouteScope::Universe } else { RouteScope::Link };
         let mut builder = RouteMessageBuilder::<Ipv4Addr>::new()
             .destination_prefix(self.destination.ip(), self.destination.prefix())
@@ -92,6 +92,17 @@ impl Route {
             builder = builder.output_interface(device);
         }
         if self.onlink { builder.onlink() } else { builder }.build()
+    }
+}
+
+impl Route {
+    /// The request that adds or removes this route by the next hop of that address, which tells of gateway and device.
+    pub(super) fn message_by(&self, gateway: Ipv4Addr) -> RouteMessage {
+        let route = Self { via: None, device: None, onlink: false, ..self.clone() };
+        let mut message = route.message();
+        message.header.scope = RouteScope::Universe;
+        message.attributes.push(RouteAttribute::NhId(super::nexthop::id(gateway)));
+        message
     }
 }
 
@@ -135,12 +146,7 @@ impl Netlink {
 
     /// The unicast routes of the main table that pass `filter`. The kernel filters.
     pub(super) async fn main_table(&self, filter: RouteFilter) -> Result<Vec<Route>, Error> {
-        let mut builder = RouteMessageBuilder::<Ipv4Addr>::new()
-            .protocol(filter.protocol.map_or(RouteProtocol::Unspec, RouteProtocol::from));
-        if let Some(device) = filter.device {
-            builder = builder.output_interface(device);
-        }
-        let listing = self.0.route().get(builder.build()).execute();
+        let listing = self.0.route().get(filter.message()).execute();
         collect(listing, "list the routes", |message| Route::of_main_table(&message)).await
     }
 
@@ -203,6 +209,19 @@ pub(super) struct RouteFilter {
     pub(super) device: Option<u32>,
     /// With this protocol number only.
     pub(super) protocol: Option<u8>,
+}
+
+impl RouteFilter {
+    /// The request for such routes.
+    pub(super) fn message(self) -> RouteMessage {
+        let builder = RouteMessageBuilder::<Ipv4Addr>::new()
+            .protocol(self.protocol.map_or(RouteProtocol::Unspec, RouteProtocol::from));
+        let builder = match self.device {
+            Some(device) => builder.output_interface(device),
+            None => builder,
+        };
+        builder.build()
+    }
 }
 
 /// Clears what a strictly checked look-up must not state.

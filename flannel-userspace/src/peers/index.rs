@@ -25,6 +25,10 @@ impl Index {
         self.peers.values()
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.peers.len()
+    }
+
     /// Makes `peer` the one of `key`; returns the one before.
     pub(super) fn insert(&mut self, key: SubnetKey, peer: Peer) -> Option<Peer> {
         let before = self.remove(&key);

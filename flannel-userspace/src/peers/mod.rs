@@ -125,6 +125,12 @@ impl PeerTable {
         self.index.peers()
     }
 
+    /// How many peers are accepted. Unlike counting [`PeerTable::peers`], this costs nothing.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.index.count()
+    }
+
     /// Whether a peer has this subnet.
     #[must_use]
     pub fn holds(&self, subnet: Ipv4Network) -> bool {

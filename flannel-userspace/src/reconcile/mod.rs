@@ -7,7 +7,6 @@ mod memory;
 mod state;
 mod wanted;
 
-use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -31,10 +30,13 @@ pub use announce::Announcement;
 use keeper::{Difference, Keeper, Task};
 pub use memory::Memory;
 pub use state::{Ground, KernelState, StateError};
+use wanted::Unheeded;
 
 /// How often the leases are listed and compared, whether or not the watch told anything: etcd has been seen
 /// to lose events.
 const RESYNC: Duration = Duration::from_secs(60);
+/// Listing takes at most one part in so many of the time: with many leases it is done less often.
+const UNHURRIED: u32 = 1000;
 /// Pauses between attempts to reach the registry: from the first to the longest.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
 /// Changes of more peers at once are summed up in the log.
@@ -82,6 +84,8 @@ pub struct Loop<R> {
     /// Whether the registry has ever told its leases.
     has_listed: bool,
     registry_is_away: bool,
+    /// How long the last listing took.
+    listing: Duration,
     /// Whether leases that were refused may be acceptable now.
     must_list: bool,
 }
@@ -119,6 +123,7 @@ impl<R: Registry> Loop<R> {
             hangups,
             has_listed: false,
             registry_is_away: false,
+            listing: Duration::ZERO,
             must_list: false,
         }
     }
@@ -126,7 +131,7 @@ impl<R: Registry> Loop<R> {
     /// Lists and follows, for ever. The caller drops the future to end it; what is in the kernel stays.
     pub async fn run(mut self) -> Infallible {
         if let Some(known) = self.known.take() {
-            self.want(known).await;
+            self.want(known, &mut Unheeded).await;
             self.keeper.inform();
             self.keeper.correct(Difference::Wish).await;
             // With what was known the host forwards, whether or not the registry is there.
@@ -154,10 +159,12 @@ impl<R: Registry> Loop<R> {
     /// Applies a listing, and opens the watch for what comes after it.
     async fn list(&mut self, cause: ResyncCause) -> Result<R::Watch, crate::registry::RegistryError> {
         let registry = self.registry.clone();
+        let since = Instant::now();
         let snapshot = self.attend_while(registry.list()).await?;
+        self.listing = since.elapsed();
         self.report_registry(true, &"");
         let revision = snapshot.revision;
-        self.take_snapshot(&snapshot).await;
+        self.take_snapshot(snapshot).await;
         self.metrics.reconcile.resynced(cause);
         self.has_listed = true;
         self.tell_synced();
@@ -174,7 +181,8 @@ impl<R: Registry> Loop<R> {
     /// Applies events until a listing is due; tells why it is.
     async fn follow(&mut self, watch: &mut R::Watch) -> ResyncCause {
         // Hosts that started together need not list together.
-        let resync = sleep(RESYNC.mul_f64(rand::random_range(0.8..1.2)));
+        let resync = RESYNC.max(self.listing * UNHURRIED).mul_f64(rand::random_range(0.8..1.2));
+        let resync = sleep(resync);
         tokio::pin!(resync);
         while !std::mem::take(&mut self.must_list) {
             tokio::select! {
@@ -243,15 +251,17 @@ impl<R: Registry> Loop<R> {
         self.measure();
     }
 
-    async fn take_snapshot(&mut self, snapshot: &Snapshot) {
-        self.announcement.holder.sync(snapshot);
-        let diff = self.peers.apply_snapshot(snapshot);
+    async fn take_snapshot(&mut self, snapshot: Snapshot) {
+        self.announcement.holder.sync(&snapshot);
+        let diff = self.peers.apply_snapshot(&snapshot);
+        let revision = snapshot.revision;
+        drop(snapshot);
         // The correction puts and removes all of it together.
-        self.want(diff).await;
+        self.want(diff, &mut Unheeded).await;
         self.keeper.inform();
         self.keeper.correct(Difference::Wish).await;
         self.memory.note();
-        self.metrics.etcd.applied(snapshot.revision);
+        self.metrics.etcd.applied(revision);
         self.measure();
     }
 
@@ -260,16 +270,16 @@ impl<R: Registry> Loop<R> {
         self.metrics.etcd.events_arrived();
         let revision = events.last().map(Event::mod_revision);
         let mut all = Diff::default();
-        let mut touched = BTreeSet::new();
+        let mut touched = Vec::new();
         for event in events {
             self.announcement.holder.observe(&event);
             let Diff { added, changed, mut removed } = self.peers.apply_event(&event);
             // Who comes back within one batch was never away.
             all.removed.append(&mut removed);
-            touched.append(&mut self.want(Diff { added, changed, removed }).await);
+            self.want(Diff { added, changed, removed }, &mut touched).await;
         }
         all.removed.retain(|gone| !self.peers.holds(gone.subnet));
-        touched.append(&mut self.want(all).await);
+        self.want(all, &mut touched).await;
         self.keeper.apply(touched).await;
         self.metrics.reconcile.propagated(since.elapsed());
         if let Some(revision) = revision {
@@ -281,7 +291,7 @@ impl<R: Registry> Loop<R> {
     /// Tells how many leases are in which state.
     fn measure(&self) {
         let (failing, unreachable) = self.keeper.failing();
-        let accepted = self.peers.peers().count();
+        let accepted = self.peers.count();
         let metrics = &self.metrics.reconcile;
         metrics.set_peers(PeerState::Programmed, accepted.saturating_sub(failing + unreachable));
         metrics.set_peers(PeerState::Failing, failing);
@@ -290,22 +300,21 @@ impl<R: Registry> Loop<R> {
         metrics.set_peers(PeerState::Refused, self.peers.refused().count());
     }
 
-    /// Has the keeper want what `diff` says, and returns the objects that it touches.
-    async fn want(&mut self, diff: Diff) -> BTreeSet<Object> {
+    /// Has the keeper want what `diff` says; the objects that touches go into `touched`.
+    async fn want(&mut self, diff: Diff, touched: &mut (impl Extend<Object> + Send)) {
         log(&diff);
         if !diff.is_empty() {
             self.memory.note();
         }
-        let mut touched = BTreeSet::new();
         let changed = diff.changed.into_iter().map(|(_, after)| after);
         for peer in diff.added.into_iter().chain(changed) {
             self.departures.arrive(peer.subnet);
-            touched.append(&mut self.keeper.want(&peer).await);
+            self.keeper.want(&peer, touched).await;
         }
         if diff.removed.is_empty() {
-            return touched;
+            return;
         }
-        let verdict = self.departures.depart(diff.removed, self.peers.peers().count());
+        let verdict = self.departures.depart(diff.removed, self.peers.count());
         if verdict.holding > 0 {
             self.metrics.reconcile.mass_delete_held();
             warn!(
@@ -315,12 +324,11 @@ impl<R: Registry> Loop<R> {
             );
         }
         for peer in verdict.let_go {
-            touched.append(&mut self.keeper.forget(peer.subnet));
+            self.keeper.forget(peer.subnet, touched);
         }
         for peer in verdict.bring_back {
-            touched.append(&mut self.keeper.want(&peer).await);
+            self.keeper.want(&peer, touched).await;
         }
-        touched
     }
 
     fn write_memory(&mut self) {
@@ -342,9 +350,9 @@ impl<R: Registry> Loop<R> {
             return;
         }
         warn!(peers = gone.len(), "letting the peers go that vanished at once and have not come back");
-        let mut touched = BTreeSet::new();
+        let mut touched = Vec::new();
         for peer in gone {
-            touched.append(&mut self.keeper.forget(peer.subnet));
+            self.keeper.forget(peer.subnet, &mut touched);
         }
         self.keeper.apply(touched).await;
         self.measure();
