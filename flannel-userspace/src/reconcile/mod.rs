@@ -302,13 +302,16 @@ impl<R: Registry> Loop<R> {
 
     /// Has the keeper want what `diff` says; the objects that touches go into `touched`.
     async fn want(&mut self, diff: Diff, touched: &mut (impl Extend<Object> + Send)) {
-        log(&diff);
         if !diff.is_empty() {
+            debug!(?diff, "the leases have changed");
             self.memory.note();
         }
-        let changed = diff.changed.into_iter().map(|(_, after)| after);
+        let changed: Vec<Peer> = diff.changed.into_iter().map(|(_, after)| after).collect();
+        tell(&diff.added, "known");
+        tell(&changed, "changed");
         for peer in diff.added.into_iter().chain(changed) {
-            self.departures.arrive(peer.subnet);
+            let moved = self.departures.arrive(&peer);
+            self.forget(&moved, touched);
             self.keeper.want(&peer, touched).await;
         }
         if diff.removed.is_empty() {
@@ -322,9 +325,6 @@ impl<R: Registry> Loop<R> {
                 "a large part of the cluster vanished at once: forwarding to it goes on for a while, in which its \
                  leases may come back (--mass-delete-threshold, --mass-delete-hold)"
             );
-        }
-        for peer in verdict.let_go {
-            self.keeper.forget(peer.subnet, touched);
         }
         for peer in verdict.bring_back {
             self.keeper.want(&peer, touched).await;
@@ -343,19 +343,29 @@ impl<R: Registry> Loop<R> {
         self.memory.write(own, self.peers.peers().chain(self.departures.held()));
     }
 
-    /// The swarm that was held has not come back.
+    /// Who has left has not come back.
     async fn let_go(&mut self) {
+        let was_swarm = self.departures.is_holding();
         let gone = self.departures.let_go();
         if gone.is_empty() {
             return;
         }
-        warn!(peers = gone.len(), "letting the peers go that vanished at once and have not come back");
-        let mut touched = Vec::new();
-        for peer in gone {
-            self.keeper.forget(peer.subnet, &mut touched);
+        if was_swarm {
+            warn!(peers = gone.len(), "letting the peers go that vanished at once and have not come back");
         }
+        let mut touched = Vec::new();
+        self.forget(&gone, &mut touched);
         self.keeper.apply(touched).await;
+        self.memory.note();
         self.measure();
+    }
+
+    /// Has the keeper want `gone` no more; the objects that touches go into `touched`.
+    fn forget(&mut self, gone: &[Peer], touched: &mut (impl Extend<Object> + Send)) {
+        tell(gone, "removed");
+        for peer in gone {
+            self.keeper.forget(peer.subnet, touched);
+        }
     }
 
     fn report_watch(&mut self, error: &WatchError) -> ResyncCause {
@@ -392,18 +402,15 @@ async fn releasing(departures: &Departures, hangups: &mut Signal) {
     }
 }
 
-fn log(diff: &Diff) {
-    let Diff { added, changed, removed } = diff;
-    if added.len() + changed.len() + removed.len() > FEW {
-        info!(added = added.len(), changed = changed.len(), removed = removed.len(), "many peers changed");
+/// Says what became of `peers`; of many of them, only how many they are.
+fn tell(peers: &[Peer], what: &str) {
+    if peers.len() > FEW {
+        info!(peers = peers.len(), "many peers {what}");
         return;
     }
-    let line =
-        |peer: &Peer, what: &str| info!(subnet = %peer.subnet, public_ip = %peer.public_ip, "peer {what}");
-    added.iter().for_each(|peer| line(peer, "known"));
-    changed.iter().for_each(|(_, peer)| line(peer, "changed"));
-    removed.iter().for_each(|peer| line(peer, "removed"));
-    debug!(?diff, "applied");
+    for peer in peers {
+        info!(subnet = %peer.subnet, public_ip = %peer.public_ip, "peer {what}");
+    }
 }
 
 fn retry_pauses() -> impl Iterator<Item = Duration> {
