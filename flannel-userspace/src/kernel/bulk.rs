@@ -38,11 +38,20 @@ impl Bulk {
         Ok(Self { socket, sequence: 1, requests: Vec::new(), answer: Vec::with_capacity(DATAGRAM) })
     }
 
-    /// Puts `requests`, each with its `NLM_F_*` flags, to the kernel, at most [`Bulk::MAX`] of them; returns which were refused, by their places,
-    /// and why.
+    /// Puts `requests`, each with its `NLM_F_*` flags, to the kernel, at most [`Bulk::MAX`] of them; returns which were
+    /// refused, by their places, and why.
     pub(super) fn send<T: NetlinkSerializable>(
         &mut self,
         requests: impl Iterator<Item = (T, u16)>,
+    ) -> io::Result<Vec<(usize, io::Error)>> {
+        self.ask(requests, |_, _| ())
+    }
+
+    /// The same with requests that have answers. Each is handed to `take` with the place of its request.
+    pub(super) fn ask<T: NetlinkSerializable>(
+        &mut self,
+        requests: impl Iterator<Item = (T, u16)>,
+        mut take: impl FnMut(usize, RouteNetlinkMessage),
     ) -> io::Result<Vec<(usize, io::Error)>> {
         let first = self.sequence;
         self.requests.clear();
@@ -60,13 +69,18 @@ impl Bulk {
         let mut refused = Vec::new();
         loop {
             for (sequence, payload) in self.receive()? {
-                let NetlinkPayload::Error(answer) = payload else { continue };
                 let place = usize::try_from(sequence.wrapping_sub(first)).unwrap_or(usize::MAX);
-                if answer.code.is_some() {
-                    refused.push((place, answer.to_io()));
-                }
-                if sequence == last {
-                    return Ok(refused);
+                match payload {
+                    NetlinkPayload::InnerMessage(answer) => take(place, answer),
+                    NetlinkPayload::Error(answer) => {
+                        if answer.code.is_some() {
+                            refused.push((place, answer.to_io()));
+                        }
+                        if sequence == last {
+                            return Ok(refused);
+                        }
+                    }
+                    _ => {}
                 }
             }
         }

@@ -31,7 +31,7 @@ pub use device::Device;
 pub use interface::Underlay;
 pub use monitor::{Change, Monitor};
 pub use objects::{ObjectError, Objects};
-pub use route::Hop;
+pub use route::{Hop, hops};
 pub use xdp_support::takes_native_xdp;
 
 /// A conversation with the kernel about the network namespace in which it was opened.

@@ -29,6 +29,8 @@ pub enum Change {
         /// Whether it is there.
         present: bool,
     },
+    /// Another route is there or gone.
+    Routes,
     /// A bridge learned or forgot a station.
     Stations,
     /// An interface came, went or changed, or an address did, or a program was taken off one.
@@ -104,8 +106,8 @@ fn change(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<Change> {
     };
     let object = |object: Option<Object>, present| object.map(|object| Change::Object { object, present });
     match message {
-        RouteNetlinkMessage::NewRoute(message) => object(route(&message), true),
-        RouteNetlinkMessage::DelRoute(message) => object(route(&message), false),
+        RouteNetlinkMessage::NewRoute(message) => object(route(&message), true).or(Some(Change::Routes)),
+        RouteNetlinkMessage::DelRoute(message) => object(route(&message), false).or(Some(Change::Routes)),
         RouteNetlinkMessage::NewNeighbour(message) if message.header.family == AddressFamily::Bridge => {
             object(forwarding_entry(&message), true).or(Some(Change::Stations))
         }

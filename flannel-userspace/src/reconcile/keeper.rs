@@ -2,6 +2,7 @@
 //! with what is wanted, and the difference is corrected. What fails stays wanted and is tried again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use ipnetwork::Ipv4Network;
@@ -12,7 +13,7 @@ use super::state::{Changes, Ground, KernelState, StateError};
 use super::wanted::{Unheeded, Wanted};
 use crate::backend::{Object, Unreachable};
 use crate::daemon::Chain;
-use crate::kernel::{Change, Hop, Monitor};
+use crate::kernel::{self, Change, Hop, Monitor};
 use crate::observe::ReconcileMetrics;
 use crate::peers::Peer;
 use crate::until;
@@ -124,13 +125,24 @@ impl Keeper {
                     info!(?wanted, "somebody removed or replaced what is ours: putting it back");
                     self.metrics.repaired(&wanted);
                     self.put_and_remove(vec![wanted], Vec::new()).await;
+                } else if self.is_way(&object) {
+                    self.look_soon();
                 }
             }
+            Change::Routes if self.ground().backend.depends_on_hop() => self.look_soon(),
+            Change::Routes => {}
             Change::Stations => self.stations_due = self.stations_due.or(Some(soon)),
             Change::Interfaces | Change::Overrun => {
                 self.look_soon();
             }
         }
+    }
+
+    /// Whether `object` is a route by which peers can be reached, and no route to what is behind them.
+    fn is_way(&self, object: &Object) -> bool {
+        let Ground { backend, network, .. } = self.ground();
+        let Object::Route { subnet, .. } = object else { return false };
+        backend.depends_on_hop() && !subnet.is_subnet_of(*network)
     }
 
     pub(super) async fn find_pods(&mut self) {
@@ -161,50 +173,62 @@ impl Keeper {
         }
     }
 
-    /// Finds out again what each of all peers becomes.
-    pub(super) async fn want_anew(&mut self, peers: Vec<Peer>) {
-        self.failing.clear();
+    /// Whether it is time to look for damage that nothing announced.
+    pub(super) fn is_due(&self) -> bool {
+        Instant::now() >= self.comparison_due
+    }
+
+    /// Finds out again what each of all `peers` becomes.
+    pub(super) async fn want_anew(&mut self, peers: &[Peer]) {
         self.wanted = Wanted::new(standing(&self.state));
-        for peer in peers {
-            self.want(&peer, &mut Unheeded).await;
+        self.want(peers, &mut Unheeded).await;
+        self.failing.retain(|object| self.wanted.contains(object));
+    }
+
+    /// Has `peers` reached from now on; the objects that touches go into `touched`.
+    pub(super) async fn want(&mut self, peers: &[Peer], touched: &mut (impl Extend<Object> + Send)) {
+        let mut without_way = 0;
+        for (peer, hop) in peers.iter().zip(self.hops(peers).await) {
+            let objects = match self.ground().backend.objects(peer, hop) {
+                Ok(objects) => {
+                    self.unreachable.remove(&peer.subnet);
+                    objects
+                }
+                Err(unreachable) => {
+                    if self.unreachable.get(&peer.subnet) != Some(&unreachable) {
+                        without_way += 1;
+                        if without_way <= FEW {
+                            warn!("{unreachable}");
+                        }
+                        self.unreachable.insert(peer.subnet, unreachable);
+                    }
+                    Vec::new()
+                }
+            };
+            self.wanted.set(peer.subnet, objects, touched);
+        }
+        if without_way > FEW {
+            warn!(peers = without_way - FEW, "as many others cannot be reached for such reasons");
         }
     }
 
-    /// Has `peer` reached from now on; the objects that touches go into `touched`.
-    pub(super) async fn want(&mut self, peer: &Peer, touched: &mut (impl Extend<Object> + Send)) {
-        let objects = self.objects(peer).await;
-        self.wanted.set(peer.subnet, objects, touched);
+    /// How each of `peers` is reached, where that matters.
+    async fn hops(&self, peers: &[Peer]) -> Vec<Hop> {
+        let Ground { backend, underlay, .. } = self.ground();
+        if backend.depends_on_hop() {
+            let addresses: Vec<Ipv4Addr> = peers.iter().map(|peer| peer.public_ip).collect();
+            match kernel::hops(&addresses, underlay).await {
+                Ok(hops) => return hops,
+                Err(error) => warn!(error = %Chain(&error), "taking the peers to be behind a router"),
+            }
+        }
+        vec![Hop::Routed; peers.len()]
     }
 
     /// Has the peer of `subnet` reached no more; the objects that touches go into `touched`.
     pub(super) fn forget(&mut self, subnet: Ipv4Network, touched: &mut (impl Extend<Object> + Send)) {
         self.unreachable.remove(&subnet);
         self.wanted.set(subnet, Vec::new(), touched);
-    }
-
-    async fn objects(&mut self, peer: &Peer) -> Vec<Object> {
-        let ground = self.state.ground();
-        let hop = if ground.backend.depends_on_hop() {
-            ground.netlink.hop(peer.public_ip, &ground.underlay).await.unwrap_or_else(|error| {
-                warn!(%error, public_ip = %peer.public_ip, "taking the peer to be behind a router");
-                Hop::Routed
-            })
-        } else {
-            Hop::Routed
-        };
-        match ground.backend.objects(peer, hop) {
-            Ok(objects) => {
-                self.unreachable.remove(&peer.subnet);
-                objects
-            }
-            Err(unreachable) => {
-                if self.unreachable.get(&peer.subnet) != Some(&unreachable) {
-                    warn!("{unreachable}");
-                    self.unreachable.insert(peer.subnet, unreachable);
-                }
-                Vec::new()
-            }
-        }
     }
 
     /// Puts or removes each of `objects`, as it is wanted or not.
@@ -226,9 +250,8 @@ impl Keeper {
     }
 
     /// Makes the kernel equal to what is wanted, once that is known. Damage that nothing announced is looked for
-    /// when it is due.
-    pub(super) async fn correct(&mut self, cause: Difference) {
-        let since = Instant::now();
+    /// when it is due. The work for it began at `since`.
+    pub(super) async fn correct(&mut self, cause: Difference, since: Instant) {
         if !self.informed || cause == Difference::Damage && since < self.comparison_due {
             return;
         }

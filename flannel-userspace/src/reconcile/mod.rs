@@ -133,7 +133,7 @@ impl<R: Registry> Loop<R> {
         if let Some(known) = self.known.take() {
             self.want(known, &mut Unheeded).await;
             self.keeper.inform();
-            self.keeper.correct(Difference::Wish).await;
+            self.keeper.correct(Difference::Wish, Instant::now()).await;
             // With what was known the host forwards, whether or not the registry is there.
             self.tell_synced();
         }
@@ -241,13 +241,14 @@ impl<R: Registry> Loop<R> {
         if let Err(error) = self.announcement.write_file() {
             warn!(error = %Chain(&error), "cannot keep the subnet file; trying again");
         }
-        // By another route, a peer may have come onto the link, or left it.
-        if changes.underlay || changes.device || backend.depends_on_hop() {
-            let peers = self.peers.peers().chain(self.departures.held()).copied().collect();
-            self.keeper.want_anew(peers).await;
-        }
+        let since = Instant::now();
         let is_new = changes.underlay || changes.device;
-        self.keeper.correct(if is_new { Difference::Wish } else { Difference::Damage }).await;
+        // By another route, a peer may have come onto the link, or left it.
+        if is_new || backend.depends_on_hop() && self.keeper.is_due() {
+            let peers: Vec<Peer> = self.peers.peers().chain(self.departures.held()).copied().collect();
+            self.keeper.want_anew(&peers).await;
+        }
+        self.keeper.correct(if is_new { Difference::Wish } else { Difference::Damage }, since).await;
         self.measure();
     }
 
@@ -259,7 +260,7 @@ impl<R: Registry> Loop<R> {
         // The correction puts and removes all of it together.
         self.want(diff, &mut Unheeded).await;
         self.keeper.inform();
-        self.keeper.correct(Difference::Wish).await;
+        self.keeper.correct(Difference::Wish, Instant::now()).await;
         self.memory.note();
         self.metrics.etcd.applied(revision);
         self.measure();
@@ -309,11 +310,12 @@ impl<R: Registry> Loop<R> {
         let changed: Vec<Peer> = diff.changed.into_iter().map(|(_, after)| after).collect();
         tell(&diff.added, "known");
         tell(&changed, "changed");
-        for peer in diff.added.into_iter().chain(changed) {
-            let moved = self.departures.arrive(&peer);
+        let peers = [diff.added, changed].concat();
+        for peer in &peers {
+            let moved = self.departures.arrive(peer);
             self.forget(&moved, touched);
-            self.keeper.want(&peer, touched).await;
         }
+        self.keeper.want(&peers, touched).await;
         if diff.removed.is_empty() {
             return;
         }
@@ -326,9 +328,7 @@ impl<R: Registry> Loop<R> {
                  leases may come back (--mass-delete-threshold, --mass-delete-hold)"
             );
         }
-        for peer in verdict.bring_back {
-            self.keeper.want(&peer, touched).await;
-        }
+        self.keeper.want(&verdict.bring_back, touched).await;
     }
 
     fn write_memory(&mut self) {
