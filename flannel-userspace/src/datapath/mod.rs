@@ -167,16 +167,6 @@ pub enum DatapathError {
     },
 }
 
-impl DatapathError {
-    /// Whether the kernel had no memory at hand for a map's entry. It keeps some in stock, and fetches more behind the
-    /// scenes: many entries in a row can be faster than that.
-    #[must_use]
-    pub fn is_out_of_stock(&self) -> bool {
-        let Self::Map { source: MapError::SyscallError(error), .. } = self else { return false };
-        error.io_error.raw_os_error() == Some(nix::libc::ENOMEM)
-    }
-}
-
 /// The datapath of one network on this host.
 pub struct Datapath {
     tables: Tables,

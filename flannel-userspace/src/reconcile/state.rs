@@ -3,14 +3,12 @@
 use std::mem::discriminant;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use flannel_common::maps::{Guard, Node};
 use flannel_common::{Ip4, Mac};
 use futures::{StreamExt as _, stream};
 use ipnetwork::Ipv4Network;
 use thiserror::Error;
-use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::backend::{Backend, Object, PrepareError};
@@ -179,9 +177,10 @@ impl KernelState {
     /// Everything of ours, in order.
     pub(super) async fn list(&mut self) -> Result<Vec<Object>, StateError> {
         let subnet_len = self.ground.subnet.prefix();
-        self.datapath.tables().correct_sources()?;
         let mut all = self.objects.list().await?;
-        for (address, entry) in self.datapath.tables().peers()? {
+        let peers = self.datapath.tables().peers()?;
+        self.datapath.tables().correct_by(&peers)?;
+        for (address, entry) in peers {
             let subnet =
                 Ipv4Network::new(address, subnet_len).map_err(|_| StateError::SubnetLen(subnet_len))?;
             let PeerEntry { public_ip, vtep_mac: mac, direct } = entry;
@@ -235,13 +234,6 @@ const IN_FLIGHT: usize = 64;
 
 /// Entries of the maps that are written before everybody else has a turn.
 const AT_ONCE: usize = 1000;
-/// How long the kernel has to fetch memory for entries, each time it has none.
-const RESTOCK: [Duration; 4] = [
-    Duration::from_millis(1),
-    Duration::from_millis(4),
-    Duration::from_millis(16),
-    Duration::from_millis(64),
-];
 
 async fn in_tables(
     tables: &mut Tables,
@@ -253,17 +245,7 @@ async fn in_tables(
         for object in objects {
             let Object::Peer { subnet, public_ip, mac, direct } = *object else { continue };
             let entry = PeerEntry { public_ip, vtep_mac: mac, direct };
-            let mut pauses = RESTOCK.into_iter();
-            let done = loop {
-                match change(tables, subnet.network(), entry) {
-                    Err(error) if error.is_out_of_stock() => match pauses.next() {
-                        Some(pause) => sleep(pause).await,
-                        None => break Err(error),
-                    },
-                    done => break done,
-                }
-            };
-            if let Err(error) = done {
+            if let Err(error) = change(tables, subnet.network(), entry) {
                 failed.push((object.clone(), error.into()));
             }
         }
