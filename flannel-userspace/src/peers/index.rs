@@ -8,6 +8,7 @@ use flannel_common::Mac;
 use ipnetwork::Ipv4Network;
 
 use super::Peer;
+use crate::compact::compact;
 use crate::registry::SubnetKey;
 
 #[derive(Debug, Default)]
@@ -39,6 +40,14 @@ impl Index {
         }
         self.peers.insert(key, peer);
         before
+    }
+
+    /// Takes no more memory than it needs.
+    pub(super) fn compact(&mut self) {
+        compact(&mut self.peers);
+        compact(&mut self.by_subnet);
+        compact(&mut self.addresses);
+        compact(&mut self.vteps);
     }
 
     pub(super) fn remove(&mut self, key: &SubnetKey) -> Option<Peer> {

@@ -32,6 +32,9 @@ const HURRIED: u32 = 50;
 /// More failures at once are summed up in the log.
 const FEW: usize = 20;
 
+/// After so many peers at once what is wanted is made compact.
+const SWARM: usize = 1000;
+
 /// Keeps the kernel.
 pub(super) struct Keeper {
     state: KernelState,
@@ -206,6 +209,9 @@ impl Keeper {
                 }
             };
             self.wanted.set(peer.subnet, objects, touched);
+        }
+        if peers.len() >= SWARM {
+            self.wanted.compact();
         }
         if without_way > FEW {
             warn!(peers = without_way - FEW, "as many others cannot be reached for such reasons");

@@ -310,7 +310,8 @@ impl<R: Registry> Loop<R> {
         let changed: Vec<Peer> = diff.changed.into_iter().map(|(_, after)| after).collect();
         tell(&diff.added, "known");
         tell(&changed, "changed");
-        let peers = [diff.added, changed].concat();
+        let mut peers = diff.added;
+        peers.extend(changed);
         for peer in &peers {
             let moved = self.departures.arrive(peer);
             self.forget(&moved, touched);

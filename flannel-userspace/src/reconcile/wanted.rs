@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnetwork::Ipv4Network;
 
 use crate::backend::Object;
+use crate::compact::compact;
 
 /// Takes touched objects where the comparison of everything tells what to do: of all peers, they are many.
 pub(super) struct Unheeded;
@@ -48,6 +49,12 @@ impl Wanted {
             self.release(&object);
             touched.extend([object]);
         }
+    }
+
+    /// Takes no more memory than it needs.
+    pub(super) fn compact(&mut self) {
+        compact(&mut self.by_peer);
+        compact(&mut self.wanters);
     }
 
     fn release(&mut self, object: &Object) {

@@ -19,6 +19,8 @@ use self::network::{Backend, Lab, Leases, PREFIX};
 use self::propagation::{Churn, Percentiles};
 use self::usage::Usage;
 use crate::daemon::{Daemon, Settings};
+use crate::etcd::Etcd;
+use crate::wait;
 
 /// Fills a private etcd with leases and measures a flanneld in a network namespace: how soon it is ready, how
 /// soon a lease that is put is in the programs' table of peers, CPU time, memory, and bytes of its log.
@@ -92,9 +94,10 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 fn measure(peers: u32, options: &Options) -> Result<Figures> {
-    let lab = Lab::new(options.backend)?;
+    let mut lab = Lab::new(options.backend)?;
     let leases = Leases::new(&lab, options.backend);
-    let verify = |daemon, peers| verify::kernel_holds(&lab.host, daemon, options.backend, peers);
+    let host = lab.host.clone();
+    let verify = |daemon, peers| verify::kernel_holds(&host, daemon, options.backend, peers);
     leases.fill(peers)?;
     let settings = Settings { endpoint: lab.etcd.url(), prefix: PREFIX.to_owned(), flags: Vec::new() };
 
@@ -112,6 +115,9 @@ fn measure(peers: u32, options: &Options) -> Result<Figures> {
         churn = Some(propagation::under_churn(&leases, &daemon, peers)?);
         verify(&daemon, propagation::peers_after(peers))?;
     }
+    if peers >= IDLE_FROM {
+        list_anew(&mut lab.etcd, &daemon)?;
+    }
     daemon.check_running()?;
     let log = fs::metadata(daemon.log())?.len();
     let at_end = Usage::of(daemon.pid()?)?;
@@ -125,6 +131,18 @@ fn time_of_subnet_file(daemon: &mut Daemon, start: Instant) -> Result<Duration> 
         sleep(Duration::from_millis(1));
     }
     Ok(start.elapsed())
+}
+
+/// Has everything listed and compared once more, as etcd's restart does: what is resident then is what stays.
+fn list_anew(etcd: &mut Etcd, daemon: &Daemon) -> Result<()> {
+    etcd.kill()?;
+    sleep(SETTLE);
+    etcd.restart()?;
+    wait::until_true("the leases to be listed anew", PATIENCE, || {
+        fs::read_to_string(daemon.log()).is_ok_and(|log| log.contains("the registry is back"))
+    })?;
+    sleep(SETTLE);
+    Ok(())
 }
 
 /// Share of one CPU that is used while nothing happens.
