@@ -33,8 +33,8 @@ pub enum Change {
     Routes,
     /// A bridge learned or forgot a station.
     Stations,
-    /// An interface came, went or changed, or an address did, or a program was taken off one.
-    Interfaces,
+    /// The interface of this index came, went or changed, or an address of it did, or a program was taken off it.
+    Interface(u32),
     /// Changes were lost: there were too many at once.
     Overrun,
 }
@@ -116,12 +116,15 @@ fn change(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<Change> {
         }
         RouteNetlinkMessage::NewNeighbour(message) => object(neighbour(&message), true),
         RouteNetlinkMessage::DelNeighbour(message) => object(neighbour(&message), false),
-        RouteNetlinkMessage::NewLink(_)
-        | RouteNetlinkMessage::DelLink(_)
-        | RouteNetlinkMessage::NewAddress(_)
-        | RouteNetlinkMessage::DelAddress(_)
-        | RouteNetlinkMessage::DelTrafficFilter(_)
-        | RouteNetlinkMessage::DelQueueDiscipline(_) => Some(Change::Interfaces),
+        RouteNetlinkMessage::NewLink(message) | RouteNetlinkMessage::DelLink(message) => {
+            Some(Change::Interface(message.header.index))
+        }
+        RouteNetlinkMessage::NewAddress(message) | RouteNetlinkMessage::DelAddress(message) => {
+            Some(Change::Interface(message.header.index))
+        }
+        RouteNetlinkMessage::DelTrafficFilter(message) | RouteNetlinkMessage::DelQueueDiscipline(message) => {
+            u32::try_from(message.header.index).ok().map(Change::Interface)
+        }
         _ => None,
     }
 }

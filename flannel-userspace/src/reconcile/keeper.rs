@@ -29,6 +29,8 @@ const SETTLE: Duration = Duration::from_millis(100);
 const UNHURRIED: u32 = 1000;
 /// The same when something was announced that can have changed more than was told.
 const HURRIED: u32 = 50;
+/// The same when it was an interface of ours: with one that is down its routes are gone, which nobody announces.
+const AT_ONCE: u32 = 1;
 /// More failures at once are summed up in the log.
 const FEW: usize = 20;
 
@@ -129,16 +131,23 @@ impl Keeper {
                     self.metrics.repaired(&wanted);
                     self.put_and_remove(vec![wanted], Vec::new()).await;
                 } else if self.is_way(&object) {
-                    self.look_soon();
+                    self.look_soon(HURRIED);
                 }
             }
-            Change::Routes if self.ground().backend.depends_on_hop() => self.look_soon(),
+            Change::Routes if self.ground().backend.depends_on_hop() => self.look_soon(HURRIED),
             Change::Routes => {}
             Change::Stations => self.stations_due = self.stations_due.or(Some(soon)),
-            Change::Interfaces | Change::Overrun => {
-                self.look_soon();
-            }
+            Change::Interface(index) if self.is_own(index) => self.look_soon(AT_ONCE),
+            Change::Interface(_) if self.ground().backend.depends_on_hop() => self.look_soon(HURRIED),
+            Change::Interface(_) => self.interfaces_due = self.interfaces_due.or(Some(soon)),
+            Change::Overrun => self.look_soon(HURRIED),
         }
+    }
+
+    /// Whether objects are on the interface of that index.
+    fn is_own(&self, index: u32) -> bool {
+        let Ground { backend, underlay, .. } = self.ground();
+        underlay.index == index || backend.device().is_some_and(|device| device.index == index)
     }
 
     /// Whether `object` is a route by which peers can be reached, and no route to what is behind them.
@@ -288,12 +297,12 @@ impl Keeper {
         self.metrics.corrected(since.elapsed());
     }
 
-    /// Has interfaces looked at soon, and everything else when the last look at it has cost little.
-    fn look_soon(&mut self) {
+    /// Has interfaces looked at soon, and everything else at most in one part of `unhurried` of the time.
+    fn look_soon(&mut self, unhurried: u32) {
         let soon = Instant::now() + SETTLE;
         let (since, cost) = self.compared;
         self.interfaces_due = self.interfaces_due.or(Some(soon));
-        self.comparison_due = self.comparison_due.min(soon.max(since + cost * HURRIED));
+        self.comparison_due = self.comparison_due.min(soon.max(since + cost * unhurried));
     }
 
     /// Puts first, each in the place of one with the same key, so that a change leaves no gap; then removes
@@ -319,7 +328,7 @@ impl Keeper {
         for (object, error) in failed {
             if error.is_missing_device() {
                 debug!(?object, error = %Chain(&error), "the device is gone; it is looked at soon");
-                self.look_soon();
+                self.look_soon(HURRIED);
             } else if self.failing.contains(&object) {
                 debug!(error = %Chain(&error), ?object, "still failing");
             } else {
