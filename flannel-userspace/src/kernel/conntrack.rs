@@ -120,3 +120,99 @@ fn is_idle() -> io::Result<bool> {
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{SocketAddr, TcpListener, TcpStream};
+
+    use super::*;
+    use crate::kernel::namespace::{in_namespace, run};
+    use netlink_packet_netfilter::NetfilterMessageInner;
+
+    fn v4(address: SocketAddr) -> SocketAddrV4 {
+        match address {
+            SocketAddr::V4(address) => address,
+            SocketAddr::V6(address) => panic!("{address} is no address of IPv4"),
+        }
+    }
+
+    /// Has connections tracked that this namespace opens.
+    fn track(more: &str) {
+        run("nft", "add table ip track");
+        run("nft", "add chain ip track output { type filter hook output priority raw ; }");
+        if !more.is_empty() {
+            run("nft", &format!("add rule ip track output {more}"));
+        }
+        run("nft", "add rule ip track output ct state new counter accept");
+    }
+
+    /// The flags of both directions of a connection.
+    fn flags(conntrack: &Conntrack, one: SocketAddrV4, other: SocketAddrV4) -> Vec<u8> {
+        let ConntrackMessage::New(mut attributes) = update(one, other) else { panic!("no update") };
+        attributes.truncate(1);
+        let header = NetfilterHeader::new(NetfilterProtoFamily::IPv4, 0, 0);
+        let message = NetfilterMessage::new(header, ConntrackMessage::Get(attributes));
+        let mut request = NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::from(message));
+        request.header.flags = NLM_F_REQUEST;
+        request.finalize();
+        let mut bytes = vec![0; request.buffer_len()];
+        request.serialize(&mut bytes);
+        conntrack.0.send(&bytes, 0).unwrap();
+        let (answer, _) = conntrack.0.recv_from_full().unwrap();
+        let answer = NetlinkMessage::<NetfilterMessage>::deserialize(&answer).unwrap();
+        let NetlinkPayload::InnerMessage(message) = answer.payload else { panic!("{answer:?}") };
+        let NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)) = message.inner else {
+            panic!("no connection")
+        };
+        let protocol = attributes.into_iter().find_map(|attribute| match attribute {
+            ConntrackAttribute::CtaProtoInfo(info) => info.into_iter().next(),
+            _ => None,
+        });
+        let Some(ProtoInfo::TCP(info)) = protocol else { panic!("no TCP") };
+        info.into_iter()
+            .filter_map(|part| match part {
+                ProtoInfoTCP::OriginalFlags(flags) | ProtoInfoTCP::ReplyFlags(flags) => Some(flags.flags),
+                _ => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn where_nothing_is_tracked_there_is_nobody_to_tell() {
+        in_namespace(async |_| {
+            let conntrack = Conntrack::open().unwrap();
+            let [one, other] = ["10.5.1.2:4000", "10.5.2.2:80"].map(|end| end.parse().unwrap());
+            assert_eq!(conntrack.be_liberal(one, other).unwrap(), Tracking::Idle);
+        });
+    }
+
+    #[test]
+    fn a_tracked_connection_is_tracked_liberally_from_then_on() {
+        in_namespace(async |_| {
+            track("");
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (one, other) = (v4(client.local_addr().unwrap()), v4(client.peer_addr().unwrap()));
+            let conntrack = Conntrack::open().unwrap();
+            assert!(flags(&conntrack, one, other).iter().all(|flags| flags & BE_LIBERAL == 0));
+            assert_eq!(conntrack.be_liberal(one, other).unwrap(), Tracking::Liberal);
+            let both = flags(&conntrack, one, other);
+            assert!(both.len() == 2 && both.iter().all(|flags| flags & BE_LIBERAL != 0), "{both:?}");
+            assert_eq!(conntrack.be_liberal(other, one).unwrap(), Tracking::Liberal, "by its other end");
+
+            let stranger = SocketAddrV4::new(*one.ip(), one.port() ^ 1);
+            assert_eq!(conntrack.be_liberal(stranger, other).unwrap(), Tracking::Unknown);
+        });
+    }
+
+    #[test]
+    fn a_connection_in_a_zone_is_not_found() {
+        in_namespace(async |_| {
+            track("ct zone set 5");
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (one, other) = (v4(client.local_addr().unwrap()), v4(client.peer_addr().unwrap()));
+            assert_eq!(Conntrack::open().unwrap().be_liberal(one, other).unwrap(), Tracking::Unknown);
+        });
+    }
+}

@@ -58,12 +58,7 @@ pub const PATHS: &[Path] = &[
     Path { name: ROUTES, carrier: flanneld(HOST_GW, LONG_WAY), links: Link::ALL, quick: true },
     Path { name: KERNEL_VXLAN, carrier: Carrier::KernelVxlan, links: Link::ALL, quick: true },
     Path { name: TUN_PROXY, carrier: Carrier::TunProxy, links: Link::ALL, quick: true },
-    Path {
-        name: "host-gw, fast path",
-        carrier: flanneld(HOST_GW, &[]),
-        links: Link::FAST,
-        quick: true,
-    },
+    Path { name: "host-gw, fast path", carrier: flanneld(HOST_GW, &[]), links: Link::FAST, quick: true },
     Path { name: "vxlan", carrier: flanneld(VXLAN, LONG_WAY), links: Link::ALL, quick: true },
     Path { name: "vxlan, fast path", carrier: flanneld(VXLAN, &[]), links: Link::FAST, quick: true },
     Path { name: "vxlan, clsact", carrier: flanneld(VXLAN, CLSACT), links: Link::FAST, quick: false },
