@@ -72,7 +72,18 @@ fn one_peer_maps_and_features() {
     assert_eq!(code, Some(0));
     assert_eq!(
         keys(&dump),
-        ["COUNTERS", "NODE_INFO", "PEERS", "PEER_COUNTERS", "PORTS", "QUESTION", "SOURCES"]
+        [
+            "APPROVED",
+            "COUNTERS",
+            "FLOWS",
+            "GENERATION",
+            "NODE_INFO",
+            "PEERS",
+            "PEER_COUNTERS",
+            "PORTS",
+            "QUESTION",
+            "SOURCES"
+        ]
     );
     assert_eq!(dump["SOURCES"], json!([{"address": "192.168.77.12", "subnets": 1}]));
     assert_eq!(dump["PEERS"][0]["public_ip"], "192.168.77.12");
