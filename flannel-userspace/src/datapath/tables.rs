@@ -5,9 +5,10 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap};
+use flannel_common::flow::{Connection, Flow, FlowKey};
 use flannel_common::maps::{
-    COUNTERS, Count, GENERATION, NODE_INFO, Node, PEER_COUNTERS, PEERS, PORTS, Peer, PeerCount, Port,
-    QUESTION, SOURCES,
+    APPROVED, COUNTERS, Count, FLOWS, GENERATION, NODE_INFO, Node, PEER_COUNTERS, PEERS, PORTS, Peer,
+    PeerCount, Port, QUESTION, SOURCES,
 };
 use flannel_common::trace::Question;
 use flannel_common::{Hook, Ip4, Mac, Reason};
@@ -48,6 +49,8 @@ pub struct Tables {
     ports: HashMap<MapData, Port, u32>,
     node: Array<MapData, Node>,
     generation: Array<MapData, u32>,
+    flows: HashMap<MapData, FlowKey, Flow>,
+    approved: HashMap<MapData, Connection, u64>,
     question: Array<MapData, Question>,
 }
 
@@ -71,6 +74,8 @@ impl Tables {
             ports: open(pin_dir, PORTS, by)?,
             node: open(pin_dir, NODE_INFO, by)?,
             generation: open(pin_dir, GENERATION, by)?,
+            flows: open(pin_dir, FLOWS, by)?,
+            approved: open(pin_dir, APPROVED, by)?,
             question: open(pin_dir, QUESTION, by)?,
         })
     }
@@ -90,9 +95,24 @@ impl Tables {
         self.node.set(0, node, 0).map_err(failed("write", NODE_INFO))
     }
 
+    /// A number of which a change ends what was learned of flows.
+    pub fn generation(&self) -> Result<u32, DatapathError> {
+        self.generation.get(&0, 0).map_err(failed("read", GENERATION))
+    }
+
+    /// What is learned of flows.
+    pub fn flows(&self) -> Result<Vec<(FlowKey, Flow)>, DatapathError> {
+        self.flows.iter().map(|entry| entry.map_err(failed("read", FLOWS))).collect()
+    }
+
+    /// The connections that can be shortened, and since when, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub fn approved(&self) -> Result<Vec<(Connection, u64)>, DatapathError> {
+        self.approved.iter().map(|entry| entry.map_err(failed("read", APPROVED))).collect()
+    }
+
     /// Ends what was learned of flows, because something changed that they depend on.
     pub fn begin_generation(&mut self) -> Result<(), DatapathError> {
-        let generation = self.generation.get(&0, 0).map_err(failed("read", GENERATION))?;
+        let generation = self.generation()?;
         self.generation.set(0, generation.wrapping_add(1), 0).map_err(failed("write", GENERATION))
     }
 
