@@ -26,9 +26,14 @@ const HOST_GW: &str = r#"{"Type":"host-gw"}"#;
 const STRICT: HostOptions =
     HostOptions { rp_filter: RpFilter::Strict, offloads: flannel_tests::network::Offloads::All };
 
+/// Two hosts, whose programs must have counted every packet once when they are gone.
+fn plan(backend: &str) -> Plan {
+    Plan { is_counted: true, ..Plan::new(backend) }
+}
+
 /// A cluster whose programs are attached in that way.
 fn cluster(backend: &str, hook: &str) -> Cluster {
-    Cluster::start(&Plan::new(backend).with_flag(&format!("--datapath-hook={hook}"))).unwrap()
+    Cluster::start(&plan(backend).with_flag(&format!("--datapath-hook={hook}"))).unwrap()
 }
 
 /// How a tunnel packet to a member must be wrapped.
