@@ -65,12 +65,15 @@ impl Ledger {
                 self.books.push(Book { map, counters, programs: BTreeMap::new() });
             }
         }
+        let is_noted = |books: &[Book], id| books.iter().any(|book| book.programs.contains_key(&id));
         for (hook, program) in programs() {
+            if is_noted(&self.books, program.id()) {
+                continue;
+            }
+            // One that is unloaded meanwhile has no maps.
             let maps = program.map_ids().ok().flatten().unwrap_or_default();
             for book in self.books.iter_mut().filter(|book| maps.contains(&book.map)) {
-                if !book.programs.contains_key(&program.id()) {
-                    book.programs.insert(program.id(), (hook, program.fd()?));
-                }
+                book.programs.insert(program.id(), (hook, program.fd()?));
             }
         }
         Ok(())
