@@ -4,6 +4,7 @@
 mod coexist;
 mod count;
 mod ecn;
+mod foreign;
 mod guard;
 mod headers;
 mod life;
