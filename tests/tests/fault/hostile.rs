@@ -9,7 +9,7 @@ use flannel_tests::network::Host;
 use nix::sys::signal::Signal;
 use rstest::rstest;
 
-use crate::scenario::{Scenario, time_until};
+use crate::scenario::{GRACE, Scenario, time_until};
 use crate::sight::{VXLAN, all_know, learn, metric, none_knows, own_key, paper_lease, peers, plan};
 
 /// The next good lease is in the maps within this time.
@@ -154,7 +154,7 @@ fn play(cluster: &mut Cluster, (name, reason): (&str, &str), (key, value): &Entr
     });
     cluster.etcd.delete(&good.key(PREFIX)).unwrap();
     let gone = || state(cluster) == before;
-    time_until("the good lease to be gone", Instant::now(), PROMPT, gone);
+    time_until("the good lease to be gone", Instant::now(), GRACE + PROMPT, gone);
 }
 
 /// Hosts that tell what they refuse.
