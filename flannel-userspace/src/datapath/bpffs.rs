@@ -40,7 +40,7 @@ impl PinDir {
             mount_bpffs(Path::new(BPFFS))?;
         }
         for part in parts(path) {
-            make_private(&part).map_err(unusable(path))?;
+            make_private(&part).map_err(unusable(&part))?;
         }
         Self::lock(path)
     }
