@@ -6,6 +6,7 @@ use flannel_common::flow::Direction;
 use flannel_common::maps::{Backend, Node, Peer};
 use flannel_common::{Hook, Ip4, Reason, Verdict};
 use flannel_ebpf::frame::Frame as _;
+use flannel_ebpf::peers::Peers as _;
 use flannel_ebpf::segment::Packet;
 use flannel_ebpf::{flows, udp, vxlan};
 
@@ -107,7 +108,7 @@ fn shorten(skb: &mut Skb, node: &Node) -> Result<(Ip4, Way), Reason> {
     let way = flows::enter(skb, &packet, &Learned, Direction::Out)?;
     packet.hop(skb)?;
     skb.set_priority(way.priority);
-    if node.backend == Backend::Udp as u32 && peer.direct == 0 && peer.whole == 0 {
+    if node.backend == Backend::Udp as u32 && peer.direct == 0 && !peer.takes_whole(Table.now()) {
         return skb.transmit(node.segmenter).map(|()| (subnet, Way::Segmenter));
     }
     wrap(skb, node, &peer, &packet)?;

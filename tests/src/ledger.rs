@@ -151,6 +151,10 @@ fn hook(program: &str) -> Option<Hook> {
         "vxlan_device" => Hook::Device,
         "bridge" => Hook::Bridge,
         "udp_segmented" => Hook::Segmented,
+        "pod_out" => Hook::PodOut,
+        "pod_in" => Hook::PodIn,
+        "direct_out" => Hook::DirectOut,
+        "direct_in" => Hook::DirectIn,
         _ => return None,
     })
 }
