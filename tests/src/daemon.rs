@@ -125,7 +125,8 @@ impl Daemon {
             }
         });
         ready.with_context(|| {
-            format!("the log of flanneld on {host} ends with:\n{}", process.log_tail(20))
+            let (whereabouts, log) = (process.whereabouts(), process.log_tail(20));
+            format!("its threads: {whereabouts}\nthe log of flanneld on {host} ends with:\n{log}")
         })??;
         self.note_programs()?;
         SubnetFile::read(&self.subnet_file())

@@ -119,6 +119,18 @@ impl Process {
         log_tail(&self.log, lines)
     }
 
+    /// Where its threads are in the kernel, for one that says nothing: what they wait for, system call and stack.
+    #[must_use]
+    pub fn whereabouts(&self) -> String {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).into_iter().flatten().flatten();
+        let told = |task: fs::DirEntry| {
+            let read = |file: &str| fs::read_to_string(task.path().join(file)).unwrap_or_default();
+            let [state, wait, call, stack] = ["stat", "wchan", "syscall", "stack"].map(read);
+            format!("{}\n  waits in {wait:?}, system call {}\n{stack}", state.trim(), call.trim())
+        };
+        tasks.map(told).collect()
+    }
+
     fn release(&mut self) {
         if let Some(claim) = self.claim.take() {
             claim.release();
@@ -214,5 +226,15 @@ mod tests {
         std::thread::sleep(Duration::from_millis(100));
         process.check_running().unwrap();
         assert_eq!(process.terminate(Duration::from_secs(5)).unwrap().code(), Some(0));
+    }
+
+    #[test]
+    fn whereabouts_of_a_process_that_waits_are_told() {
+        let (process, _directory) = shell("exec sleep 5");
+        wait::until_true("it to wait", Duration::from_secs(5), || {
+            let told = process.whereabouts();
+            told.contains("(sleep)") && told.contains("nanosleep")
+        })
+        .unwrap();
     }
 }
