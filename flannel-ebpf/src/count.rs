@@ -1,10 +1,18 @@
 //! Counters: every packet a program sees is counted once.
 
+use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
-use flannel_common::maps::Count;
+use flannel_common::maps::{Count, PeerCount};
 use flannel_common::{Hook, Ip4, Reason};
 
 use crate::table::{COUNTERS, PEER_COUNTERS};
+
+/// In memory of the kernel's, for none of the programs' own can be cleared without calling a memory function.
+static NOTHING: &PeerCount = &PeerCount {
+    sent: Count { packets: 0, bytes: 0 },
+    received: Count { packets: 0, bytes: 0 },
+    last_seen: 0,
+};
 
 /// Counts a packet of `bytes` under its reason.
 #[inline(always)]
@@ -19,7 +27,7 @@ pub(crate) fn packet(hook: Hook, reason: Reason, bytes: u32) {
 /// Counts a packet of `bytes` sent to the peer of `subnet`.
 #[inline(always)]
 pub(crate) fn sent(subnet: Ip4, bytes: u32) {
-    if let Some(count) = PEER_COUNTERS.get_ptr_mut(subnet) {
+    if let Some(count) = of_peer(subnet) {
         // SAFETY: as in [`packet`].
         unsafe { add(&mut (*count).sent, bytes) };
     }
@@ -28,13 +36,24 @@ pub(crate) fn sent(subnet: Ip4, bytes: u32) {
 /// Counts a packet of `bytes` received from the peer of `subnet`.
 #[inline(always)]
 pub(crate) fn received(subnet: Ip4, bytes: u32) {
-    if let Some(count) = PEER_COUNTERS.get_ptr_mut(subnet) {
+    if let Some(count) = of_peer(subnet) {
         // SAFETY: as in [`packet`]; the clock can be read anywhere.
         unsafe {
             add(&mut (*count).received, bytes);
             (*count).last_seen = bpf_ktime_get_coarse_ns();
         }
     }
+}
+
+/// The counters of the peer of `subnet`. They are made with its first packet: of the peers of a large network most
+/// never have one, and an entry per CPU takes the kernel long to make.
+#[inline(always)]
+fn of_peer(subnet: Ip4) -> Option<*mut PeerCount> {
+    PEER_COUNTERS.get_ptr_mut(subnet).or_else(|| {
+        // It fails where another CPU was faster, or where there is no memory at hand: the next packet tries again.
+        let _ = PEER_COUNTERS.insert(subnet, NOTHING, BPF_NOEXIST.into());
+        PEER_COUNTERS.get_ptr_mut(subnet)
+    })
 }
 
 #[inline(always)]

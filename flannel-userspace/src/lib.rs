@@ -6,6 +6,7 @@
 
 pub mod backend;
 pub mod cli;
+mod compact;
 pub mod config;
 pub mod daemon;
 pub mod datapath;

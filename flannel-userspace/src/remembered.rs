@@ -156,7 +156,7 @@ impl Remembered {
     #[must_use]
     pub fn snapshot(&self, kind: Kind) -> Snapshot {
         let lease = |peer: &RememberedPeer| {
-            let data = peer.vtep_mac.map(|mac| serde_json::json!({ "VtepMAC": mac.to_string() }));
+            let data = peer.vtep_mac.map(|mac| (&serde_json::json!({ "VtepMAC": mac.to_string() })).into());
             let attributes = Attributes {
                 backend_type: kind.lease_type().map(str::to_owned),
                 backend_data: data,

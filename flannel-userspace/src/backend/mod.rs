@@ -153,7 +153,7 @@ impl Backend {
     #[must_use]
     pub fn attributes(&self, public_ip: Ipv4Addr) -> Attributes {
         let backend_data = match self {
-            Self::Vxlan(vxlan) => Some(vxlan.data()),
+            Self::Vxlan(vxlan) => Some((&vxlan.data()).into()),
             Self::Udp(_) | Self::HostGw(_) | Self::Alloc { .. } => None,
         };
         let backend_type = self.kind().lease_type().map(str::to_owned);

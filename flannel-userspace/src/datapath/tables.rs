@@ -111,12 +111,7 @@ impl Tables {
             return Ok(());
         }
         let key = Ip4::from(subnet);
-        // The counters and the source are there before the first packet of the peer can be.
-        if before.is_none() {
-            let zero = zero_counts().map_err(failed("write", PEER_COUNTERS))?;
-            ignore_present(self.peer_counters.insert(key, zero, NO_EXIST))
-                .map_err(failed("write", PEER_COUNTERS))?;
-        }
+        // The source is there before the first packet of the peer can be. The programs make its counters.
         if before.map(|before| before.public_ip) != Some(entry.public_ip) {
             self.add_source(entry.public_ip)?;
         }
@@ -176,11 +171,22 @@ impl Tables {
         Ok(found.unwrap_or(0))
     }
 
-    /// Makes the sources those of `peers` exactly: a daemon killed between two writes may have left one
-    /// too many.
-    pub fn correct_sources(&mut self) -> Result<(), DatapathError> {
+    /// Makes the sources those of `peers` exactly, and leaves counters to nobody else: a daemon killed between two
+    /// writes may have left one too many, and so may a packet that was on its way when its peer was removed.
+    pub fn correct_by(&mut self, peers: &BTreeMap<Ipv4Addr, PeerEntry>) -> Result<(), DatapathError> {
+        self.correct_sources(peers)?;
+        let counted: Result<Vec<Ip4>, MapError> = self.peer_counters.keys().collect();
+        for subnet in counted.map_err(failed("read", PEER_COUNTERS))? {
+            if !peers.contains_key(&subnet.into()) {
+                ignore_absent(self.peer_counters.remove(&subnet)).map_err(failed("write", PEER_COUNTERS))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn correct_sources(&mut self, peers: &BTreeMap<Ipv4Addr, PeerEntry>) -> Result<(), DatapathError> {
         let mut wanted = BTreeMap::<Ipv4Addr, u32>::new();
-        for peer in self.peers()?.values() {
+        for peer in peers.values() {
             *wanted.entry(peer.public_ip).or_default() += 1;
         }
         let found = self.sources()?;
@@ -237,9 +243,6 @@ impl Tables {
     }
 }
 
-/// `BPF_NOEXIST`: do not replace an entry.
-const NO_EXIST: u64 = 1;
-
 /// Opens the map pinned at a path.
 pub(super) type Opening = fn(&Path) -> Result<MapData, MapError>;
 
@@ -265,11 +268,6 @@ fn count<K>(
     keys.try_fold(0, |count, key| key.map(|_| count + 1)).map_err(failed("read", map))
 }
 
-fn zero_counts() -> Result<aya::maps::PerCpuValues<PeerCount>, MapError> {
-    let cpus = aya::util::nr_cpus().map_err(|(_, error)| MapError::IoError(error))?;
-    aya::maps::PerCpuValues::try_from(vec![PeerCount::default(); cpus]).map_err(MapError::IoError)
-}
-
 fn present<T>(found: Result<T, MapError>) -> Result<Option<T>, MapError> {
     match found {
         Ok(value) => Ok(Some(value)),
@@ -282,15 +280,6 @@ fn ignore_absent(done: Result<(), MapError>) -> Result<(), MapError> {
     match done {
         Err(MapError::KeyNotFound) => Ok(()),
         Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(nix::libc::ENOENT) => {
-            Ok(())
-        }
-        done => done,
-    }
-}
-
-fn ignore_present(done: Result<(), MapError>) -> Result<(), MapError> {
-    match done {
-        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(nix::libc::EEXIST) => {
             Ok(())
         }
         done => done,

@@ -4,10 +4,12 @@ pub mod address;
 mod attachments;
 mod blackhole;
 pub mod bridge;
+mod bulk;
 pub mod device;
 pub mod interface;
 pub mod link;
 pub mod monitor;
+mod nexthop;
 pub mod objects;
 mod offload;
 pub mod qdisc;
@@ -29,7 +31,7 @@ pub use device::Device;
 pub use interface::Underlay;
 pub use monitor::{Change, Monitor};
 pub use objects::{ObjectError, Objects};
-pub use route::Hop;
+pub use route::{Hop, hops};
 pub use xdp_support::takes_native_xdp;
 
 /// A conversation with the kernel about the network namespace in which it was opened.

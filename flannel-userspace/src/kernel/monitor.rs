@@ -1,16 +1,22 @@
 //! What changes in the kernel's tables, as it happens.
 
-use futures::StreamExt as _;
-use futures::channel::mpsc::UnboundedReceiver;
+use std::collections::VecDeque;
+use std::io;
+
+use nix::errno::Errno;
 use rtnetlink::MulticastGroup;
-use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_core::NetlinkPayload;
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
-use rtnetlink::sys::SocketAddr;
-use tracing::Instrument as _;
+use rtnetlink::sys::constants::NETLINK_ROUTE;
+use rtnetlink::sys::{AsyncSocket as _, SocketAddr, TokioSocket};
 
 use super::OpenError;
+use super::bulk::messages;
 use super::objects::{forwarding_entry, neighbour, route};
 use crate::backend::Object;
+
+/// Longest datagram that is received, in bytes.
+const DATAGRAM: usize = 64 << 10;
 
 /// Something changed in the network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,17 +29,22 @@ pub enum Change {
         /// Whether it is there.
         present: bool,
     },
+    /// Another route is there or gone.
+    Routes,
     /// A bridge learned or forgot a station.
     Stations,
-    /// An interface came, went or changed, or an address did, or a program was taken off one.
-    Interfaces,
+    /// The interface of this index came, went or changed, or an address of it did, or a program was taken off it.
+    Interface(u32),
     /// Changes were lost: there were too many at once.
     Overrun,
 }
 
-/// A subscription to the kernel's announcements.
+/// A subscription to the kernel's announcements. They wait in the socket: when there are too many to wait there,
+/// that is told in their place, and memory does not grow.
 pub struct Monitor {
-    messages: UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>,
+    socket: TokioSocket,
+    datagram: Vec<u8>,
+    changes: VecDeque<Change>,
 }
 
 impl Monitor {
@@ -49,35 +60,54 @@ impl Monitor {
             MulticastGroup::Ipv4Route,
             MulticastGroup::Tc,
         ];
-        let (connection, _, messages) = rtnetlink::new_multicast_connection(&groups).map_err(OpenError)?;
-        tokio::spawn(connection.in_current_span());
-        Ok(Self { messages })
+        let open = || -> io::Result<_> {
+            let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
+            socket.socket_mut().bind(&SocketAddr::new(0, 0))?;
+            groups.iter().try_for_each(|group| socket.socket_ref().add_membership(*group as u32))?;
+            Ok(socket)
+        };
+        let socket = open().map_err(OpenError)?;
+        Ok(Self { socket, datagram: Vec::with_capacity(DATAGRAM), changes: VecDeque::new() })
     }
 
     /// The next change. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Change {
         loop {
-            match self.messages.next().await {
-                Some((message, _)) => {
-                    if let Some(change) = change(message.payload) {
-                        return change;
-                    }
-                }
-                // The socket is closed; the sweeps go on.
-                None => std::future::pending().await,
+            if let Some(change) = self.changes.pop_front() {
+                return change;
+            }
+            if let Err(error) = self.receive().await {
+                tracing::warn!(%error, "the kernel announces nothing any more; it is compared from time to time");
+                std::future::pending::<()>().await;
             }
         }
+    }
+
+    async fn receive(&mut self) -> io::Result<()> {
+        self.datagram.clear();
+        match std::future::poll_fn(|context| self.socket.poll_recv(context, &mut self.datagram)).await {
+            Ok(()) => {
+                let changes = messages(&self.datagram).filter_map(|message| change(message.payload));
+                self.changes.extend(changes);
+            }
+            Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {
+                self.changes.push_back(Change::Overrun);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 }
 
 fn change(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<Change> {
     let NetlinkPayload::InnerMessage(message) = payload else {
-        return matches!(payload, NetlinkPayload::Overrun(_)).then_some(Change::Overrun);
+        return None;
     };
     let object = |object: Option<Object>, present| object.map(|object| Change::Object { object, present });
     match message {
-        RouteNetlinkMessage::NewRoute(message) => object(route(&message), true),
-        RouteNetlinkMessage::DelRoute(message) => object(route(&message), false),
+        RouteNetlinkMessage::NewRoute(message) => object(route(&message), true).or(Some(Change::Routes)),
+        RouteNetlinkMessage::DelRoute(message) => object(route(&message), false).or(Some(Change::Routes)),
         RouteNetlinkMessage::NewNeighbour(message) if message.header.family == AddressFamily::Bridge => {
             object(forwarding_entry(&message), true).or(Some(Change::Stations))
         }
@@ -86,12 +116,15 @@ fn change(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<Change> {
         }
         RouteNetlinkMessage::NewNeighbour(message) => object(neighbour(&message), true),
         RouteNetlinkMessage::DelNeighbour(message) => object(neighbour(&message), false),
-        RouteNetlinkMessage::NewLink(_)
-        | RouteNetlinkMessage::DelLink(_)
-        | RouteNetlinkMessage::NewAddress(_)
-        | RouteNetlinkMessage::DelAddress(_)
-        | RouteNetlinkMessage::DelTrafficFilter(_)
-        | RouteNetlinkMessage::DelQueueDiscipline(_) => Some(Change::Interfaces),
+        RouteNetlinkMessage::NewLink(message) | RouteNetlinkMessage::DelLink(message) => {
+            Some(Change::Interface(message.header.index))
+        }
+        RouteNetlinkMessage::NewAddress(message) | RouteNetlinkMessage::DelAddress(message) => {
+            Some(Change::Interface(message.header.index))
+        }
+        RouteNetlinkMessage::DelTrafficFilter(message) | RouteNetlinkMessage::DelQueueDiscipline(message) => {
+            u32::try_from(message.header.index).ok().map(Change::Interface)
+        }
         _ => None,
     }
 }

@@ -1,12 +1,11 @@
 //! Neighbours, forwarding entries and routes: what a peer is made of in the kernel's own tables.
 
-use std::collections::BTreeSet;
+use std::io;
 use std::net::Ipv4Addr;
 
 use flannel_common::Mac;
 use futures::StreamExt;
 use ipnetwork::Ipv4Network;
-use nix::errno::Errno;
 use rtnetlink::packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -14,9 +13,10 @@ use rtnetlink::packet_route::neighbour::{
 use rtnetlink::packet_route::route::RouteMessage;
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::device::is_flannel;
+use self::put::remove_with_next_hop;
+use super::bulk::Bulk;
 use super::route::{ROUTE_PROTOCOL, Route, RouteFilter};
-use super::{During, Error, Netlink, absence_is_success, collect};
+use super::{During, Error, Netlink, absence_is_success};
 use crate::backend::Object;
 
 /// `RTPROT_BOOT`: what routes bear that state no protocol, as stock flannel's.
@@ -65,16 +65,7 @@ impl Objects {
     /// The kernel refused; a route that is not flannel's leads to the same destination; `object` is not one
     /// of netlink.
     pub async fn put(&self, object: &Object) -> Result<(), ObjectError> {
-        match object {
-            Object::Neighbour { device, ip, mac } => {
-                Ok(self.netlink.put_neighbour(*device, *ip, *mac).await?)
-            }
-            Object::Fdb { device, mac, vtep } => Ok(self.netlink.put_fdb(*device, *mac, *vtep).await?),
-            Object::Route { subnet, via, device, onlink } => {
-                self.put_route(&self.route(*subnet, *via, *device, *onlink)).await
-            }
-            Object::Peer { .. } => Err(ObjectError::NotNetlink(object.clone())),
-        }
+        self.put_all(std::slice::from_ref(object)).await.pop().map_or(Ok(()), |(_, error)| Err(error))
     }
 
     /// Removes exactly `object`: one that has taken its place since stays. Absence is success.
@@ -88,7 +79,11 @@ impl Objects {
             }
             Object::Fdb { device, mac, vtep } => Ok(self.netlink.remove_fdb(*device, *mac, *vtep).await?),
             Object::Route { subnet, via, device, onlink } => {
-                Ok(self.netlink.delete_route(&self.route(*subnet, *via, *device, *onlink)).await?)
+                let route = self.route(*subnet, *via, *device, *onlink);
+                if self.gateway_of(object).is_some_and(|gateway| remove_with_next_hop(&route, gateway)) {
+                    return Ok(());
+                }
+                Ok(self.netlink.delete_route(&route).await?)
             }
             Object::Peer { .. } => Err(ObjectError::NotNetlink(object.clone())),
         }
@@ -96,22 +91,27 @@ impl Objects {
 
     /// Everything of flannel's that is in the kernel, whoever put it there: the permanent neighbours and
     /// forwarding entries of flannel's device, the routes by it, and routes by other devices that bear
-    /// [`ROUTE_PROTOCOL`].
+    /// [`ROUTE_PROTOCOL`]; in no order, and from the calling thread's network namespace.
     ///
     /// # Errors
     /// The kernel refused.
-    pub async fn list(&self) -> Result<BTreeSet<Object>, ObjectError> {
+    pub async fn list(&self) -> Result<Vec<Object>, ObjectError> {
+        let mut bulk =
+            Bulk::open().map_err(|source| Error { operation: "list anything".to_owned(), source })?;
+        let mut objects = Vec::new();
         let ours = RouteFilter { device: None, protocol: Some(ROUTE_PROTOCOL) };
-        let mut routes = self.netlink.main_table(ours).await?;
-        routes.retain(|route| route.device != self.device);
-        let mut objects = BTreeSet::new();
+        let is_elsewhere =
+            |object: &Object| matches!(object, Object::Route { device, .. } if Some(*device) != self.device);
+        list_routes(&mut bulk, ours, |route| objects.extend(Some(route).filter(is_elsewhere)))?;
         if let Some(device) = self.device {
-            objects.append(&mut self.netlink.neighbours(device).await?);
-            objects.append(&mut self.netlink.fdb(device).await?);
+            tokio::task::yield_now().await;
+            list_neighbours(&mut bulk, AddressFamily::Inet, device, &mut objects)?;
+            tokio::task::yield_now().await;
+            list_neighbours(&mut bulk, AddressFamily::Bridge, device, &mut objects)?;
+            tokio::task::yield_now().await;
             let by_device = RouteFilter { device: Some(device), protocol: Some(PROTOCOL_BOOT) };
-            routes.append(&mut self.netlink.main_table(by_device).await?);
+            list_routes(&mut bulk, by_device, |route| objects.push(route))?;
         }
-        objects.extend(routes.iter().filter_map(object_of));
         Ok(objects)
     }
 
@@ -120,62 +120,9 @@ impl Objects {
         let protocol = if self.device == Some(device) { PROTOCOL_BOOT } else { ROUTE_PROTOCOL };
         Route { destination: subnet, via, device: Some(device), onlink, protocol, priority: 0, source: None }
     }
-
-    async fn put_route(&self, route: &Route) -> Result<(), ObjectError> {
-        match self.netlink.add_route(route, false).await {
-            Err(error) if error.errno() == Some(Errno::EEXIST) => {}
-            added => return Ok(added?),
-        }
-        if let Some(existing) = self.netlink.route_of(route.destination).await?
-            && !self.may_replace(&existing, route).await?
-        {
-            let existing = self.describe(&existing).await?;
-            return Err(ObjectError::RouteTaken { subnet: route.destination, existing });
-        }
-        Ok(self.netlink.add_route(route, true).await?)
-    }
-
-    /// Ours is what bears our protocol, what uses a flannel device (of whichever backend was configured
-    /// before), and what stock flannel's host-gw left on the interface ours is to use.
-    async fn may_replace(&self, existing: &Route, wanted: &Route) -> Result<bool, Error> {
-        if existing.protocol == ROUTE_PROTOCOL {
-            return Ok(true);
-        }
-        if existing.protocol != PROTOCOL_BOOT {
-            return Ok(false);
-        }
-        if existing.device == wanted.device {
-            return Ok(true);
-        }
-        let Some(device) = existing.device else { return Ok(false) };
-        Ok(self.netlink.link_by_index(device).await?.is_some_and(|link| is_flannel(&link.name)))
-    }
-
-    async fn describe(&self, route: &Route) -> Result<String, Error> {
-        let mut text = route.destination.to_string();
-        if let Some(via) = route.via {
-            text += &format!(" via {via}");
-        }
-        if let Some(device) = route.device {
-            let link = self.netlink.link_by_index(device).await?;
-            text += &format!(" dev {}", link.map_or_else(|| device.to_string(), |link| link.name));
-        }
-        Ok(text + &format!(" proto {}", route.protocol))
-    }
 }
 
 impl Netlink {
-    async fn put_neighbour(&self, device: u32, ip: Ipv4Addr, mac: Mac) -> Result<(), Error> {
-        let request = self.0.neighbours().add(device, ip.into()).link_layer_address(&mac.0).replace();
-        request.execute().await.during(|| format!("make {mac} the permanent neighbour {ip}"))
-    }
-
-    async fn put_fdb(&self, device: u32, mac: Mac, vtep: Ipv4Addr) -> Result<(), Error> {
-        let request = self.0.neighbours().add_bridge(device, &mac.0).destination(vtep.into());
-        let request = request.flags(NeighbourFlags::Own).replace();
-        request.execute().await.during(|| format!("forward frames for {mac} to {vtep}"))
-    }
-
     async fn remove_neighbour(&self, device: u32, ip: Ipv4Addr, mac: Mac) -> Result<(), Error> {
         // The kernel removes by address alone, and would take an entry that has a new MAC by now.
         let now = self.neighbour(device, ip).await?;
@@ -215,25 +162,53 @@ impl Netlink {
             _ => Ok(None),
         }
     }
-
-    async fn neighbours(&self, device: u32) -> Result<BTreeSet<Object>, Error> {
-        let mut request = self.0.neighbours().get().set_address_family(AddressFamily::Inet);
-        request.message_mut().attributes.push(NeighbourAttribute::IfIndex(device));
-        let pick = |message: NeighbourMessage| {
-            is_permanent_on(device, &message).then(|| neighbour(&message)).flatten()
-        };
-        collect(request.execute(), "list the neighbours", pick).await
-    }
-
-    async fn fdb(&self, device: u32) -> Result<BTreeSet<Object>, Error> {
-        let mut request = self.0.neighbours().get().set_address_family(AddressFamily::Bridge);
-        request.message_mut().header.ifindex = device;
-        let pick = |message: NeighbourMessage| {
-            is_permanent_on(device, &message).then(|| forwarding_entry(&message)).flatten()
-        };
-        collect(request.execute(), "list the forwarding entries", pick).await
-    }
 }
+
+fn list_neighbours(
+    bulk: &mut Bulk,
+    family: AddressFamily,
+    device: u32,
+    objects: &mut Vec<Object>,
+) -> Result<(), Error> {
+    let mut request = NeighbourMessage::default();
+    request.header.family = family;
+    let (operation, object): (_, fn(&NeighbourMessage) -> Option<Object>) = match family {
+        // The two tables are asked for one device in two ways.
+        AddressFamily::Bridge => {
+            request.header.ifindex = device;
+            ("list the forwarding entries", forwarding_entry)
+        }
+        _ => {
+            request.attributes.push(NeighbourAttribute::IfIndex(device));
+            ("list the neighbours", neighbour)
+        }
+    };
+    let listed = bulk.list(RouteNetlinkMessage::GetNeighbour(request), |message| match message {
+        RouteNetlinkMessage::NewNeighbour(message) if is_permanent_on(device, &message) => {
+            objects.extend(object(&message));
+        }
+        _ => {}
+    });
+    listing(operation, listed)
+}
+
+fn list_routes(bulk: &mut Bulk, filter: RouteFilter, mut take: impl FnMut(Object)) -> Result<(), Error> {
+    let request = RouteNetlinkMessage::GetRoute(filter.message());
+    let listed = bulk.list(request, |message| {
+        if let RouteNetlinkMessage::NewRoute(message) = message {
+            route(&message).into_iter().for_each(&mut take);
+        }
+    });
+    listing("list the routes", listed)
+}
+
+/// A table that does not exist is empty.
+fn listing(operation: &str, listed: io::Result<()>) -> Result<(), Error> {
+    absence_is_success(listed.map_err(|source| Error { operation: operation.to_owned(), source }))
+}
+
+#[cfg(test)]
+pub(super) use put::neighbour_message;
 
 /// The neighbour a message tells of. The Ethernet address is zero where it tells none.
 pub(super) fn neighbour(message: &NeighbourMessage) -> Option<Object> {
@@ -286,6 +261,8 @@ pub(super) fn link_layer_address(message: &NeighbourMessage) -> Option<Mac> {
         _ => None,
     })
 }
+
+mod put;
 
 #[cfg(test)]
 mod tests;

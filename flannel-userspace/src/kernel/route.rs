@@ -6,10 +6,12 @@ use futures::{StreamExt, TryStreamExt};
 use ipnetwork::Ipv4Network;
 use nix::errno::Errno;
 use rtnetlink::RouteMessageBuilder;
+use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 
+use super::bulk::Bulk;
 use super::{During, Error, Netlink, Underlay, absence_is_success, collect};
 
 /// The protocol number of routes on interfaces that are not flannel's own, by which they are told from
@@ -79,7 +81,7 @@ impl Route {
     }
 
     /// The request that adds or removes this route, in the main table.
-    fn message(&self) -> RouteMessage {
+    pub(super) fn message(&self) -> RouteMessage {
         let scope = if self.via.is_some() { RouteScope::Universe } else { RouteScope::Link };
         let mut builder = RouteMessageBuilder::<Ipv4Addr>::new()
             .destination_prefix(self.destination.ip(), self.destination.prefix())
@@ -95,31 +97,65 @@ impl Route {
     }
 }
 
-impl Netlink {
-    /// Whether `public_ip` is on the link of the underlay's interface.
-    ///
-    /// # Errors
-    /// The kernel refused.
-    pub async fn hop(&self, public_ip: Ipv4Addr, underlay: &Underlay) -> Result<Hop, Error> {
-        let route = self.route_to(public_ip.into()).await?;
-        let direct = |route: Route| route.via.is_none() && route.device == Some(underlay.index);
-        Ok(if route.is_some_and(direct) { Hop::Link } else { Hop::Routed })
+impl Route {
+    /// The request that adds or removes this route by the next hop of that address, which tells of gateway and device.
+    pub(super) fn message_by(&self, gateway: Ipv4Addr) -> RouteMessage {
+        let route = Self { via: None, device: None, onlink: false, ..self.clone() };
+        let mut message = route.message();
+        message.header.scope = RouteScope::Universe;
+        message.attributes.push(RouteAttribute::NhId(super::nexthop::id(gateway)));
+        message
     }
+}
 
+/// How each of `addresses` is reached, from the calling thread's network namespace. An address without a route is
+/// taken to be behind a router.
+///
+/// # Errors
+/// The kernel cannot be asked.
+pub async fn hops(addresses: &[Ipv4Addr], underlay: &Underlay) -> Result<Vec<Hop>, Error> {
+    let during = |source| Error { operation: "ask for the routes to the peers".to_owned(), source };
+    let mut hops = Vec::with_capacity(addresses.len());
+    let mut bulk = Bulk::open().map_err(during)?;
+    for addresses in addresses.chunks(Bulk::MAX) {
+        let first = hops.len();
+        hops.resize(first + addresses.len(), Hop::Routed);
+        let questions = addresses.iter().map(|address| RouteNetlinkMessage::GetRoute(question(*address)));
+        let refused = bulk.ask(questions.map(|question| (question, 0)), |place, answer| {
+            if let (RouteNetlinkMessage::NewRoute(route), Some(hop)) = (answer, hops.get_mut(first + place)) {
+                *hop = Hop::of(&Route::from_message(&route), underlay);
+            }
+        });
+        for (place, error) in refused.map_err(during)? {
+            tracing::debug!(%error, address = ?addresses.get(place), "no route to a peer");
+        }
+        // Everybody else has a turn.
+        tokio::task::yield_now().await;
+    }
+    Ok(hops)
+}
+
+impl Hop {
+    fn of(route: &Route, underlay: &Underlay) -> Self {
+        if route.via.is_none() && route.device == Some(underlay.index) { Self::Link } else { Self::Routed }
+    }
+}
+
+impl Netlink {
     /// The route the host would use to `address`; nothing where there is none.
     ///
     /// # Errors
     /// The kernel refused.
     pub async fn route_to(&self, address: IpAddr) -> Result<Option<Route>, Error> {
-        let mut message = match address {
-            IpAddr::V4(address) => {
-                RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(address, 32).build()
-            }
+        let message = match address {
+            IpAddr::V4(address) => question(address),
             IpAddr::V6(address) => {
-                RouteMessageBuilder::<std::net::Ipv6Addr>::new().destination_prefix(address, 128).build()
+                let builder = RouteMessageBuilder::<std::net::Ipv6Addr>::new();
+                let mut message = builder.destination_prefix(address, 128).build();
+                strip(&mut message.header);
+                message
             }
         };
-        strip(&mut message.header);
         self.get_route(message, || format!("look the route to {address} up")).await
     }
 
@@ -135,21 +171,14 @@ impl Netlink {
 
     /// The unicast routes of the main table that pass `filter`. The kernel filters.
     pub(super) async fn main_table(&self, filter: RouteFilter) -> Result<Vec<Route>, Error> {
-        let mut builder = RouteMessageBuilder::<Ipv4Addr>::new()
-            .protocol(filter.protocol.map_or(RouteProtocol::Unspec, RouteProtocol::from));
-        if let Some(device) = filter.device {
-            builder = builder.output_interface(device);
-        }
-        let listing = self.0.route().get(builder.build()).execute();
+        let listing = self.0.route().get(filter.message()).execute();
         collect(listing, "list the routes", |message| Route::of_main_table(&message)).await
     }
 
     /// The main table's route to exactly `destination` without a metric.
     pub(super) async fn route_of(&self, destination: Ipv4Network) -> Result<Option<Route>, Error> {
         // One look-up instead of a listing, unless something more specific covers the first address.
-        let mut message =
-            RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(destination.ip(), 32).build();
-        strip(&mut message.header);
+        let mut message = question(destination.ip());
         message.header.flags.insert(RouteFlags::FibMatch);
         let is_it = |route: &Route| route.destination == destination && route.priority == 0;
         let found = self.get_route(message, || format!("look the route of {destination} up")).await?;
@@ -203,6 +232,26 @@ pub(super) struct RouteFilter {
     pub(super) device: Option<u32>,
     /// With this protocol number only.
     pub(super) protocol: Option<u8>,
+}
+
+impl RouteFilter {
+    /// The request for such routes.
+    pub(super) fn message(self) -> RouteMessage {
+        let builder = RouteMessageBuilder::<Ipv4Addr>::new()
+            .protocol(self.protocol.map_or(RouteProtocol::Unspec, RouteProtocol::from));
+        let builder = match self.device {
+            Some(device) => builder.output_interface(device),
+            None => builder,
+        };
+        builder.build()
+    }
+}
+
+/// The request for the route to `address`.
+fn question(address: Ipv4Addr) -> RouteMessage {
+    let mut message = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(address, 32).build();
+    strip(&mut message.header);
+    message
 }
 
 /// Clears what a strictly checked look-up must not state.

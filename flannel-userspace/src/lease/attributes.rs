@@ -1,8 +1,9 @@
 //! The value of a lease key: JSON, written byte for byte as stock flannel writes it and read as Go reads it.
 
+use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::config::json::{JsonError, excerpt};
@@ -21,10 +22,41 @@ pub struct Attributes {
     pub backend_type: Option<String>,
     /// What the backend of a peer must know.
     #[serde(rename = "BackendData", skip_serializing_if = "Option::is_none")]
-    pub backend_data: Option<Value>,
+    pub backend_data: Option<Data>,
     /// The same for IPv6.
     #[serde(rename = "BackendV6Data", skip_serializing_if = "Option::is_none")]
-    pub backend_v6_data: Option<Value>,
+    pub backend_v6_data: Option<Data>,
+}
+
+/// What one backend tells another. Kept as text: leases come by the ten thousand, and a parsed value is ten times as
+/// large.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Data(Box<str>);
+
+impl Data {
+    /// The text parsed.
+    #[must_use]
+    pub fn value(&self) -> Value {
+        serde_json::from_str(&self.0).unwrap_or_default()
+    }
+}
+
+impl From<&Value> for Data {
+    fn from(value: &Value) -> Self {
+        Self(value.to_string().into())
+    }
+}
+
+impl fmt::Display for Data {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl Serialize for Data {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.value().serialize(serializer)
+    }
 }
 
 /// The value of a lease key says nothing that can be used.
@@ -74,8 +106,8 @@ impl Attributes {
                 .ok_or_else(|| wrong("PublicIP", "an IPv4 address", &Value::Null))?,
             public_ipv6: text(&object, "PublicIPv6", "an IPv6 address or null")?,
             backend_type: text::<String>(&object, "BackendType", "a text")?.filter(|text| !text.is_empty()),
-            backend_data: field(&object, "BackendData").cloned(),
-            backend_v6_data: field(&object, "BackendV6Data").cloned(),
+            backend_data: field(&object, "BackendData").map(Data::from),
+            backend_v6_data: field(&object, "BackendV6Data").map(Data::from),
         })
     }
 

@@ -12,7 +12,7 @@ use super::index::Index;
 use crate::backend::Kind;
 use crate::config::cidr;
 use crate::lease::Lease;
-use crate::lease::attributes::field;
+use crate::lease::attributes::{Data, field};
 use crate::registry::SubnetKey;
 
 /// What this host is, against which leases are held.
@@ -156,7 +156,8 @@ pub(super) fn peer_of(site: &Site, lease: &Lease) -> Result<Peer, Refusal> {
         return Err(Refusal::CoversPeer { subnet, public_ip });
     }
     check_backend(site.kind, lease.attributes.backend_type.as_deref())?;
-    let vtep_mac = site.vtep.map(|own| vtep_mac(own, lease.attributes.backend_data.as_ref())).transpose()?;
+    let data = |of: &Lease| of.attributes.backend_data.as_ref().map(Data::value);
+    let vtep_mac = site.vtep.map(|own| vtep_mac(own, data(lease).as_ref())).transpose()?;
     Ok(Peer { subnet, public_ip, vtep_mac })
 }
 

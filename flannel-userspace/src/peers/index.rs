@@ -8,6 +8,7 @@ use flannel_common::Mac;
 use ipnetwork::Ipv4Network;
 
 use super::Peer;
+use crate::compact::compact;
 use crate::registry::SubnetKey;
 
 #[derive(Debug, Default)]
@@ -25,6 +26,10 @@ impl Index {
         self.peers.values()
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.peers.len()
+    }
+
     /// Makes `peer` the one of `key`; returns the one before.
     pub(super) fn insert(&mut self, key: SubnetKey, peer: Peer) -> Option<Peer> {
         let before = self.remove(&key);
@@ -35,6 +40,14 @@ impl Index {
         }
         self.peers.insert(key, peer);
         before
+    }
+
+    /// Takes no more memory than it needs.
+    pub(super) fn compact(&mut self) {
+        compact(&mut self.peers);
+        compact(&mut self.by_subnet);
+        compact(&mut self.addresses);
+        compact(&mut self.vteps);
     }
 
     pub(super) fn remove(&mut self, key: &SubnetKey) -> Option<Peer> {

@@ -14,10 +14,14 @@ pub use admission::{Refusal, Site};
 pub use departures::{Departures, Restraint};
 
 use self::index::Index;
+use crate::compact::compact;
 use crate::kernel::Underlay;
 use crate::lease::Lease;
 use crate::observe::LeaseMetrics;
 use crate::registry::{Event, Key, Rejected, Snapshot, SubnetKey};
+
+/// After so many new peers at once the table is made compact.
+const SWARM: usize = 1000;
 
 /// A host whose lease was accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +129,12 @@ impl PeerTable {
         self.index.peers()
     }
 
+    /// How many peers are accepted. Unlike counting [`PeerTable::peers`], this costs nothing.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.index.count()
+    }
+
     /// Whether a peer has this subnet.
     #[must_use]
     pub fn holds(&self, subnet: Ipv4Network) -> bool {
@@ -187,6 +197,10 @@ impl PeerTable {
             }
         }
         self.reconsider(&mut diff);
+        if diff.added.len() >= SWARM {
+            self.index.compact();
+            compact(&mut self.revisions);
+        }
         diff.settled()
     }
 
@@ -254,6 +268,9 @@ impl PeerTable {
     }
 
     fn forget_absent(&mut self, snapshot: &Snapshot, diff: &mut Diff) {
+        if self.revisions.is_empty() {
+            return;
+        }
         let leases = snapshot.leases.iter().map(|lease| Key::Subnet(lease.key()));
         let rejected = snapshot.rejected.iter().map(|rejected| rejected.key.clone());
         let present: BTreeSet<Key> = leases.chain(rejected).collect();

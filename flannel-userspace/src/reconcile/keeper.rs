@@ -2,6 +2,7 @@
 //! with what is wanted, and the difference is corrected. What fails stays wanted and is tried again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use ipnetwork::Ipv4Network;
@@ -9,10 +10,10 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
 
 use super::state::{Changes, Ground, KernelState, StateError};
-use super::wanted::Wanted;
+use super::wanted::{Unheeded, Wanted};
 use crate::backend::{Object, Unreachable};
 use crate::daemon::Chain;
-use crate::kernel::{Change, Hop, Monitor};
+use crate::kernel::{self, Change, Hop, Monitor};
 use crate::observe::ReconcileMetrics;
 use crate::peers::Peer;
 use crate::until;
@@ -23,6 +24,18 @@ const SWEEP: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_secs(1);
 /// For so long announcements of the kernel are gathered, for they come in swarms.
 const SETTLE: Duration = Duration::from_millis(100);
+/// The kernel is compared with what is wanted at most in one part of so many of the time: with many peers less often.
+/// What changes in its tables is announced; this finds what is not.
+const UNHURRIED: u32 = 1000;
+/// The same when something was announced that can have changed more than was told.
+const HURRIED: u32 = 50;
+/// The same when it was an interface of ours: with one that is down its routes are gone, which nobody announces.
+const AT_ONCE: u32 = 1;
+/// More failures at once are summed up in the log.
+const FEW: usize = 20;
+
+/// After so many peers at once what is wanted is made compact.
+const SWARM: usize = 1000;
 
 /// Keeps the kernel.
 pub(super) struct Keeper {
@@ -40,8 +53,11 @@ pub(super) struct Keeper {
     looks: Interval,
     /// When to look where the pods are.
     stations_due: Option<Instant>,
-    /// When to look at interfaces, and at everything else along with them.
+    /// When to look at interfaces, and at everything else along with them if that is due.
     interfaces_due: Option<Instant>,
+    /// When everything was compared last, and how long that took.
+    compared: (Instant, Duration),
+    comparison_due: Instant,
     metrics: ReconcileMetrics,
 }
 
@@ -80,6 +96,8 @@ impl Keeper {
             looks: every(LOOK),
             stations_due: None,
             interfaces_due: None,
+            compared: (Instant::now(), Duration::ZERO),
+            comparison_due: Instant::now() + SWEEP,
             metrics,
         }
     }
@@ -91,9 +109,10 @@ impl Keeper {
     /// Waits until there is something to do. Dropping the future loses nothing.
     pub(super) async fn task(&mut self) -> Task {
         loop {
+            let due = self.interfaces_due.or(self.informed.then_some(self.comparison_due));
             return tokio::select! {
                 change = self.monitor.next() => Task::Note(change),
-                () = until(self.interfaces_due) => Task::Sweep,
+                () = until(due) => Task::Sweep,
                 () = until(self.stations_due) => Task::FindPods,
                 _ = self.sweeps.tick() => Task::Sweep,
                 _ = self.looks.tick() => if self.state.is_whole() { continue } else { Task::Sweep },
@@ -110,14 +129,32 @@ impl Keeper {
                 if let Some(wanted) = in_place.filter(|wanted| !present || **wanted != object).cloned() {
                     info!(?wanted, "somebody removed or replaced what is ours: putting it back");
                     self.metrics.repaired(&wanted);
-                    self.put_and_remove([wanted].into(), BTreeSet::new()).await;
+                    self.put_and_remove(vec![wanted], Vec::new()).await;
+                } else if self.is_way(&object) {
+                    self.look_soon(HURRIED);
                 }
             }
+            Change::Routes if self.ground().backend.depends_on_hop() => self.look_soon(HURRIED),
+            Change::Routes => {}
             Change::Stations => self.stations_due = self.stations_due.or(Some(soon)),
-            Change::Interfaces | Change::Overrun => {
-                self.interfaces_due = self.interfaces_due.or(Some(soon));
-            }
+            Change::Interface(index) if self.is_own(index) => self.look_soon(AT_ONCE),
+            Change::Interface(_) if self.ground().backend.depends_on_hop() => self.look_soon(HURRIED),
+            Change::Interface(_) => self.interfaces_due = self.interfaces_due.or(Some(soon)),
+            Change::Overrun => self.look_soon(HURRIED),
         }
+    }
+
+    /// Whether objects are on the interface of that index.
+    fn is_own(&self, index: u32) -> bool {
+        let Ground { backend, underlay, .. } = self.ground();
+        underlay.index == index || backend.device().is_some_and(|device| device.index == index)
+    }
+
+    /// Whether `object` is a route by which peers can be reached, and no route to what is behind them.
+    fn is_way(&self, object: &Object) -> bool {
+        let Ground { backend, network, .. } = self.ground();
+        let Object::Route { subnet, .. } = object else { return false };
+        backend.depends_on_hop() && !subnet.is_subnet_of(*network)
     }
 
     pub(super) async fn find_pods(&mut self) {
@@ -148,56 +185,72 @@ impl Keeper {
         }
     }
 
-    /// Finds out again what each of all peers becomes.
-    pub(super) async fn want_anew(&mut self, peers: Vec<Peer>) {
-        self.failing.clear();
+    /// Whether it is time to look for damage that nothing announced.
+    pub(super) fn is_due(&self) -> bool {
+        Instant::now() >= self.comparison_due
+    }
+
+    /// Finds out again what each of all `peers` becomes.
+    pub(super) async fn want_anew(&mut self, peers: &[Peer]) {
         self.wanted = Wanted::new(standing(&self.state));
-        for peer in peers {
-            self.want(&peer).await;
-        }
+        self.want(peers, &mut Unheeded).await;
+        self.failing.retain(|object| self.wanted.contains(object));
     }
 
-    /// Has `peer` reached from now on; returns the objects that touches.
-    pub(super) async fn want(&mut self, peer: &Peer) -> BTreeSet<Object> {
-        let objects = self.objects(peer).await;
-        self.wanted.set(peer.subnet, objects)
-    }
-
-    /// Has the peer of `subnet` reached no more; returns the objects that touches.
-    pub(super) fn forget(&mut self, subnet: Ipv4Network) -> BTreeSet<Object> {
-        self.unreachable.remove(&subnet);
-        self.wanted.set(subnet, BTreeSet::new())
-    }
-
-    async fn objects(&mut self, peer: &Peer) -> BTreeSet<Object> {
-        let ground = self.state.ground();
-        let hop = if ground.backend.depends_on_hop() {
-            ground.netlink.hop(peer.public_ip, &ground.underlay).await.unwrap_or_else(|error| {
-                warn!(%error, public_ip = %peer.public_ip, "taking the peer to be behind a router");
-                Hop::Routed
-            })
-        } else {
-            Hop::Routed
-        };
-        match ground.backend.objects(peer, hop) {
-            Ok(objects) => {
-                self.unreachable.remove(&peer.subnet);
-                objects.into_iter().collect()
-            }
-            Err(unreachable) => {
-                if self.unreachable.get(&peer.subnet) != Some(&unreachable) {
-                    warn!("{unreachable}");
-                    self.unreachable.insert(peer.subnet, unreachable);
+    /// Has `peers` reached from now on; the objects that touches go into `touched`.
+    pub(super) async fn want(&mut self, peers: &[Peer], touched: &mut (impl Extend<Object> + Send)) {
+        let mut without_way = 0;
+        for (peer, hop) in peers.iter().zip(self.hops(peers).await) {
+            let objects = match self.ground().backend.objects(peer, hop) {
+                Ok(objects) => {
+                    self.unreachable.remove(&peer.subnet);
+                    objects
                 }
-                BTreeSet::new()
+                Err(unreachable) => {
+                    if self.unreachable.get(&peer.subnet) != Some(&unreachable) {
+                        without_way += 1;
+                        if without_way <= FEW {
+                            warn!("{unreachable}");
+                        }
+                        self.unreachable.insert(peer.subnet, unreachable);
+                    }
+                    Vec::new()
+                }
+            };
+            self.wanted.set(peer.subnet, objects, touched);
+        }
+        if peers.len() >= SWARM {
+            self.wanted.compact();
+        }
+        if without_way > FEW {
+            warn!(peers = without_way - FEW, "as many others cannot be reached for such reasons");
+        }
+    }
+
+    /// How each of `peers` is reached, where that matters.
+    async fn hops(&self, peers: &[Peer]) -> Vec<Hop> {
+        let Ground { backend, underlay, .. } = self.ground();
+        if backend.depends_on_hop() {
+            let addresses: Vec<Ipv4Addr> = peers.iter().map(|peer| peer.public_ip).collect();
+            match kernel::hops(&addresses, underlay).await {
+                Ok(hops) => return hops,
+                Err(error) => warn!(error = %Chain(&error), "taking the peers to be behind a router"),
             }
         }
+        vec![Hop::Routed; peers.len()]
+    }
+
+    /// Has the peer of `subnet` reached no more; the objects that touches go into `touched`.
+    pub(super) fn forget(&mut self, subnet: Ipv4Network, touched: &mut (impl Extend<Object> + Send)) {
+        self.unreachable.remove(&subnet);
+        self.wanted.set(subnet, Vec::new(), touched);
     }
 
     /// Puts or removes each of `objects`, as it is wanted or not.
-    pub(super) async fn apply(&mut self, objects: BTreeSet<Object>) {
-        let (put, remove): (BTreeSet<_>, BTreeSet<_>) =
-            objects.into_iter().partition(|object| self.wanted.contains(object));
+    pub(super) async fn apply(&mut self, mut objects: Vec<Object>) {
+        objects.sort_unstable();
+        objects.dedup();
+        let (put, remove) = objects.into_iter().partition(|object| self.wanted.contains(object));
         self.put_and_remove(put, remove).await;
     }
 
@@ -211,12 +264,13 @@ impl Keeper {
         self.informed = true;
     }
 
-    /// Makes the kernel equal to what is wanted, once that is known.
-    pub(super) async fn correct(&mut self, cause: Difference) {
-        if !self.informed {
+    /// Makes the kernel equal to what is wanted, once that is known. Damage that nothing announced is looked for
+    /// when it is due. The work for it began at `since`.
+    pub(super) async fn correct(&mut self, cause: Difference, since: Instant) {
+        if !self.informed || cause == Difference::Damage && since < self.comparison_due {
             return;
         }
-        let since = Instant::now();
+        self.comparison_due = since + SWEEP;
         let actual = match self.state.list().await {
             Ok(actual) => actual,
             Err(error) => {
@@ -224,9 +278,10 @@ impl Keeper {
                 return;
             }
         };
-        let wanted = self.wanted.all();
-        let missing: BTreeSet<Object> = wanted.difference(&actual).cloned().collect();
-        let stale: BTreeSet<Object> = actual.difference(&wanted).cloned().collect();
+        let (missing, stale) = self.wanted.differences(&actual);
+        drop(actual);
+        self.compared = (since, since.elapsed());
+        self.comparison_due = since + SWEEP.max(since.elapsed() * UNHURRIED);
         if !(missing.is_empty() && stale.is_empty()) {
             debug!(missing = missing.len(), stale = stale.len(), "correcting the kernel");
         }
@@ -242,36 +297,50 @@ impl Keeper {
         self.metrics.corrected(since.elapsed());
     }
 
-    /// Puts first, each in the place of one with the same key, so that a change leaves no gap; then removes
-    /// what is left of the old.
-    async fn put_and_remove(&mut self, put: BTreeSet<Object>, remove: BTreeSet<Object>) {
-        for (object, done) in self.state.put(put).await {
-            self.report(object, "put", done);
-        }
-        for (object, done) in self.state.remove(remove).await {
-            self.report(object, "remove", done);
-        }
+    /// Has interfaces looked at soon, and everything else at most in one part of `unhurried` of the time.
+    fn look_soon(&mut self, unhurried: u32) {
+        let soon = Instant::now() + SETTLE;
+        let (since, cost) = self.compared;
+        self.interfaces_due = self.interfaces_due.or(Some(soon));
+        self.comparison_due = self.comparison_due.min(soon.max(since + cost * unhurried));
     }
 
-    fn report(&mut self, object: Object, operation: &str, done: Result<(), StateError>) {
-        match done {
-            Ok(()) => {
-                debug!(?object, operation, "done");
-                if self.failing.remove(&object) {
+    /// Puts first, each in the place of one with the same key, so that a change leaves no gap; then removes
+    /// what is left of the old. Both are in order.
+    async fn put_and_remove(&mut self, put: Vec<Object>, remove: Vec<Object>) {
+        let failed = self.state.put(&put).await;
+        self.report(&put, "put", failed);
+        let failed = self.state.remove(&remove).await;
+        self.report(&remove, "remove", failed);
+    }
+
+    fn report(&mut self, objects: &[Object], operation: &str, failed: Vec<(Object, StateError)>) {
+        if !self.failing.is_empty() {
+            let still: BTreeSet<&Object> = failed.iter().map(|(object, _)| object).collect();
+            for object in objects.iter().filter(|object| !still.contains(object)) {
+                if self.failing.remove(object) {
                     info!(?object, "what failed before is done: {operation}");
                 }
             }
-            Err(error) if error.is_missing_device() => {
+        }
+        debug!(objects = objects.len(), failed = failed.len(), operation, "done");
+        let mut told = 0;
+        for (object, error) in failed {
+            if error.is_missing_device() {
                 debug!(?object, error = %Chain(&error), "the device is gone; it is looked at soon");
-                self.interfaces_due = self.interfaces_due.or(Some(Instant::now() + SETTLE));
-            }
-            Err(error) if self.failing.contains(&object) => {
+                self.look_soon(HURRIED);
+            } else if self.failing.contains(&object) {
                 debug!(error = %Chain(&error), ?object, "still failing");
-            }
-            Err(error) => {
-                warn!(error = %Chain(&error), ?object, "cannot {operation}; trying again");
+            } else {
+                told += 1;
+                if told <= FEW {
+                    warn!(error = %Chain(&error), ?object, "cannot {operation}; trying again");
+                }
                 self.failing.insert(object);
             }
+        }
+        if told > FEW {
+            warn!(objects = told - FEW, "cannot {operation} as many others; trying again");
         }
     }
 }

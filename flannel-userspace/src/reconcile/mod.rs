@@ -7,7 +7,6 @@ mod memory;
 mod state;
 mod wanted;
 
-use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -31,10 +30,13 @@ pub use announce::Announcement;
 use keeper::{Difference, Keeper, Task};
 pub use memory::Memory;
 pub use state::{Ground, KernelState, StateError};
+use wanted::Unheeded;
 
 /// How often the leases are listed and compared, whether or not the watch told anything: etcd has been seen
 /// to lose events.
 const RESYNC: Duration = Duration::from_secs(60);
+/// Listing takes at most one part in so many of the time: with many leases it is done less often.
+const UNHURRIED: u32 = 1000;
 /// Pauses between attempts to reach the registry: from the first to the longest.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
 /// Changes of more peers at once are summed up in the log.
@@ -82,6 +84,8 @@ pub struct Loop<R> {
     /// Whether the registry has ever told its leases.
     has_listed: bool,
     registry_is_away: bool,
+    /// How long the last listing took.
+    listing: Duration,
     /// Whether leases that were refused may be acceptable now.
     must_list: bool,
 }
@@ -119,6 +123,7 @@ impl<R: Registry> Loop<R> {
             hangups,
             has_listed: false,
             registry_is_away: false,
+            listing: Duration::ZERO,
             must_list: false,
         }
     }
@@ -126,9 +131,9 @@ impl<R: Registry> Loop<R> {
     /// Lists and follows, for ever. The caller drops the future to end it; what is in the kernel stays.
     pub async fn run(mut self) -> Infallible {
         if let Some(known) = self.known.take() {
-            self.want(known).await;
+            self.want(known, &mut Unheeded).await;
             self.keeper.inform();
-            self.keeper.correct(Difference::Wish).await;
+            self.keeper.correct(Difference::Wish, Instant::now()).await;
             // With what was known the host forwards, whether or not the registry is there.
             self.tell_synced();
         }
@@ -154,10 +159,12 @@ impl<R: Registry> Loop<R> {
     /// Applies a listing, and opens the watch for what comes after it.
     async fn list(&mut self, cause: ResyncCause) -> Result<R::Watch, crate::registry::RegistryError> {
         let registry = self.registry.clone();
+        let since = Instant::now();
         let snapshot = self.attend_while(registry.list()).await?;
+        self.listing = since.elapsed();
         self.report_registry(true, &"");
         let revision = snapshot.revision;
-        self.take_snapshot(&snapshot).await;
+        self.take_snapshot(snapshot).await;
         self.metrics.reconcile.resynced(cause);
         self.has_listed = true;
         self.tell_synced();
@@ -174,7 +181,8 @@ impl<R: Registry> Loop<R> {
     /// Applies events until a listing is due; tells why it is.
     async fn follow(&mut self, watch: &mut R::Watch) -> ResyncCause {
         // Hosts that started together need not list together.
-        let resync = sleep(RESYNC.mul_f64(rand::random_range(0.8..1.2)));
+        let resync = RESYNC.max(self.listing * UNHURRIED).mul_f64(rand::random_range(0.8..1.2));
+        let resync = sleep(resync);
         tokio::pin!(resync);
         while !std::mem::take(&mut self.must_list) {
             tokio::select! {
@@ -233,25 +241,28 @@ impl<R: Registry> Loop<R> {
         if let Err(error) = self.announcement.write_file() {
             warn!(error = %Chain(&error), "cannot keep the subnet file; trying again");
         }
-        // By another route, a peer may have come onto the link, or left it.
-        if changes.underlay || changes.device || backend.depends_on_hop() {
-            let peers = self.peers.peers().chain(self.departures.held()).copied().collect();
-            self.keeper.want_anew(peers).await;
-        }
+        let since = Instant::now();
         let is_new = changes.underlay || changes.device;
-        self.keeper.correct(if is_new { Difference::Wish } else { Difference::Damage }).await;
+        // By another route, a peer may have come onto the link, or left it.
+        if is_new || backend.depends_on_hop() && self.keeper.is_due() {
+            let peers: Vec<Peer> = self.peers.peers().chain(self.departures.held()).copied().collect();
+            self.keeper.want_anew(&peers).await;
+        }
+        self.keeper.correct(if is_new { Difference::Wish } else { Difference::Damage }, since).await;
         self.measure();
     }
 
-    async fn take_snapshot(&mut self, snapshot: &Snapshot) {
-        self.announcement.holder.sync(snapshot);
-        let diff = self.peers.apply_snapshot(snapshot);
+    async fn take_snapshot(&mut self, snapshot: Snapshot) {
+        self.announcement.holder.sync(&snapshot);
+        let diff = self.peers.apply_snapshot(&snapshot);
+        let revision = snapshot.revision;
+        drop(snapshot);
         // The correction puts and removes all of it together.
-        self.want(diff).await;
+        self.want(diff, &mut Unheeded).await;
         self.keeper.inform();
-        self.keeper.correct(Difference::Wish).await;
+        self.keeper.correct(Difference::Wish, Instant::now()).await;
         self.memory.note();
-        self.metrics.etcd.applied(snapshot.revision);
+        self.metrics.etcd.applied(revision);
         self.measure();
     }
 
@@ -260,16 +271,16 @@ impl<R: Registry> Loop<R> {
         self.metrics.etcd.events_arrived();
         let revision = events.last().map(Event::mod_revision);
         let mut all = Diff::default();
-        let mut touched = BTreeSet::new();
+        let mut touched = Vec::new();
         for event in events {
             self.announcement.holder.observe(&event);
             let Diff { added, changed, mut removed } = self.peers.apply_event(&event);
             // Who comes back within one batch was never away.
             all.removed.append(&mut removed);
-            touched.append(&mut self.want(Diff { added, changed, removed }).await);
+            self.want(Diff { added, changed, removed }, &mut touched).await;
         }
         all.removed.retain(|gone| !self.peers.holds(gone.subnet));
-        touched.append(&mut self.want(all).await);
+        self.want(all, &mut touched).await;
         self.keeper.apply(touched).await;
         self.metrics.reconcile.propagated(since.elapsed());
         if let Some(revision) = revision {
@@ -281,7 +292,7 @@ impl<R: Registry> Loop<R> {
     /// Tells how many leases are in which state.
     fn measure(&self) {
         let (failing, unreachable) = self.keeper.failing();
-        let accepted = self.peers.peers().count();
+        let accepted = self.peers.count();
         let metrics = &self.metrics.reconcile;
         metrics.set_peers(PeerState::Programmed, accepted.saturating_sub(failing + unreachable));
         metrics.set_peers(PeerState::Failing, failing);
@@ -290,22 +301,26 @@ impl<R: Registry> Loop<R> {
         metrics.set_peers(PeerState::Refused, self.peers.refused().count());
     }
 
-    /// Has the keeper want what `diff` says, and returns the objects that it touches.
-    async fn want(&mut self, diff: Diff) -> BTreeSet<Object> {
-        log(&diff);
+    /// Has the keeper want what `diff` says; the objects that touches go into `touched`.
+    async fn want(&mut self, diff: Diff, touched: &mut (impl Extend<Object> + Send)) {
         if !diff.is_empty() {
+            debug!(?diff, "the leases have changed");
             self.memory.note();
         }
-        let mut touched = BTreeSet::new();
-        let changed = diff.changed.into_iter().map(|(_, after)| after);
-        for peer in diff.added.into_iter().chain(changed) {
-            self.departures.arrive(peer.subnet);
-            touched.append(&mut self.keeper.want(&peer).await);
+        let changed: Vec<Peer> = diff.changed.into_iter().map(|(_, after)| after).collect();
+        tell(&diff.added, "known");
+        tell(&changed, "changed");
+        let mut peers = diff.added;
+        peers.extend(changed);
+        for peer in &peers {
+            let moved = self.departures.arrive(peer);
+            self.forget(&moved, touched);
         }
+        self.keeper.want(&peers, touched).await;
         if diff.removed.is_empty() {
-            return touched;
+            return;
         }
-        let verdict = self.departures.depart(diff.removed, self.peers.peers().count());
+        let verdict = self.departures.depart(diff.removed, self.peers.count());
         if verdict.holding > 0 {
             self.metrics.reconcile.mass_delete_held();
             warn!(
@@ -314,13 +329,7 @@ impl<R: Registry> Loop<R> {
                  leases may come back (--mass-delete-threshold, --mass-delete-hold)"
             );
         }
-        for peer in verdict.let_go {
-            touched.append(&mut self.keeper.forget(peer.subnet));
-        }
-        for peer in verdict.bring_back {
-            touched.append(&mut self.keeper.want(&peer).await);
-        }
-        touched
+        self.keeper.want(&verdict.bring_back, touched).await;
     }
 
     fn write_memory(&mut self) {
@@ -335,19 +344,29 @@ impl<R: Registry> Loop<R> {
         self.memory.write(own, self.peers.peers().chain(self.departures.held()));
     }
 
-    /// The swarm that was held has not come back.
+    /// Who has left has not come back.
     async fn let_go(&mut self) {
+        let was_swarm = self.departures.is_holding();
         let gone = self.departures.let_go();
         if gone.is_empty() {
             return;
         }
-        warn!(peers = gone.len(), "letting the peers go that vanished at once and have not come back");
-        let mut touched = BTreeSet::new();
-        for peer in gone {
-            touched.append(&mut self.keeper.forget(peer.subnet));
+        if was_swarm {
+            warn!(peers = gone.len(), "letting the peers go that vanished at once and have not come back");
         }
+        let mut touched = Vec::new();
+        self.forget(&gone, &mut touched);
         self.keeper.apply(touched).await;
+        self.memory.note();
         self.measure();
+    }
+
+    /// Has the keeper want `gone` no more; the objects that touches go into `touched`.
+    fn forget(&mut self, gone: &[Peer], touched: &mut (impl Extend<Object> + Send)) {
+        tell(gone, "removed");
+        for peer in gone {
+            self.keeper.forget(peer.subnet, touched);
+        }
     }
 
     fn report_watch(&mut self, error: &WatchError) -> ResyncCause {
@@ -384,18 +403,15 @@ async fn releasing(departures: &Departures, hangups: &mut Signal) {
     }
 }
 
-fn log(diff: &Diff) {
-    let Diff { added, changed, removed } = diff;
-    if added.len() + changed.len() + removed.len() > FEW {
-        info!(added = added.len(), changed = changed.len(), removed = removed.len(), "many peers changed");
+/// Says what became of `peers`; of many of them, only how many they are.
+fn tell(peers: &[Peer], what: &str) {
+    if peers.len() > FEW {
+        info!(peers = peers.len(), "many peers {what}");
         return;
     }
-    let line =
-        |peer: &Peer, what: &str| info!(subnet = %peer.subnet, public_ip = %peer.public_ip, "peer {what}");
-    added.iter().for_each(|peer| line(peer, "known"));
-    changed.iter().for_each(|(_, peer)| line(peer, "changed"));
-    removed.iter().for_each(|peer| line(peer, "removed"));
-    debug!(?diff, "applied");
+    for peer in peers {
+        info!(subnet = %peer.subnet, public_ip = %peer.public_ip, "peer {what}");
+    }
 }
 
 fn retry_pauses() -> impl Iterator<Item = Duration> {

@@ -1,7 +1,7 @@
 //! What is in the kernel: in its own tables and in the maps and hooks of the programs.
 
-use std::collections::BTreeSet;
 use std::mem::discriminant;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use flannel_common::maps::{Guard, Node};
@@ -174,97 +174,89 @@ impl KernelState {
         Ok(self.datapath.take_over()?)
     }
 
-    /// Everything of ours.
-    pub(super) async fn list(&mut self) -> Result<BTreeSet<Object>, StateError> {
+    /// Everything of ours, in order.
+    pub(super) async fn list(&mut self) -> Result<Vec<Object>, StateError> {
         let subnet_len = self.ground.subnet.prefix();
-        self.datapath.tables().correct_sources()?;
         let mut all = self.objects.list().await?;
-        for (address, entry) in self.datapath.tables().peers()? {
+        let peers = self.datapath.tables().peers()?;
+        self.datapath.tables().correct_by(&peers)?;
+        for (address, entry) in peers {
             let subnet =
                 Ipv4Network::new(address, subnet_len).map_err(|_| StateError::SubnetLen(subnet_len))?;
             let PeerEntry { public_ip, vtep_mac: mac, direct } = entry;
-            all.insert(Object::Peer { subnet, public_ip, mac, direct });
+            all.push(Object::Peer { subnet, public_ip, mac, direct });
         }
+        all.sort_unstable();
+        all.dedup();
         Ok(all)
     }
 
-    /// Puts each of `objects` there, in the place of one with the same key: those of one kind together, kind by kind
-    /// in their order.
-    pub(super) async fn put(&mut self, objects: BTreeSet<Object>) -> Vec<(Object, Result<(), StateError>)> {
-        let mut done = Vec::new();
+    /// Puts each of `objects`, which are in order, there, in the place of one with the same key: those of one kind
+    /// together, kind by kind. Returns those that could not be put.
+    pub(super) async fn put(&mut self, objects: &[Object]) -> Vec<(Object, StateError)> {
+        let mut failed = Vec::new();
         for objects in by_kind(objects) {
-            done.append(&mut self.do_all(objects, Operation::Put).await);
+            if let Some(Object::Peer { .. }) = objects.first() {
+                let put = |tables: &mut Tables, subnet, entry| tables.put_peer(subnet, entry);
+                failed.append(&mut in_tables(self.datapath.tables(), objects, put).await);
+            } else {
+                let refused = self.objects.put_all(objects).await;
+                failed.extend(refused.into_iter().map(|(object, error)| (object, error.into())));
+            }
         }
-        done
+        failed
     }
 
-    /// Removes exactly `objects`, not what has taken their place, in the reverse order of kinds.
-    pub(super) async fn remove(
-        &mut self,
-        objects: BTreeSet<Object>,
-    ) -> Vec<(Object, Result<(), StateError>)> {
-        let mut done = Vec::new();
-        for objects in by_kind(objects).into_iter().rev() {
-            done.append(&mut self.do_all(objects, Operation::Remove).await);
+    /// Removes exactly `objects`, which are in order, not what has taken their place, in the reverse order of kinds.
+    /// Returns those that could not be removed.
+    pub(super) async fn remove(&mut self, objects: &[Object]) -> Vec<(Object, StateError)> {
+        let mut failed = Vec::new();
+        for objects in by_kind(objects).rev() {
+            if let Some(Object::Peer { .. }) = objects.first() {
+                let remove = |tables: &mut Tables, subnet, entry| tables.remove_peer(subnet, entry);
+                failed.append(&mut in_tables(self.datapath.tables(), objects, remove).await);
+            } else {
+                let netlink = &self.objects;
+                let requests = stream::iter(objects.to_vec()).map(|object| async move {
+                    let removed = netlink.remove(&object).await;
+                    removed.err().map(|error| (object, StateError::from(error)))
+                });
+                let refused = requests.buffered(IN_FLIGHT).filter_map(std::future::ready);
+                failed.append(&mut refused.collect().await);
+            }
         }
-        done
-    }
-
-    async fn do_all(
-        &mut self,
-        objects: Vec<Object>,
-        operation: Operation,
-    ) -> Vec<(Object, Result<(), StateError>)> {
-        let Self { objects: netlink, datapath, .. } = self;
-        if let Some(Object::Peer { .. }) = objects.first() {
-            let tables = datapath.tables();
-            return objects
-                .into_iter()
-                .map(|object| (object.clone(), in_tables(tables, &object, operation)))
-                .collect();
-        }
-        let requests = stream::iter(objects).map(|object| async {
-            let done = match operation {
-                Operation::Put => netlink.put(&object).await,
-                Operation::Remove => netlink.remove(&object).await,
-            };
-            (object, done.map_err(StateError::from))
-        });
-        requests.buffered(IN_FLIGHT).collect().await
+        failed
     }
 }
 
 /// Requests to the kernel that are under way at a time.
 const IN_FLIGHT: usize = 64;
 
-#[derive(Clone, Copy)]
-enum Operation {
-    Put,
-    Remove,
-}
+/// Entries of the maps that are written before everybody else has a turn.
+const AT_ONCE: usize = 1000;
 
-fn in_tables(tables: &mut Tables, object: &Object, operation: Operation) -> Result<(), StateError> {
-    let Object::Peer { subnet, public_ip, mac, direct } = object else { return Ok(()) };
-    let entry = PeerEntry { public_ip: *public_ip, vtep_mac: *mac, direct: *direct };
-    match operation {
-        Operation::Put => tables.put_peer(subnet.network(), entry)?,
-        Operation::Remove => tables.remove_peer(subnet.network(), entry)?,
+async fn in_tables(
+    tables: &mut Tables,
+    objects: &[Object],
+    change: impl Fn(&mut Tables, Ipv4Addr, PeerEntry) -> Result<(), DatapathError>,
+) -> Vec<(Object, StateError)> {
+    let mut failed = Vec::new();
+    for objects in objects.chunks(AT_ONCE) {
+        for object in objects {
+            let Object::Peer { subnet, public_ip, mac, direct } = *object else { continue };
+            let entry = PeerEntry { public_ip, vtep_mac: mac, direct };
+            if let Err(error) = change(tables, subnet.network(), entry) {
+                failed.push((object.clone(), error.into()));
+            }
+        }
+        tokio::task::yield_now().await;
     }
-    Ok(())
+    failed
 }
 
 /// The objects in runs of one kind.
-fn by_kind(objects: BTreeSet<Object>) -> Vec<Vec<Object>> {
-    let mut runs: Vec<Vec<Object>> = Vec::new();
-    for object in objects {
-        match runs.last_mut() {
-            Some(run) if run.first().is_some_and(|first| discriminant(first) == discriminant(&object)) => {
-                run.push(object);
-            }
-            _ => runs.push(vec![object]),
-        }
-    }
-    runs
+fn by_kind(objects: &[Object]) -> impl DoubleEndedIterator<Item = &[Object]> {
+    objects.chunk_by(|one, other| discriminant(one) == discriminant(other))
 }
 
 impl StateError {

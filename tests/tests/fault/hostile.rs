@@ -14,6 +14,8 @@ use crate::sight::{VXLAN, all_know, learn, metric, none_knows, own_key, paper_le
 
 /// The next good lease is in the maps within this time.
 const PROMPT: Duration = Duration::from_millis(500);
+/// For so long a peer stays one without a lease.
+const GRACE: Duration = Duration::from_secs(1);
 /// For so long a mass deletion is held.
 const HOLD: Duration = Duration::from_secs(3);
 
@@ -154,7 +156,7 @@ fn play(cluster: &mut Cluster, (name, reason): (&str, &str), (key, value): &Entr
     });
     cluster.etcd.delete(&good.key(PREFIX)).unwrap();
     let gone = || state(cluster) == before;
-    time_until("the good lease to be gone", Instant::now(), PROMPT, gone);
+    time_until("the good lease to be gone", Instant::now(), GRACE + PROMPT, gone);
 }
 
 /// Hosts that tell what they refuse.

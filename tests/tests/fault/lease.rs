@@ -5,17 +5,18 @@ use std::time::{Duration, Instant};
 
 use flannel_tests::cluster::{Cluster, PREFIX};
 use flannel_tests::daemon::{Daemon, Settings};
+use flannel_tests::leases::Lease;
 use flannel_tests::network::{Host, HostOptions, Place};
 use rstest::rstest;
 
 use crate::firewall::{let_through, turn_away};
 use crate::scenario::{STRANGER, Scenario, time_until};
-use crate::sight::{VXLAN, own_key, peers, plan};
+use crate::sight::{VXLAN, all_know, learn, none_knows, own_key, paper_lease, peers, plan};
 
 /// A lost lease stands again within this time.
 const PROMPT: Duration = Duration::from_secs(1);
-/// A peer whose lease is deleted is none until its host has written it again.
-const ROUND_TRIP: Duration = Duration::from_millis(100);
+/// For so long a peer stays one without a lease.
+const GRACE: Duration = Duration::from_secs(1);
 
 fn delete(cluster: &Cluster, key: &str) {
     cluster.etcd.delete(key).unwrap();
@@ -31,20 +32,46 @@ fn overwrite(cluster: &Cluster, key: &str) {
 }
 
 #[rstest]
-#[case::deleted("own key deleted", delete, ROUND_TRIP)]
-#[case::revoked("own etcd lease revoked", revoke, ROUND_TRIP)]
-#[case::overwritten("own key overwritten with junk", overwrite, Duration::ZERO)]
-fn own_lease(#[case] name: &str, #[case] take_away: fn(&Cluster, &str), #[case] outage: Duration) {
+#[case::deleted("own key deleted", delete)]
+#[case::revoked("own etcd lease revoked", revoke)]
+#[case::overwritten("own key overwritten with junk", overwrite)]
+fn own_lease(#[case] name: &str, #[case] take_away: fn(&Cluster, &str)) {
     let mut cluster = Cluster::start(&plan(VXLAN)).unwrap();
     let key = own_key(&cluster, 0);
-    let scenario = Scenario::new(name).with_outage(outage).with_drops(STRANGER);
-    scenario.play(&mut cluster, |cluster| {
+    Scenario::new(name).play(&mut cluster, |cluster| {
         let value = cluster.etcd.get(&key).unwrap().value;
         take_away(cluster, &key);
         let stands = || cluster.etcd.get(&key).is_ok_and(|entry| entry.value == value && entry.lease != 0);
         time_until("the lease to stand again", Instant::now(), PROMPT, stands)
     });
     cluster.members[0].daemon.check_running().unwrap();
+}
+
+#[test]
+fn vanished_host() {
+    let mut cluster = Cluster::start(&plan(VXLAN)).unwrap();
+    let lease = paper_lease(200);
+    Scenario::new("a peer's lease is deleted for good").play(&mut cluster, |cluster| {
+        learn(cluster, &lease, PROMPT);
+        let since = Instant::now();
+        delete(cluster, &lease.key(PREFIX));
+        sleep(GRACE / 2);
+        assert!(all_know(cluster, &lease), "its lease may still come back");
+        let gone = time_until("the peer to be let go", since, GRACE + PROMPT, || none_knows(cluster, &lease));
+        assert!(gone >= GRACE, "{gone:?}");
+        gone
+    });
+    let successor = Lease { public_ip: [192, 168, 77, 201].into(), ..paper_lease(200) };
+    Scenario::new("a peer's subnet goes over to another host").play(&mut cluster, |cluster| {
+        learn(cluster, &lease, PROMPT);
+        delete(cluster, &lease.key(PREFIX));
+        successor.write(&cluster.etcd, PREFIX).unwrap();
+        let (subnet, address) = (successor.subnet.to_string(), successor.public_ip.to_string());
+        let follows = |daemon: &Daemon| peers(daemon).get(&subnet) == Some(&address);
+        time_until("the other host to be the peer", Instant::now(), GRACE / 2, || {
+            cluster.members.iter().all(|member| follows(&member.daemon))
+        })
+    });
 }
 
 #[test]

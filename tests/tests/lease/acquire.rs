@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flannel_tests::etcd::Etcd;
 use flannel_userspace::lease::{AcquireConfig, AcquireError, Attributes, OwnLease, Pool, acquire};
@@ -11,37 +11,55 @@ use ipnetwork::Ipv4Network;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use rstest::rstest;
+use tokio::task::JoinSet;
 
 const PREFIX: &str = "/coreos.com/network";
 const TTL: Duration = Duration::from_secs(86_400);
+/// For so long hosts that start at once may take to get their leases.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// So many hosts share one connection to etcd.
+const HOSTS_PER_CONNECTION: usize = 20;
 
 /// A host that wants a lease.
 #[derive(Clone, Copy)]
 struct Applicant {
     public_ip: Ipv4Addr,
-    /// The last bytes but one of the first and the last subnet to choose from.
-    pool: (u8, u8),
-    previous: Option<u8>,
+    /// The first and the last subnet to choose from, by their numbers.
+    pool: (u16, u16),
+    previous: Option<u16>,
 }
 
 impl Applicant {
-    const fn new(number: u8) -> Self {
-        Self { public_ip: Ipv4Addr::new(192, 168, 77, number), pool: (1, 255), previous: None }
+    fn new(number: u16) -> Self {
+        let public_ip = Ipv4Addr::from_bits(0xc0a8_4d00 + u32::from(number));
+        Self { public_ip, pool: (1, 255), previous: None }
     }
 
     async fn acquire(self, etcd: &Etcd) -> Result<OwnLease, AcquireError> {
-        let options =
-            Options { endpoints: vec![etcd.url()], prefix: PREFIX.to_owned(), ..Options::default() };
-        let subnet = |third| Ipv4Addr::new(10, 5, third, 0);
+        self.acquire_by(&registry(etcd)).await
+    }
+
+    async fn acquire_by(self, registry: &Registry) -> Result<OwnLease, AcquireError> {
         let config = AcquireConfig {
             pool: Pool::new(subnet(self.pool.0), subnet(self.pool.1), 24).unwrap(),
             attributes: Attributes::new(self.public_ip),
-            previous: self.previous.map(|third| Ipv4Network::new(subnet(third), 24).unwrap()),
+            previous: self.previous.map(|number| Ipv4Network::new(subnet(number), 24).unwrap()),
             ttl: TTL,
         };
         let mut rng = StdRng::seed_from_u64(self.public_ip.to_bits().into());
-        acquire(&Registry::new(options).unwrap(), &config, &mut rng).await
+        acquire(registry, &config, &mut rng).await
     }
+}
+
+fn registry(etcd: &Etcd) -> Registry {
+    let options = Options { endpoints: vec![etcd.url()], prefix: PREFIX.to_owned(), ..Options::default() };
+    Registry::new(options).unwrap()
+}
+
+/// First address of the subnet of that number: 10.5.1.0 of the first, 10.6.0.0 of the 256th.
+fn subnet(number: u16) -> Ipv4Addr {
+    Ipv4Addr::from_bits(0x0a05_0000 + (u32::from(number) << 8))
 }
 
 fn key(third: u8) -> String {
@@ -56,13 +74,27 @@ fn block_on<T>(work: impl Future<Output = T>) -> T {
 #[case::two_of_two(2, 2)]
 #[case::twenty(20, 255)]
 #[case::sixty_of_sixty(60, 60)]
-fn hosts_that_start_at_once_get_distinct_subnets(#[case] hosts: u8, #[case] subnets: u8) {
+#[case::five_hundred_of_five_hundred(500, 500)]
+fn hosts_that_start_at_once_get_distinct_subnets(#[case] hosts: u16, #[case] subnets: u16) {
     let etcd = Etcd::on_loopback(&format!("at-once-{hosts}")).unwrap();
-    let subnets: BTreeSet<Ipv4Network> = block_on(async {
-        let applicants = (1..=hosts).map(|number| Applicant { pool: (1, subnets), ..Applicant::new(number) });
-        let acquired = futures::future::join_all(applicants.map(|applicant| applicant.acquire(&etcd))).await;
-        acquired.into_iter().map(|own| own.unwrap().lease.subnet).collect()
+    let (since, subnets): (Instant, BTreeSet<Ipv4Network>) = block_on(async {
+        let numbers: Vec<u16> = (1..=hosts).collect();
+        let connections = numbers.chunks(HOSTS_PER_CONNECTION).map(|numbers| (registry(&etcd), numbers));
+        let mut applicants = JoinSet::new();
+        for (registry, numbers) in connections {
+            for number in numbers {
+                let (applicant, registry) = (Applicant::new(*number), registry.clone());
+                let applicant = Applicant { pool: (1, subnets), ..applicant };
+                applicants.spawn(async move { applicant.acquire_by(&registry).await });
+            }
+        }
+        let since = Instant::now();
+        let acquired = applicants.join_all().await;
+        (since, acquired.into_iter().map(|own| own.unwrap().lease.subnet).collect())
     });
+    let took = since.elapsed();
+    println!("{hosts} hosts have their leases after {} ms", took.as_millis());
+    assert!(took < PATIENCE, "{took:?}");
     assert_eq!(subnets.len(), usize::from(hosts));
     assert_eq!(etcd.list(&format!("{PREFIX}/subnets/")).unwrap().len(), usize::from(hosts));
 }

@@ -7,7 +7,6 @@ use clap::Args;
 use futures::{StreamExt as _, stream};
 use ipnetwork::Ipv4Network;
 use serde::Serialize;
-use serde_json::Value;
 
 use super::output::{Page, Report, Tone, cell, or_dash, toned};
 use super::place::{Context, EtcdFlags, StateFile};
@@ -16,6 +15,7 @@ use super::units;
 use super::wanted::{Known, Source};
 use crate::kernel::Netlink;
 use crate::lease::Lease;
+use crate::lease::attributes::Data;
 use crate::peers::PeerTable;
 use crate::registry::{Key, Registry as _};
 
@@ -150,13 +150,13 @@ impl Entry {
             (Source::Etcd, Some(_)) => Some("lease"),
             (Source::Etcd, None) => Some("reservation"),
         };
-        let data = lease.attributes.backend_data.as_ref();
+        let data = lease.attributes.backend_data.as_ref().map(Data::value);
         Self {
             key: key.to_string(),
             subnet: Some(lease.subnet),
             public_ip: Some(lease.attributes.public_ip),
             backend: lease.attributes.backend_type.clone(),
-            vtep_mac: data.and_then(|data| data.get("VtepMAC")).and_then(Value::as_str).map(str::to_owned),
+            vtep_mac: data.as_ref().and_then(|data| data["VtepMAC"].as_str()).map(str::to_owned),
             kind,
             expires_seconds,
             state,
@@ -211,7 +211,7 @@ mod tests {
             ipv6_subnet: None,
             attributes: Attributes {
                 backend_type: Some("vxlan".to_owned()),
-                backend_data: Some(json!({"VNI": 1, "VtepMAC": "02:00:00:00:00:02"})),
+                backend_data: Some((&json!({"VNI": 1, "VtepMAC": "02:00:00:00:00:02"})).into()),
                 ..Attributes::new([192, 168, 77, 12].into())
             },
             mod_revision: 1,

@@ -18,7 +18,7 @@ use super::units;
 use super::wanted::{Known, Source};
 use crate::backend::{Backend, Object};
 use crate::datapath::{PeerEntry, Tables};
-use crate::kernel::{Hop, Netlink, Objects, Underlay};
+use crate::kernel::{Hop, Netlink, Objects, Underlay, hops};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -111,12 +111,13 @@ impl Findings {
         self.compare_device(&backend, node, subnet).await?;
         let table = known.table(&self.netlink, node, &underlay, subnet).await?;
         let mut wanted: BTreeSet<Object> = backend.standing(known.config.network).into_iter().collect();
-        for peer in table.peers() {
-            let hop = if backend.depends_on_hop() {
-                self.netlink.hop(peer.public_ip, &underlay).await?
-            } else {
-                Hop::Routed
-            };
+        let addresses: Vec<Ipv4Addr> = table.peers().map(|peer| peer.public_ip).collect();
+        let hops = if backend.depends_on_hop() {
+            hops(&addresses, &underlay).await?
+        } else {
+            vec![Hop::Routed; addresses.len()]
+        };
+        for (peer, hop) in table.peers().zip(hops) {
             match backend.objects(peer, hop) {
                 Ok(objects) => wanted.extend(objects),
                 Err(unreachable) => {
@@ -194,7 +195,8 @@ impl Findings {
         prefix: u8,
     ) -> anyhow::Result<BTreeSet<Object>> {
         let device = backend.device().map(|device| device.index);
-        let mut actual = Objects::new(self.netlink.clone(), device).list().await?;
+        let listed = Objects::new(self.netlink.clone(), device).list().await?;
+        let mut actual = BTreeSet::from_iter(listed);
         for (address, entry) in tables.peers()? {
             let PeerEntry { public_ip, vtep_mac: mac, direct, .. } = entry;
             actual.insert(Object::Peer {

@@ -32,6 +32,10 @@ fn direct_route(underlay: &Underlay) -> Object {
     Object::Route { subnet: subnet(), via: Some(VTEP), device: underlay.index, onlink: false }
 }
 
+async fn listed(objects: &Objects) -> BTreeSet<Object> {
+    objects.list().await.unwrap().into_iter().collect()
+}
+
 async fn vxlan(netlink: &Netlink, underlay: &Underlay) -> (Device, Objects) {
     let spec = VxlanSpec {
         vni: Vni::new(1).unwrap(),
@@ -72,12 +76,12 @@ fn peer_of_vxlan_looks_as_by_stock_flannel_and_is_listed() {
                 run("bridge", "fdb show dev flannel.1").trim(),
                 "fa:36:2c:5b:b0:c7 dst 192.168.77.12 self permanent"
             );
-            assert_eq!(objects.list().await.unwrap(), wanted);
+            assert_eq!(listed(&objects).await, wanted);
         }
         for object in wanted.iter().rev() {
             objects.remove(object).await.unwrap();
         }
-        assert_eq!(objects.list().await.unwrap(), BTreeSet::new());
+        assert_eq!(listed(&objects).await, BTreeSet::new());
         assert_eq!(run("bridge", "fdb show dev flannel.1"), "");
     });
 }
@@ -116,7 +120,7 @@ fn entry_stays_when_the_one_it_replaced_is_removed_afterwards() {
             objects.put(&old).await.unwrap();
             objects.put(&new).await.unwrap();
             objects.remove(&old).await.unwrap();
-            assert_eq!(objects.list().await.unwrap(), BTreeSet::from([new.clone()]), "after {old:?}");
+            assert_eq!(listed(&objects).await, BTreeSet::from([new.clone()]), "after {old:?}");
             objects.remove(&new).await.unwrap();
         }
     });
@@ -140,7 +144,7 @@ fn removal_of_what_is_absent_is_success() {
         for object in &absent {
             objects.remove(object).await.unwrap();
         }
-        assert_eq!(objects.list().await.unwrap(), BTreeSet::new());
+        assert_eq!(listed(&objects).await, BTreeSet::new());
     });
 }
 
@@ -165,7 +169,7 @@ fn foreign_objects_are_not_listed() {
         }
         run("bridge", "fdb add 02:00:00:00:00:52 dev other dst 192.168.77.52 self permanent");
         run("bridge", "fdb add 02:00:00:00:00:53 dev flannel.1 dst 192.168.77.53 self dynamic");
-        assert_eq!(objects.list().await.unwrap(), BTreeSet::new());
+        assert_eq!(listed(&objects).await, BTreeSet::new());
     });
 }
 
@@ -177,7 +181,7 @@ fn without_a_device_only_routes_with_our_protocol_are_listed() {
         let host_gw = Objects::new(netlink, None);
         host_gw.put(&direct_route(&underlay)).await.unwrap();
         assert_eq!(ip("route show 10.5.78.0/24").trim(), "10.5.78.0/24 via 192.168.77.12 dev eth0 proto 85");
-        assert_eq!(host_gw.list().await.unwrap(), BTreeSet::from([direct_route(&underlay)]));
+        assert_eq!(listed(&host_gw).await, BTreeSet::from([direct_route(&underlay)]));
     });
 }
 
@@ -256,8 +260,41 @@ fn thousands_of_peers_are_put_and_listed() {
         for object in &wanted {
             objects.put(object).await.unwrap();
         }
-        let listed = objects.list().await.unwrap();
+        let listed = listed(&objects).await;
         assert!(listed == wanted, "{} of {} are listed", listed.len(), wanted.len());
         assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
+    });
+}
+
+#[test]
+fn a_swarm_of_routes_is_listed_replaced_and_removed_as_few_are() {
+    on_host(async |netlink, underlay| {
+        let (device, objects) = vxlan(&netlink, &underlay).await;
+        let index = device.index;
+        let route = |number: u16| {
+            let [high, low] = number.to_be_bytes();
+            let gateway = Ipv4Addr::new(10, 64 + high, low, 0);
+            let subnet = Ipv4Network::new(gateway, 24).unwrap();
+            Object::Route { subnet, via: Some(gateway), device: index, onlink: true }
+        };
+        // One is there already, a number is taken, and a destination is somebody else's.
+        objects.put(&route(0)).await.unwrap();
+        ip("nexthop add id 171966720 via 192.168.77.99 dev eth0");
+        ip("route add 10.64.2.0/24 via 192.168.77.99 proto static");
+        let wanted: Vec<Object> = (0..5000).map(route).collect();
+        let failed = objects.put_all(&wanted).await;
+        assert!(
+            matches!(failed.as_slice(), [(object, ObjectError::RouteTaken { .. })] if *object == route(2))
+        );
+        let is_put = |object: &&Object| **object != route(2);
+        assert!(listed(&objects).await == wanted.iter().filter(is_put).cloned().collect());
+        assert!(ip("route show 10.64.3.0/24").contains("nhid 171967232 via 10.64.3.0 dev flannel.1"));
+        assert_eq!(ip("route show 10.64.1.0/24").trim(), "10.64.1.0/24 via 10.64.1.0 dev flannel.1 onlink");
+        assert!(objects.put_all(&wanted).await.len() == 1, "putting again changes nothing");
+        for object in &wanted {
+            objects.remove(object).await.unwrap();
+        }
+        assert_eq!(listed(&objects).await, BTreeSet::new());
+        assert_eq!(ip("nexthop show").lines().count(), 1, "that of somebody else");
     });
 }

@@ -22,7 +22,7 @@ fn attributes(public_ip: &str) -> Attributes {
 
 /// What a host with the VXLAN backend says of itself.
 fn vxlan(public_ip: &str, mac: &str) -> Attributes {
-    let backend_data = Some(json!({ "VNI": 1, "VtepMAC": mac }));
+    let backend_data = Some((&json!({ "VNI": 1, "VtepMAC": mac })).into());
     Attributes { backend_type: Some("vxlan".to_owned()), backend_data, ..attributes(public_ip) }
 }
 

@@ -20,7 +20,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const CONFIG: HoldConfig = HoldConfig { ttl: DAY, renew_margin: Duration::from_secs(60 * 60) };
 
 fn attributes(public_ip: &str, mac: &str) -> Attributes {
-    let backend_data = Some(json!({ "VNI": 1, "VtepMAC": mac }));
+    let backend_data = Some((&json!({ "VNI": 1, "VtepMAC": mac })).into());
     let backend_type = Some("vxlan".to_owned());
     Attributes { backend_type, backend_data, ..Attributes::new(public_ip.parse().unwrap()) }
 }

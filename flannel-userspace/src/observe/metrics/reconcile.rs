@@ -20,7 +20,7 @@ pub enum PeerState {
     Failing,
     /// This backend has no way to it.
     Unreachable,
-    /// It vanished in a swarm, and is reached for a while still.
+    /// It vanished, and is reached for a while still.
     Held,
     /// The lease is not acceptable.
     Refused,
@@ -148,7 +148,7 @@ impl ReconcileMetrics {
         registry.register(
             "peers",
             "Leases of other hosts by what became of them: programmed in the kernel, failing to be programmed, \
-             unreachable by the backend, held though they vanished in a swarm, or refused",
+             unreachable by the backend, held for a while though they vanished, or refused",
             self.peers.clone(),
         );
         registry.register(

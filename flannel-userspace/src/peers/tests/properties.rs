@@ -1,9 +1,10 @@
 //! What holds of every table, however it came about.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ipnetwork::Ipv4Network;
+use nix::time::{ClockId, clock_gettime};
 use proptest::prelude::*;
 
 use super::{delete, junk, lease, peers, site, snapshot, vxlan};
@@ -11,6 +12,11 @@ use crate::backend::Kind;
 use crate::lease::Lease;
 use crate::peers::{Diff, Peer, PeerTable, Site};
 use crate::registry::{Event, Key};
+
+/// Of this thread: the machine may do much else.
+fn cpu_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap().into()
+}
 
 #[test]
 fn sixty_thousand_leases_take_no_time() {
@@ -24,10 +30,11 @@ fn sixty_thousand_leases_take_no_time() {
         .collect();
     let listing = snapshot(7, &leases, &[]);
     let mut table = PeerTable::new(site);
-    let start = Instant::now();
+    let start = cpu_time();
     assert_eq!(table.apply_snapshot(&listing).added.len(), 60_000);
     assert_eq!(table.apply_snapshot(&listing), Diff::default());
-    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    let took = cpu_time() - start;
+    assert!(took < Duration::from_secs(10), "{took:?}");
 }
 
 #[test]
@@ -37,9 +44,10 @@ fn host_with_ten_thousand_subnets_takes_no_time() {
     let leases: Vec<Lease> =
         (0..10_000).map(|n| lease(&format!("10.{}.{}.0-24", 6 + n / 256, n % 256), &value, 7, 7)).collect();
     let mut table = PeerTable::new(site);
-    let start = Instant::now();
+    let start = cpu_time();
     assert_eq!(table.apply_snapshot(&snapshot(7, &leases, &[])).added.len(), 10_000);
-    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    let took = cpu_time() - start;
+    assert!(took < Duration::from_secs(2), "{took:?}");
 }
 
 /// What reads the differences has the same peers, by their subnets, as the table.

@@ -15,10 +15,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use clap::Parser;
 
-use self::network::{Lab, Leases, PREFIX};
+use self::network::{Backend, Lab, Leases, PREFIX};
 use self::propagation::{Churn, Percentiles};
 use self::usage::Usage;
 use crate::daemon::{Daemon, Settings};
+use crate::etcd::Etcd;
+use crate::wait;
 
 /// Fills a private etcd with leases and measures a flanneld in a network namespace: how soon it is ready, how
 /// soon a lease that is put is in the programs' table of peers, CPU time, memory, and bytes of its log.
@@ -33,6 +35,9 @@ pub struct Options {
     /// The size at which changes are measured.
     #[arg(long, default_value_t = 10_000, value_name = "LEASES")]
     pub changes_at: u32,
+    /// The backend.
+    #[arg(long, value_enum, default_value_t = Backend::Vxlan, value_name = "BACKEND")]
+    pub backend: Backend,
     /// Writes the figures to this file as JSON, too.
     #[arg(long, value_name = "FILE")]
     pub write: Option<PathBuf>,
@@ -78,7 +83,7 @@ pub fn run(options: &Options) -> Result<()> {
     let mut all = Vec::new();
     for &peers in &options.sizes {
         eprintln!("measuring with {peers} leases …");
-        all.push(measure(peers, options.changes_at).with_context(|| format!("with {peers} leases"))?);
+        all.push(measure(peers, options).with_context(|| format!("with {peers} leases"))?);
     }
     println!("{}", report::table(&all));
     if let Some(path) = &options.write {
@@ -88,9 +93,11 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn measure(peers: u32, changes_at: u32) -> Result<Figures> {
-    let lab = Lab::new()?;
-    let leases = Leases::new(&lab.etcd, &lab.network);
+fn measure(peers: u32, options: &Options) -> Result<Figures> {
+    let mut lab = Lab::new(options.backend)?;
+    let leases = Leases::new(&lab, options.backend);
+    let host = lab.host.clone();
+    let verify = |daemon, peers| verify::kernel_holds(&host, daemon, options.backend, peers);
     leases.fill(peers)?;
     let settings = Settings { endpoint: lab.etcd.url(), prefix: PREFIX.to_owned(), flags: Vec::new() };
 
@@ -99,14 +106,17 @@ fn measure(peers: u32, changes_at: u32) -> Result<Figures> {
     let subnet_file = time_of_subnet_file(&mut daemon, start)?;
     daemon.wait_ready()?;
     let (ready, at_ready) = (start.elapsed(), Usage::of(daemon.pid()?)?);
-    verify::kernel_holds(&lab.host, &daemon, peers)?;
+    verify(&daemon, peers)?;
 
     let idle = (peers >= IDLE_FROM).then(|| idle(&daemon)).transpose()?;
     let (mut put, mut churn) = (None, None);
-    if peers == changes_at {
+    if peers == options.changes_at {
         put = Some(propagation::quiet(&leases, &daemon, peers)?);
         churn = Some(propagation::under_churn(&leases, &daemon, peers)?);
-        verify::kernel_holds(&lab.host, &daemon, propagation::peers_after(peers))?;
+        verify(&daemon, propagation::peers_after(peers))?;
+    }
+    if peers >= IDLE_FROM {
+        list_anew(&mut lab.etcd, &daemon)?;
     }
     daemon.check_running()?;
     let log = fs::metadata(daemon.log())?.len();
@@ -121,6 +131,18 @@ fn time_of_subnet_file(daemon: &mut Daemon, start: Instant) -> Result<Duration> 
         sleep(Duration::from_millis(1));
     }
     Ok(start.elapsed())
+}
+
+/// Has everything listed and compared once more, as etcd's restart does: what is resident then is what stays.
+fn list_anew(etcd: &mut Etcd, daemon: &Daemon) -> Result<()> {
+    etcd.kill()?;
+    sleep(SETTLE);
+    etcd.restart()?;
+    wait::until_true("the leases to be listed anew", PATIENCE, || {
+        fs::read_to_string(daemon.log()).is_ok_and(|log| log.contains("the registry is back"))
+    })?;
+    sleep(SETTLE);
+    Ok(())
 }
 
 /// Share of one CPU that is used while nothing happens.

@@ -9,7 +9,7 @@ use flannel_userspace::datapath::Tables;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::network::{Leases, lease, subnet};
+use super::network::{Leases, subnet};
 use super::usage::Usage;
 use crate::daemon::Daemon;
 
@@ -19,8 +19,8 @@ const PUTS: u32 = 200;
 const TIME: Duration = Duration::from_secs(20);
 /// So many a second.
 const RATE: u32 = 325;
-/// A deleted lease comes back after so many more were deleted.
-const ABSENT: u32 = 50;
+/// A deleted lease comes back after so many more were deleted: some four seconds, when its peer is gone.
+const ABSENT: u32 = 400;
 /// Pause between two looks at the table.
 const LOOK: Duration = Duration::from_micros(200);
 /// How long an entry may take.
@@ -73,7 +73,7 @@ pub(super) fn under_churn(leases: &Leases, daemon: &Daemon, peers: u32) -> Resul
     let (pid, since) = (daemon.pid()?, Instant::now());
     let before = Usage::of(pid)?;
     let (changed, put) = thread::scope(|scope| {
-        let changing = scope.spawn(|| leases.connected(|client| change(client, peers)));
+        let changing = scope.spawn(|| leases.connected(|client| change(leases, client, peers)));
         let put = probe(leases, &tables, peers + PUTS, TIME / PUTS);
         (changing.join(), put)
     });
@@ -86,7 +86,7 @@ fn probe(leases: &Leases, tables: &Tables, first: u32, pause: Duration) -> Resul
     let times = leases.connected(async |mut client: Client| {
         let mut times = Vec::new();
         for number in first..first + PUTS {
-            let (key, value) = lease(number, 0)?;
+            let (key, value) = leases.lease(number, 0)?;
             let start = Instant::now();
             client.put(key, value, None).await?;
             while tables.peer(subnet(number))?.is_none() {
@@ -102,7 +102,7 @@ fn probe(leases: &Leases, tables: &Tables, first: u32, pause: Duration) -> Resul
 }
 
 /// Changes leases at the rate; returns the rate that came of it.
-async fn change(client: Client, peers: u32) -> Result<f64> {
+async fn change(leases: &Leases, client: Client, peers: u32) -> Result<f64> {
     let (start, count) = (Instant::now(), RATE * u32::try_from(TIME.as_secs())?);
     let mut due = interval(TIME / count);
     due.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -116,7 +116,7 @@ async fn change(client: Client, peers: u32) -> Result<f64> {
         {
             due.tick().await;
             if let Some(number) = number {
-                changes.spawn(apply(client.clone(), number, what));
+                changes.spawn(apply(leases.clone(), client.clone(), number, what));
             }
         }
         while let Some(done) = changes.try_join_next() {
@@ -128,7 +128,7 @@ async fn change(client: Client, peers: u32) -> Result<f64> {
     }
     let rate = f64::from(count) / start.elapsed().as_secs_f64();
     for group in groups.saturating_sub(ABSENT)..groups {
-        apply(client.clone(), peers / 2 + group % (peers / 2), What::Return).await?;
+        apply(leases.clone(), client.clone(), peers / 2 + group % (peers / 2), What::Return).await?;
     }
     sleep(Duration::from_secs(1)).await;
     Ok(rate)
@@ -141,8 +141,8 @@ enum What {
     Return,
 }
 
-async fn apply(mut client: Client, number: u32, what: What) -> Result<()> {
-    let (key, value) = lease(number, u32::from(matches!(what, What::Move)))?;
+async fn apply(leases: Leases, mut client: Client, number: u32, what: What) -> Result<()> {
+    let (key, value) = leases.lease(number, u32::from(matches!(what, What::Move)))?;
     match what {
         What::Leave => client.delete(key, None).await.map(drop)?,
         What::Move | What::Return => client.put(key, value, None).await.map(drop)?,
