@@ -13,7 +13,7 @@ use tracing::{error, info};
 
 use crate::cli::flanneld::Options;
 use crate::lease::Lost;
-use crate::observe::{DatapathSource, Exposition, Latch, Server, Vitals};
+use crate::observe::{DatapathSource, Exposition, Files, Latch, Server, Vitals};
 use crate::privileges;
 use crate::reconcile::Loop;
 
@@ -70,7 +70,9 @@ impl Pending {
 
 fn show(options: &Options, vitals: &Vitals) -> Result<Server, DaemonError> {
     let source = DatapathSource { pin_dir: options.pin_dir.clone(), per_peer: options.metrics_per_peer };
-    let server = Server::start(&options.endpoints, vitals.clone(), Exposition::new(&vitals.metrics, source))?;
+    let files = Files { subnet: options.subnet_file.clone(), state: options.state_file.clone() };
+    let exposition = Exposition::new(vitals, source, files);
+    let server = Server::start(&options.endpoints, vitals.clone(), exposition)?;
     for address in server.addresses() {
         info!(%address, "showing health and metrics");
     }

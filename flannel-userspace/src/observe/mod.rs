@@ -8,9 +8,11 @@ mod exposition;
 mod liveness;
 mod metrics;
 mod process;
+mod programs;
 mod readiness;
 mod series;
 mod server;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +24,7 @@ pub use metrics::{
 };
 pub use readiness::{Latch, Readiness};
 pub use server::{Endpoints, ListenError, Server};
+pub use state::Files;
 
 /// The state of the daemon. Clones share it.
 #[derive(Clone, Debug, Default)]

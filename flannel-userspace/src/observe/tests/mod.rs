@@ -1,4 +1,5 @@
 mod abuse;
+mod coverage;
 mod datapath;
 mod documentation;
 mod health;
@@ -9,7 +10,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use super::{DatapathSource, Endpoints, Exposition, Server, Vitals};
+use super::{DatapathSource, Endpoints, Exposition, Files, Server, Vitals};
 
 /// A server that shows `vitals`, and of the datapath nothing.
 fn server(vitals: &Vitals) -> Server {
@@ -19,7 +20,11 @@ fn server(vitals: &Vitals) -> Server {
 
 fn exposition(vitals: &Vitals) -> Exposition {
     let nowhere = DatapathSource { pin_dir: "/nowhere".into(), per_peer: true };
-    Exposition::new(&vitals.metrics, nowhere)
+    Exposition::new(vitals, nowhere, no_files())
+}
+
+fn no_files() -> Files {
+    Files { subnet: "/nowhere/subnet.env".into(), state: "/nowhere/state.json".into() }
 }
 
 #[derive(Debug, PartialEq, Eq)]
