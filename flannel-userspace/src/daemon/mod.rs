@@ -8,14 +8,18 @@ mod rules;
 mod signals;
 mod start;
 
+use std::path::PathBuf;
+
 use tokio::sync::oneshot;
 use tracing::{error, info};
 
 use crate::cli::flanneld::Options;
+use crate::datapath::PinDir;
 use crate::lease::Lost;
-use crate::observe::{DatapathSource, Exposition, Files, Latch, Server, Vitals};
-use crate::privileges;
+use crate::observe::{DatapathSource, Exposition, Files, Latch, Listening, Server, Vitals};
+use crate::privileges::{self, Needs};
 use crate::reconcile::Loop;
+use crate::registry::etcd::Password;
 
 pub use error::DaemonError;
 pub use exclusive::ExclusiveError;
@@ -30,10 +34,14 @@ pub(crate) use start::site;
 /// It cannot begin, or its lease is another host's.
 pub async fn run(options: Options) -> Result<(), DaemonError> {
     privileges::check()?;
+    // What takes more than the daemon goes on with comes first; threads have the privileges of who starts them.
+    PinDir::mount(&options.pin_dir)?;
+    let listening = options.endpoints.listen()?;
+    privileges::confine(&needs(&options))?;
     let mut signals = Signals::new()?;
     let vitals = Vitals::default();
     let pending = Pending::take(&vitals);
-    let _server = show(&options, &vitals)?;
+    let _server = show(&options, &vitals, listening)?;
     let outcome = tokio::select! {
         outcome = serve(options, &vitals, pending) => outcome,
         never = vitals.liveness.heart("event loop").keep_beating() => match never {},
@@ -68,11 +76,25 @@ impl Pending {
     }
 }
 
-fn show(options: &Options, vitals: &Vitals) -> Result<Server, DaemonError> {
+/// What the daemon is told that may take a privilege for as long as it runs.
+fn needs(options: &Options) -> Needs<'_> {
+    let etcd = &options.etcd;
+    let password = match &etcd.password {
+        Some(Password::File(path)) => Some(path),
+        Some(Password::Told(_)) | None => None,
+    };
+    let files = [&etcd.key_file, &etcd.cert_file, &etcd.ca_file].into_iter().flatten().chain(password);
+    Needs {
+        files: files.map(PathBuf::as_path).collect(),
+        iptables: options.rules.masquerade || options.rules.forward,
+    }
+}
+
+fn show(options: &Options, vitals: &Vitals, listening: Listening) -> Result<Server, DaemonError> {
     let source = DatapathSource { pin_dir: options.pin_dir.clone(), per_peer: options.metrics_per_peer };
     let files = Files { subnet: options.subnet_file.clone(), state: options.state_file.clone() };
     let exposition = Exposition::new(vitals, source, files);
-    let server = Server::start(&options.endpoints, vitals.clone(), exposition)?;
+    let server = Server::start(listening, vitals.clone(), exposition)?;
     for address in server.addresses() {
         info!(%address, "showing health and metrics");
     }

@@ -23,7 +23,7 @@ pub use metrics::{
     EtcdMetrics, EtcdOperation, LeaseMetrics, Metrics, PeerState, ReconcileMetrics, ResyncCause,
 };
 pub use readiness::{Latch, Readiness};
-pub use server::{Endpoints, ListenError, Server};
+pub use server::{Endpoints, ListenError, Listening, Server};
 pub use state::Files;
 
 /// The state of the daemon. Clones share it.

@@ -6,6 +6,7 @@ mod count;
 mod ecn;
 mod guard;
 mod headers;
+mod privilege;
 mod reach;
 mod restart;
 mod size;

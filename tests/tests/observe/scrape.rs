@@ -54,7 +54,7 @@ fn a_running_daemon_is_scraped() {
     let peers = member.daemon.ctl_json("peers").unwrap();
     let peer = &peers["peers"][0];
     let sent = peer["sent_packets"].as_f64().unwrap();
-    assert!(sent > 0.0, "{peers}");
+    assert!(sent > 0.0, "{peers}\n{}", member.daemon.ctl("counters").unwrap());
     let series = format!("flannel_peer_tx_packets_total{{peer={}}}", peer["subnet"]);
     becomes(&prometheus, &series, sent).unwrap();
 

@@ -15,7 +15,7 @@ use super::{DatapathSource, Endpoints, Exposition, Files, Server, Vitals};
 /// A server that shows `vitals`, and of the datapath nothing.
 fn server(vitals: &Vitals) -> Server {
     let endpoints = Endpoints { health: Some("127.0.0.1:0".parse().unwrap()), metrics: None };
-    Server::start(&endpoints, vitals.clone(), exposition(vitals)).unwrap()
+    Server::start(endpoints.listen().unwrap(), vitals.clone(), exposition(vitals)).unwrap()
 }
 
 fn exposition(vitals: &Vitals) -> Exposition {
