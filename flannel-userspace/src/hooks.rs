@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use crate::backend::Kind;
 use crate::datapath::{
-    DatapathError, Format, Mechanism, Pinned, PinnedAs, interface_name, is_ingress, pinned_programs,
-    tcx_programs, wanted_places,
+    DatapathError, Format, Pinned, PinnedAs, interface_name, is_ingress, is_linked, pinned_programs,
+    wanted_places,
 };
 use crate::kernel::device::segmenter::EXIT;
 use crate::kernel::{Filter, Netlink};
@@ -81,7 +81,7 @@ pub(crate) async fn hooks(
         let place = (pinned.program.clone(), pinned.interface);
         missing.remove(&place);
         hooks.push(Hook {
-            attached: is_attached(netlink, &pinned).await,
+            attached: is_attached(netlink, pin_dir, &pinned).await,
             required: wanted.contains(&place),
             program: pinned.program,
             interface: Interface::new(pinned.interface),
@@ -100,15 +100,10 @@ pub(crate) async fn hooks(
 }
 
 /// Whether the program is where its pin says. What cannot be looked up, as on an interface that is gone, is not.
-async fn is_attached(netlink: &Netlink, pinned: &Pinned) -> bool {
+async fn is_attached(netlink: &Netlink, pin_dir: &Path, pinned: &Pinned) -> bool {
     let Pinned { program, interface, by } = pinned;
     match *by {
-        PinnedAs::Link { mechanism: Mechanism::Xdp, program_id } => {
-            netlink.xdp_program(*interface).await.ok().flatten().is_some_and(|xdp| xdp.id == program_id)
-        }
-        PinnedAs::Link { program_id, .. } => {
-            tcx_programs(*interface, program).ok().flatten().is_some_and(|ids| ids.contains(&program_id))
-        }
+        PinnedAs::Link { .. } => is_linked(pin_dir, program, *interface),
         PinnedAs::Filter { handle, priority } => {
             let ours = Filter { ingress: is_ingress(program), priority, handle };
             netlink.filters(*interface).await.is_ok_and(|filters| filters.contains(&ours))

@@ -3,6 +3,7 @@
 mod configuration;
 mod error;
 mod exclusive;
+mod log;
 mod report;
 mod rules;
 mod signals;
@@ -23,7 +24,8 @@ use crate::registry::etcd::Password;
 
 pub use error::DaemonError;
 pub use exclusive::ExclusiveError;
-pub use report::{Chain, start_logging};
+pub use log::{LogFormat, Loudness, start_logging};
+pub use report::Chain;
 use signals::Signals;
 use start::Started;
 pub(crate) use start::site;
@@ -32,13 +34,14 @@ pub(crate) use start::site;
 ///
 /// # Errors
 /// It cannot begin, or its lease is another host's.
-pub async fn run(options: Options) -> Result<(), DaemonError> {
+pub async fn run(options: Options, loudness: Loudness) -> Result<(), DaemonError> {
     privileges::check()?;
     // What takes more than the daemon goes on with comes first; threads have the privileges of who starts them.
     PinDir::mount(&options.pin_dir)?;
     let listening = options.endpoints.listen()?;
     privileges::confine(&needs(&options))?;
     let mut signals = Signals::new()?;
+    tokio::spawn(loudness.follow(log::Wishes::new()?));
     let vitals = Vitals::default();
     let pending = Pending::take(&vitals);
     let _server = show(&options, &vitals, listening)?;

@@ -2,6 +2,7 @@
 //! with it.
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
+mod log;
 mod prometheus;
 mod scrape;
 mod shipped;
