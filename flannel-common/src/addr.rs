@@ -46,6 +46,13 @@ impl Ip4 {
     pub const fn masked(self, mask: Self) -> Self {
         Self(self.0 & mask.0)
     }
+
+    /// Whether the number in memory is below that of `other`: an order, though not that of the addresses.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_below(self, other: Self) -> bool {
+        self.0 < other.0
+    }
 }
 
 impl From<Ipv4Addr> for Ip4 {

@@ -5,6 +5,7 @@
 #![no_std]
 
 pub mod addr;
+pub mod flow;
 pub mod maps;
 pub mod reason;
 pub mod trace;

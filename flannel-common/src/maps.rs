@@ -1,11 +1,13 @@
 //! Every map once: name, kind, capacity, key and value.
 //!
 //! Keys and values are plain data without padding, so that the kernel, the daemon and `bpftool` see the
-//! same bytes. Capacities are fixed; entries are allocated by the kernel as they are filled.
+//! same bytes. Capacities are fixed; entries are allocated by the kernel as they are filled, except those that it
+//! may forget.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::addr::{Ip4, Mac};
+use crate::flow::{CANDIDATE_BYTES, Connection, FastPath, Flow, FlowKey, MAX_FLOWS};
 use crate::reason::{Hook, Reason};
 use crate::trace::{EVENT_BYTES, Question};
 
@@ -32,6 +34,15 @@ pub const NODE_INFO: &str = "NODE_INFO";
 pub const QUESTION: &str = "QUESTION";
 /// Name of the ring of [`Event`](crate::trace::Event)s.
 pub const EVENTS: &str = "EVENTS";
+/// Name of the map from [`FlowKey`] to [`Flow`].
+pub const FLOWS: &str = "FLOWS";
+/// Name of the map from the [`Connection`]s that can be shortened to when that was found out, in nanoseconds of
+/// `CLOCK_MONOTONIC`.
+pub const APPROVED: &str = "APPROVED";
+/// Name of the ring of [`Connection`]s that programs would shorten.
+pub const CANDIDATES: &str = "CANDIDATES";
+/// Name of the map with the generation of the host's state: a number of which a change ends what was learned.
+pub const GENERATION: &str = "GENERATION";
 /// Name of the read-only global by which the programs know their [`Node`].
 pub const NODE: &str = "NODE";
 
@@ -46,6 +57,8 @@ pub enum Kind {
     Array,
     /// `BPF_MAP_TYPE_PERCPU_ARRAY`
     PerCpuArray,
+    /// `BPF_MAP_TYPE_LRU_HASH`
+    LruHash,
     /// `BPF_MAP_TYPE_RINGBUF`
     RingBuf,
 }
@@ -72,7 +85,7 @@ impl Layout {
 }
 
 /// Every pinned map.
-pub const ALL: [Layout; 8] = [
+pub const ALL: [Layout; 12] = [
     Layout::of::<Ip4, Peer>(PEERS, Kind::Hash, MAX_PEERS),
     Layout::of::<Ip4, u32>(SOURCES, Kind::Hash, MAX_PEERS),
     Layout::of::<u32, Count>(COUNTERS, Kind::PerCpuArray, COUNTER_SLOTS),
@@ -81,6 +94,10 @@ pub const ALL: [Layout; 8] = [
     Layout::of::<u32, Node>(NODE_INFO, Kind::Array, 1),
     Layout::of::<u32, Question>(QUESTION, Kind::Array, 1),
     Layout::of::<(), ()>(EVENTS, Kind::RingBuf, EVENT_BYTES),
+    Layout::of::<FlowKey, Flow>(FLOWS, Kind::LruHash, MAX_FLOWS),
+    Layout::of::<Connection, u64>(APPROVED, Kind::LruHash, MAX_FLOWS),
+    Layout::of::<(), ()>(CANDIDATES, Kind::RingBuf, CANDIDATE_BYTES),
+    Layout::of::<u32, u32>(GENERATION, Kind::Array, 1),
 ];
 
 /// Where the subnet of a peer is reached.
@@ -214,6 +231,8 @@ pub struct Node {
     pub port: u32,
     /// A [`Guard`] by its number.
     pub guard: u32,
+    /// A [`FastPath`] by its number.
+    pub fast_path: u32,
     /// Ethernet address of the flannel device.
     pub device_mac: Mac,
     /// Zero.
@@ -233,6 +252,7 @@ impl Node {
         vni: 0,
         port: 0,
         guard: Guard::Strict as u32,
+        fast_path: FastPath::Off as u32,
         device_mac: Mac::ZERO,
         reserved: 0,
     };
@@ -242,6 +262,7 @@ impl Node {
 mod pod {
     use super::{Count, Node, Peer, PeerCount, Port};
     use crate::addr::Ip4;
+    use crate::flow::{Connection, Flow, FlowKey};
     use crate::trace::Question;
 
     macro_rules! pod {
@@ -254,7 +275,7 @@ mod pod {
         };
     }
 
-    pod!(Ip4, Peer, Count, PeerCount, Port, Node, Question);
+    pod!(Ip4, Peer, Count, PeerCount, Port, Node, Question, FlowKey, Flow, Connection);
 }
 
 #[cfg(test)]
@@ -289,11 +310,15 @@ mod tests {
                 layout("COUNTERS", Kind::PerCpuArray, 4, 16, COUNTER_SLOTS),
                 layout("PEER_COUNTERS", Kind::PerCpuHash, 4, 40, 65_536),
                 layout("PORTS", Kind::Hash, 12, 4, 16_384),
-                layout("NODE_INFO", Kind::Array, 4, 48, 1),
+                layout("NODE_INFO", Kind::Array, 4, 52, 1),
                 layout("QUESTION", Kind::Array, 4, 32, 1),
                 layout("EVENTS", Kind::RingBuf, 0, 0, 1 << 20),
+                layout("FLOWS", Kind::LruHash, 16, 88, 65_536),
+                layout("APPROVED", Kind::LruHash, 12, 8, 65_536),
+                layout("CANDIDATES", Kind::RingBuf, 0, 0, 65_536),
+                layout("GENERATION", Kind::Array, 4, 4, 1),
             ]
         );
-        assert_eq!(COUNTER_SLOTS, 384);
+        assert_eq!(COUNTER_SLOTS, 640);
     }
 }

@@ -89,6 +89,13 @@ reasons! {
     35 Guarded "guarded" Pass "The packet passed the guard and enters the host by the flannel device.",
     36 ToSegment "to_segment" Forward "The packet goes through the segmenter first, because the peer does not take it whole.",
     34 HandedOver "handed_over" Forward "The packet was decapsulated by XDP and is handed to the flannel device.",
+    37 Shortened "shortened" Forward "The packet skipped bridge, routing and netfilter, which change nothing of its flow.",
+    38 ToStack "to_stack" Pass "The packet is of no flow that could be shortened.",
+    39 Learning "learning" Pass "The packet takes the long way, to find out whether its flow can be shortened.",
+    40 FlowEdge "flow_edge" Pass "A TCP connection begins or ends with the packet.",
+    41 TooLong "too_long" Pass "The packet is longer than the way ahead takes: the stack answers it.",
+    42 Confirmed "confirmed" Pass "The packet left the stack as it had entered: its flow can be shortened.",
+    43 Unconfirmed "unconfirmed" Pass "The packet did not leave the stack as one that had entered, or must not be shortened.",
     33 NotDecapsulated "not_decapsulated" Pass "The packet did not come out of the tunnel.",
 }
 
@@ -126,12 +133,30 @@ pub enum Hook {
     Bridge = 4,
     /// TC ingress of the segmenter's exit: encapsulation of packets that were cut and finished there.
     Segmented = 5,
+    /// TC ingress of a pod's port: what the pod sends.
+    PodOut = 6,
+    /// TC egress of a pod's port: what the pod gets by the long way.
+    PodIn = 7,
+    /// TC egress of the underlay interface: packets to peers that a route leads to.
+    DirectOut = 8,
+    /// TC ingress of the underlay interface: packets from peers that a route leads to.
+    DirectIn = 9,
 }
 
 impl Hook {
     /// Every hook, in the order of the numbers.
-    pub const ALL: &[Self] =
-        &[Self::Encap, Self::Decap, Self::Xdp, Self::Device, Self::Bridge, Self::Segmented];
+    pub const ALL: &[Self] = &[
+        Self::Encap,
+        Self::Decap,
+        Self::Xdp,
+        Self::Device,
+        Self::Bridge,
+        Self::Segmented,
+        Self::PodOut,
+        Self::PodIn,
+        Self::DirectOut,
+        Self::DirectIn,
+    ];
 
     /// The name used in metrics and by the command line.
     #[must_use]
@@ -143,6 +168,10 @@ impl Hook {
             Self::Device => "device",
             Self::Bridge => "bridge",
             Self::Segmented => "segmented",
+            Self::PodOut => "pod_out",
+            Self::PodIn => "pod_in",
+            Self::DirectOut => "direct_out",
+            Self::DirectIn => "direct_in",
         }
     }
 

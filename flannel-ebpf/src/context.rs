@@ -10,13 +10,13 @@ use aya_ebpf::bindings::{
     BPF_F_ADJ_ROOM_NO_CSUM_RESET, BPF_F_INGRESS, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_csum_level, bpf_get_hash_recalc, bpf_redirect, bpf_redirect_neigh, bpf_skb_load_bytes,
-    bpf_xdp_adjust_head, bpf_xdp_adjust_meta, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
+    bpf_check_mtu, bpf_csum_level, bpf_get_hash_recalc, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
+    bpf_skb_load_bytes, bpf_xdp_adjust_head, bpf_xdp_adjust_meta, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
 };
 use aya_ebpf::programs::{TcContext, XdpContext};
 use flannel_common::Reason;
 use flannel_common::wire::EthernetHeader;
-use flannel_ebpf::frame::{Encapsulation, Frame, SendFrame};
+use flannel_ebpf::frame::{Encapsulation, FlowFrame, Frame, SendFrame};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::trace::Witnessed;
@@ -57,37 +57,30 @@ impl Skb {
         redirected(unsafe { bpf_redirect(device, 0) })
     }
 
+    /// Hands the packet to who is behind the port `device`, by its Ethernet header.
+    pub(crate) fn hand_over(&self, device: u32) -> Result<(), Reason> {
+        // SAFETY: the helper takes plain numbers.
+        redirected(unsafe { bpf_redirect_peer(device, 0) })
+    }
+
     /// Lets the packet arrive at `device`.
     pub(crate) fn receive(&self, device: u32) -> Result<(), Reason> {
         // SAFETY: the helper takes plain numbers.
         redirected(unsafe { bpf_redirect(device, u64::from(BPF_F_INGRESS)) })
     }
 
-    pub(crate) fn mark(&self) -> u32 {
-        // SAFETY: the kernel gave the context; the field is always readable.
-        unsafe { (*self.raw()).mark }
-    }
-
     pub(crate) fn set_mark(&self, mark: u32) {
         self.0.set_mark(mark);
     }
 
-    /// Interface index of the device the hook belongs to.
-    pub(crate) fn device(&self) -> u32 {
-        // SAFETY: the kernel gave the context; the field is always readable.
-        unsafe { (*self.raw()).ifindex }
-    }
-
-    /// Interface index of the device the packet was last received by.
-    pub(crate) fn received_by(&self) -> u32 {
-        // SAFETY: the kernel gave the context; the field is always readable.
-        unsafe { (*self.raw()).ingress_ifindex }
+    pub(crate) fn set_priority(&self, priority: u32) {
+        // SAFETY: the kernel gave the context; the field is always writable.
+        unsafe { (*self.raw()).priority = priority };
     }
 
     /// Whether this is a super-packet that stands for many on the wire.
     pub(crate) fn is_super_packet(&self) -> bool {
-        // SAFETY: the kernel gave the context; the field is always readable.
-        unsafe { (*self.raw()).gso_size != 0 }
+        self.segment_len() != 0
     }
 
     /// Whether our XDP program has decapsulated this packet.
@@ -160,6 +153,47 @@ impl SendFrame for Skb {
     }
 }
 
+impl FlowFrame for Skb {
+    #[inline(always)]
+    fn segment_len(&self) -> u32 {
+        // SAFETY: the kernel gave the context; the field is always readable.
+        unsafe { (*self.raw()).gso_size }
+    }
+
+    #[inline(always)]
+    fn interface(&self) -> u32 {
+        // SAFETY: the kernel gave the context; the field is always readable.
+        unsafe { (*self.raw()).ifindex }
+    }
+
+    #[inline(always)]
+    fn received_by(&self) -> u32 {
+        // SAFETY: the kernel gave the context; the field is always readable.
+        unsafe { (*self.raw()).ingress_ifindex }
+    }
+
+    #[inline(always)]
+    fn mtu(&self) -> u32 {
+        let mut mtu = 0;
+        // SAFETY: the helper writes one word. With interface zero it tells the MTU of the packet's own device,
+        // whatever it thinks of the packet.
+        unsafe { bpf_check_mtu(self.raw().cast(), 0, &raw mut mtu, 0, 0) };
+        mtu
+    }
+
+    #[inline(always)]
+    fn mark(&self) -> u32 {
+        // SAFETY: the kernel gave the context; the field is always readable.
+        unsafe { (*self.raw()).mark }
+    }
+
+    #[inline(always)]
+    fn priority(&self) -> u32 {
+        // SAFETY: the kernel gave the context; the field is always readable.
+        unsafe { (*self.raw()).priority }
+    }
+}
+
 impl Witnessed for Skb {
     #[inline(always)]
     fn bytes(&self) -> u32 {
@@ -168,7 +202,7 @@ impl Witnessed for Skb {
 
     #[inline(always)]
     fn interface(&self) -> u32 {
-        self.device()
+        FlowFrame::interface(self)
     }
 
     #[inline(always)]

@@ -55,3 +55,24 @@ pub trait SendFrame: Frame {
     /// A number that is the same for all packets of a flow, spread over 32 bits.
     fn flow_hash(&mut self) -> u32;
 }
+
+/// A packet of which is known how it came, and what becomes of it.
+pub trait FlowFrame: Frame {
+    /// Payload bytes of each packet a super-packet stands for; zero for an ordinary packet.
+    fn segment_len(&self) -> u32;
+
+    /// Interface index of the device it is seen at.
+    fn interface(&self) -> u32;
+
+    /// Interface index of the device by which the host, or its bridge, received it last; zero for the host's own.
+    fn received_by(&self) -> u32;
+
+    /// Largest packet the device takes at which this one is seen, in bytes, without the Ethernet header.
+    fn mtu(&self) -> u32;
+
+    /// The mark by which the host's rules have told it from others; zero for none.
+    fn mark(&self) -> u32;
+
+    /// The priority by which queues treat it.
+    fn priority(&self) -> u32;
+}

@@ -6,11 +6,13 @@
 extern crate std;
 
 pub mod ecn;
+pub mod flows;
 pub mod frame;
 pub mod guard;
 pub mod inner;
 pub mod outer;
 pub mod peers;
+pub mod segment;
 pub mod udp;
 pub mod vxlan;
 

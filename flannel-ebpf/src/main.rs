@@ -12,6 +12,8 @@
 
 mod context;
 mod count;
+mod learned;
+mod pod;
 mod table;
 mod trace;
 
@@ -23,7 +25,7 @@ use aya_ebpf::programs::{TcContext, XdpContext};
 use flannel_common::maps::{Guard, Node, Port};
 use flannel_common::wire::EthernetHeader;
 use flannel_common::{Hook, Ip4, Reason, Verdict};
-use flannel_ebpf::frame::Frame as _;
+use flannel_ebpf::frame::{FlowFrame as _, Frame as _};
 use flannel_ebpf::udp::State;
 use flannel_ebpf::{udp, vxlan};
 
@@ -42,6 +44,8 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 /// Set on a packet between [`vxlan_decap`] and [`vxlan_device`], which takes it away again: netfilter and
 /// routing never see it.
 const GUARDED: u32 = 0xe5;
+/// The mark of packets nobody has marked.
+const UNMARKED: u32 = 0;
 
 #[inline(always)]
 fn node() -> Node {
@@ -56,6 +60,7 @@ pub fn vxlan_encap(context: TcContext) -> i32 {
     let node = node();
     let mut skb = Skb::new(context);
     let bytes = skb.len();
+    pod::depart(&skb, &node);
     let sent = vxlan::encapsulate(&mut skb, &Table, &node);
     encapsulated(&skb, &node, Hook::Encap, bytes, sent)
 }
@@ -66,6 +71,7 @@ pub fn udp_encap(context: TcContext) -> i32 {
     let node = node();
     let mut skb = Skb::new(context);
     let bytes = skb.len();
+    pod::depart(&skb, &node);
     match udp::encapsulate(&mut skb, &Table, &node, State::AsSent) {
         Err(Reason::ToSegment) => {
             let reason = skb.transmit(node.segmenter).err().unwrap_or(Reason::ToSegment);
@@ -91,15 +97,11 @@ pub fn vxlan_decap(context: TcContext) -> i32 {
     let node = node();
     let mut skb = Skb::new(context);
     if skb.has_token() {
-        skb.set_mark(GUARDED);
-        return handed_over(&skb, &node);
+        return handed_over(&mut skb, &node, GUARDED);
     }
     trace::arrived(&skb, Hook::Decap);
     let arrived = vxlan::decapsulate(&mut skb, &Table, &node);
-    if arrived.is_ok() {
-        skb.set_mark(GUARDED);
-    }
-    decapsulated(&skb, &node, arrived)
+    decapsulated(&mut skb, &node, arrived, GUARDED)
 }
 
 /// TC ingress of the underlay, for UDP.
@@ -108,11 +110,11 @@ pub fn udp_decap(context: TcContext) -> i32 {
     let node = node();
     let mut skb = Skb::new(context);
     if skb.has_token() {
-        return handed_over(&skb, &node);
+        return handed_over(&mut skb, &node, UNMARKED);
     }
     trace::arrived(&skb, Hook::Decap);
     let arrived = udp::decapsulate(&mut skb, &Table, &node);
-    decapsulated(&skb, &node, arrived)
+    decapsulated(&mut skb, &node, arrived, UNMARKED)
 }
 
 /// XDP of the underlay, for VXLAN. [`vxlan_decap`] hands the packet on.
@@ -169,7 +171,7 @@ fn to_port(skb: &Skb, node: &Node) -> Result<(), Reason> {
         return Err(Reason::NotDecapsulated);
     }
     let ethernet: EthernetHeader = skb.load(0)?;
-    let station = Port { bridge: skb.device(), mac: ethernet.destination, reserved: 0 };
+    let station = Port { bridge: skb.interface(), mac: ethernet.destination, reserved: 0 };
     let port = table::port(station).ok_or(Reason::UnknownPort)?;
     skb.transmit(port)
 }
@@ -189,24 +191,37 @@ fn encapsulated(skb: &Skb, node: &Node, hook: Hook, bytes: u32, sent: Result<Ip4
 }
 
 #[inline(always)]
-fn decapsulated(skb: &Skb, node: &Node, arrived: Result<Ip4, Reason>) -> i32 {
-    match arrived.and_then(|subnet| skb.receive(node.device).map(|()| subnet)) {
-        Ok(subnet) => {
+fn decapsulated(skb: &mut Skb, node: &Node, arrived: Result<Ip4, Reason>, mark: u32) -> i32 {
+    let arrived =
+        arrived.and_then(|subnet| arrive(skb, node, mark, Reason::Forwarded).map(|done| (subnet, done)));
+    match arrived {
+        Ok((subnet, done)) => {
             count::received(subnet, skb.len());
-            verdict(skb, Hook::Decap, Reason::Forwarded)
+            verdict(skb, Hook::Decap, done)
         }
         Err(reason) => verdict(skb, Hook::Decap, reason),
     }
 }
 
-/// A packet our XDP program has decapsulated and counted goes to the flannel device.
+/// A packet our XDP program has decapsulated and counted goes to its pod or to the flannel device.
 #[inline(always)]
-fn handed_over(skb: &Skb, node: &Node) -> i32 {
-    let reason = match skb.receive(node.device) {
-        Ok(()) => Reason::HandedOver,
-        Err(reason) => reason,
-    };
+fn handed_over(skb: &mut Skb, node: &Node, mark: u32) -> i32 {
+    let reason = arrive(skb, node, mark, Reason::HandedOver).unwrap_or_else(|reason| reason);
     verdict(skb, Hook::Decap, reason)
+}
+
+/// Has a packet out of the tunnel skip the stack, or else enter it by the flannel device, `mark`ed; then the reason is
+/// `entered`.
+#[inline(always)]
+fn arrive(skb: &mut Skb, node: &Node, mark: u32, entered: Reason) -> Result<Reason, Reason> {
+    match pod::arrive(skb, node) {
+        Ok(()) => Ok(Reason::Shortened),
+        Err(reason) if reason.verdict() == Verdict::Pass => {
+            skb.set_mark(mark);
+            skb.receive(node.device).map(|()| entered)
+        }
+        Err(reason) => Err(reason),
+    }
 }
 
 /// Counts a packet and acts on its reason.

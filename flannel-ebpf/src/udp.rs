@@ -6,7 +6,7 @@
 //! leaves checksums and segmentation to the receiver as virtual links do. The two are told apart by what they send:
 //! the datagrams of programs bear no checksum, those of a socket always do.
 
-use flannel_common::maps::Node;
+use flannel_common::maps::{Node, Peer};
 use flannel_common::wire::{EthernetHeader, Ipv4Header, UdpHeader, UdpStack};
 use flannel_common::{Ip4, Reason};
 use zerocopy::network_endian::U16;
@@ -40,15 +40,21 @@ pub fn encapsulate(
     if state == State::AsSent && !peer.takes_whole(peers.now()) {
         return Err(Reason::ToSegment);
     }
+    wrap(frame, node, &peer, &inner.ip)?;
+    Ok(subnet)
+}
+
+/// Gives the packet of `inner` the outer headers towards `peer`.
+#[inline(always)]
+pub fn wrap(frame: &mut impl SendFrame, node: &Node, peer: &Peer, inner: &Ipv4Header) -> Result<(), Reason> {
     let flow_hash = frame.flow_hash();
     let payload = frame.len() - EthernetHeader::LEN;
     let stack = UdpStack {
-        ip: outer::ip_header(node, peer.public_ip, &inner.ip, flow_hash, UdpHeader::LEN + payload),
+        ip: outer::ip_header(node, peer.public_ip, inner, flow_hash, UdpHeader::LEN + payload),
         udp: outer::udp_header(node.port as u16, node, payload),
     };
     frame.insert(Encapsulation::Udp)?;
-    frame.store(EthernetHeader::LEN, &stack)?;
-    Ok(subnet)
+    frame.store(EthernetHeader::LEN, &stack)
 }
 
 /// Takes the outer headers off a packet that arrived at the underlay and addresses it to the flannel

@@ -1,10 +1,10 @@
 //! VXLAN (RFC 7348), as the kernel's vxlan device and stock flannel speak it.
 
-use flannel_common::maps::Node;
+use flannel_common::maps::{Node, Peer};
 use flannel_common::wire::{
     ETHER_TYPE_IPV4, EthernetHeader, Ipv4Header, UdpHeader, VXLAN_FLAG_VNI, VxlanHeader, VxlanStack,
 };
-use flannel_common::{Ip4, Reason};
+use flannel_common::{Ip4, Mac, Reason};
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use crate::frame::{Encapsulation, Frame, SendFrame};
@@ -28,21 +28,29 @@ pub fn encapsulate(frame: &mut impl SendFrame, peers: &impl Peers, node: &Node) 
     let inner = inner::to_send(frame)?;
     let subnet = inner.ip.destination().masked(node.netmask);
     let peer = peers.peer(subnet).ok_or(Reason::ForeignPeer)?;
+    wrap(frame, node, &peer, inner.ethernet.source, &inner.ip)?;
+    Ok(subnet)
+}
+
+/// Gives the frame of `inner` the outer headers towards `peer`. Its Ethernet header says that `source` has sent it.
+#[inline(always)]
+pub fn wrap(
+    frame: &mut impl SendFrame,
+    node: &Node,
+    peer: &Peer,
+    source: Mac,
+    inner: &Ipv4Header,
+) -> Result<(), Reason> {
     let flow_hash = frame.flow_hash();
     let payload = VxlanHeader::LEN + frame.len();
     let stack = VxlanStack {
-        ip: outer::ip_header(node, peer.public_ip, &inner.ip, flow_hash, UdpHeader::LEN + payload),
+        ip: outer::ip_header(node, peer.public_ip, inner, flow_hash, UdpHeader::LEN + payload),
         udp: outer::udp_header(source_port(flow_hash), node, payload),
         vxlan: VxlanHeader::new(node.vni),
-        ethernet: EthernetHeader {
-            destination: peer.vtep_mac,
-            source: inner.ethernet.source,
-            ether_type: ETHER_TYPE_IPV4,
-        },
+        ethernet: EthernetHeader { destination: peer.vtep_mac, source, ether_type: ETHER_TYPE_IPV4 },
     };
     frame.insert(Encapsulation::Vxlan)?;
-    frame.store(EthernetHeader::LEN, &stack)?;
-    Ok(subnet)
+    frame.store(EthernetHeader::LEN, &stack)
 }
 
 /// Takes the outer headers off a frame that arrived at the underlay and addresses it to the flannel device.

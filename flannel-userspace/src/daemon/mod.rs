@@ -106,12 +106,24 @@ fn show(options: &Options, vitals: &Vitals, listening: Listening) -> Result<Serv
 
 async fn serve(options: Options, vitals: &Vitals, pending: Pending) -> Result<(), DaemonError> {
     let (synced, first_sync) = oneshot::channel();
-    let Started { reconciler, hold, presence, held, subnet_file, listing, rules, exclusive: _exclusive } =
-        start::start(options, vitals, pending, synced).await?;
+    let Started {
+        reconciler,
+        hold,
+        presence,
+        held,
+        subnet_file,
+        listing,
+        rules,
+        approver,
+        exclusive: _exclusive,
+    } = start::start(options, vitals, pending, synced).await?;
     let mut holding = tokio::spawn(hold.run());
     tokio::spawn(vitals.metrics.leases.clone().follow(held.clone()));
     tokio::spawn(presence.run(held));
     tokio::spawn(rules.run());
+    if let Some(approver) = approver {
+        tokio::spawn(approver.run());
+    }
     let mut reconciling = tokio::spawn(Loop::new(reconciler).run());
     tokio::spawn(async move {
         if first_sync.await.is_ok() {

@@ -1,11 +1,12 @@
 //! From a command line to a host that forwards.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
+use flannel_common::flow::FastPath;
 use flannel_common::{Mac, Vni};
 use ipnetwork::Ipv4Network;
 use rand::SeedableRng as _;
@@ -24,7 +25,7 @@ use crate::backend::{Backend, Kind};
 use crate::cli::flanneld::Options;
 use crate::config::subnet_file::Previous;
 use crate::config::{BackendConfig, NetworkConfig, SubnetFile};
-use crate::datapath::PinDir;
+use crate::datapath::{Approver, PinDir};
 use crate::kernel::{Monitor, Netlink, Underlay, interface};
 use crate::lease::{
     AcquireConfig, AcquireError, Held, Hold, Holder, Identity, OwnLease, Pool, Presence, acquire,
@@ -52,6 +53,8 @@ pub(super) struct Started {
     /// Held until the first listing is applied.
     pub(super) listing: Latch,
     pub(super) rules: RuleKeeper,
+    /// Nothing where no connections are to be shortened.
+    pub(super) approver: Option<Approver>,
     /// What only one daemon may have.
     pub(super) exclusive: Vec<Exclusive>,
 }
@@ -140,9 +143,11 @@ pub(super) async fn start(
         pins,
         hook: options.hook,
         guard: options.guard,
+        fast_path: options.fast_path,
         pod_bridges: options.pod_bridges,
     })
     .await?;
+    let approver = approver(options.fast_path, &options.pin_dir);
     pending.datapath.release();
 
     let held = holder.held();
@@ -172,8 +177,17 @@ pub(super) async fn start(
         subnet_file: options.subnet_file,
         listing: pending.listing,
         rules,
+        approver,
         exclusive,
     })
+}
+
+/// Without it TCP connections take the long way.
+fn approver(fast_path: FastPath, pin_dir: &Path) -> Option<Approver> {
+    if fast_path != FastPath::Flow {
+        return None;
+    }
+    Approver::open(pin_dir).inspect_err(|error| warn!("{}", Chain(error))).ok()
 }
 
 /// What is known from an earlier life. A file that cannot be read is none.

@@ -26,18 +26,22 @@ pub(super) fn load(pins: &PinDir, spec: &Spec) -> Result<Ebpf, DatapathError> {
     }
     loader.override_global(NODE, &spec.node, true);
     let mut ebpf = loader.load(OBJECT).map_err(DatapathError::Load)?;
-    for program in spec.format.map_or(&[][..], programs) {
+    for program in programs(spec) {
         load_program(&mut ebpf, program)?;
     }
     Ok(ebpf)
 }
 
-/// The programs a tunnel needs besides XDP, which is loaded only where it is attached.
-const fn programs(format: Format) -> &'static [&'static str] {
-    match format {
-        Format::Udp { .. } => &["udp_encap", "udp_decap", "udp_segmented", "bridge"],
-        Format::Vxlan => &["vxlan_encap", "vxlan_decap", "vxlan_device", "bridge"],
-    }
+/// The programs that are needed besides XDP, which is loaded only where it is attached.
+fn programs(spec: &Spec) -> impl Iterator<Item = &'static str> {
+    let tunnel: &[_] = match spec.format {
+        None => &[],
+        Some(Format::Udp { .. }) => &["udp_encap", "udp_decap", "udp_segmented", "bridge"],
+        Some(Format::Vxlan) => &["vxlan_encap", "vxlan_decap", "vxlan_device", "bridge"],
+    };
+    let pods: &[_] = if spec.shortens() { &["pod_out", "pod_in"] } else { &[] };
+    let routes: &[_] = if spec.shortens() && spec.routes { &["direct_out", "direct_in"] } else { &[] };
+    tunnel.iter().chain(pods).chain(routes).copied()
 }
 
 /// Loads a program unless it is loaded.
@@ -81,6 +85,7 @@ const fn map_type(kind: Kind) -> MapType {
         Kind::PerCpuHash => MapType::PerCpuHash,
         Kind::Array => MapType::Array,
         Kind::PerCpuArray => MapType::PerCpuArray,
+        Kind::LruHash => MapType::LruHash,
         Kind::RingBuf => MapType::RingBuf,
     }
 }

@@ -7,6 +7,7 @@
 
 mod attach;
 mod bpffs;
+mod flows;
 mod load;
 mod read_only;
 mod tables;
@@ -22,6 +23,7 @@ use aya::EbpfError;
 use aya::maps::MapError;
 use aya::pin::PinError;
 use aya::programs::ProgramError;
+use flannel_common::flow::FastPath;
 use flannel_common::maps::Node;
 use nix::net::if_::if_indextoname;
 use nix::time::{ClockId, clock_gettime};
@@ -32,6 +34,7 @@ pub use attach::{
     Mechanism, Pinned, PinnedAs, is_ingress, is_linked, pinned_programs, tcx_programs, wanted_places,
 };
 pub use bpffs::PinDir;
+pub use flows::Approver;
 pub use load::OBJECT;
 pub use tables::{PeerEntry, Tables};
 pub use witness::{Witness, time_of_day};
@@ -68,10 +71,19 @@ pub enum HookChoice {
 pub struct Spec {
     /// What the tunnel speaks; without one there is no program to attach, and the maps only tell who the peers are.
     pub format: Option<Format>,
+    /// Whether routes can lead straight to peers.
+    pub routes: bool,
     /// What the programs are told of this host, and the interfaces they are attached to.
     pub node: Node,
     /// Where programs are attached.
     pub hook: HookChoice,
+}
+
+impl Spec {
+    /// Whether the way of pods' packets is shortened.
+    const fn shortens(&self) -> bool {
+        self.node.fast_path != FastPath::Off as u32
+    }
 }
 
 /// Something about programs, maps or pins went wrong.
@@ -193,6 +205,7 @@ impl Datapath {
         let ebpf = load::load(&pins, &spec)?;
         let mut tables = Tables::open(pins.path())?;
         tables.put_node(spec.node)?;
+        tables.begin_generation()?;
         let attacher = Attacher::start(ebpf, pins, spec)?;
         Ok(Self { tables, attacher })
     }
@@ -202,13 +215,16 @@ impl Datapath {
         &mut self.tables
     }
 
-    /// Has super-packets out of the tunnel leave these bridges whole, and no others any more. They are given by
-    /// their interface indexes.
+    /// Has super-packets out of the tunnel leave these bridges whole, and no others any more; and shortens the way
+    /// of packets from and to these `pods`. Bridges and the pods' ports are given by their interface indexes.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn serve_bridges(&mut self, bridges: &BTreeSet<u32>) -> Result<(), DatapathError> {
-        self.attacher.serve_bridges(bridges)
+    pub fn serve(&mut self, bridges: &BTreeSet<u32>, pods: &BTreeSet<u32>) -> Result<(), DatapathError> {
+        if self.attacher.serve(bridges, pods)? {
+            self.tables.begin_generation()?;
+        }
+        Ok(())
     }
 
     /// Whether nobody has detached what is attached by links; a few system calls for each.

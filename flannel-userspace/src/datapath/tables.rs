@@ -5,8 +5,10 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap};
+use flannel_common::flow::{Connection, Flow, FlowKey};
 use flannel_common::maps::{
-    COUNTERS, Count, NODE_INFO, Node, PEER_COUNTERS, PEERS, PORTS, Peer, PeerCount, Port, QUESTION, SOURCES,
+    APPROVED, COUNTERS, Count, FLOWS, GENERATION, NODE_INFO, Node, PEER_COUNTERS, PEERS, PORTS, Peer,
+    PeerCount, Port, QUESTION, SOURCES,
 };
 use flannel_common::trace::Question;
 use flannel_common::{Hook, Ip4, Mac, Reason};
@@ -46,6 +48,9 @@ pub struct Tables {
     peer_counters: PerCpuHashMap<MapData, Ip4, PeerCount>,
     ports: HashMap<MapData, Port, u32>,
     node: Array<MapData, Node>,
+    generation: Array<MapData, u32>,
+    flows: HashMap<MapData, FlowKey, Flow>,
+    approved: HashMap<MapData, Connection, u64>,
     question: Array<MapData, Question>,
 }
 
@@ -68,6 +73,9 @@ impl Tables {
             peer_counters: open(pin_dir, PEER_COUNTERS, by)?,
             ports: open(pin_dir, PORTS, by)?,
             node: open(pin_dir, NODE_INFO, by)?,
+            generation: open(pin_dir, GENERATION, by)?,
+            flows: open(pin_dir, FLOWS, by)?,
+            approved: open(pin_dir, APPROVED, by)?,
             question: open(pin_dir, QUESTION, by)?,
         })
     }
@@ -85,6 +93,27 @@ impl Tables {
     /// Writes down for readers of the pins what the programs were told.
     pub fn put_node(&mut self, node: Node) -> Result<(), DatapathError> {
         self.node.set(0, node, 0).map_err(failed("write", NODE_INFO))
+    }
+
+    /// A number of which a change ends what was learned of flows.
+    pub fn generation(&self) -> Result<u32, DatapathError> {
+        self.generation.get(&0, 0).map_err(failed("read", GENERATION))
+    }
+
+    /// What is learned of flows.
+    pub fn flows(&self) -> Result<Vec<(FlowKey, Flow)>, DatapathError> {
+        self.flows.iter().map(|entry| entry.map_err(failed("read", FLOWS))).collect()
+    }
+
+    /// The connections that can be shortened, and since when, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub fn approved(&self) -> Result<Vec<(Connection, u64)>, DatapathError> {
+        self.approved.iter().map(|entry| entry.map_err(failed("read", APPROVED))).collect()
+    }
+
+    /// Ends what was learned of flows, because something changed that they depend on.
+    pub fn begin_generation(&mut self) -> Result<(), DatapathError> {
+        let generation = self.generation()?;
+        self.generation.set(0, generation.wrapping_add(1), 0).map_err(failed("write", GENERATION))
     }
 
     /// Every peer by the first address of its subnet.
@@ -257,7 +286,7 @@ where
         .map_err(|source| DatapathError::OpenMap { path, source })
 }
 
-fn failed(operation: &'static str, map: &'static str) -> impl FnOnce(MapError) -> DatapathError {
+pub(super) fn failed(operation: &'static str, map: &'static str) -> impl FnOnce(MapError) -> DatapathError {
     move |source| DatapathError::Map { operation, map, source }
 }
 

@@ -6,7 +6,7 @@ use flannel_common::Mac;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
 
-use super::link::Kind;
+use super::link::{Kind, Link};
 use super::objects::link_layer_address;
 use super::{Error, Netlink, collect};
 
@@ -17,6 +17,8 @@ pub struct Stations {
     pub bridges: BTreeSet<u32>,
     /// Interface index of the port, by that of the bridge and the station's Ethernet address.
     pub ports: BTreeMap<(u32, Mac), u32>,
+    /// Interface indexes of the ports that are pairs with pods, and at which nobody else does anything to packets.
+    pub pods: BTreeSet<u32>,
 }
 
 impl Netlink {
@@ -33,7 +35,25 @@ impl Netlink {
             stations.bridges.insert(link.index);
             stations.ports.append(&mut self.ports(link.index).await?);
         }
+        if !stations.bridges.is_empty() {
+            stations.pods = self.pods(&stations.bridges).await?;
+        }
         Ok(stations)
+    }
+
+    /// A packet handed over to a pod would pass by queues that shape its traffic, and by filters of others.
+    async fn pods(&self, bridges: &BTreeSet<u32>) -> Result<BTreeSet<u32>, Error> {
+        let is_pod = |link: &Link| {
+            link.leads_elsewhere
+                && link.kind == Kind::Other("veth".to_owned())
+                && link.controller.is_some_and(|bridge| bridges.contains(&bridge))
+        };
+        let mut pods: BTreeSet<u32> =
+            self.links().await?.iter().filter(|link| is_pod(link)).map(|link| link.index).collect();
+        for interface in self.treated_by_others(&pods).await? {
+            pods.remove(&interface);
+        }
+        Ok(pods)
     }
 
     async fn ports(&self, bridge: u32) -> Result<BTreeMap<(u32, Mac), u32>, Error> {

@@ -5,6 +5,7 @@ mod attachments;
 mod blackhole;
 pub mod bridge;
 mod bulk;
+pub mod conntrack;
 pub mod device;
 pub mod interface;
 pub mod link;

@@ -33,7 +33,8 @@ pub enum Change {
     Routes,
     /// A bridge learned or forgot a station.
     Stations,
-    /// The interface of this index came, went or changed, or an address of it did, or a program was taken off it.
+    /// The interface of this index came, went or changed, or an address or a qdisc of it did, or a program was taken
+    /// off it.
     Interface(u32),
     /// Changes were lost: there were too many at once.
     Overrun,
@@ -122,7 +123,9 @@ fn change(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<Change> {
         RouteNetlinkMessage::NewAddress(message) | RouteNetlinkMessage::DelAddress(message) => {
             Some(Change::Interface(message.header.index))
         }
-        RouteNetlinkMessage::DelTrafficFilter(message) | RouteNetlinkMessage::DelQueueDiscipline(message) => {
+        RouteNetlinkMessage::DelTrafficFilter(message)
+        | RouteNetlinkMessage::NewQueueDiscipline(message)
+        | RouteNetlinkMessage::DelQueueDiscipline(message) => {
             u32::try_from(message.header.index).ok().map(Change::Interface)
         }
         _ => None,

@@ -1,10 +1,41 @@
-//! The clsact qdisc, under which programs hang where the kernel knows no TCX.
+//! The clsact qdisc, under which programs hang where the kernel knows no TCX, and what others have put there.
 
-use rtnetlink::packet_route::tc::{TcHandle, TcMessage};
+use std::collections::BTreeSet;
+
+use rtnetlink::packet_route::tc::{TcAttribute, TcHandle, TcMessage};
 
 use super::{During, Error, Netlink, absence_is_success, collect};
 
+/// Priority of our filters: unlikely to be anyone else's.
+pub const PRIORITY: u16 = 0x0f1a;
+
 impl Netlink {
+    /// Those of `interfaces` with a qdisc, or a filter under clsact, that is not ours.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub(super) async fn treated_by_others(&self, interfaces: &BTreeSet<u32>) -> Result<BTreeSet<u32>, Error> {
+        let qdiscs: Vec<TcMessage> = collect(self.0.qdisc().get().execute(), "list the qdiscs", Some).await?;
+        let mut treated = BTreeSet::new();
+        for qdisc in &qdiscs {
+            let interface = qdisc.header.index.cast_unsigned();
+            if !interfaces.contains(&interface) {
+                continue;
+            }
+            let is_treated = match kind(qdisc) {
+                Some("noqueue") => false,
+                Some("clsact") => {
+                    self.filters(interface).await?.iter().any(|filter| filter.priority != PRIORITY)
+                }
+                _ => true,
+            };
+            if is_treated {
+                treated.insert(interface);
+            }
+        }
+        Ok(treated)
+    }
+
     /// Removes the clsact qdisc of an interface unless somebody's filter hangs under it. Whether it did.
     ///
     /// # Errors
@@ -24,4 +55,11 @@ impl Netlink {
         let deleted = request.execute().await.during(|| format!("remove the clsact qdisc of {interface}"));
         absence_is_success(deleted).map(|()| true)
     }
+}
+
+fn kind(message: &TcMessage) -> Option<&str> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        TcAttribute::Kind(kind) => Some(kind.as_str()),
+        _ => None,
+    })
 }

@@ -207,8 +207,8 @@ fn name_of(interface: u32) -> String {
 /// Which way packets go that are seen at this hook.
 const fn direction(hook: Hook) -> &'static str {
     match hook {
-        Hook::Encap | Hook::Segmented => "out",
-        Hook::Decap | Hook::Xdp | Hook::Device | Hook::Bridge => "in",
+        Hook::Encap | Hook::Segmented | Hook::PodOut | Hook::DirectOut => "out",
+        Hook::Decap | Hook::Xdp | Hook::Device | Hook::Bridge | Hook::PodIn | Hook::DirectIn => "in",
     }
 }
 

@@ -4,6 +4,7 @@ use std::mem::discriminant;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use flannel_common::flow::FastPath;
 use flannel_common::maps::{Guard, Node};
 use flannel_common::{Ip4, Mac};
 use futures::{StreamExt as _, stream};
@@ -41,6 +42,8 @@ pub struct Ground {
     pub hook: HookChoice,
     /// How strictly the guard looks at packets out of the tunnel.
     pub guard: Guard,
+    /// Which flows are shortened.
+    pub fast_path: FastPath,
     /// Names of the bridges with pods behind their ports.
     pub pod_bridges: Vec<String>,
 }
@@ -160,12 +163,12 @@ impl KernelState {
 
     /// Tells the programs which bridges there are, and which pod is behind which of their ports.
     pub(super) async fn serve_pods(&mut self) -> Result<(), StateError> {
-        if self.ground.backend.device().is_none() {
+        if self.ground.backend.device().is_none() && self.ground.fast_path() == FastPath::Off {
             return Ok(());
         }
         let stations = self.ground.netlink.stations(&self.ground.pod_bridges).await?;
         self.datapath.tables().set_ports(&stations.ports)?;
-        self.datapath.serve_bridges(&stations.bridges)?;
+        self.datapath.serve(&stations.bridges, &stations.pods)?;
         Ok(())
     }
 
@@ -251,6 +254,10 @@ async fn in_tables(
         }
         tokio::task::yield_now().await;
     }
+    // What is on its way to these peers must find out anew how.
+    if let (Err(error), Some(last)) = (tables.begin_generation(), objects.last()) {
+        failed.push((last.clone(), error.into()));
+    }
     failed
 }
 
@@ -279,7 +286,15 @@ impl Ground {
             Backend::Vxlan(_) => Some(Format::Vxlan),
             Backend::HostGw(_) | Backend::Alloc { .. } => None,
         };
-        Spec { format, node: self.node(), hook: self.hook }
+        Spec { format, routes: self.backend.depends_on_hop(), node: self.node(), hook: self.hook }
+    }
+
+    /// Without peers there is nothing to shorten.
+    const fn fast_path(&self) -> FastPath {
+        match self.backend {
+            Backend::Alloc { .. } => FastPath::Off,
+            _ => self.fast_path,
+        }
     }
 
     fn node(&self) -> Node {
@@ -299,6 +314,7 @@ impl Ground {
             vni,
             port: port.into(),
             guard: self.guard as u32,
+            fast_path: self.fast_path() as u32,
             device_mac: device.map_or(Mac::ZERO, |device| device.mac),
             reserved: 0,
         }

@@ -39,6 +39,8 @@ pub struct Losses {
     pub lost: u64,
     /// Datagrams that arrived again.
     pub duplicates: u64,
+    /// Datagrams that arrived behind a later one.
+    pub overtaken: u64,
     /// Longest time without an arrival.
     pub longest_gap: Duration,
 }
@@ -47,6 +49,7 @@ pub struct Losses {
 struct Arrived {
     seen: Vec<bool>,
     duplicates: u64,
+    overtaken: u64,
     longest_gap: Duration,
     last: Option<Instant>,
 }
@@ -90,6 +93,7 @@ impl Stream {
             sent,
             lost: sent - received,
             duplicates: arrived.duplicates,
+            overtaken: arrived.overtaken,
             longest_gap: arrived.longest_gap.max(last_gap),
         })
     }
@@ -150,6 +154,8 @@ impl Arrived {
         self.longest_gap = self.longest_gap.max(gap);
         if self.seen.len() <= number {
             self.seen.resize(number + 1, false);
+        } else {
+            self.overtaken += 1;
         }
         match self.seen.get_mut(number) {
             Some(seen) if !*seen => *seen = true,

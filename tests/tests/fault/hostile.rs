@@ -9,13 +9,11 @@ use flannel_tests::network::Host;
 use nix::sys::signal::Signal;
 use rstest::rstest;
 
-use crate::scenario::{Scenario, time_until};
+use crate::scenario::{GRACE, Scenario, time_until};
 use crate::sight::{VXLAN, all_know, learn, metric, none_knows, own_key, paper_lease, peers, plan};
 
 /// The next good lease is in the maps within this time.
 const PROMPT: Duration = Duration::from_millis(500);
-/// For so long a peer stays one without a lease.
-const GRACE: Duration = Duration::from_secs(1);
 /// For so long a mass deletion is held.
 const HOLD: Duration = Duration::from_secs(3);
 

@@ -10,13 +10,11 @@ use flannel_tests::network::{Host, HostOptions, Place};
 use rstest::rstest;
 
 use crate::firewall::{let_through, turn_away};
-use crate::scenario::{STRANGER, Scenario, time_until};
+use crate::scenario::{GRACE, STRANGER, Scenario, time_until};
 use crate::sight::{VXLAN, all_know, learn, none_knows, own_key, paper_lease, peers, plan};
 
 /// A lost lease stands again within this time.
 const PROMPT: Duration = Duration::from_secs(1);
-/// For so long a peer stays one without a lease.
-const GRACE: Duration = Duration::from_secs(1);
 
 fn delete(cluster: &Cluster, key: &str) {
     cluster.etcd.delete(key).unwrap();

@@ -12,6 +12,8 @@ use flannel_tests::wait;
 
 /// Datagrams per second, each way.
 pub const RATE: u32 = 5000;
+/// For so long a peer stays one without a lease.
+pub const GRACE: Duration = Duration::from_secs(1);
 /// Why packets to and from a host that is no peer are dropped, or that is just becoming one: its address is known a
 /// moment before its subnet.
 pub const STRANGER: &[&str] = &["no_peer", "unknown_outer_source", "inner_source_mismatch"];

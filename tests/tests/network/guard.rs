@@ -102,7 +102,10 @@ fn guard_has_levels(
     #[case] of_strangers: usize,
     #[case] of_forging_peers: usize,
 ) {
-    let cluster = Cluster::start(&Plan::new(backend).with_flag(&format!("--guard={guard}"))).unwrap();
+    let cluster = Cluster::start(
+        &Plan::new(backend).with_flag(&format!("--guard={guard}")).with_flag("--pod-fast-path=off"),
+    )
+    .unwrap();
     let stranger = stranger(&cluster);
     check_reached(&pod_pairs(&cluster.nodes())).unwrap();
     for (forgery, expected) in [(Forgery::NoLease, of_strangers), (Forgery::InnerSource, of_forging_peers)] {

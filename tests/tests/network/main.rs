@@ -4,6 +4,7 @@
 mod coexist;
 mod count;
 mod ecn;
+mod fast_path;
 mod guard;
 mod headers;
 mod privilege;

@@ -37,6 +37,7 @@ pub fn node(encapsulation: Encapsulation, guard: Guard) -> Node {
         vni,
         port,
         guard: guard as u32,
+        fast_path: 0,
         device_mac: Mac(DEVICE_MAC),
         reserved: 0,
     }
@@ -241,4 +242,10 @@ pub fn any_incoming(encapsulation: Encapsulation) -> impl Strategy<Value = Vec<u
             damaged(outer.frame(encapsulation), &flips, cut)
         },
     )
+}
+
+/// The clock of the programs, in nanoseconds.
+pub fn monotonic() -> u64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC_COARSE).unwrap();
+    u64::try_from(std::time::Duration::from(now).as_nanos()).unwrap()
 }

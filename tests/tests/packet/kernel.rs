@@ -5,7 +5,10 @@ use std::cell::RefCell;
 use aya::maps::{HashMap, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
 use aya::programs::{Program, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use flannel_common::maps::{COUNTERS, Count, Guard, NODE, PEER_COUNTERS, PEERS, PeerCount, SOURCES};
+use flannel_common::flow::{Flow, FlowKey};
+use flannel_common::maps::{
+    COUNTERS, Count, FLOWS, Guard, NODE, Node, PEER_COUNTERS, PEERS, PeerCount, SOURCES,
+};
 use flannel_common::wire::Ipv4Header;
 use flannel_common::{Hook, Ip4, Reason, Verdict};
 use flannel_ebpf::frame::Encapsulation;
@@ -19,6 +22,8 @@ use crate::model;
 
 /// Room for what the program adds.
 const HEADROOM: usize = 256;
+/// Where `ingress_ifindex` stands in `struct __sk_buff`.
+const INGRESS_INTERFACE: std::ops::Range<usize> = 36..40;
 /// Frames per program.
 const FRAMES: u32 = 20_000;
 
@@ -36,9 +41,13 @@ pub struct Answer {
 
 impl Kernel {
     pub fn load(encapsulation: Encapsulation, guard: Guard, programs: &[&str]) -> Self {
-        let node = frames::node(encapsulation, guard);
+        Self::load_for(&frames::node(encapsulation, guard), programs)
+    }
+
+    /// Loads the programs for another host.
+    pub fn load_for(node: &Node, programs: &[&str]) -> Self {
         let mut ebpf = EbpfLoader::new()
-            .override_global(NODE, &node, true)
+            .override_global(NODE, node, true)
             .load(flannel_userspace::datapath::OBJECT)
             .expect("the object loads (this test needs root or CAP_BPF and CAP_NET_ADMIN)");
         for name in programs {
@@ -76,10 +85,47 @@ impl Kernel {
         peers.get(&subnet, 0).unwrap().whole != 0
     }
 
+    /// Changes what the programs know of the peer of `subnet`.
+    pub fn put_peer(&mut self, subnet: Ip4, change: impl FnOnce(&mut flannel_common::maps::Peer)) {
+        let mut peers: HashMap<&mut MapData, Ip4, flannel_common::maps::Peer> =
+            self.ebpf.map_mut(PEERS).unwrap().try_into().unwrap();
+        let mut peer = peers.get(&subnet, 0).unwrap();
+        change(&mut peer);
+        peers.insert(subnet, peer, 0).unwrap();
+    }
+
+    /// Has the programs know a flow.
+    pub fn put_flow(&mut self, key: FlowKey, flow: Flow) {
+        let mut flows: HashMap<&mut MapData, FlowKey, Flow> =
+            self.ebpf.map_mut(FLOWS).unwrap().try_into().unwrap();
+        flows.insert(key, flow, 0).unwrap();
+    }
+
+    /// What the programs know of a flow.
+    pub fn flow(&self, key: &FlowKey) -> Flow {
+        let flows: HashMap<&MapData, FlowKey, Flow> = self.ebpf.map(FLOWS).unwrap().try_into().unwrap();
+        flows.get(key, 0).unwrap()
+    }
+
     pub fn run(&self, program: &str, frame: &[u8]) -> Answer {
+        self.run_with(program, frame, None)
+    }
+
+    /// Runs a program on a packet that came by another interface.
+    pub fn run_received_by(&self, program: &str, frame: &[u8], interface: u32) -> Answer {
+        let mut context = [0; size_of::<[u32; 48]>()];
+        context[INGRESS_INTERFACE].copy_from_slice(&interface.to_ne_bytes());
+        self.run_with(program, frame, Some(&context))
+    }
+
+    fn run_with(&self, program: &str, frame: &[u8], context: Option<&[u8]>) -> Answer {
         let mut out = vec![0; frame.len() + HEADROOM];
-        let options =
-            TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::new() };
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ctx_in: context,
+            ..TestRunOptions::new()
+        };
         let result = match self.ebpf.program(program) {
             Some(Program::SchedClassifier(program)) => SchedClassifier::test_run(program, options),
             Some(Program::Xdp(program)) => Xdp::test_run(program, options),

@@ -7,6 +7,7 @@
     reason = "a test says what went wrong by panicking"
 )]
 
+mod flows;
 mod frames;
 mod kernel;
 mod model;

@@ -5,8 +5,10 @@ use std::net::Ipv4Addr;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use flannel_common::flow::{Connection, Direction, Flow, FlowKey};
 use flannel_common::maps::{
-    self, COUNTERS, Count, Kind, NODE_INFO, PEER_COUNTERS, PEERS, PORTS, Peer, PeerCount, QUESTION, SOURCES,
+    self, APPROVED, COUNTERS, Count, FLOWS, GENERATION, Kind, NODE_INFO, PEER_COUNTERS, PEERS, PORTS, Peer,
+    PeerCount, QUESTION, SOURCES,
 };
 use flannel_common::trace::Question;
 use serde::Serialize;
@@ -109,7 +111,33 @@ fn entries(tables: &Tables, map: &str) -> anyhow::Result<Vec<Value>> {
         }
         NODE_INFO => vec![node(&tables.node()?)],
         QUESTION => vec![question(&tables.question()?)],
+        FLOWS => tables.flows()?.iter().map(|(key, known)| flow(key, known)).collect(),
+        APPROVED => tables.approved()?.iter().map(|(connection, at)| approved(connection, *at)).collect(),
+        GENERATION => vec![json!({"generation": tables.generation()?})],
         _ => Vec::new(),
+    })
+}
+
+fn flow(key: &FlowKey, flow: &Flow) -> Value {
+    let Flow { entered, left, in_stack, .. } = flow;
+    json!({
+        "source": key.source.to_string(), "destination": key.destination.to_string(),
+        "source_port": u16::from_be(key.source_port), "destination_port": u16::from_be(key.destination_port),
+        "protocol": key.protocol, "dscp": key.dscp >> 2,
+        "direction": if key.direction == Direction::Out as u16 { "out" } else { "in" },
+        "entered_nanoseconds": entered.at, "short_until_nanoseconds": left.until,
+        "entered_at": Interface::new(entered.interface),
+        "left_at": (left.interface != 0).then(|| Interface::new(left.interface)),
+        "generation": left.generation, "ttl": entered.ttl, "mtu": left.mtu, "packets": left.packets,
+        "in_stack": in_stack,
+    })
+}
+
+fn approved(connection: &Connection, at: u64) -> Value {
+    let end = |address: flannel_common::Ip4, port: u16| format!("{address}:{}", u16::from_be(port));
+    json!({
+        "one": end(connection.low, connection.low_port), "other": end(connection.high, connection.high_port),
+        "since_nanoseconds": at,
     })
 }
 
@@ -148,6 +176,7 @@ fn node(node: &maps::Node) -> Value {
         "vni": node.vni,
         "port": node.port,
         "guard": guard.map_or("unknown", |guard| guard.label()),
+        "fast_path": match node.fast_path { 0 => "off", 1 => "flow", 2 => "direct", _ => "unknown" },
         "device_mac": node.device_mac.to_string(),
     })
 }

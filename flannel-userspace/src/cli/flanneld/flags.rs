@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Arg, Args, Command, CommandFactory as _, Parser};
 
 use super::stock;
-use super::values::{GuardChoice, Interfaces, Switch, lease_ttl, pause};
+use super::values::{FastPathChoice, GuardChoice, Interfaces, Switch, lease_ttl, pause};
 use crate::cli::DEFAULT_ETCD_PREFIX;
 use crate::daemon::LogFormat;
 use crate::datapath::HookChoice;
@@ -144,6 +144,10 @@ pub(super) struct DatapathFlags {
     /// Bridges whose ports lead to pods, with commas between them.
     #[arg(long, default_value = "cni0,docker0", value_name = "NAMES")]
     pub(super) pod_bridges: Interfaces,
+    /// Whose packets between pods and peers skip bridge, routing and netfilter, once these are seen to change nothing
+    /// of their flow.
+    #[arg(long, value_enum, default_value = "auto", value_name = "MODE")]
+    pub(super) pod_fast_path: FastPathChoice,
 }
 
 #[derive(Args)]

@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::FromArgMatches as _;
+use flannel_common::flow::FastPath;
 use flannel_common::maps::Guard;
 use tracing::Level;
 
@@ -59,6 +60,8 @@ pub struct Options {
     pub hook: HookChoice,
     /// How strictly packets out of the tunnel are looked at.
     pub guard: Guard,
+    /// Which flows between pods and peers are shortened.
+    pub fast_path: FastPath,
     /// Which rules are written.
     pub rules: RuleOptions,
     /// Bridges whose ports lead to pods.
@@ -145,6 +148,7 @@ impl Options {
             subnet_file: lease.subnet_file,
             hook: datapath.datapath_hook,
             guard: datapath.guard.into(),
+            fast_path: datapath.pod_fast_path.into(),
             rules: RuleOptions {
                 masquerade: rules.ip_masq.is_on(),
                 fully_random: !rules.ip_masq_fully_random_disable.is_on(),

@@ -4,6 +4,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use flannel_common::flow::FastPath;
 use flannel_common::maps::Guard;
 use tracing::Level;
 
@@ -75,6 +76,29 @@ impl From<GuardChoice> for Guard {
             GuardChoice::Strict => Self::Strict,
             GuardChoice::Peer => Self::Peer,
             GuardChoice::Off => Self::Off,
+        }
+    }
+}
+
+/// [`FastPath`] as a value of a flag.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum FastPathChoice {
+    /// As `flow`: where no connections are tracked, nothing has to be asked for.
+    Auto,
+    /// TCP connections only once connection tracking was told that it will not see all of them.
+    Flow,
+    /// Without regard to connection tracking.
+    Direct,
+    /// All packets take the long way.
+    Off,
+}
+
+impl From<FastPathChoice> for FastPath {
+    fn from(choice: FastPathChoice) -> Self {
+        match choice {
+            FastPathChoice::Auto | FastPathChoice::Flow => Self::Flow,
+            FastPathChoice::Direct => Self::Direct,
+            FastPathChoice::Off => Self::Off,
         }
     }
 }

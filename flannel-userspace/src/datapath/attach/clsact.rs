@@ -11,12 +11,11 @@ use aya::programs::{ProgramError, SchedClassifier};
 use aya::sys::SyscallError;
 use nix::errno::Errno;
 
+use crate::kernel::qdisc::PRIORITY;
+
 use super::{
     Attached, DatapathError, Mechanism, PinDir, Place, classifier, direction, errno, name_of, remove_pin,
 };
-
-/// Priority of our filters: unlikely to be anyone else's.
-pub(super) const PRIORITY: u16 = 0x0f1a;
 
 /// Replaces our filter, or adds it, and pins its program.
 pub(super) fn attach(

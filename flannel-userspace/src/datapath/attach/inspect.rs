@@ -7,9 +7,10 @@ use aya::programs::{SchedClassifier, TcAttachType};
 use flannel_common::maps::Node;
 
 use super::detached::is_detached;
-use super::{DatapathError, Format, clsact, direction, errno, foreign_link, name_of};
+use super::{DatapathError, Format, direction, errno, foreign_link, name_of};
 use crate::datapath::Mechanism;
 use crate::datapath::bpffs::names_in;
+use crate::kernel::qdisc::PRIORITY;
 use nix::errno::Errno;
 
 /// A program whose place is told by a pin.
@@ -93,7 +94,7 @@ pub fn pinned_programs(pin_dir: &Path) -> Result<Vec<Pinned>, DatapathError> {
         let mut number = || parts.next().and_then(|part| part.parse::<u32>().ok());
         let (Some(handle), Some(interface)) = (number(), number()) else { continue };
         let Some(program) = parts.next() else { continue };
-        let by = PinnedAs::Filter { handle, priority: clsact::PRIORITY };
+        let by = PinnedAs::Filter { handle, priority: PRIORITY };
         all.push(Pinned { program: program.to_owned(), interface, by });
     }
     all.sort_by(|a, b| (a.interface, &a.program).cmp(&(b.interface, &b.program)));

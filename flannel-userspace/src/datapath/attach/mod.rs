@@ -6,6 +6,7 @@
 
 mod clsact;
 mod detached;
+mod foreign;
 mod inspect;
 mod tcx;
 mod xdp;
@@ -21,7 +22,7 @@ use aya::Ebpf;
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType, tc};
 use nix::errno::Errno;
-use tracing::info;
+use tracing::{debug, info};
 
 pub use inspect::{Pinned, PinnedAs, is_ingress, is_linked, pinned_programs, tcx_programs, wanted_places};
 
@@ -69,6 +70,10 @@ pub(super) struct Attacher {
     pins: Arc<PinDir>,
     spec: Spec,
     bridges: BTreeSet<u32>,
+    /// Ports of pods, by their interface indexes.
+    pods: BTreeSet<u32>,
+    /// Those with programs of others, which was reported.
+    left_alone: BTreeSet<u32>,
     attached: BTreeMap<Place, Attached>,
     /// Whether the programs of another build stay in the places for now.
     waits: bool,
@@ -76,14 +81,14 @@ pub(super) struct Attacher {
 
 impl Attacher {
     /// Attaches what `spec` asks for and detaches what an earlier one left. Programs that are in their places are
-    /// replaced there, without a packet in between that no program sees. Which bridges are served is not known
-    /// yet: those that were stay so. Programs whose maps have another layout stay until [`Attacher::take_over`]:
-    /// those of now do not know a peer yet.
+    /// replaced there, without a packet in between that no program sees. Which bridges and pods are served is not
+    /// known yet: those that were stay so. Programs whose maps have another layout stay until
+    /// [`Attacher::take_over`]: those of now do not know a peer yet.
     pub(super) fn start(ebpf: Ebpf, pins: Arc<PinDir>, spec: Spec) -> Result<Self, DatapathError> {
-        let bridges = bridges_served(&pins)?;
-        let mut attacher = Self { ebpf, pins, spec, bridges, attached: BTreeMap::new(), waits: false };
-        attacher.waits = !attacher.pins.other_maps()?.is_empty();
-        attacher.bridges.retain(|bridge| interface_name(*bridge).is_some());
+        let (bridges, pods) = (served(&pins, "bridge-")?, served(&pins, "pod_out-")?);
+        let waits = !pins.other_maps()?.is_empty();
+        let (left_alone, attached) = (BTreeSet::new(), BTreeMap::new());
+        let mut attacher = Self { ebpf, pins, spec, bridges, pods, left_alone, attached, waits };
         attacher.hold()?;
         Ok(attacher)
     }
@@ -102,12 +107,33 @@ impl Attacher {
         Ok(())
     }
 
-    pub(super) fn serve_bridges(&mut self, bridges: &BTreeSet<u32>) -> Result<(), DatapathError> {
-        if self.bridges == *bridges {
-            return Ok(());
+    /// Whether something changed by that.
+    pub(super) fn serve(
+        &mut self,
+        bridges: &BTreeSet<u32>,
+        pods: &BTreeSet<u32>,
+    ) -> Result<bool, DatapathError> {
+        let pods = self.without_foreign(pods);
+        if self.bridges == *bridges && self.pods == pods {
+            return Ok(false);
         }
         self.bridges.clone_from(bridges);
-        self.hold()
+        self.pods = pods;
+        self.hold().map(|()| true)
+    }
+
+    /// Packets that are shortened would pass programs of others by.
+    fn without_foreign(&mut self, pods: &BTreeSet<u32>) -> BTreeSet<u32> {
+        let (foreign, ours): (BTreeSet<u32>, _) = pods.iter().partition(|pod| foreign::is_at(**pod));
+        for pod in foreign.difference(&self.left_alone) {
+            let interface = name_of(*pod).unwrap_or_default();
+            info!(
+                interface,
+                "not shortening the way of this pod's packets: another program is attached there"
+            );
+        }
+        self.left_alone = foreign;
+        ours
     }
 
     /// Puts every program in its place, whether or not it is there, and takes the others away.
@@ -118,10 +144,10 @@ impl Attacher {
     fn put_all(&mut self) -> Result<(), DatapathError> {
         let mut attached = BTreeMap::new();
         for place in self.places() {
-            if let Some(now) = self.attach(place)? {
+            if let Some(now) = self.attach_where_possible(place)? {
                 let before = self.attached.get(&place).map(|before| before.mechanism);
                 if before != Some(now.mechanism) {
-                    let interface = name_of(place.interface)?;
+                    let interface = name_of(place.interface).unwrap_or_default();
                     info!(program = place.program, interface, by = %now.mechanism, "attached");
                 }
                 attached.insert(place, now);
@@ -142,18 +168,36 @@ impl Attacher {
     }
 
     fn places(&self) -> Vec<Place> {
-        let Spec { format, node, hook } = &self.spec;
-        if format.is_none() {
-            return Vec::new();
-        }
+        let Spec { format, node, hook, .. } = &self.spec;
         let place = |(program, interface)| Place { program, interface };
         let mut places: Vec<Place> = wanted_places(*format, node).into_iter().map(place).collect();
-        if *hook == HookChoice::Xdp {
+        if *hook == HookChoice::Xdp && format.is_some() {
             let program = if matches!(format, Some(Format::Udp { .. })) { "udp_xdp" } else { "vxlan_xdp" };
             places.push(Place { program, interface: node.underlay });
         }
-        places.extend(self.bridges.iter().map(|bridge| Place { program: "bridge", interface: *bridge }));
+        if format.is_some() {
+            places.extend(self.bridges.iter().map(|bridge| Place { program: "bridge", interface: *bridge }));
+        }
+        if self.spec.shortens() {
+            let ports = self.pods.iter().flat_map(|pod| ["pod_in", "pod_out"].map(|program| (program, *pod)));
+            places.extend(ports.map(|(program, interface)| Place { program, interface }));
+            if self.spec.routes {
+                places.extend(["direct_out", "direct_in"].map(|program| place((program, node.underlay))));
+            }
+        }
         places
+    }
+
+    /// Bridges and pods come and go; that one is gone is soon told.
+    fn attach_where_possible(&mut self, place: Place) -> Result<Option<Attached>, DatapathError> {
+        let may_go = self.bridges.contains(&place.interface) || self.pods.contains(&place.interface);
+        match self.attach(place) {
+            Err(error) if may_go && tells_of_absence(&error) => {
+                debug!(program = place.program, %error, "the interface has gone");
+                Ok(None)
+            }
+            attached => attached,
+        }
     }
 
     fn attach(&mut self, place: Place) -> Result<Option<Attached>, DatapathError> {
@@ -176,7 +220,12 @@ impl Attacher {
     }
 
     fn attach_clsact(&mut self, place: Place) -> Result<Attached, DatapathError> {
-        clsact::attach(&mut self.ebpf, &self.pins, place, self.spec.node.device)
+        // Without a device the subnet tells networks apart.
+        let handle = match self.spec.node.device {
+            0 => u32::from_ne_bytes(self.spec.node.subnet.octets()),
+            device => device,
+        };
+        clsact::attach(&mut self.ebpf, &self.pins, place, handle)
     }
 
     /// Detaches every program that is pinned and in no place of now: those of an earlier backend or hook, and of
@@ -227,19 +276,30 @@ impl Place {
     }
 }
 
+/// Whether the interface is gone, or about to go.
+fn tells_of_absence(error: &DatapathError) -> bool {
+    match error {
+        DatapathError::InterfaceGone(_) => true,
+        DatapathError::Attach { source, .. } => errno(source) == Some(Errno::ENODEV),
+        _ => false,
+    }
+}
+
 /// The direction of a TC program, the same wherever it is attached.
 fn direction(program: &str) -> TcAttachType {
     match program {
-        "udp_decap" | "udp_segmented" | "vxlan_decap" | "vxlan_device" => TcAttachType::Ingress,
+        "udp_decap" | "udp_segmented" | "vxlan_decap" | "vxlan_device" | "pod_out" | "direct_in" => {
+            TcAttachType::Ingress
+        }
         _ => TcAttachType::Egress,
     }
 }
 
-/// The bridges at which an earlier daemon attached a program.
-fn bridges_served(pins: &PinDir) -> Result<BTreeSet<u32>, DatapathError> {
+/// The interfaces at which an earlier daemon attached the program of that prefix, if they are still there.
+fn served(pins: &PinDir, prefix: &str) -> Result<BTreeSet<u32>, DatapathError> {
     let names = names_in(&pins.links())?.into_iter().chain(names_in(&pins.filters())?);
-    let index = |name: String| name.strip_prefix("bridge-")?.split('-').next()?.parse().ok();
-    Ok(names.filter_map(index).collect())
+    let index = |name: String| name.strip_prefix(prefix)?.split('-').next()?.parse().ok();
+    Ok(names.filter_map(index).filter(|index| name_of(*index).is_ok()).collect())
 }
 
 fn name_of(interface: u32) -> Result<String, DatapathError> {

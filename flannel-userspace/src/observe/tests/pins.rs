@@ -38,7 +38,9 @@ impl Pins {
             ..Node::UNSET
         };
         let pins = Arc::new(PinDir::open(&path).unwrap());
-        let datapath = Datapath::start(pins, Spec { format: None, node, hook: HookChoice::Auto }).unwrap();
+        let datapath =
+            Datapath::start(pins, Spec { format: None, routes: false, node, hook: HookChoice::Auto })
+                .unwrap();
         Self { path, datapath }
     }
 

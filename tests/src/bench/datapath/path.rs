@@ -38,9 +38,10 @@ const VXLAN: &str = r#"{"Type":"vxlan"}"#;
 const DIRECT_ROUTING: &str = r#"{"Type":"vxlan","DirectRouting":true}"#;
 const HOST_GW: &str = r#"{"Type":"host-gw"}"#;
 
-const CLSACT: &[&str] = &["--datapath-hook=clsact"];
-const XDP: &[&str] = &["--datapath-hook=xdp"];
-const NO_GUARD: &[&str] = &["--guard=off"];
+const LONG_WAY: &[&str] = &["--pod-fast-path=off"];
+const CLSACT: &[&str] = &["--pod-fast-path=off", "--datapath-hook=clsact"];
+const XDP: &[&str] = &["--pod-fast-path=off", "--datapath-hook=xdp"];
+const NO_GUARD: &[&str] = &["--pod-fast-path=off", "--guard=off"];
 
 /// From host to host.
 pub const DIRECT: &str = "direct";
@@ -54,20 +55,23 @@ pub const ROUTES: &str = "host-gw";
 /// All of them.
 pub const PATHS: &[Path] = &[
     Path { name: DIRECT, carrier: Carrier::Cable, links: Link::ALL, quick: true },
-    Path { name: ROUTES, carrier: flanneld(HOST_GW, &[]), links: Link::ALL, quick: true },
+    Path { name: ROUTES, carrier: flanneld(HOST_GW, LONG_WAY), links: Link::ALL, quick: true },
     Path { name: KERNEL_VXLAN, carrier: Carrier::KernelVxlan, links: Link::ALL, quick: true },
     Path { name: TUN_PROXY, carrier: Carrier::TunProxy, links: Link::ALL, quick: true },
-    Path { name: "vxlan", carrier: flanneld(VXLAN, &[]), links: Link::ALL, quick: true },
+    Path { name: "host-gw, fast path", carrier: flanneld(HOST_GW, &[]), links: Link::FAST, quick: true },
+    Path { name: "vxlan", carrier: flanneld(VXLAN, LONG_WAY), links: Link::ALL, quick: true },
+    Path { name: "vxlan, fast path", carrier: flanneld(VXLAN, &[]), links: Link::FAST, quick: true },
     Path { name: "vxlan, clsact", carrier: flanneld(VXLAN, CLSACT), links: Link::FAST, quick: false },
     Path { name: "vxlan, xdp", carrier: flanneld(VXLAN, XDP), links: Link::FAST, quick: false },
     Path { name: "vxlan, no guard", carrier: flanneld(VXLAN, NO_GUARD), links: Link::FAST, quick: false },
     Path {
         name: "vxlan, DirectRouting",
-        carrier: flanneld(DIRECT_ROUTING, &[]),
+        carrier: flanneld(DIRECT_ROUTING, LONG_WAY),
         links: Link::SLOW,
         quick: false,
     },
-    Path { name: "udp", carrier: flanneld(UDP, &[]), links: Link::ALL, quick: true },
+    Path { name: "udp", carrier: flanneld(UDP, LONG_WAY), links: Link::ALL, quick: true },
+    Path { name: "udp, fast path", carrier: flanneld(UDP, &[]), links: Link::FAST, quick: true },
     Path { name: "udp, clsact", carrier: flanneld(UDP, CLSACT), links: Link::FAST, quick: false },
     Path { name: "udp, xdp", carrier: flanneld(UDP, XDP), links: Link::FAST, quick: false },
 ];

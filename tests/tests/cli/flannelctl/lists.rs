@@ -72,10 +72,23 @@ fn one_peer_maps_and_features() {
     assert_eq!(code, Some(0));
     assert_eq!(
         keys(&dump),
-        ["COUNTERS", "NODE_INFO", "PEERS", "PEER_COUNTERS", "PORTS", "QUESTION", "SOURCES"]
+        [
+            "APPROVED",
+            "COUNTERS",
+            "FLOWS",
+            "GENERATION",
+            "NODE_INFO",
+            "PEERS",
+            "PEER_COUNTERS",
+            "PORTS",
+            "QUESTION",
+            "SOURCES"
+        ]
     );
     assert_eq!(dump["SOURCES"], json!([{"address": "192.168.77.12", "subnets": 1}]));
     assert_eq!(dump["PEERS"][0]["public_ip"], "192.168.77.12");
+    assert_eq!(dump["NODE_INFO"][0]["fast_path"], "flow");
+    assert!(dump["GENERATION"][0]["generation"].as_u64() > Some(0), "{dump}");
     let (_, only) = ask_json(member, &["maps", "dump", "sources"]);
     assert_eq!(keys(&only), ["SOURCES"]);
     let (code, _, said) = ask(member, &["maps", "dump", "nothing"]);

@@ -15,11 +15,12 @@ use flannel_tests::daemon::Daemon;
 use flannel_tests::etcd::{Entry, EtcdPlan};
 use flannel_tests::leases::Lease;
 use flannel_tests::network::{Host, HostOptions, Place};
+use flannel_tests::wait;
 use nix::sys::signal::Signal;
 use rstest::rstest;
 
 use crate::firewall::{let_through, silence_connections, turn_away};
-use crate::scenario::{STRANGER, Scenario, time_until};
+use crate::scenario::{GRACE, STRANGER, Scenario, time_until};
 use crate::sight::{UDP, VXLAN, all_know, learn, none_knows, own_key, paper_lease, peers, plan};
 
 /// For so long at most a daemon that lost etcd waits before it tries again, and a little more.
@@ -76,7 +77,7 @@ fn restored() {
     learn(&cluster, &written_later, PROMPT);
     cluster.etcd.delete(&kept.key(PREFIX)).unwrap();
     // Every daemon knows more of the history than it has listed.
-    time_until("a deletion to be known", Instant::now(), PROMPT, || none_knows(&cluster, &kept));
+    time_until("a deletion to be known", Instant::now(), GRACE + PROMPT, || none_knows(&cluster, &kept));
     let scenario = Scenario::new("etcd restored, own lease and more missing");
     scenario.with_outage(RETURN).with_drops(STRANGER).play(&mut cluster, |cluster| {
         cluster.etcd.restore().unwrap();
@@ -110,7 +111,12 @@ fn planned(etcd: EtcdPlan, ttl: u8) -> Plan {
 
 /// The leases of the members.
 fn own_leases(cluster: &Cluster) -> Vec<Entry> {
-    (0..cluster.members.len()).map(|member| cluster.etcd.get(&own_key(cluster, member)).unwrap()).collect()
+    // While members of etcd agree on a new leader, nobody answers.
+    let entry = |member| {
+        let key = own_key(cluster, member);
+        wait::until("etcd to answer", Duration::from_secs(15), || cluster.etcd.get(&key)).unwrap()
+    };
+    (0..cluster.members.len()).map(entry).collect()
 }
 
 /// Fails if one of these leases has been away since.

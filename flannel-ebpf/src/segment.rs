@@ -1,0 +1,146 @@
+//! The packet of a flow, as far as flows are told apart by it.
+
+use flannel_common::flow::{Direction, FlowKey};
+use flannel_common::wire::{
+    ETHER_TYPE_IPV4, EthernetHeader, IPV4_NO_OPTIONS, Ipv4Header, PROTOCOL_UDP, UdpHeader, update_checksum,
+};
+use flannel_common::{Ip4, Mac, Reason};
+use zerocopy::network_endian::U16;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::frame::FlowFrame;
+
+const PROTOCOL_ICMP: u8 = 1;
+const PROTOCOL_TCP: u8 = 6;
+const ICMP_ECHO_REPLY: u8 = 0;
+const ICMP_ECHO_REQUEST: u8 = 8;
+/// The flags FIN, SYN and RST.
+const EDGE: u8 = 0b111;
+/// The two bits of congestion in the TOS byte.
+const ECN: u8 = 0b11;
+
+const TRANSPORT: u32 = EthernetHeader::LEN + Ipv4Header::LEN;
+const TCP_OFFSET: u32 = TRANSPORT + 12;
+const TTL_OFFSET: u32 = EthernetHeader::LEN + 8;
+
+/// What every packet of a flow starts with: behind IPv4 the ports of TCP and UDP, or type and identifier of ICMP.
+#[derive(Clone, Copy, FromBytes, Immutable, KnownLayout)]
+#[repr(C, align(2))]
+struct Headers {
+    ethernet: EthernetHeader,
+    ip: Ipv4Header,
+    transport: [[u8; 2]; 4],
+}
+
+/// The words of a TCP header with its length and its flags.
+#[derive(Clone, Copy, FromBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct TcpWord {
+    offset: u8,
+    flags: u8,
+}
+
+/// From an IPv4 header: what a router changes.
+#[derive(Clone, Copy, IntoBytes, Immutable)]
+#[repr(C, align(2))]
+struct Hop {
+    ttl: u8,
+    protocol: u8,
+    checksum: U16,
+}
+
+/// A packet of a flow.
+#[derive(Clone, Copy, Debug)]
+pub struct Packet {
+    /// Its Ethernet header.
+    pub ethernet: EthernetHeader,
+    /// Its IPv4 header.
+    pub ip: Ipv4Header,
+    /// Whether a connection begins or ends with it.
+    pub is_edge: bool,
+    source_port: u16,
+    destination_port: u16,
+    transport_len: u32,
+}
+
+impl Packet {
+    /// Reads the headers; [`Reason::ToStack`] of a packet that belongs to no flow.
+    #[inline(always)]
+    pub fn read(frame: &impl FlowFrame) -> Result<Self, Reason> {
+        let headers: Headers = frame.load(0).map_err(|_| Reason::ToStack)?;
+        let Headers { ethernet, ip, transport: [first, _, third, _] } = headers;
+        let is_plain = ethernet.ether_type == ETHER_TYPE_IPV4
+            && ip.version_ihl == IPV4_NO_OPTIONS
+            && !ip.is_fragment()
+            && ip.ttl > 1;
+        if !is_plain {
+            return Err(Reason::ToStack);
+        }
+        let second = headers.transport[1];
+        let packet = |source_port, destination_port, transport_len, is_edge| {
+            let (source_port, destination_port) =
+                (u16::from_ne_bytes(source_port), u16::from_ne_bytes(destination_port));
+            Self { ethernet, ip, is_edge, source_port, destination_port, transport_len }
+        };
+        match ip.protocol {
+            PROTOCOL_TCP => {
+                let tcp: TcpWord = frame.load(TCP_OFFSET).map_err(|_| Reason::ToStack)?;
+                Ok(packet(first, second, u32::from(tcp.offset >> 4) * 4, tcp.flags & EDGE != 0))
+            }
+            PROTOCOL_UDP => Ok(packet(first, second, UdpHeader::LEN, false)),
+            PROTOCOL_ICMP if matches!(first[0], ICMP_ECHO_REPLY | ICMP_ECHO_REQUEST) => {
+                Ok(packet(third, [first[0], 0], UdpHeader::LEN, false))
+            }
+            _ => Err(Reason::ToStack),
+        }
+    }
+
+    /// The flow it belongs to.
+    #[must_use]
+    #[inline(always)]
+    pub fn key(&self, direction: Direction) -> FlowKey {
+        FlowKey {
+            source: Ip4::from_octets(self.ip.source),
+            destination: Ip4::from_octets(self.ip.destination),
+            source_port: self.source_port,
+            destination_port: self.destination_port,
+            protocol: self.ip.protocol,
+            dscp: self.ip.tos & !ECN,
+            direction: direction as u16,
+        }
+    }
+
+    /// Whether it is one of TCP.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_tcp(&self) -> bool {
+        self.ip.protocol == PROTOCOL_TCP
+    }
+
+    /// Bytes of the longest packet that is on the wire for this one, without its Ethernet header.
+    #[must_use]
+    #[inline(always)]
+    pub fn wire_len(&self, frame: &impl FlowFrame) -> u32 {
+        match frame.segment_len() {
+            0 => frame.len() - EthernetHeader::LEN,
+            payload => Ipv4Header::LEN + self.transport_len + payload,
+        }
+    }
+
+    /// Gives it the Ethernet header with which it reaches its receiver.
+    #[inline(always)]
+    pub fn address(&self, frame: &mut impl FlowFrame, destination: Mac, source: Mac) -> Result<(), Reason> {
+        frame.store(0, &EthernetHeader { destination, source, ether_type: ETHER_TYPE_IPV4 })
+    }
+
+    /// Counts a hop, as a router does.
+    #[inline(always)]
+    pub fn hop(&mut self, frame: &mut impl FlowFrame) -> Result<(), Reason> {
+        let Ipv4Header { ttl, protocol, checksum, .. } = self.ip;
+        let (before, after) =
+            (u16::from_be_bytes([ttl, protocol]), u16::from_be_bytes([ttl.wrapping_sub(1), protocol]));
+        self.ip.ttl = ttl.wrapping_sub(1);
+        self.ip.checksum = update_checksum(checksum, before, after);
+        frame.store(TTL_OFFSET, &Hop { ttl: self.ip.ttl, protocol, checksum: self.ip.checksum })
+    }
+}

@@ -1,0 +1,96 @@
+//! Pods and daemons come and go.
+
+use std::net::UdpSocket;
+use std::thread::sleep;
+use std::time::Duration;
+
+use flannel_tests::namespace::Namespace;
+use flannel_tests::network::BRIDGE;
+use flannel_tests::traffic::{Endpoint, Ping, transfer};
+use flannel_tests::wait;
+use rstest::rstest;
+use serde_json::Value;
+
+use super::flow::{Bytes, Datagrams, Flow};
+use super::{FILE, shortened, start, wait_served};
+use crate::{HOST_GW, UDP, VXLAN};
+
+#[rstest]
+#[case::vxlan(VXLAN)]
+#[case::udp(UDP)]
+#[case::host_gw(HOST_GW)]
+fn a_pod_made_again_behind_another_port_gets_the_flow(#[case] backend: &str) {
+    let cluster = start(backend, &[]);
+    let member = &cluster.members[1];
+    let (host, pod) = (&member.node.host.namespace, &member.node.pods[0]);
+    let mut flow = Datagrams::start(cluster.pod(0).unwrap(), &pod.endpoint).unwrap();
+    flow.wait_for(300).unwrap();
+
+    // With the same Ethernet address: kernels believe no other one within a second.
+    let links = pod.endpoint.namespace.ip("-json link show eth0").unwrap();
+    let links: Value = serde_json::from_str(&links).unwrap();
+    let mac = links[0]["address"].as_str().unwrap();
+    host.ip(&format!("link del {}", pod.port)).unwrap();
+    let again = Namespace::add(&format!("{}-again", member.node.host.label())).unwrap();
+    let (mtu, prefix) = (member.node.file.mtu, member.node.file.subnet.prefix());
+    again
+        .ip(&format!("link add eth0 address {mac} type veth peer name other netns {}", host.name()))
+        .unwrap();
+    host.ip(&format!("link set other mtu {mtu} master {BRIDGE} up")).unwrap();
+    again.ip(&format!("address add {}/{prefix} dev eth0", pod.endpoint.address)).unwrap();
+    again.ip(&format!("link set eth0 mtu {mtu} up")).unwrap();
+    again.ip(&format!("route add default via {}", member.node.file.bridge)).unwrap();
+    let target = flow.target().unwrap();
+    let far = again.within(|| Ok(UdpSocket::bind(target)?)).unwrap();
+    let end = Endpoint { name: "again".to_owned(), namespace: again, address: pod.endpoint.address };
+    // It makes itself known to its neighbours, once the kernel has noticed that the cable is plugged in.
+    let hello = || Ping::default().send(&end, &member.node.gateway())?.check();
+    wait::until("the pod to reach its gateway", Duration::from_secs(5), hello).unwrap();
+    flow.receive(far).unwrap();
+    let arrived = flow.arrivals(Duration::from_millis(100), Duration::from_millis(200));
+    assert!(arrived > 20, "{arrived} datagrams in 200 ms");
+
+    wait_served(&member.daemon, "other");
+    let before = shortened(&member.daemon).1;
+    flow.wait_for(300).unwrap();
+    let after = shortened(&member.daemon).1;
+    assert!(after > before + 200, "it is shortened again: {before}, {after}");
+    let links = member.daemon.pin_dir().join("links");
+    let is_clean = || {
+        let names = std::fs::read_dir(&links).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name.to_string_lossy().starts_with("pod_")).count() == 2
+    };
+    wait::until_true("the pins of the pod that is gone to be removed", Duration::from_secs(5), is_clean)
+        .unwrap();
+}
+
+#[rstest]
+#[case::vxlan(VXLAN)]
+#[case::host_gw(HOST_GW)]
+fn flows_go_on_while_the_daemon_is_away(#[case] backend: &str) {
+    let mut cluster = start(backend, &[]);
+    let (from, to) = (cluster.pod(0).unwrap().clone(), cluster.pod(1).unwrap().clone());
+    let running = Bytes::start(&from, &to).unwrap();
+    running.wait_for(1_000_000).unwrap();
+    for member in &mut cluster.members {
+        member.daemon.kill().unwrap();
+    }
+    let before = shortened(&cluster.members[0].daemon).0;
+    running.wait_for(500_000).unwrap();
+    let after = shortened(&cluster.members[0].daemon).0;
+    assert!(after > before + 200, "a connection that was shortened stays so: {before}, {after}");
+    drop(running);
+
+    let before = shortened(&cluster.members[0].daemon).0;
+    transfer(&from, &to, FILE).unwrap();
+    let after = shortened(&cluster.members[0].daemon).0;
+    assert!(after < before + 100, "nobody has approved of the new one: {before}, {after}");
+
+    for member in &mut cluster.members {
+        member.daemon.restart().unwrap();
+        member.daemon.wait_ready().unwrap();
+    }
+    sleep(Duration::from_millis(500));
+    transfer(&from, &to, FILE).unwrap();
+    assert!(shortened(&cluster.members[0].daemon).0 > after + 500, "the new daemon does");
+}

@@ -1,0 +1,185 @@
+use flannel_common::flow::{Direction, Entered, FastPath, Flow, FlowKey, Left};
+use flannel_common::maps::{Backend, Guard, Node};
+use flannel_common::wire::Ipv4Header;
+use flannel_common::{Hook, Ip4, Mac, Reason};
+use flannel_ebpf::frame::Encapsulation;
+use flannel_ebpf::segment;
+use rstest::rstest;
+use zerocopy::FromBytes as _;
+
+use super::world::Packet;
+use super::{Carried, DATA, LOCAL_POD, PEER_POD, frame};
+use crate::frames::{self, DEVICE_MAC, Inner, Outer, PEERS, POD_MAC};
+use crate::kernel::{Kernel, tc_action};
+
+/// The interface packets of a test run are seen at: the loopback one.
+const HERE: u32 = 1;
+/// One by which the stack has received them.
+const BRIDGE: u32 = 5;
+
+fn node(backend: Backend, fast_path: FastPath) -> Node {
+    let encapsulation = if backend == Backend::Udp { Encapsulation::Udp } else { Encapsulation::Vxlan };
+    let node = frames::node(encapsulation, Guard::Strict);
+    Node { backend: backend as u32, fast_path: fast_path as u32, ..node }
+}
+
+fn key(frame: &[u8], direction: Direction) -> FlowKey {
+    segment::Packet::read(&Packet::at(HERE, frame.to_vec())).unwrap().key(direction)
+}
+
+/// A flow that is short for ever.
+fn short(ttl: u32, direction: Direction) -> Flow {
+    let (destination, source) = match direction {
+        Direction::Out => (Mac(DEVICE_MAC), Mac(POD_MAC)),
+        Direction::In => (Mac::ZERO, Mac::ZERO),
+    };
+    let entered = Entered { interface: HERE, ttl, destination, source, ..Entered::default() };
+    let left = Left {
+        until: u64::MAX,
+        interface: 77,
+        mtu: 1450,
+        destination: Mac([2, 0, 0, 0, 0, 9]),
+        source: Mac([2, 0, 0, 0, 0, 1]),
+        ..Left::default()
+    };
+    Flow { entered, left, in_stack: 0, reserved: 0 }
+}
+
+fn assert_counted_once(kernel: &Kernel, hook: Hook, expected: Reason) {
+    for reason in Reason::ALL {
+        let packets = kernel.count(hook, *reason).packets;
+        assert_eq!(packets, u64::from(*reason == expected), "{reason} at {hook}");
+    }
+}
+
+#[rstest]
+#[case::to_the_world(Carried::Udp, [8, 8, 8, 8], 100, Reason::ToStack)]
+#[case::unknown_flow(Carried::Echo, PEER_POD, 100, Reason::Learning)]
+#[case::begin_of_a_connection(Carried::Tcp { syn: true, fin: false, rst: false }, PEER_POD, 0, Reason::FlowEdge)]
+#[case::too_long(Carried::Udp, PEER_POD, 1450 - 27, Reason::TooLong)]
+fn a_pods_packet_that_takes_the_long_way(
+    #[case] carried: Carried,
+    #[case] to: [u8; 4],
+    #[case] payload: usize,
+    #[case] reason: Reason,
+) {
+    let mut kernel = Kernel::load_for(&node(Backend::Vxlan, FastPath::Flow), &["pod_out"]);
+    let known = frame(Carried::Udp, LOCAL_POD, PEER_POD, 64, 0);
+    kernel.put_flow(key(&known, Direction::Out), short(64, Direction::Out));
+    let packet = frame(carried, LOCAL_POD, to, 64, payload);
+    let answer = kernel.run("pod_out", &packet);
+    assert_eq!((answer.action, answer.frame), (tc_action(reason.verdict()), packet));
+    assert_counted_once(&kernel, Hook::PodOut, reason);
+}
+
+#[rstest]
+#[case::vxlan(Backend::Vxlan, Carried::Udp)]
+#[case::udp(Backend::Udp, Carried::Echo)]
+#[case::tcp(Backend::Vxlan, DATA)]
+fn a_pods_packet_that_is_shortened(#[case] backend: Backend, #[case] carried: Carried) {
+    let node = node(backend, FastPath::Flow);
+    let mut kernel = Kernel::load_for(&node, &["pod_out"]);
+    let packet = frame(carried, LOCAL_POD, PEER_POD, 64, 200);
+    kernel.put_flow(key(&packet, Direction::Out), short(64, Direction::Out));
+    let answer = kernel.run("pod_out", &packet);
+    assert_eq!(answer.action, tc_action(Reason::Shortened.verdict()));
+    assert_counted_once(&kernel, Hook::PodOut, Reason::Shortened);
+    assert_eq!(kernel.peer_count(Ip4::from_octets(PEERS[0].0)), (1, 0));
+
+    // As if the stack had counted the hop and the encapsulating program had got it from the flannel device.
+    let mut expected = frame(carried, LOCAL_POD, PEER_POD, 63, 200);
+    expected[6..12].copy_from_slice(&DEVICE_MAC);
+    let encapsulation = if backend == Backend::Udp { Encapsulation::Udp } else { Encapsulation::Vxlan };
+    crate::model::encapsulate(encapsulation, &mut expected, Guard::Strict).unwrap();
+    let (mut found, mut expected) = (frames::without_hash(answer.frame), frames::without_hash(expected));
+    // The neighbour's address is written when the packet is redirected.
+    found.drain(..12);
+    expected.drain(..12);
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_pods_packet_for_a_stock_peer_goes_to_the_segmenter() {
+    let mut kernel = Kernel::load_for(&node(Backend::Udp, FastPath::Flow), &["pod_out"]);
+    kernel.put_peer(Ip4::from_octets(PEERS[0].0), |peer| peer.whole = 0);
+    let packet = frame(DATA, LOCAL_POD, PEER_POD, 64, 200);
+    kernel.put_flow(key(&packet, Direction::Out), short(64, Direction::Out));
+    let answer = kernel.run("pod_out", &packet);
+    assert_eq!(answer.frame, frame(DATA, LOCAL_POD, PEER_POD, 63, 200));
+    assert_counted_once(&kernel, Hook::PodOut, Reason::ToSegment);
+}
+
+#[rstest]
+#[case::host_gw(Backend::HostGw)]
+#[case::direct_routing(Backend::Vxlan)]
+fn packets_by_a_route_are_shortened_as_they_are(#[case] backend: Backend) {
+    let mut kernel = Kernel::load_for(&node(backend, FastPath::Flow), &["pod_out", "direct_in"]);
+    kernel.put_peer(Ip4::from_octets(PEERS[0].0), |peer| peer.direct = 1);
+    let sent = frame(Carried::Udp, LOCAL_POD, PEER_POD, 64, 200);
+    kernel.put_flow(key(&sent, Direction::Out), short(64, Direction::Out));
+    let answer = kernel.run("pod_out", &sent);
+    assert_eq!(answer.action, tc_action(Reason::Shortened.verdict()));
+    assert_eq!(answer.frame, frame(Carried::Udp, LOCAL_POD, PEER_POD, 63, 200));
+
+    let arriving = frame(Carried::Udp, PEER_POD, LOCAL_POD, 63, 200);
+    kernel.put_flow(key(&arriving, Direction::In), short(63, Direction::In));
+    let answer = kernel.run("direct_in", &arriving);
+    assert_eq!(answer.action, tc_action(Reason::Shortened.verdict()));
+    assert_eq!(answer.frame[..12], [2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 1]);
+    assert_eq!(answer.frame[14..], frame(Carried::Udp, PEER_POD, LOCAL_POD, 62, 200)[14..]);
+    assert_counted_once(&kernel, Hook::DirectIn, Reason::Shortened);
+    assert_eq!(kernel.peer_count(Ip4::from_octets(PEERS[0].0)), (1, 1));
+}
+
+#[rstest]
+#[case::vxlan(Backend::Vxlan, "vxlan_decap")]
+#[case::udp(Backend::Udp, "udp_decap")]
+fn a_packet_out_of_the_tunnel_is_handed_over(#[case] backend: Backend, #[case] program: &str) {
+    let encapsulation = if backend == Backend::Udp { Encapsulation::Udp } else { Encapsulation::Vxlan };
+    let mut kernel = Kernel::load_for(&node(backend, FastPath::Flow), &[program]);
+    let inner = Inner::new(PEER_POD, LOCAL_POD);
+    kernel.put_flow(key(&inner.frame(), Direction::In), short(63, Direction::In));
+    let outer = Outer::new(PEERS[0].1, frames::port(encapsulation), inner.clone());
+    let answer = kernel.run(program, &outer.frame(encapsulation));
+    assert_eq!(answer.action, tc_action(Reason::Shortened.verdict()));
+    assert_counted_once(&kernel, Hook::Decap, Reason::Shortened);
+    assert_eq!(answer.frame[..12], [2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 1]);
+    assert_eq!(answer.frame[14..], Inner { ttl: 62, ..inner }.frame()[14..]);
+    let ip = Ipv4Header::read_from_bytes(&answer.frame[14..34]).unwrap();
+    assert_eq!(ip.checksum, ip.computed_checksum());
+
+    // A forgery is none of the flow.
+    let forged = Outer { source: PEERS[1].1, ..outer };
+    kernel.run(program, &forged.frame(encapsulation));
+    assert_eq!(kernel.count(Hook::Decap, Reason::InnerSourceMismatch).packets, 1);
+}
+
+#[rstest]
+#[case::pod_in("pod_in", Hook::PodIn, Direction::In, (PEER_POD, LOCAL_POD))]
+#[case::direct_out("direct_out", Hook::DirectOut, Direction::Out, (LOCAL_POD, PEER_POD))]
+fn a_packet_that_leaves_the_stack_confirms_its_flow(
+    #[case] program: &str,
+    #[case] hook: Hook,
+    #[case] direction: Direction,
+    #[case] ends: ([u8; 4], [u8; 4]),
+) {
+    let mut node = node(Backend::HostGw, FastPath::Flow);
+    node.device = BRIDGE;
+    let mut kernel = Kernel::load_for(&node, &[program]);
+    let leaving = frame(Carried::Udp, ends.0, ends.1, 62, 200);
+    kernel.run_received_by(program, &leaving, BRIDGE);
+    assert_counted_once(&kernel, hook, Reason::Unconfirmed);
+
+    let key = key(&leaving, direction);
+    let entered = Entered { at: frames::monotonic(), interface: HERE, ttl: 63, ..Entered::default() };
+    kernel.put_flow(key, Flow { entered, in_stack: 1, ..Flow::default() });
+    kernel.run_received_by(program, &leaving, BRIDGE);
+    assert_eq!(kernel.count(hook, Reason::Confirmed).packets, 1);
+    let flow = kernel.flow(&key);
+    assert!(flow.left.until > frames::monotonic());
+    assert_eq!((flow.left.interface, flow.in_stack, flow.left.packets), (HERE, 0, 1));
+    assert_eq!(flow.left.mtu, 65_536, "that of the loopback interface");
+    if direction == Direction::In {
+        assert_eq!((flow.left.destination, flow.left.source), (Mac(DEVICE_MAC), Mac(POD_MAC)));
+    }
+}

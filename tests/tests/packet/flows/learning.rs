@@ -1,0 +1,340 @@
+use flannel_common::flow::{ANNOUNCE, DRAINED, Direction, FastPath, MANY, VALID, WORTHWHILE};
+use flannel_common::maps::{Guard, Node};
+use flannel_common::wire::Ipv4Header;
+use flannel_common::{Ip4, Mac, Reason};
+use flannel_ebpf::flows::{enter, from_peer, leave, to_peer};
+use flannel_ebpf::frame::Encapsulation;
+use flannel_ebpf::segment;
+use rstest::rstest;
+use zerocopy::FromBytes as _;
+
+use super::world::{MTU, Memory, PRIORITY, Packet};
+use super::{Carried, DATA, LOCAL_POD, PEER_POD, frame};
+use crate::frames;
+
+/// Interfaces: of a pod's port, of the bridge, of the flannel device, of the underlay.
+const PORT: u32 = 7;
+const BRIDGE: u32 = 8;
+const DEVICE: u32 = 4242;
+const UNDERLAY: u32 = 4243;
+
+fn node(fast_path: FastPath) -> Node {
+    Node { fast_path: fast_path as u32, ..frames::node(Encapsulation::Vxlan, Guard::Strict) }
+}
+
+/// One packet of a pod on its way to a peer.
+struct Way {
+    memory: Memory,
+    node: Node,
+    carried: Carried,
+}
+
+impl Way {
+    fn new(carried: Carried) -> Self {
+        Self { memory: Memory::new(), node: node(FastPath::Flow), carried }
+    }
+
+    fn sent(&self) -> Packet {
+        Packet::at(PORT, frame(self.carried, LOCAL_POD, PEER_POD, 64, 100))
+    }
+
+    fn routed(&self) -> Packet {
+        Packet {
+            received_by: BRIDGE,
+            ..Packet::at(DEVICE, frame(self.carried, LOCAL_POD, PEER_POD, 63, 100))
+        }
+    }
+
+    fn enter(&self, packet: &Packet) -> Result<u32, Reason> {
+        let read = segment::Packet::read(packet)?;
+        enter(packet, &read, &self.memory, Direction::Out).map(|left| left.interface)
+    }
+
+    fn leave(&self, packet: &Packet) -> Reason {
+        leave(packet, &self.memory, &self.node, Direction::Out)
+    }
+
+    /// Sends a packet the long way.
+    fn learn(&self) {
+        assert_eq!(self.enter(&self.sent()), Err(Reason::Learning));
+        assert_eq!(self.leave(&self.routed()), Reason::Confirmed);
+    }
+}
+
+#[rstest]
+#[case::datagram(Carried::Udp)]
+#[case::echo(Carried::Echo)]
+fn a_flow_is_short_once_a_packet_left_unchanged(#[case] carried: Carried) {
+    let way = Way::new(carried);
+    way.learn();
+    assert_eq!(way.enter(&way.sent()), Ok(DEVICE));
+    way.memory.pass(VALID - 1);
+    assert_eq!(way.enter(&way.sent()), Ok(DEVICE));
+    way.memory.pass(1);
+    assert_eq!(way.enter(&way.sent()), Err(Reason::Learning), "it is proved anew");
+    assert_eq!(way.leave(&way.routed()), Reason::Confirmed);
+    assert_eq!(way.enter(&way.sent()), Ok(DEVICE));
+}
+
+#[test]
+fn what_the_stack_gave_the_packet_is_kept() {
+    let way = Way::new(Carried::Udp);
+    way.learn();
+    let flow = way.memory.flows.borrow().values().next().unwrap().get();
+    assert_eq!((flow.left.mtu, flow.left.priority, flow.left.packets), (MTU, PRIORITY, 1));
+    assert_eq!(flow.left.destination, Mac::ZERO);
+}
+
+#[rstest]
+#[case::hop_not_counted(|packet: &mut Packet| packet.bytes[22] = 64)]
+#[case::two_hops(|packet: &mut Packet| packet.bytes[22] = 62)]
+#[case::other_source(|packet: &mut Packet| packet.bytes[29] = 8)]
+#[case::other_destination(|packet: &mut Packet| packet.bytes[33] = 8)]
+#[case::other_source_port(|packet: &mut Packet| packet.bytes[35] ^= 1)]
+#[case::other_destination_port(|packet: &mut Packet| packet.bytes[37] ^= 1)]
+#[case::other_dscp(|packet: &mut Packet| packet.bytes[15] = 0xb8)]
+#[case::marked(|packet: &mut Packet| packet.mark = 1)]
+#[case::fragment(|packet: &mut Packet| packet.bytes[20] = 0x20)]
+#[case::not_by_the_stack(|packet: &mut Packet| packet.received_by = PORT)]
+#[case::of_the_host(|packet: &mut Packet| packet.received_by = 0)]
+fn a_packet_that_left_otherwise_proves_nothing(#[case] change: fn(&mut Packet)) {
+    let way = Way::new(Carried::Udp);
+    assert_eq!(way.enter(&way.sent()), Err(Reason::Learning));
+    let mut routed = way.routed();
+    change(&mut routed);
+    assert_eq!(way.leave(&routed), Reason::Unconfirmed);
+    assert_eq!(way.enter(&way.sent()), Err(Reason::Learning));
+}
+
+#[rstest]
+#[case::other_port_of_the_bridge(|packet: &mut Packet| packet.interface = PORT + 1)]
+#[case::other_receiver(|packet: &mut Packet| packet.bytes[0] ^= 2)]
+#[case::other_sender(|packet: &mut Packet| packet.bytes[6] ^= 2)]
+#[case::fewer_hops(|packet: &mut Packet| packet.bytes[22] = 63)]
+fn a_packet_that_enters_otherwise_is_proved_anew(#[case] change: fn(&mut Packet)) {
+    let way = Way::new(Carried::Udp);
+    way.learn();
+    let mut other = way.sent();
+    change(&mut other);
+    assert_eq!(way.enter(&other), Err(Reason::Learning));
+    assert_eq!(way.enter(&way.sent()), Err(Reason::Learning), "and so is the former way");
+}
+
+#[rstest]
+#[case::last_hop(|packet: &mut Packet| packet.bytes[22] = 1)]
+#[case::options(|packet: &mut Packet| packet.bytes[14] = 0x46)]
+#[case::fragment(|packet: &mut Packet| packet.bytes[20] = 0x20)]
+#[case::later_fragment(|packet: &mut Packet| packet.bytes[21] = 1)]
+#[case::arp(|packet: &mut Packet| packet.bytes[13] = 6)]
+#[case::other_protocol(|packet: &mut Packet| packet.bytes[23] = 132)]
+#[case::cut(|packet: &mut Packet| packet.bytes.truncate(41))]
+fn what_is_no_packet_of_a_flow_is_left_to_the_stack(#[case] change: fn(&mut Packet)) {
+    let way = Way::new(Carried::Udp);
+    way.learn();
+    let mut packet = way.sent();
+    change(&mut packet);
+    assert_eq!(way.enter(&packet), Err(Reason::ToStack));
+}
+
+#[test]
+fn an_error_message_belongs_to_no_flow() {
+    let way = Way::new(Carried::Unreachable);
+    assert_eq!(way.enter(&way.sent()), Err(Reason::ToStack));
+}
+
+#[test]
+fn another_generation_ends_what_was_learned() {
+    let way = Way::new(Carried::Udp);
+    way.learn();
+    way.memory.generation.set(2);
+    assert_eq!(way.enter(&way.sent()), Err(Reason::Learning));
+    way.memory.generation.set(3);
+    assert_eq!(way.leave(&way.routed()), Reason::Unconfirmed, "it entered before");
+    assert_eq!(way.enter(&way.sent()), Err(Reason::Learning));
+    assert_eq!(way.leave(&way.routed()), Reason::Confirmed);
+    assert_eq!(way.enter(&way.sent()), Ok(DEVICE));
+}
+
+#[test]
+fn a_packet_that_comes_late_proves_nothing() {
+    let way = Way::new(Carried::Udp);
+    assert_eq!(way.enter(&way.sent()), Err(Reason::Learning));
+    way.memory.pass(VALID);
+    assert_eq!(way.leave(&way.routed()), Reason::Unconfirmed);
+}
+
+#[test]
+fn nobody_overtakes_packets_in_the_stack() {
+    let way = Way::new(Carried::Udp);
+    assert_eq!(way.enter(&way.sent()), Err(Reason::Learning));
+    assert_eq!(way.enter(&way.sent()), Err(Reason::Learning));
+    assert_eq!(way.leave(&way.routed()), Reason::Confirmed);
+    assert_eq!(way.enter(&way.sent()), Err(Reason::Learning), "one is still there");
+    way.leave(&way.routed());
+    way.leave(&way.routed());
+    assert_eq!(way.enter(&way.sent()), Ok(DEVICE));
+}
+
+#[test]
+fn packets_lost_in_the_stack_are_not_waited_for() {
+    let way = Way::new(Carried::Udp);
+    assert_eq!(way.enter(&way.sent()), Err(Reason::Learning));
+    way.learn();
+    assert_eq!(way.enter(&way.sent()), Err(Reason::Learning));
+    way.memory.pass(DRAINED + 1);
+    assert_eq!(way.enter(&way.sent()), Ok(DEVICE), "by the clock");
+
+    let way = Way::new(Carried::Udp);
+    for _ in 0..MANY {
+        assert_eq!(way.enter(&way.sent()), Err(Reason::Learning));
+    }
+    way.learn();
+    assert_eq!(way.enter(&way.sent()), Ok(DEVICE), "by their number");
+}
+
+#[test]
+fn a_packet_lost_in_the_stack_does_not_keep_a_busy_flow_there() {
+    let way = Way::new(Carried::Udp);
+    assert_eq!(way.enter(&way.sent()), Err(Reason::Learning));
+    let is_short = |_: &u32| {
+        let entered = way.enter(&way.sent());
+        way.leave(&way.routed());
+        entered.is_ok()
+    };
+    let packets = (1..=2 * MANY).find(is_short).unwrap();
+    assert!(packets > 1 && packets <= MANY + 1, "{packets}");
+}
+
+#[rstest]
+#[case::ordinary(0, MTU - 28, true)]
+#[case::too_long(0, MTU - 27, false)]
+#[case::super_packet(MTU - 28, 3 * (MTU - 28), true)]
+#[case::super_packet_of_long_ones(MTU - 27, 3 * (MTU - 27), false)]
+fn a_packet_longer_than_the_way_takes_is_left_to_the_stack(
+    #[case] segment_len: u32,
+    #[case] payload: u32,
+    #[case] fits: bool,
+) {
+    let way = Way::new(Carried::Udp);
+    way.learn();
+    let bytes = frame(Carried::Udp, LOCAL_POD, PEER_POD, 64, payload as usize);
+    let packet = Packet { segment_len, ..Packet::at(PORT, bytes) };
+    assert_eq!(way.enter(&packet), if fits { Ok(DEVICE) } else { Err(Reason::TooLong) });
+}
+
+#[test]
+fn a_connection_is_announced_and_short_once_it_is_approved() {
+    let way = Way::new(DATA);
+    let send = || {
+        assert_eq!(way.enter(&way.sent()), Err(Reason::Learning));
+        way.leave(&way.routed())
+    };
+    for _ in 1..WORTHWHILE {
+        assert_eq!(send(), Reason::Unconfirmed);
+    }
+    assert_eq!(way.memory.announced.borrow().len(), 0, "it may be over soon");
+    for _ in 0..5 {
+        assert_eq!(send(), Reason::Unconfirmed);
+    }
+    assert_eq!(way.memory.announced.borrow().len(), 1);
+    way.memory.pass(ANNOUNCE + 1);
+    send();
+    assert_eq!(way.memory.announced.borrow().len(), 2, "nobody heard it");
+
+    let connection = way.memory.announced.borrow()[0];
+    way.memory.approved.borrow_mut().insert(connection);
+    assert_eq!(send(), Reason::Confirmed);
+    assert_eq!(way.enter(&way.sent()), Ok(DEVICE));
+}
+
+#[test]
+fn without_regard_to_connection_tracking_nobody_is_asked() {
+    let way = Way { node: node(FastPath::Direct), ..Way::new(DATA) };
+    way.learn();
+    assert_eq!(way.enter(&way.sent()), Ok(DEVICE));
+    assert_eq!(way.memory.announced.borrow().len(), 0);
+}
+
+#[rstest]
+#[case::begin(Carried::Tcp { syn: true, fin: false, rst: false })]
+#[case::end(Carried::Tcp { syn: false, fin: true, rst: false })]
+#[case::reset(Carried::Tcp { syn: false, fin: false, rst: true })]
+fn an_edge_of_a_connection_ends_what_was_learned(#[case] edge: Carried) {
+    let way = Way { node: node(FastPath::Direct), ..Way::new(DATA) };
+    way.learn();
+    let key = *way.memory.flows.borrow().keys().next().unwrap();
+    way.memory.approved.borrow_mut().insert(key.connection());
+    let packet = Packet::at(PORT, frame(edge, LOCAL_POD, PEER_POD, 64, 0));
+    assert_eq!(way.enter(&packet), Err(Reason::FlowEdge));
+    assert!(way.memory.approved.borrow().is_empty());
+    assert_eq!(way.enter(&way.sent()), Err(Reason::Learning));
+}
+
+#[test]
+fn both_directions_are_of_one_connection() {
+    let memory = Memory::new();
+    let key = |from, to, direction| {
+        let packet = Packet::at(PORT, frame(DATA, from, to, 64, 0));
+        segment::Packet::read(&packet).unwrap().key(direction)
+    };
+    let out = key(LOCAL_POD, PEER_POD, Direction::Out);
+    let mut back = key(PEER_POD, LOCAL_POD, Direction::In);
+    (back.source_port, back.destination_port) = (back.destination_port, back.source_port);
+    assert_eq!(out.connection(), back.connection());
+    assert_ne!(out, back);
+    drop(memory);
+}
+
+#[test]
+fn a_packet_of_a_peer_is_handed_over_as_the_stack_would_have() {
+    let memory = Memory::new();
+    let node = node(FastPath::Flow);
+    let arrived = Packet::at(UNDERLAY, frame(Carried::Udp, PEER_POD, LOCAL_POD, 63, 100));
+    let read = segment::Packet::read(&arrived).unwrap();
+    assert_eq!(enter(&arrived, &read, &memory, Direction::In), Err(Reason::Learning));
+    let mut routed =
+        Packet { received_by: DEVICE, ..Packet::at(PORT, frame(Carried::Udp, PEER_POD, LOCAL_POD, 62, 100)) };
+    let made_up = Packet { received_by: PORT + 1, ..routed.clone() };
+    assert_eq!(leave(&made_up, &memory, &node, Direction::In), Reason::Unconfirmed, "a neighbour's");
+    routed.bytes[..12].copy_from_slice(&[2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 1]);
+    assert_eq!(leave(&routed, &memory, &node, Direction::In), Reason::Confirmed);
+
+    let mut arrived = arrived;
+    let mut read = segment::Packet::read(&arrived).unwrap();
+    let left = enter(&arrived, &read, &memory, Direction::In).unwrap();
+    assert_eq!(left.interface, PORT);
+    read.hop(&mut arrived).unwrap();
+    read.address(&mut arrived, left.destination, left.source).unwrap();
+    assert_eq!(arrived.bytes, routed.bytes);
+    let ip = Ipv4Header::read_from_bytes(&arrived.bytes[14..34]).unwrap();
+    assert_eq!(ip.checksum, ip.computed_checksum());
+}
+
+#[rstest]
+#[case::pod_to_peer(LOCAL_POD, PEER_POD, Ok([10, 5, 2, 0]))]
+#[case::of_another_source([10, 9, 1, 7], PEER_POD, Err(Reason::ToStack))]
+#[case::between_pods_of_the_host(LOCAL_POD, [10, 5, 1, 8], Err(Reason::ToStack))]
+#[case::to_the_world(LOCAL_POD, [8, 8, 8, 8], Err(Reason::ToStack))]
+#[case::to_nobody(LOCAL_POD, [10, 5, 99, 8], Err(Reason::ToStack))]
+fn pods_packets_to_peers(
+    #[case] from: [u8; 4],
+    #[case] to: [u8; 4],
+    #[case] expected: Result<[u8; 4], Reason>,
+) {
+    let packet = segment::Packet::read(&Packet::at(PORT, frame(Carried::Udp, from, to, 64, 0))).unwrap();
+    let found = to_peer(&packet, &frames::table(), &node(FastPath::Flow)).map(|(subnet, _)| subnet);
+    assert_eq!(found, expected.map(Ip4::from_octets));
+}
+
+#[test]
+fn only_peers_a_route_leads_to_send_packets_as_they_are() {
+    let packet =
+        segment::Packet::read(&Packet::at(UNDERLAY, frame(Carried::Udp, PEER_POD, LOCAL_POD, 63, 0)));
+    let (packet, node) = (packet.unwrap(), node(FastPath::Flow));
+    assert_eq!(from_peer(&packet, &frames::table(), &node), Err(Reason::ToStack));
+    let mut table = frames::table();
+    for (subnet, peer) in frames::peers() {
+        table.insert(subnet, flannel_common::maps::Peer { direct: 1, ..peer });
+    }
+    assert_eq!(from_peer(&packet, &table, &node), Ok(Ip4::from_octets([10, 5, 2, 0])));
+}
