@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use flannel_tests::cluster::{Cluster, Plan, check_reached, pod_pairs};
 use flannel_tests::wait;
 use rstest::rstest;
@@ -93,7 +93,7 @@ fn all_panels_are_answered(prometheus: &Prometheus) {
     assert!(expressions.len() > 20, "{expressions:?}");
     for expression in expressions {
         let asked = expression.replace("$instance", ".*").replace("$__rate_interval", "1m");
-        prometheus.query(&asked).unwrap_or_else(|error| panic!("{expression}: {error:#}"));
+        prometheus.query(&asked).with_context(|| expression.to_owned()).unwrap();
     }
 }
 
