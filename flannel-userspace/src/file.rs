@@ -1,9 +1,10 @@
 //! Files that others read while we write.
 
+use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 
 /// For everybody to read.
 pub const PUBLIC: u32 = 0o644;
@@ -24,13 +25,35 @@ pub fn create_directory_of(path: &Path) -> io::Result<()> {
 /// # Errors
 /// The file system refuses. What was at `path` is still there.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let directory = directory_of(path);
-    let mut file = tempfile::Builder::new().prefix(".flannel.").tempfile_in(directory)?;
-    file.write_all(bytes)?;
-    file.as_file().set_permissions(Permissions::from_mode(mode))?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    File::open(directory)?.sync_all()
+    let new = new_name(path)?;
+    // One whose writer was killed is overwritten, so that no more than one is ever left.
+    ignore_absent(fs::remove_file(&new))?;
+    let mut file = File::options().write(true).create_new(true).mode(PRIVATE).open(&new)?;
+    let written = file
+        .write_all(bytes)
+        .and_then(|()| file.set_permissions(Permissions::from_mode(mode)))
+        .and_then(|()| file.sync_all())
+        .and_then(|()| fs::rename(&new, path));
+    if written.is_err() {
+        ignore_absent(fs::remove_file(&new))?;
+    }
+    written?;
+    File::open(directory_of(path))?.sync_all()
+}
+
+/// What a file is called beside `path` until it is whole.
+fn new_name(path: &Path) -> io::Result<PathBuf> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
+    let mut new = OsString::from(".flannel.");
+    new.push(name);
+    Ok(directory_of(path).join(new))
+}
+
+fn ignore_absent(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
 }
 
 /// The directory in which `path` lies, also for a bare file name.

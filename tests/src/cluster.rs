@@ -35,6 +35,8 @@ pub struct Plan {
     /// Whether other networks of this process that say so, too, may run at the same time: most of what happens in them
     /// is waiting.
     pub is_sociable: bool,
+    /// Whether, in the end, every packet a program saw must have been counted once.
+    pub is_counted: bool,
 }
 
 impl Plan {
@@ -49,6 +51,7 @@ impl Plan {
             flags: Vec::new(),
             etcd: EtcdPlan::default(),
             is_sociable: false,
+            is_counted: false,
         }
     }
 
@@ -123,7 +126,11 @@ impl Cluster {
         let mut started = Vec::new();
         for (number, place) in (1..).zip(&plan.places) {
             let host = Host::new(&cluster.network, *place, number, plan.host)?;
-            started.push((Daemon::start(&host, settings.clone())?, host));
+            let mut daemon = Daemon::start(&host, settings.clone())?;
+            if plan.is_counted {
+                daemon.count_runs()?;
+            }
+            started.push((daemon, host));
         }
         for (mut daemon, host) in started {
             let file = daemon.wait_ready()?;
@@ -139,6 +146,17 @@ impl Cluster {
         Settings { endpoint: self.etcd.url(), prefix: PREFIX.to_owned(), flags }
     }
 
+    /// Fails unless the programs of every daemon have counted every packet they saw once.
+    ///
+    /// # Errors
+    /// The counts differ.
+    pub fn settle(&mut self) -> Result<()> {
+        let settle = |member: &mut Member| {
+            member.daemon.settle().with_context(|| format!("on {}", member.node.host.name))
+        };
+        self.members.iter_mut().try_for_each(settle)
+    }
+
     /// The nodes of the members.
     pub fn nodes(&self) -> Vec<&Node> {
         self.members.iter().map(|member| &member.node).collect()
@@ -151,6 +169,18 @@ impl Cluster {
     pub fn pod(&self, member: usize) -> Result<&Endpoint> {
         let member = self.members.get(member).with_context(|| format!("there is no member {member}"))?;
         member.node.endpoints().next().context("it has no pod")
+    }
+}
+
+impl Drop for Cluster {
+    #[expect(clippy::panic, reason = "the end of a test is a part of it")]
+    fn drop(&mut self) {
+        if thread::panicking() {
+            return;
+        }
+        if let Err(error) = self.settle() {
+            panic!("{error:#}");
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::claim::{self, BPFFS, Claim, Thing};
+use crate::ledger::Ledger;
 use crate::network::{Host, SubnetFile};
 use crate::process::Process;
 use crate::{binaries, wait};
@@ -42,6 +43,7 @@ pub struct Daemon {
     service_manager: UnixDatagram,
     /// Words before the command.
     by: Vec<String>,
+    ledger: Option<Ledger>,
     _claims: [Claim; 2],
 }
 
@@ -73,6 +75,7 @@ impl Daemon {
             pin_dir,
             service_manager,
             by: Vec::new(),
+            ledger: None,
             _claims: [pins, claim],
         };
         daemon.restart()?;
@@ -135,6 +138,7 @@ impl Daemon {
         ready.with_context(|| {
             format!("the log of flanneld on {host} ends with:\n{}", process.log_tail(20))
         })??;
+        self.note_programs()?;
         SubnetFile::read(&self.subnet_file())
     }
 
@@ -143,7 +147,9 @@ impl Daemon {
     /// # Errors
     /// It does not run, or does not end.
     pub fn terminate(&mut self) -> Result<ExitStatus> {
-        self.process.take().context("flanneld does not run")?.terminate(END)
+        let status = self.process.take().context("flanneld does not run")?.terminate(END)?;
+        self.note_programs()?;
+        Ok(status)
     }
 
     /// Waits until it ends by itself, and tells how it did.
@@ -151,7 +157,9 @@ impl Daemon {
     /// # Errors
     /// It does not run, or runs on after `limit`.
     pub fn wait_end(&mut self, limit: Duration) -> Result<ExitStatus> {
-        self.process.take().context("flanneld does not run")?.wait_end(limit)
+        let status = self.process.take().context("flanneld does not run")?.wait_end(limit)?;
+        self.note_programs()?;
+        Ok(status)
     }
 
     /// Ends it at once. The datapath stays.
@@ -159,7 +167,31 @@ impl Daemon {
     /// # Errors
     /// It does not run, or had ended by itself.
     pub fn kill(&mut self) -> Result<()> {
-        self.process.take().context("flanneld does not run")?.kill()
+        self.process.take().context("flanneld does not run")?.kill()?;
+        self.note_programs()
+    }
+
+    /// Has the packets its programs see counted by the kernel, too.
+    ///
+    /// # Errors
+    /// The kernel does not count.
+    pub fn count_runs(&mut self) -> Result<()> {
+        self.ledger = Some(Ledger::open(&self.pin_dir)?);
+        Ok(())
+    }
+
+    /// Fails unless its programs, in all its lives, have counted every packet once; see [`Daemon::count_runs`].
+    /// They are not compared again.
+    ///
+    /// # Errors
+    /// The counts differ.
+    pub fn settle(&mut self) -> Result<()> {
+        self.ledger.take().map_or(Ok(()), |mut ledger| ledger.check())
+    }
+
+    /// Programs are replaced from one life to the next, and perhaps once in a life.
+    fn note_programs(&mut self) -> Result<()> {
+        self.ledger.as_mut().map_or(Ok(()), Ledger::note)
     }
 
     /// Fails if it has ended by itself, with the end of its log.

@@ -12,6 +12,7 @@ pub mod daemon;
 pub mod demo;
 pub mod etcd;
 pub mod leases;
+pub mod ledger;
 pub mod namespace;
 pub mod network;
 pub mod process;

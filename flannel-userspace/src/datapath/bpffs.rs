@@ -43,7 +43,7 @@ impl PinDir {
     pub fn open(path: &Path) -> Result<Self, DatapathError> {
         Self::mount(path)?;
         for part in parts(path) {
-            make_private(&part).map_err(unusable(path))?;
+            make_private(&part).map_err(unusable(&part))?;
         }
         Self::lock(path)
     }

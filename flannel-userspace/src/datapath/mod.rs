@@ -8,6 +8,7 @@
 mod attach;
 mod bpffs;
 mod flows;
+mod foreign;
 mod load;
 mod read_only;
 mod tables;
@@ -98,7 +99,9 @@ pub enum DatapathError {
         source: io::Error,
     },
     /// A directory for pins cannot be made or is not ours.
-    #[error("cannot use {path} as pin directory: it must be a directory of this user on a BPF file system")]
+    #[error(
+        "cannot use {path} for pins: it must be a directory of this user on a BPF file system; remove it, or choose another --pin-dir"
+    )]
     Directory {
         /// Which.
         path: PathBuf,

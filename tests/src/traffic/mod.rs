@@ -4,6 +4,7 @@ mod backlog;
 pub mod capture;
 mod checksums;
 mod connection;
+mod conversation;
 mod cpu;
 mod flood;
 pub mod inject;
@@ -19,6 +20,7 @@ use crate::namespace::Namespace;
 
 pub use backlog::backlog_drops;
 pub use checksums::ChecksumErrors;
+pub use conversation::{Conversation, Heard};
 pub use cpu::{Carriers, CpuTime, stay_on_cpu};
 pub use flood::{Flood, PAYLOAD, flood};
 pub use latency::{Ends, Latency, latency};

@@ -3,9 +3,13 @@
 use std::thread::sleep;
 use std::time::Duration;
 
+use aya::maps::{Map, MapData, PerCpuArray, PerCpuValues};
+use flannel_common::maps::{COUNTERS, Count};
+use flannel_common::{Hook, Reason};
 use flannel_tests::cluster::{check_reached, pod_pairs};
 use flannel_tests::daemon::Daemon;
 use flannel_tests::traffic::Stream;
+use flannel_userspace::datapath::PinDir;
 use rstest::rstest;
 
 use crate::{UDP, VXLAN, cluster};
@@ -75,4 +79,20 @@ fn what_one_host_sends_the_other_receives(
         let to_the_stack = if received_at == "xdp" { "handed_over" } else { "forwarded" };
         assert_eq!(counted(second, "device", "guarded"), counted(second, "decap", to_the_stack));
     }
+}
+
+/// What every test of this suite ends with would find it.
+#[test]
+fn packet_counted_twice_is_found() {
+    let mut cluster = cluster(VXLAN, "auto");
+    check_reached(&pod_pairs(&cluster.nodes())).unwrap();
+    let pin = PinDir::maps(cluster.members[0].daemon.pin_dir()).join(COUNTERS);
+    let map = Map::from_map_data(MapData::from_pin(&pin).unwrap()).unwrap();
+    let mut counters: PerCpuArray<MapData, Count> = map.try_into().unwrap();
+    let slot = Hook::Decap.slot(Reason::Short);
+    let mut counts = counters.get(&slot, 0).unwrap().to_vec();
+    counts[0].packets += 1;
+    counters.set(slot, PerCpuValues::try_from(counts).unwrap(), 0).unwrap();
+    let error = format!("{:#}", cluster.settle().unwrap_err());
+    assert!(error.contains("on h1") && error.contains("at decap programs ran"), "{error}");
 }

@@ -4,14 +4,14 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use etherparse::{SlicedPacket, TransportSlice};
-use flannel_tests::cluster::{Cluster, Plan, check_reached, pod_pairs};
+use flannel_tests::cluster::{Cluster, check_reached, pod_pairs};
 use flannel_tests::network::{Host, HostOptions, Place};
 use flannel_tests::traffic::Endpoint;
 use flannel_tests::traffic::capture::Capture;
 use flannel_tests::traffic::inject::{Injector, Inner};
 use rstest::rstest;
 
-use crate::{UDP, VXLAN, format_to};
+use crate::{UDP, VXLAN, format_to, plan};
 
 /// Packets sent of each kind.
 const COUNT: usize = 100;
@@ -77,7 +77,7 @@ fn arrivals(capture: &Capture) -> usize {
 #[case::vxlan_clsact(VXLAN, "clsact", "decap")]
 #[case::vxlan_xdp(VXLAN, "xdp", "xdp")]
 fn forgeries_are_dropped_and_counted(#[case] backend: &str, #[case] hook: &str, #[case] counted_at: &str) {
-    let plan = Plan::new(backend).with_flag(&format!("--datapath-hook={hook}"));
+    let plan = plan(backend).with_flag(&format!("--datapath-hook={hook}"));
     let cluster = Cluster::start(&plan).unwrap();
     let stranger = stranger(&cluster);
     check_reached(&pod_pairs(&cluster.nodes())).unwrap();
@@ -103,7 +103,7 @@ fn guard_has_levels(
     #[case] of_forging_peers: usize,
 ) {
     let cluster = Cluster::start(
-        &Plan::new(backend).with_flag(&format!("--guard={guard}")).with_flag("--pod-fast-path=off"),
+        &plan(backend).with_flag(&format!("--guard={guard}")).with_flag("--pod-fast-path=off"),
     )
     .unwrap();
     let stranger = stranger(&cluster);

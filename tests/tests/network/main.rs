@@ -5,18 +5,24 @@ mod coexist;
 mod count;
 mod ecn;
 mod fast_path;
+mod foreign;
 mod guard;
 mod headers;
+mod life;
 mod privilege;
 mod reach;
 mod restart;
 mod size;
 mod tcp;
+mod traces;
+
+use std::time::Duration;
 
 use flannel_tests::cluster::{Cluster, Plan};
 use flannel_tests::leases;
 use flannel_tests::network::{HostOptions, RpFilter};
 use flannel_tests::traffic::inject::Format;
+use flannel_tests::wait::until_true;
 
 /// The backends' configurations.
 const UDP: &str = r#"{"Type":"udp"}"#;
@@ -28,9 +34,27 @@ const HOST_GW: &str = r#"{"Type":"host-gw"}"#;
 const STRICT: HostOptions =
     HostOptions { rp_filter: RpFilter::Strict, offloads: flannel_tests::network::Offloads::All };
 
+/// Two hosts, whose programs must have counted every packet once when they are gone.
+fn plan(backend: &str) -> Plan {
+    Plan { is_counted: true, ..Plan::new(backend) }
+}
+
 /// A cluster whose programs are attached in that way.
 fn cluster(backend: &str, hook: &str) -> Cluster {
-    Cluster::start(&Plan::new(backend).with_flag(&format!("--datapath-hook={hook}"))).unwrap()
+    let cluster = Cluster::start(&plan(backend).with_flag(&format!("--datapath-hook={hook}"))).unwrap();
+    if hook == "clsact" && backend != HOST_GW {
+        wait_for_bridges(&cluster);
+    }
+    cluster
+}
+
+/// Adding the clsact qdisc to a bridge in use loses packets in the kernel itself, whoever adds it: who counts losses
+/// waits until it is there.
+fn wait_for_bridges(cluster: &Cluster) {
+    for member in &cluster.members {
+        let is_served = || member.daemon.ctl("status").is_ok_and(|status| status.contains("bridge-"));
+        until_true("the bridge to be served", Duration::from_secs(5), is_served).unwrap();
+    }
 }
 
 /// How a tunnel packet to a member must be wrapped.

@@ -9,7 +9,7 @@ use flannel_tests::traffic::Ping;
 use flannel_tests::wait;
 use rstest::rstest;
 
-use crate::{DIRECT, HOST_GW, STRICT, UDP, VXLAN};
+use crate::{DIRECT, HOST_GW, STRICT, UDP, VXLAN, plan};
 
 #[rstest]
 #[case::udp(UDP, "auto", HostOptions::default())]
@@ -23,7 +23,7 @@ use crate::{DIRECT, HOST_GW, STRICT, UDP, VXLAN};
 #[case::direct_routing(DIRECT, "auto", STRICT)]
 #[case::direct_routing_xdp(DIRECT, "xdp", HostOptions::default())]
 fn everybody_across_a_router(#[case] backend: &str, #[case] hook: &str, #[case] host: HostOptions) {
-    let plan = Plan { host, pods: 2, ..Plan::new(backend) };
+    let plan = Plan { host, pods: 2, ..plan(backend) };
     let cluster =
         Cluster::start(&plan.with_far_host().with_flag(&format!("--datapath-hook={hook}"))).unwrap();
     check_reached(&all_pairs(&cluster.nodes())).unwrap();
@@ -34,13 +34,13 @@ fn everybody_across_a_router(#[case] backend: &str, #[case] hook: &str, #[case] 
 #[case::rp_filter_strict(STRICT)]
 fn host_gw_on_one_segment(#[case] host: HostOptions) {
     let places = vec![Place::Near; 3];
-    let cluster = Cluster::start(&Plan { host, places, pods: 2, ..Plan::new(HOST_GW) }).unwrap();
+    let cluster = Cluster::start(&Plan { host, places, pods: 2, ..plan(HOST_GW) }).unwrap();
     check_reached(&all_pairs(&cluster.nodes())).unwrap();
 }
 
 #[test]
 fn host_gw_says_who_is_behind_a_router() {
-    let cluster = Cluster::start(&Plan::new(HOST_GW).with_far_host()).unwrap();
+    let cluster = Cluster::start(&plan(HOST_GW).with_far_host()).unwrap();
     check_reached(&all_pairs(&cluster.nodes()[..2])).unwrap();
     let far = &cluster.members[2].node;
     let expected = format!("peer {} is not on the link of eth0", far.host.address);
@@ -54,7 +54,7 @@ fn host_gw_says_who_is_behind_a_router() {
 
 #[test]
 fn direct_routing_tunnels_only_across_the_router() {
-    let cluster = Cluster::start(&Plan::new(DIRECT).with_far_host()).unwrap();
+    let cluster = Cluster::start(&plan(DIRECT).with_far_host()).unwrap();
     check_reached(&all_pairs(&cluster.nodes())).unwrap();
     let first = &cluster.members[0];
     let route = |member: usize| {

@@ -11,7 +11,7 @@ use flannel_tests::wait::until_true;
 use flannel_userspace::datapath::PinDir;
 use rstest::rstest;
 
-use crate::{HOST_GW, UDP, VXLAN, cluster};
+use crate::{HOST_GW, UDP, VXLAN, cluster, wait_for_bridges};
 
 /// Datagrams per second.
 const RATE: u32 = 5000;
@@ -36,10 +36,8 @@ fn nothing_is_lost_while_daemons_go_and_come(#[case] backend: &str, #[case] hook
     let mut cluster = cluster(backend, hook);
     let pairs = pod_pairs(&cluster.nodes());
     check_reached(&pairs).unwrap();
-    // Adding the clsact qdisc to a bridge in use loses packets in the kernel itself, whoever adds it.
-    for member in cluster.members.iter().filter(|_| backend != HOST_GW) {
-        let is_served = || member.daemon.ctl("status").is_ok_and(|status| status.contains("bridge-"));
-        until_true("the bridge to be served", Duration::from_secs(5), is_served).unwrap();
+    if backend != HOST_GW {
+        wait_for_bridges(&cluster);
     }
     // Both ways between two hosts: more would be more than a small machine has time for.
     let (one, other) = (cluster.pod(0).unwrap(), cluster.pod(1).unwrap());
@@ -79,6 +77,7 @@ fn nothing_is_lost_while_daemons_go_and_come(#[case] backend: &str, #[case] hook
 fn nothing_is_lost_when_the_layout_of_maps_is_another(#[case] backend: &str, #[case] hook: &str) {
     let mut cluster = cluster(backend, hook);
     check_reached(&pod_pairs(&cluster.nodes())).unwrap();
+    wait_for_bridges(&cluster);
     let (one, other) = (cluster.pod(0).unwrap(), cluster.pod(1).unwrap());
     let before = backlog_drops().unwrap();
     let streams = [(one, other), (other, one)].map(|(from, to)| Stream::start(from, to, RATE).unwrap());

@@ -1,11 +1,11 @@
 //! Packets as large as may be pass; larger ones are answered with the size that may be.
 
-use flannel_tests::cluster::{Cluster, Plan, check_reached, pod_pairs};
+use flannel_tests::cluster::{Cluster, check_reached, pod_pairs};
 use flannel_tests::network::{Offloads, Place};
 use flannel_tests::traffic::Ping;
 use rstest::rstest;
 
-use crate::{DIRECT, HOST_GW, UDP, VXLAN};
+use crate::{DIRECT, HOST_GW, UDP, VXLAN, plan};
 
 #[rstest]
 #[case::udp(UDP, 1472, Place::Far)]
@@ -17,7 +17,7 @@ fn packets_of_exactly_the_mtu_pass_and_larger_ones_are_answered(
     #[case] mtu: u32,
     #[case] place: Place,
 ) {
-    let mut plan = Plan::new(backend);
+    let mut plan = plan(backend);
     plan.places.push(place);
     plan.host.offloads = Offloads::None;
     let cluster = Cluster::start(&plan).unwrap();

@@ -8,7 +8,7 @@ use flannel_tests::traffic::capture::Capture;
 use flannel_tests::traffic::{ChecksumErrors, Endpoint, transfer};
 use rstest::rstest;
 
-use crate::{DIRECT, HOST_GW, STRICT, UDP, VXLAN};
+use crate::{DIRECT, HOST_GW, STRICT, UDP, VXLAN, plan};
 
 const GIGABYTE: u64 = 1_000_000_000;
 /// Bytes of a smaller file.
@@ -20,7 +20,7 @@ const SMALL: u64 = 50_000_000;
 #[case::direct_routing(DIRECT, Place::Near)]
 #[case::host_gw(HOST_GW, Place::Near)]
 fn gigabyte_arrives_whole(#[case] backend: &str, #[case] place: Place) {
-    let cluster = Cluster::start(&Plan { places: vec![Place::Near, place], ..Plan::new(backend) }).unwrap();
+    let cluster = Cluster::start(&Plan { places: vec![Place::Near, place], ..plan(backend) }).unwrap();
     check_reached(&pod_pairs(&cluster.nodes())).unwrap();
     let machines: Vec<Endpoint> = cluster.nodes().iter().map(|node| node.host.endpoint()).collect();
     let machines: Vec<&Endpoint> = machines.iter().collect();
@@ -41,7 +41,7 @@ fn gigabyte_arrives_whole(#[case] backend: &str, #[case] place: Place) {
 #[case::vxlan_xdp_on_a_card(VXLAN, "xdp", Offloads::Receive)]
 fn file_arrives_whole_both_ways(#[case] backend: &str, #[case] hook: &str, #[case] offloads: Offloads) {
     let host = HostOptions { offloads, ..STRICT };
-    let plan = Plan { host, ..Plan::new(backend) }.with_flag(&format!("--datapath-hook={hook}"));
+    let plan = Plan { host, ..plan(backend) }.with_flag(&format!("--datapath-hook={hook}"));
     let cluster = Cluster::start(&plan).unwrap();
     check_reached(&pod_pairs(&cluster.nodes())).unwrap();
     let wire = Capture::start(cluster.network.lan(), "h2").unwrap();

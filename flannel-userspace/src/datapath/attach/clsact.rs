@@ -27,8 +27,10 @@ pub(super) fn attach(
     let interface = name_of(place.interface)?;
     let program = classifier(ebpf, place.program)?;
     let refused = |error| place.error(Mechanism::Clsact, error);
-    if add_qdisc(&interface).map_err(refused)? {
-        pin_program(program, &pins.qdiscs().join(place.interface.to_string()))?;
+    let qdisc = pins.qdiscs().join(place.interface.to_string());
+    // A note of an earlier life is renewed, or it would keep the programs and maps of that life in memory.
+    if add_qdisc(&interface).map_err(refused)? || qdisc.exists() {
+        pin_program(program, &qdisc)?;
     }
     put(program, &interface, place.program, handle).map_err(refused)?;
     let name = format!("{}-{handle}", place.pin());

@@ -44,12 +44,17 @@ pub(super) fn is_detached(pin: &Path) -> bool {
     interface_of(pin).is_ok_and(|interface| interface == 0) || !pin.exists()
 }
 
-fn interface_of(pin: &Path) -> io::Result<u32> {
+/// Opens whatever is pinned there.
+pub(in crate::datapath) fn open_pin(pin: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(pin.as_os_str().as_bytes())?;
     let get = ObjGet { pathname: path.as_ptr().expose_provenance() as u64, bpf_fd: 0, file_flags: 0 };
     let fd = bpf(OBJ_GET, &get)?;
     // SAFETY: the kernel has just made this descriptor, and nobody else has it.
-    let link = unsafe { OwnedFd::from_raw_fd(fd) };
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn interface_of(pin: &Path) -> io::Result<u32> {
+    let link = open_pin(pin)?;
     let mut info = LinkInfo::default();
     let get_info = ObjGetInfo {
         bpf_fd: u32::try_from(link.as_raw_fd()).map_err(io::Error::other)?,

@@ -24,6 +24,7 @@ use aya::programs::{ProgramError, SchedClassifier, TcAttachType, tc};
 use nix::errno::Errno;
 use tracing::{debug, info};
 
+pub(super) use detached::open_pin;
 pub use inspect::{Pinned, PinnedAs, is_ingress, is_linked, pinned_programs, tcx_programs, wanted_places};
 
 use super::bpffs::names_in;
