@@ -12,6 +12,7 @@ pub mod daemon;
 pub mod datapath;
 pub mod down;
 pub mod file;
+mod hooks;
 pub mod kernel;
 pub mod lease;
 pub mod observe;

@@ -41,6 +41,8 @@ pub struct Daemon {
     directory: PathBuf,
     pin_dir: PathBuf,
     service_manager: UnixDatagram,
+    /// Words before the command.
+    by: Vec<String>,
     ledger: Option<Ledger>,
     _claims: [Claim; 2],
 }
@@ -72,6 +74,7 @@ impl Daemon {
             directory,
             pin_dir,
             service_manager,
+            by: Vec::new(),
             ledger: None,
             _claims: [pins, claim],
         };
@@ -89,7 +92,15 @@ impl Daemon {
         }
         // What the last one told its service manager is not about this one.
         while self.service_manager.recv(&mut [0; 256]).is_ok() {}
-        let mut command = self.host.namespace.command(binaries::find("flanneld")?)?;
+        let program = binaries::find("flanneld")?;
+        let mut command = match self.by.split_first() {
+            Some((first, others)) => {
+                let mut command = self.host.namespace.command(first)?;
+                command.args(others).arg(program);
+                command
+            }
+            None => self.host.namespace.command(program)?,
+        };
         command.env("NOTIFY_SOCKET", self.directory.join("notify"));
         command.arg(format!("--etcd-endpoints={}", self.settings.endpoint));
         command.arg(format!("--etcd-prefix={}", self.settings.prefix));
@@ -206,6 +217,14 @@ impl Daemon {
     /// It does not run.
     pub fn pid(&self) -> Result<u32> {
         Ok(self.process.as_ref().context("flanneld does not run")?.pid())
+    }
+
+    /// From the next start on it never has other capabilities than these, by their names without `cap_`.
+    pub fn bound_to(&mut self, capabilities: &[&str]) {
+        let set: String = capabilities.iter().map(|capability| format!(",+{capability}")).collect();
+        let words =
+            ["setpriv", &format!("--bounding-set=-all{set}"), "--inh-caps=-all", "--ambient-caps=-all"];
+        self.by = words.map(str::to_owned).to_vec();
     }
 
     /// Flags for the next start.

@@ -17,10 +17,10 @@ fn main() -> ExitCode {
 }
 
 fn run(options: Options) -> ExitCode {
-    daemon::start_logging(options.log_level);
+    let loudness = daemon::start_logging(options.log_level, options.log_format);
     // One thread does: packets are the kernel's business.
     let outcome = match Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(daemon::run(options)),
+        Ok(runtime) => runtime.block_on(daemon::run(options, loudness)),
         Err(error) => Err(daemon::DaemonError::Signals(error)),
     };
     match outcome {

@@ -3,23 +3,29 @@
 mod configuration;
 mod error;
 mod exclusive;
+mod log;
 mod report;
 mod rules;
 mod signals;
 mod start;
 
+use std::path::PathBuf;
+
 use tokio::sync::oneshot;
 use tracing::{error, info};
 
 use crate::cli::flanneld::Options;
+use crate::datapath::PinDir;
 use crate::lease::Lost;
-use crate::observe::{DatapathSource, Exposition, Latch, Server, Vitals};
-use crate::privileges;
+use crate::observe::{DatapathSource, Exposition, Files, Latch, Listening, Server, Vitals};
+use crate::privileges::{self, Needs};
 use crate::reconcile::Loop;
+use crate::registry::etcd::Password;
 
 pub use error::DaemonError;
 pub use exclusive::ExclusiveError;
-pub use report::{Chain, start_logging};
+pub use log::{LogFormat, Loudness, start_logging};
+pub use report::Chain;
 use signals::Signals;
 use start::Started;
 pub(crate) use start::site;
@@ -28,12 +34,17 @@ pub(crate) use start::site;
 ///
 /// # Errors
 /// It cannot begin, or its lease is another host's.
-pub async fn run(options: Options) -> Result<(), DaemonError> {
+pub async fn run(options: Options, loudness: Loudness) -> Result<(), DaemonError> {
     privileges::check()?;
+    // What takes more than the daemon goes on with comes first; threads have the privileges of who starts them.
+    PinDir::mount(&options.pin_dir)?;
+    let listening = options.endpoints.listen()?;
+    privileges::confine(&needs(&options))?;
     let mut signals = Signals::new()?;
+    tokio::spawn(loudness.follow(log::Wishes::new()?));
     let vitals = Vitals::default();
     let pending = Pending::take(&vitals);
-    let _server = show(&options, &vitals)?;
+    let _server = show(&options, &vitals, listening)?;
     let outcome = tokio::select! {
         outcome = serve(options, &vitals, pending) => outcome,
         never = vitals.liveness.heart("event loop").keep_beating() => match never {},
@@ -68,9 +79,25 @@ impl Pending {
     }
 }
 
-fn show(options: &Options, vitals: &Vitals) -> Result<Server, DaemonError> {
+/// What the daemon is told that may take a privilege for as long as it runs.
+fn needs(options: &Options) -> Needs<'_> {
+    let etcd = &options.etcd;
+    let password = match &etcd.password {
+        Some(Password::File(path)) => Some(path),
+        Some(Password::Told(_)) | None => None,
+    };
+    let files = [&etcd.key_file, &etcd.cert_file, &etcd.ca_file].into_iter().flatten().chain(password);
+    Needs {
+        files: files.map(PathBuf::as_path).collect(),
+        iptables: options.rules.masquerade || options.rules.forward,
+    }
+}
+
+fn show(options: &Options, vitals: &Vitals, listening: Listening) -> Result<Server, DaemonError> {
     let source = DatapathSource { pin_dir: options.pin_dir.clone(), per_peer: options.metrics_per_peer };
-    let server = Server::start(&options.endpoints, vitals.clone(), Exposition::new(&vitals.metrics, source))?;
+    let files = Files { subnet: options.subnet_file.clone(), state: options.state_file.clone() };
+    let exposition = Exposition::new(vitals, source, files);
+    let server = Server::start(listening, vitals.clone(), exposition)?;
     for address in server.addresses() {
         info!(%address, "showing health and metrics");
     }

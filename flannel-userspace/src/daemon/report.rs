@@ -1,24 +1,11 @@
-//! How the daemon tells what it does: the log, and the service manager.
+//! How the daemon tells what it does: troubles in the log, and the service manager.
 
 use std::error::Error;
 use std::fmt;
-use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::{Level, debug};
-use tracing_subscriber::EnvFilter;
-
-/// Logs to standard error from `level` on. Libraries below ours are heard only where they warn.
-pub fn start_logging(level: Level) {
-    let filter = EnvFilter::new(format!("warn,flannel_userspace={level},flanneld={level}"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        .init();
-}
+use tracing::debug;
 
 /// Tells the service manager, where one listens.
 pub(super) fn notify(states: &[sd_notify::NotifyState<'_>]) {

@@ -34,11 +34,14 @@ pub struct PinDir {
 }
 
 impl PinDir {
+    /// Mounts the BPF file system that the directory is to be on, if need be. Only this takes `CAP_SYS_ADMIN`.
+    pub fn mount(path: &Path) -> Result<(), DatapathError> {
+        if path.starts_with(BPFFS) { mount_bpffs(Path::new(BPFFS)) } else { Ok(()) }
+    }
+
     /// Makes the directory, mode 0700, mounting the BPF file system if need be, and takes the lock on it.
     pub fn open(path: &Path) -> Result<Self, DatapathError> {
-        if path.starts_with(BPFFS) {
-            mount_bpffs(Path::new(BPFFS))?;
-        }
+        Self::mount(path)?;
         for part in parts(path) {
             make_private(&part).map_err(unusable(&part))?;
         }

@@ -31,7 +31,9 @@ use nix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 
 use attach::Attacher;
-pub use attach::{Mechanism, Pinned, PinnedAs, is_ingress, pinned_programs, tcx_programs, wanted_places};
+pub use attach::{
+    Mechanism, Pinned, PinnedAs, is_ingress, is_linked, pinned_programs, tcx_programs, wanted_places,
+};
 pub use bpffs::PinDir;
 pub use flows::Approver;
 pub use load::OBJECT;

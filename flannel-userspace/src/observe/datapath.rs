@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use flannel_common::maps::{self, Count, Guard, Node, PeerCount};
+use flannel_common::maps::{self, Count, Guard, Node, Peer, PeerCount};
 use flannel_common::{Hook, Reason, Verdict};
 use ipnetwork::Ipv4Network;
 use prometheus_client::collector::Collector;
@@ -13,7 +13,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 use super::exposition::ScrapeErrors;
 use super::series::Writer;
 use crate::backend::Kind;
-use crate::datapath::{DatapathError, PeerEntry, Tables, monotonic_nanoseconds};
+use crate::datapath::{DatapathError, Tables, interface_name, monotonic_nanoseconds};
 
 /// Where the figures of the datapath are read.
 #[derive(Clone, Debug)]
@@ -55,7 +55,9 @@ impl Collector for DatapathCollector {
 struct Reading {
     node: Node,
     counts: Vec<(Hook, Reason, Count)>,
-    peers: Vec<(Ipv4Addr, PeerEntry, PeerCount)>,
+    peers: Vec<(Ipv4Addr, Peer, PeerCount)>,
+    /// Whether somebody asks programs to tell of packets.
+    is_asked: bool,
     /// Name, entries and capacity of each map that fills.
     maps: Vec<(&'static str, u64, u64)>,
     /// When, by the clock of the programs' time stamps.
@@ -67,15 +69,17 @@ impl Reading {
         let tables = Tables::open(&source.pin_dir)?;
         let slots = Hook::ALL.iter().flat_map(|hook| Reason::ALL.iter().map(|reason| (*hook, *reason)));
         let counts = slots.map(|(hook, reason)| Ok((hook, reason, tables.count(hook, reason)?)));
-        let peers = if source.per_peer { tables.peers()? } else { Default::default() };
+        let peers = if source.per_peer { tables.raw_peers()? } else { Default::default() };
         let peers = peers.into_iter().map(|(subnet, peer)| Ok((subnet, peer, tables.peer_count(subnet)?)));
         let entries = tables.entries()?;
+        let now = monotonic_nanoseconds();
         Ok(Self {
             node: tables.node()?,
             counts: counts.collect::<Result<_, DatapathError>>()?,
             peers: peers.collect::<Result<_, DatapathError>>()?,
             maps: entries.iter().filter_map(|(map, entries)| filled(map, *entries)).collect(),
-            now: monotonic_nanoseconds(),
+            is_asked: tables.question()?.until > now,
+            now,
         })
     }
 
@@ -88,8 +92,13 @@ impl Reading {
             ("vni", self.node.vni.to_string()),
             ("port", self.node.port.to_string()),
             ("local_ip", self.node.local_ip.to_string()),
+            ("subnet", self.name(self.node.subnet.into())),
+            ("underlay", name_of(self.node.underlay)),
+            ("device", name_of(self.node.device)),
         ];
         writer.info("datapath", "What the programs were told of this host.", [info])?;
+        let asked = std::iter::once(([("", ""); 0], u64::from(self.is_asked)));
+        writer.gauges("trace_asked", "1 while somebody has the programs tell of packets.", asked)?;
         self.encode_counts(writer, mode)?;
         self.encode_maps(writer)?;
         self.encode_peers(writer)
@@ -159,12 +168,25 @@ impl Reading {
             "Seconds since the last packet from a peer; absent before the first one.",
             ago,
         )?;
+        // Only programs of this backend learn it.
+        let is_learned = self.node.backend == Kind::Udp.number();
+        let seconds = u32::try_from(self.now / 1_000_000_000).unwrap_or(u32::MAX);
+        let tunnels = self.peers.iter().filter(|(_, peer, _)| is_learned && peer.direct == 0);
+        let whole = tunnels
+            .map(|(subnet, peer, _)| ([("peer", self.name(*subnet))], u64::from(peer.takes_whole(seconds))));
+        writer.gauges(
+            "peer_whole",
+            "1 while a peer of the udp backend takes packets whole, super-packets uncut; a stock daemon does not.",
+            whole,
+        )?;
         let infos = self.peers.iter().map(|(subnet, peer, _)| {
-            let path = if peer.direct { "direct" } else { "tunnel" };
+            let path = if peer.direct != 0 { "direct" } else { "tunnel" };
+            let mac = peer.vtep_mac.is_unicast().then(|| peer.vtep_mac.to_string());
             [
                 ("peer", self.name(*subnet)),
                 ("public_ip", peer.public_ip.to_string()),
                 ("path", path.to_owned()),
+                ("vtep_mac", mac.unwrap_or_default()),
             ]
         });
         writer.info("peer", "Where a peer is reached; no program sees packets on a direct path.", infos)
@@ -175,6 +197,11 @@ impl Reading {
         Ipv4Network::with_netmask(subnet, self.node.netmask.into())
             .map_or_else(|_| subnet.to_string(), |subnet| subnet.to_string())
     }
+}
+
+/// The name of an interface; empty where there is none of that index.
+fn name_of(interface: u32) -> String {
+    interface_name(interface).unwrap_or_default()
 }
 
 /// Which way packets go that are seen at this hook.

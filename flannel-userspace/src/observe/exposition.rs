@@ -7,9 +7,11 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
-use super::Metrics;
+use super::Vitals;
 use super::datapath::{DatapathCollector, DatapathSource};
 use super::process::ProcessCollector;
+use super::programs::ProgramCollector;
+use super::state::{Files, StateCollector};
 
 /// How the text is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,13 +73,17 @@ pub struct Exposition {
 }
 
 impl Exposition {
-    /// Shows `metrics`, and what the programs below a pin directory count.
+    /// Shows `vitals`, what the programs below a pin directory count, and the age of files.
     #[must_use]
-    pub fn new(metrics: &Metrics, datapath: DatapathSource) -> Self {
-        let errors = ScrapeErrors::new(&[DatapathCollector::NAME, ProcessCollector::NAME]);
+    pub fn new(vitals: &Vitals, datapath: DatapathSource, files: Files) -> Self {
+        let errors =
+            ScrapeErrors::new(&[DatapathCollector::NAME, ProgramCollector::NAME, ProcessCollector::NAME]);
         let mut registry = Registry::default();
         let flannel = registry.sub_registry_with_prefix("flannel");
-        metrics.register(flannel);
+        vitals.metrics.register(flannel);
+        flannel.register_collector(Box::new(StateCollector::new(vitals, files)));
+        let programs = ProgramCollector::new(datapath.pin_dir.clone(), errors.clone());
+        flannel.register_collector(Box::new(programs));
         flannel.register_collector(Box::new(DatapathCollector::new(datapath, errors.clone())));
         registry
             .sub_registry_with_prefix("process")

@@ -8,9 +8,11 @@ mod exposition;
 mod liveness;
 mod metrics;
 mod process;
+mod programs;
 mod readiness;
 mod series;
 mod server;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -21,7 +23,8 @@ pub use metrics::{
     EtcdMetrics, EtcdOperation, LeaseMetrics, Metrics, PeerState, ReconcileMetrics, ResyncCause,
 };
 pub use readiness::{Latch, Readiness};
-pub use server::{Endpoints, ListenError, Server};
+pub use server::{Endpoints, ListenError, Listening, Server};
+pub use state::Files;
 
 /// The state of the daemon. Clones share it.
 #[derive(Clone, Debug, Default)]

@@ -39,6 +39,7 @@ pub const TOOLS: &[Package] = &[
     command("ethtool", "ethtool", "tests: checksum and segmentation offloads, on and off"),
     command("iptables", "iptables", "flanneld and tests: masquerading and forwarding rules"),
     command("nftables", "nft", "flanneld and tests: masquerading and forwarding rules"),
+    command("prometheus", "promtool", "tests: metrics, alerts and dashboard are read by Prometheus itself"),
 ];
 
 /// A compiler that comes with the sources of `core`, as Debian packages it to build browsers.

@@ -1,5 +1,5 @@
-//! Keeps etcd's package from starting a service: the demo and the tests start etcd themselves, and a store
-//! that nobody asked for would listen on the machine from now on.
+//! Keeps packages from starting services: the demo and the tests start such programs themselves, and one that nobody
+//! asked for would listen on the machine from now on.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -9,21 +9,17 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{privilege, step, workspace};
 
-const PACKAGE: &str = "etcd-server";
-const UNIT: &str = "etcd.service";
-/// Started by the package where systemd does not run.
-const INIT_SCRIPT: &str = "/etc/init.d/etcd";
-/// Settings that last until the next boot at most.
-const DROP_IN: &str = "/run/systemd/system/etcd.service.d/not-now.conf";
+/// The packages that bring a service, and the service's name.
+const SERVICES: [(&str, &str); 2] = [("etcd-server", "etcd"), ("prometheus", "prometheus")];
 /// A condition that never holds: a start then does nothing, and is no failure. Masking the unit would do
 /// so too, but then its package forgets that somebody disabled it, and starts it when it is upgraded.
 const NEVER: &str = "[Unit]\nConditionPathExists=!/\n";
 
 /// What is done around one installation.
 pub struct Held {
-    /// The package that brings the service is among those installed.
-    concerned: bool,
-    /// systemd runs, and has the drop-in.
+    /// The services that it brings.
+    services: Vec<&'static str>,
+    /// systemd runs, and has the drop-ins.
     dropped_in: bool,
 }
 
@@ -31,36 +27,62 @@ impl Held {
     /// To be called before `packages` are installed. A service that is there already is somebody's: it is
     /// left alone, whether it runs or not.
     pub fn before(packages: &[&str]) -> Result<Self> {
-        let concerned = packages.contains(&PACKAGE) && !Path::new(INIT_SCRIPT).exists() && !unit_exists();
-        let dropped_in = concerned && Path::new("/run/systemd/system").exists();
+        let brought = SERVICES.iter().filter(|(package, _)| packages.contains(package));
+        let services: Vec<&str> =
+            brought.map(|(_, service)| *service).filter(|service| !is_there(service)).collect();
+        let dropped_in = Path::new("/run/systemd/system").exists();
         if dropped_in {
-            run("install", &["-D", "--mode=644", "/dev/stdin", DROP_IN], NEVER)?;
+            for service in &services {
+                run("install", &["-D", "--mode=644", "/dev/stdin", &drop_in(service)], NEVER)?;
+            }
         }
-        Ok(Self { concerned, dropped_in })
+        Ok(Self { services, dropped_in })
     }
 
-    /// Options for apt-get: the init script is left out.
-    pub fn options(&self) -> Option<String> {
-        self.concerned.then(|| format!("--option=DPkg::Options::=--path-exclude={INIT_SCRIPT}"))
+    /// Options for apt-get: the init scripts are left out.
+    pub fn options(&self) -> impl Iterator<Item = String> {
+        self.services
+            .iter()
+            .map(|service| format!("--option=DPkg::Options::=--path-exclude={}", init_script(service)))
     }
 
-    /// To be called after the installation, failed or not: the unit stays, but nothing starts it at boot.
+    /// To be called after the installation, failed or not: the units stay, but nothing starts them at boot.
     pub fn release(self) -> Result<()> {
-        if self.dropped_in {
-            run("rm", &["--force", DROP_IN], "")?;
-        }
-        // Also where systemd does not run now: it may at the next boot.
-        if self.concerned && unit_exists() && workspace::find("systemctl").is_some() {
-            run("systemctl", &["disable", UNIT], "")?;
+        for service in self.services {
+            if self.dropped_in {
+                run("rm", &["--force", &drop_in(service)], "")?;
+            }
+            // Also where systemd does not run now: it may at the next boot.
+            if unit_exists(service) && workspace::find("systemctl").is_some() {
+                run("systemctl", &["disable", &unit(service)], "")?;
+            }
         }
         Ok(())
     }
 }
 
-fn unit_exists() -> bool {
+fn unit(service: &str) -> String {
+    format!("{service}.service")
+}
+
+/// Started by the package where systemd does not run.
+fn init_script(service: &str) -> String {
+    format!("/etc/init.d/{service}")
+}
+
+/// Settings that last until the next boot at most.
+fn drop_in(service: &str) -> String {
+    format!("/run/systemd/system/{service}.service.d/not-now.conf")
+}
+
+fn is_there(service: &str) -> bool {
+    Path::new(&init_script(service)).exists() || unit_exists(service)
+}
+
+fn unit_exists(service: &str) -> bool {
     ["/etc", "/usr/local/lib", "/usr/lib", "/lib"]
         .iter()
-        .any(|folder| Path::new(folder).join("systemd/system").join(UNIT).exists())
+        .any(|folder| Path::new(folder).join("systemd/system").join(unit(service)).exists())
 }
 
 /// Runs a short command as root, with `input`.

@@ -7,7 +7,6 @@ mod drops;
 mod explain;
 mod features;
 mod generate;
-mod hooks;
 mod leases;
 mod maps;
 mod objects;
@@ -29,6 +28,7 @@ use tokio::runtime::Builder;
 
 use self::output::{Format, Printer};
 use self::place::{Context, Place};
+use crate::hooks;
 
 /// Shows what flanneld's datapath does, read from the pinned BPF maps and the kernel; the daemon need not run.
 ///

@@ -189,8 +189,8 @@ mod tests {
 
     use super::{Interface, Running, Status};
     use crate::cli::flannelctl::daemon::Readiness;
-    use crate::cli::flannelctl::hooks::Hook;
     use crate::cli::flannelctl::output::Report as _;
+    use crate::hooks::Hook;
 
     fn status(attached: bool, ready: Option<bool>) -> Status {
         let eth0 = Interface { index: 2, name: Some("eth0".to_owned()) };

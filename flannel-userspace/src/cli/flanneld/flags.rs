@@ -10,6 +10,7 @@ use clap::{Arg, Args, Command, CommandFactory as _, Parser};
 use super::stock;
 use super::values::{FastPathChoice, GuardChoice, Interfaces, Switch, lease_ttl, pause};
 use crate::cli::DEFAULT_ETCD_PREFIX;
+use crate::daemon::LogFormat;
 use crate::datapath::HookChoice;
 
 /// Default of `--kube-annotation-prefix`.
@@ -216,6 +217,9 @@ pub(super) struct LoggingFlags {
     /// everything.
     #[arg(long, default_value_t = 0, value_name = "LEVEL")]
     pub(super) v: i32,
+    /// How lines of the log are written.
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub(super) log_format: LogFormat,
     /// Levels for single source files.
     #[arg(long, value_name = "PATTERN=LEVEL,...")]
     pub(super) vmodule: Option<String>,

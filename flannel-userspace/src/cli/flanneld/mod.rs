@@ -27,6 +27,7 @@ pub use self::refusal::Refusal;
 use self::words::Settings;
 use crate::config::interface::InterfaceOptions;
 use crate::config::{default_pin_dir, default_state_file};
+use crate::daemon::LogFormat;
 use crate::datapath::HookChoice;
 use crate::lease::HoldConfig;
 use crate::observe::Endpoints;
@@ -71,6 +72,8 @@ pub struct Options {
     pub metrics_per_peer: bool,
     /// The least important messages to log.
     pub log_level: Level,
+    /// How lines of the log are written.
+    pub log_format: LogFormat,
 }
 
 /// Which rules are written, and the blackhole route.
@@ -157,6 +160,7 @@ impl Options {
             endpoints: endpoints(&flags.health),
             metrics_per_peer: flags.health.metrics_per_peer.is_on(),
             log_level: values::log_level(flags.logging.v),
+            log_format: flags.logging.log_format,
         })
     }
 }

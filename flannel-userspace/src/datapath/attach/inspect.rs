@@ -6,6 +6,7 @@ use aya::programs::links::{FdLink, LinkType, PinnedLink};
 use aya::programs::{SchedClassifier, TcAttachType};
 use flannel_common::maps::Node;
 
+use super::detached::is_detached;
 use super::{DatapathError, Format, direction, errno, foreign_link, name_of};
 use crate::datapath::Mechanism;
 use crate::datapath::bpffs::names_in;
@@ -98,6 +99,13 @@ pub fn pinned_programs(pin_dir: &Path) -> Result<Vec<Pinned>, DatapathError> {
     }
     all.sort_by(|a, b| (a.interface, &a.program).cmp(&(b.interface, &b.program)));
     Ok(all)
+}
+
+/// Whether the link of a program pinned below `pin_dir` leads to its interface still. Other than the ids of the programs
+/// at a hook, the kernel tells that to everybody who may open the pin.
+#[must_use]
+pub fn is_linked(pin_dir: &Path, program: &str, interface: u32) -> bool {
+    !is_detached(&pin_dir.join("links").join(format!("{program}-{interface}")))
 }
 
 /// Whether `program` sees what arrives at its interface; else what leaves.

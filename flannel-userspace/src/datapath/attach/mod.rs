@@ -25,7 +25,7 @@ use nix::errno::Errno;
 use tracing::{debug, info};
 
 pub(super) use detached::open_pin;
-pub use inspect::{Pinned, PinnedAs, is_ingress, pinned_programs, tcx_programs, wanted_places};
+pub use inspect::{Pinned, PinnedAs, is_ingress, is_linked, pinned_programs, tcx_programs, wanted_places};
 
 use super::bpffs::names_in;
 use super::{DatapathError, Format, HookChoice, PinDir, Spec, interface_name};

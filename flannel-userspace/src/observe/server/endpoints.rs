@@ -40,6 +40,9 @@ pub enum ListenError {
     Thread(#[source] io::Error),
 }
 
+/// Addresses that are had, at which nobody answers yet.
+pub struct Listening(pub(super) Vec<Listener>);
+
 /// An address the kernel gave.
 pub(super) struct Listener {
     socket: TcpListener,
@@ -48,11 +51,15 @@ pub(super) struct Listener {
 }
 
 impl Endpoints {
-    pub(super) fn listen(&self) -> Result<Vec<Listener>, ListenError> {
+    /// Takes the addresses, which may need a privilege that the daemon does not go on with.
+    ///
+    /// # Errors
+    /// An address cannot be had.
+    pub fn listen(&self) -> Result<Listening, ListenError> {
         let health = self.health.filter(|health| self.metrics != Some(*health));
         let health = health.map(|health| listen(health, HEALTH_FLAGS, is_loopback(health)));
         let metrics = self.metrics.map(|metrics| listen(metrics, METRICS_FLAG, true));
-        health.into_iter().chain(metrics).collect()
+        health.into_iter().chain(metrics).collect::<Result<_, _>>().map(Listening)
     }
 }
 
@@ -108,7 +115,7 @@ mod tests {
 
     use rstest::rstest;
 
-    use super::{Endpoints, Listener};
+    use super::{Endpoints, Listener, Listening};
 
     #[rstest]
     #[case::none(None, None, &[])]
@@ -125,7 +132,7 @@ mod tests {
     ) {
         let address = |text: Option<&str>| text.map(|text| text.parse().unwrap());
         let endpoints = Endpoints { health: address(health), metrics: address(metrics) };
-        let listeners = endpoints.listen().unwrap();
+        let Listening(listeners) = endpoints.listen().unwrap();
         assert_eq!(listeners.iter().map(Listener::serves_metrics).collect::<Vec<_>>(), serves_metrics);
     }
 

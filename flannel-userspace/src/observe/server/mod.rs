@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
-pub use endpoints::{Endpoints, ListenError};
+pub use endpoints::{Endpoints, ListenError, Listening};
 
 use self::endpoints::Listener;
 use self::routes::{Shown, routes};
@@ -30,12 +30,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens on `endpoints`, which may be none, and answers from now on.
+    /// Answers at these addresses, which may be none, from now on. Its thread has the privileges of the caller's.
     ///
     /// # Errors
-    /// An address cannot be had.
-    pub fn start(endpoints: &Endpoints, vitals: Vitals, exposition: Exposition) -> Result<Self, ListenError> {
-        let listeners: Vec<Listener> = endpoints.listen()?;
+    /// There is no thread to answer.
+    pub fn start(listening: Listening, vitals: Vitals, exposition: Exposition) -> Result<Self, ListenError> {
+        let Listening(listeners) = listening;
         let addresses = listeners.iter().map(Listener::address).collect();
         if listeners.is_empty() {
             return Ok(Self { addresses, stop: None, thread: None });

@@ -6,8 +6,8 @@ use flannel_common::{Hook, Reason};
 use nix::time::{ClockId, clock_gettime};
 
 use super::pins::Pins;
-use super::{exposition, value};
-use crate::observe::{DatapathSource, Exposition, Format, Metrics, Vitals};
+use super::{exposition, no_files, value};
+use crate::observe::{DatapathSource, Exposition, Format, Vitals};
 
 #[test]
 fn the_datapath_is_read() {
@@ -27,12 +27,12 @@ fn the_datapath_is_read() {
 
     let read = |per_peer| {
         let source = DatapathSource { pin_dir: pins.path().to_owned(), per_peer };
-        Exposition::new(&Metrics::default(), source).encode(Format::Prometheus).unwrap()
+        Exposition::new(&Vitals::default(), source, no_files()).encode(Format::Prometheus).unwrap()
     };
     let text = read(true);
     let expected = [
         (
-            r#"flannel_datapath_info{mode="vxlan",guard="strict",vni="1",port="8472",local_ip="192.168.77.11"}"#,
+            r#"flannel_datapath_info{mode="vxlan",guard="strict",vni="1",port="8472",local_ip="192.168.77.11",subnet="10.5.1.0/24",underlay="",device=""}"#,
             1.0,
         ),
         (
@@ -65,8 +65,14 @@ fn the_datapath_is_read() {
         (r#"flannel_peer_rx_packets_total{peer="10.5.2.0/24"}"#, 2.0),
         (r#"flannel_peer_rx_bytes_total{peer="10.5.2.0/24"}"#, 200.0),
         (r#"flannel_peer_rx_bytes_total{peer="10.5.3.0/24"}"#, 0.0),
-        (r#"flannel_peer_info{peer="10.5.2.0/24",public_ip="192.168.77.12",path="tunnel"}"#, 1.0),
-        (r#"flannel_peer_info{peer="10.5.3.0/24",public_ip="192.168.77.13",path="direct"}"#, 1.0),
+        (
+            r#"flannel_peer_info{peer="10.5.2.0/24",public_ip="192.168.77.12",path="tunnel",vtep_mac="02:00:00:00:00:02"}"#,
+            1.0,
+        ),
+        (
+            r#"flannel_peer_info{peer="10.5.3.0/24",public_ip="192.168.77.13",path="direct",vtep_mac="02:00:00:00:00:02"}"#,
+            1.0,
+        ),
         (r#"flannel_scrape_errors_total{source="datapath"}"#, 0.0),
     ];
     for (series, expected) in expected {

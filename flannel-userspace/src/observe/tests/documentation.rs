@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use flannel_common::Reason;
 
-use super::metrics::everything;
+use super::coverage::everything;
 
 const DOCUMENT: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md"));
 
@@ -67,6 +67,34 @@ fn names_follow_the_rules() {
         assert!(metric.help.ends_with('.') && !metric.help.ends_with(".."), "{name}: {}", metric.help);
         for unit in ["milliseconds", "microseconds", "nanoseconds", "kilobytes"] {
             assert!(!name.contains(unit), "{name} is not in a base unit");
+        }
+    }
+}
+
+/// Alerts and dashboard, as they are shipped.
+const SHIPPED: [&str; 3] = [
+    include_str!("../../../../packaging/prometheus/flannel-ebpf.rules.yml"),
+    include_str!("../../../../packaging/prometheus/flannel-ebpf.test.yml"),
+    include_str!("../../../../packaging/grafana/flannel-ebpf.json"),
+];
+
+#[test]
+fn alerts_and_dashboard_name_metrics_that_exist() {
+    let metrics = metrics(&everything());
+    let exists = |name: &str| {
+        let is_histogram = |name: &str| metrics.get(name).is_some_and(|metric| metric.kind == "histogram");
+        let parts = ["_bucket", "_sum", "_count"];
+        metrics.contains_key(name)
+            || parts.iter().filter_map(|part| name.strip_suffix(part)).any(is_histogram)
+    };
+    let is_part = |character: char| character.is_ascii_alphanumeric() || character == '_';
+    for text in SHIPPED {
+        let words = text.split(|character| !is_part(character));
+        let names: BTreeSet<&str> =
+            words.filter(|word| word.starts_with("flannel_") || word.starts_with("process_")).collect();
+        assert!(names.len() >= 5, "{names:?}");
+        for name in names {
+            assert!(exists(name), "there is no metric {name}");
         }
     }
 }

@@ -97,7 +97,7 @@ fn metrics_in_the_accepted_format(#[case] headers: &str, #[case] format: Format)
 fn metrics_are_not_shown_to_everybody() {
     let vitals = Vitals::default();
     let endpoints = Endpoints { health: Some("0.0.0.0:0".parse().unwrap()), metrics: None };
-    let server = Server::start(&endpoints, vitals.clone(), exposition(&vitals)).unwrap();
+    let server = Server::start(endpoints.listen().unwrap(), vitals.clone(), exposition(&vitals)).unwrap();
     let answer = get(&server, "/metrics");
     assert_eq!(answer.status, 404);
     assert!(answer.body.contains("--metrics-listen"), "{}", answer.body);
@@ -115,7 +115,8 @@ fn other_paths_and_methods_are_refused() {
 #[test]
 fn no_endpoint_is_no_server() {
     let vitals = Vitals::default();
-    let server = Server::start(&Endpoints::default(), vitals.clone(), exposition(&vitals)).unwrap();
+    let server =
+        Server::start(Endpoints::default().listen().unwrap(), vitals.clone(), exposition(&vitals)).unwrap();
     assert!(server.addresses().is_empty());
 }
 
@@ -125,8 +126,7 @@ fn a_server_that_is_dropped_gives_its_port_back() {
     let first = server(&vitals);
     let address = first.addresses()[0];
     let endpoints = Endpoints { health: Some(address), metrics: None };
-    let taken = Server::start(&endpoints, vitals.clone(), exposition(&vitals));
-    assert!(matches!(taken, Err(ListenError::Address { .. })), "{taken:?}");
+    assert!(matches!(endpoints.listen(), Err(ListenError::Address { .. })));
     drop(first);
     TcpListener::bind(address).unwrap();
 }

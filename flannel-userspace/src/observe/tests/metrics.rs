@@ -1,21 +1,17 @@
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use flannel_common::maps::{Count, PeerCount};
-use flannel_common::{Hook, Mac, Reason};
+use flannel_common::Mac;
 use ipnetwork::Ipv4Network;
 use nix::sys::resource::{Resource, getrlimit};
-use rstest::rstest;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::datapath::monotonic;
-use super::pins::Pins;
 use super::{exposition, value};
 use crate::backend::Object;
 use crate::lease::{Attributes, Held, Lease, Term};
 use crate::observe::metrics::{EtcdOperation, Metrics, PeerState, ResyncCause};
-use crate::observe::{DatapathSource, Exposition, Format, Vitals};
+use crate::observe::{Format, Vitals};
 use crate::peers::Refusal;
 use crate::registry::{RegistryError, WatchError};
 
@@ -25,131 +21,137 @@ fn text(metrics: &Metrics) -> String {
 }
 
 /// Moves one metric, and tells the series and what it must be then.
-type Move = fn(&Metrics) -> Vec<(&'static str, f64)>;
+pub(super) type Move = fn(&Metrics) -> Vec<(&'static str, f64)>;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-#[rstest]
-#[case::peers(|metrics: &Metrics| {
-    for (state, count) in PeerState::ALL.into_iter().zip(7..) {
-        metrics.reconcile.set_peers(state, count);
-    }
-    vec![
-        (r#"flannel_peers{state="programmed"}"#, 7.0),
-        (r#"flannel_peers{state="failing"}"#, 8.0),
-        (r#"flannel_peers{state="unreachable"}"#, 9.0),
-        (r#"flannel_peers{state="held"}"#, 10.0),
-        (r#"flannel_peers{state="refused"}"#, 11.0),
-    ]
-})]
-#[case::rejected(|metrics: &Metrics| {
-    metrics.leases.rejected(&Refusal::NoHost(Ipv4Addr::LOCALHOST));
-    vec![(r#"flannel_lease_rejected_total{reason="no_host_address"}"#, 1.0)]
-})]
-#[case::conflicts(|metrics: &Metrics| {
-    metrics.leases.conflict();
-    vec![("flannel_lease_conflicts_total", 1.0)]
-})]
-#[case::connected(|metrics: &Metrics| {
-    metrics.etcd.set_connected(true);
-    vec![("flannel_etcd_connected", 1.0)]
-})]
-#[case::away_again(|metrics: &Metrics| {
-    metrics.etcd.set_connected(true);
-    metrics.etcd.set_connected(false);
-    vec![("flannel_etcd_connected", 0.0)]
-})]
-#[case::revision(|metrics: &Metrics| {
-    metrics.etcd.applied(4711);
-    vec![("flannel_etcd_applied_revision", 4711.0)]
-})]
-#[case::request(|metrics: &Metrics| {
-    metrics.etcd.requested(EtcdOperation::List, &Ok(()), SECOND / 50);
-    vec![
-        (r#"flannel_etcd_requests_total{op="list",code="OK"}"#, 1.0),
-        (r#"flannel_etcd_request_duration_seconds_sum{op="list"}"#, 0.02),
-        (r#"flannel_etcd_request_duration_seconds_count{op="list"}"#, 1.0),
-        (r#"flannel_etcd_request_duration_seconds_bucket{op="list",le="0.016"}"#, 0.0),
-        (r#"flannel_etcd_request_duration_seconds_bucket{op="list",le="0.064"}"#, 1.0),
-    ]
-})]
-#[case::refused_request(|metrics: &Metrics| {
-    let error = request_error(tonic::Status::permission_denied("no"));
-    metrics.etcd.requested(EtcdOperation::Write, &Err::<(), _>(error), SECOND);
-    vec![(r#"flannel_etcd_requests_total{op="write",code="PermissionDenied"}"#, 1.0)]
-})]
-#[case::lost_request(|metrics: &Metrics| {
-    let error = RegistryError::Timeout {
-        operation: EtcdOperation::Watch.phrase(),
-        endpoint: "http://127.0.0.1:2379".to_owned(),
-        after: SECOND,
-    };
-    metrics.etcd.requested(EtcdOperation::Watch, &Err::<(), _>(error), SECOND);
-    vec![(r#"flannel_etcd_requests_total{op="watch",code="Timeout"}"#, 1.0)]
-})]
-#[case::watch(|metrics: &Metrics| {
-    metrics.etcd.watch_ended(&WatchError::Compacted { revision: 7 });
-    let endpoint = || "http://127.0.0.1:2379".to_owned();
-    metrics.etcd.watch_ended(&WatchError::Broken { endpoint: endpoint(), error: None });
-    metrics.etcd.watch_ended(&WatchError::Cancelled { endpoint: endpoint(), reason: String::new() });
-    vec![
-        (r#"flannel_etcd_watch_restarts_total{cause="compacted"}"#, 1.0),
-        (r#"flannel_etcd_watch_restarts_total{cause="broken"}"#, 1.0),
-        (r#"flannel_etcd_watch_restarts_total{cause="cancelled"}"#, 1.0),
-    ]
-})]
-#[case::resync(|metrics: &Metrics| {
-    for cause in ResyncCause::ALL {
-        metrics.reconcile.resynced(cause);
-    }
-    metrics.reconcile.resynced(ResyncCause::Periodic);
-    vec![
-        (r#"flannel_resync_total{cause="start"}"#, 1.0),
-        (r#"flannel_resync_total{cause="periodic"}"#, 2.0),
-        (r#"flannel_resync_total{cause="host_changed"}"#, 1.0),
-        (r#"flannel_resync_total{cause="compacted"}"#, 1.0),
-        (r#"flannel_resync_total{cause="watch_ended"}"#, 1.0),
-    ]
-})]
-#[case::correction(|metrics: &Metrics| {
-    metrics.reconcile.corrected(SECOND / 4);
-    vec![
-        ("flannel_reconcile_duration_seconds_sum", 0.25),
-        ("flannel_reconcile_duration_seconds_count", 1.0),
-    ]
-})]
-#[case::repairs(|metrics: &Metrics| {
-    for object in objects() {
-        metrics.reconcile.repaired(&object);
-    }
-    vec![
-        (r#"flannel_reconcile_repairs_total{object="neighbour"}"#, 1.0),
-        (r#"flannel_reconcile_repairs_total{object="fdb"}"#, 1.0),
-        (r#"flannel_reconcile_repairs_total{object="peer"}"#, 1.0),
-        (r#"flannel_reconcile_repairs_total{object="route"}"#, 1.0),
-    ]
-})]
-#[case::mass_deletion(|metrics: &Metrics| {
-    metrics.reconcile.mass_delete_held();
-    vec![("flannel_mass_delete_holds_total", 1.0)]
-})]
-#[case::propagation(|metrics: &Metrics| {
-    metrics.reconcile.propagated(SECOND / 200);
-    vec![
-        (r#"flannel_propagation_seconds_bucket{le="0.0025"}"#, 0.0),
-        (r#"flannel_propagation_seconds_bucket{le="0.005"}"#, 1.0),
-        ("flannel_propagation_seconds_count", 1.0),
-    ]
-})]
-fn moves(#[case] move_it: Move) {
-    let metrics = Metrics::default();
-    let before = text(&metrics);
-    let moved = move_it(&metrics);
-    let after = text(&metrics);
-    for (series, expected) in moved {
-        assert_eq!(value(&after, series), Some(expected), "{series} in\n{after}");
-        let was_there = value(&before, series);
-        assert!(was_there != Some(expected) || expected == 0.0, "{series} was {expected} before");
+/// Every metric of the daemon's own work.
+pub(super) const MOVES: &[(&str, Move)] = &[
+    ("peers", |metrics: &Metrics| {
+        for (state, count) in PeerState::ALL.into_iter().zip(7..) {
+            metrics.reconcile.set_peers(state, count);
+        }
+        vec![
+            (r#"flannel_peers{state="programmed"}"#, 7.0),
+            (r#"flannel_peers{state="failing"}"#, 8.0),
+            (r#"flannel_peers{state="unreachable"}"#, 9.0),
+            (r#"flannel_peers{state="held"}"#, 10.0),
+            (r#"flannel_peers{state="refused"}"#, 11.0),
+        ]
+    }),
+    ("rejected", |metrics: &Metrics| {
+        metrics.leases.rejected(&Refusal::NoHost(Ipv4Addr::LOCALHOST));
+        vec![(r#"flannel_lease_rejected_total{reason="no_host_address"}"#, 1.0)]
+    }),
+    ("conflicts", |metrics: &Metrics| {
+        metrics.leases.conflict();
+        vec![("flannel_lease_conflicts_total", 1.0)]
+    }),
+    ("connected", |metrics: &Metrics| {
+        metrics.etcd.set_connected(true);
+        vec![("flannel_etcd_connected", 1.0)]
+    }),
+    ("away_again", |metrics: &Metrics| {
+        metrics.etcd.set_connected(true);
+        metrics.etcd.set_connected(false);
+        vec![("flannel_etcd_connected", 0.0)]
+    }),
+    ("revision", |metrics: &Metrics| {
+        metrics.etcd.applied(4711);
+        vec![("flannel_etcd_applied_revision", 4711.0)]
+    }),
+    ("request", |metrics: &Metrics| {
+        metrics.etcd.requested(EtcdOperation::List, &Ok(()), SECOND / 50);
+        vec![
+            (r#"flannel_etcd_requests_total{op="list",code="OK"}"#, 1.0),
+            (r#"flannel_etcd_request_duration_seconds_sum{op="list"}"#, 0.02),
+            (r#"flannel_etcd_request_duration_seconds_count{op="list"}"#, 1.0),
+            (r#"flannel_etcd_request_duration_seconds_bucket{op="list",le="0.016"}"#, 0.0),
+            (r#"flannel_etcd_request_duration_seconds_bucket{op="list",le="0.064"}"#, 1.0),
+        ]
+    }),
+    ("refused_request", |metrics: &Metrics| {
+        let error = request_error(tonic::Status::permission_denied("no"));
+        metrics.etcd.requested(EtcdOperation::Write, &Err::<(), _>(error), SECOND);
+        vec![(r#"flannel_etcd_requests_total{op="write",code="PermissionDenied"}"#, 1.0)]
+    }),
+    ("lost_request", |metrics: &Metrics| {
+        let error = RegistryError::Timeout {
+            operation: EtcdOperation::Watch.phrase(),
+            endpoint: "http://127.0.0.1:2379".to_owned(),
+            after: SECOND,
+        };
+        metrics.etcd.requested(EtcdOperation::Watch, &Err::<(), _>(error), SECOND);
+        vec![(r#"flannel_etcd_requests_total{op="watch",code="Timeout"}"#, 1.0)]
+    }),
+    ("watch", |metrics: &Metrics| {
+        metrics.etcd.watch_ended(&WatchError::Compacted { revision: 7 });
+        let endpoint = || "http://127.0.0.1:2379".to_owned();
+        metrics.etcd.watch_ended(&WatchError::Broken { endpoint: endpoint(), error: None });
+        metrics.etcd.watch_ended(&WatchError::Cancelled { endpoint: endpoint(), reason: String::new() });
+        vec![
+            (r#"flannel_etcd_watch_restarts_total{cause="compacted"}"#, 1.0),
+            (r#"flannel_etcd_watch_restarts_total{cause="broken"}"#, 1.0),
+            (r#"flannel_etcd_watch_restarts_total{cause="cancelled"}"#, 1.0),
+        ]
+    }),
+    ("resync", |metrics: &Metrics| {
+        for cause in ResyncCause::ALL {
+            metrics.reconcile.resynced(cause);
+        }
+        metrics.reconcile.resynced(ResyncCause::Periodic);
+        vec![
+            (r#"flannel_resync_total{cause="start"}"#, 1.0),
+            (r#"flannel_resync_total{cause="periodic"}"#, 2.0),
+            (r#"flannel_resync_total{cause="host_changed"}"#, 1.0),
+            (r#"flannel_resync_total{cause="compacted"}"#, 1.0),
+            (r#"flannel_resync_total{cause="watch_ended"}"#, 1.0),
+        ]
+    }),
+    ("correction", |metrics: &Metrics| {
+        metrics.reconcile.corrected(SECOND / 4);
+        vec![
+            ("flannel_reconcile_duration_seconds_sum", 0.25),
+            ("flannel_reconcile_duration_seconds_count", 1.0),
+        ]
+    }),
+    ("repairs", |metrics: &Metrics| {
+        for object in objects() {
+            metrics.reconcile.repaired(&object);
+        }
+        vec![
+            (r#"flannel_reconcile_repairs_total{object="neighbour"}"#, 1.0),
+            (r#"flannel_reconcile_repairs_total{object="fdb"}"#, 1.0),
+            (r#"flannel_reconcile_repairs_total{object="peer"}"#, 1.0),
+            (r#"flannel_reconcile_repairs_total{object="route"}"#, 1.0),
+        ]
+    }),
+    ("mass_deletion", |metrics: &Metrics| {
+        metrics.reconcile.mass_delete_held();
+        vec![("flannel_mass_delete_holds_total", 1.0)]
+    }),
+    ("propagation", |metrics: &Metrics| {
+        metrics.reconcile.propagated(SECOND / 200);
+        vec![
+            (r#"flannel_propagation_seconds_bucket{le="0.0025"}"#, 0.0),
+            (r#"flannel_propagation_seconds_bucket{le="0.005"}"#, 1.0),
+            ("flannel_propagation_seconds_count", 1.0),
+        ]
+    }),
+];
+
+#[test]
+fn moves() {
+    for (name, move_it) in MOVES {
+        let metrics = Metrics::default();
+        let before = text(&metrics);
+        let moved = move_it(&metrics);
+        let after = text(&metrics);
+        for (series, expected) in moved {
+            assert_eq!(value(&after, series), Some(expected), "{name}: {series} in\n{after}");
+            let was_there = value(&before, series);
+            assert!(was_there != Some(expected) || expected == 0.0, "{name}: {series} was {expected} before");
+        }
     }
 }
 
@@ -245,23 +247,4 @@ fn the_process_is_measured() {
     let age = now() - value("process_start_time_seconds");
     assert!((-1.0..24.0 * 3600.0).contains(&age), "{age}");
     assert_eq!(value(r#"flannel_scrape_errors_total{source="process"}"#), 0.0);
-}
-
-/// Every metric of the daemon and of the maps, moved.
-pub(super) fn everything() -> String {
-    let mut pins = Pins::new();
-    let peer = Ipv4Addr::new(10, 5, 2, 0);
-    pins.put_peer(peer, Ipv4Addr::new(192, 168, 77, 12), false);
-    pins.count_peer(peer, PeerCount { last_seen: monotonic(), ..PeerCount::default() });
-    pins.count(Hook::Decap, Reason::NotTunnel, Count { packets: 1, bytes: 1 });
-
-    let metrics = Metrics::default();
-    metrics.leases.rejected(&Refusal::NoHost(Ipv4Addr::LOCALHOST));
-    metrics.leases.set_expires(Some(Instant::now()));
-    metrics.etcd.events_arrived();
-    metrics.etcd.requested(EtcdOperation::List, &Ok(()), SECOND);
-    metrics.etcd.watch_ended(&WatchError::Compacted { revision: 7 });
-    metrics.reconcile.repaired(&objects()[0]);
-    let source = DatapathSource { pin_dir: pins.path().to_owned(), per_peer: true };
-    Exposition::new(&metrics, source).encode(Format::Prometheus).unwrap()
 }

@@ -1,4 +1,5 @@
 mod abuse;
+mod coverage;
 mod datapath;
 mod documentation;
 mod health;
@@ -9,17 +10,21 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use super::{DatapathSource, Endpoints, Exposition, Server, Vitals};
+use super::{DatapathSource, Endpoints, Exposition, Files, Server, Vitals};
 
 /// A server that shows `vitals`, and of the datapath nothing.
 fn server(vitals: &Vitals) -> Server {
     let endpoints = Endpoints { health: Some("127.0.0.1:0".parse().unwrap()), metrics: None };
-    Server::start(&endpoints, vitals.clone(), exposition(vitals)).unwrap()
+    Server::start(endpoints.listen().unwrap(), vitals.clone(), exposition(vitals)).unwrap()
 }
 
 fn exposition(vitals: &Vitals) -> Exposition {
     let nowhere = DatapathSource { pin_dir: "/nowhere".into(), per_peer: true };
-    Exposition::new(&vitals.metrics, nowhere)
+    Exposition::new(vitals, nowhere, no_files())
+}
+
+fn no_files() -> Files {
+    Files { subnet: "/nowhere/subnet.env".into(), state: "/nowhere/state.json".into() }
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use aya::maps::{Map, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
-use flannel_common::maps::{COUNTERS, Count, Guard, Node, PEER_COUNTERS, PeerCount};
+use aya::maps::{Array, Map, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
+use flannel_common::maps::{COUNTERS, Count, Guard, Node, PEER_COUNTERS, PeerCount, QUESTION};
+use flannel_common::trace::Question;
 use flannel_common::{Hook, Ip4, Mac, Reason};
 
 use crate::backend::Kind;
@@ -19,11 +20,15 @@ pub(super) struct Pins {
 
 impl Pins {
     pub(super) fn new() -> Self {
+        Self::of(Kind::Vxlan)
+    }
+
+    pub(super) fn of(kind: Kind) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = PathBuf::from(format!("/sys/fs/bpf/flannel-observe-{}-{number}", std::process::id()));
         let node = Node {
-            backend: Kind::Vxlan.number(),
+            backend: kind.number(),
             local_ip: Ipv4Addr::new(192, 168, 77, 11).into(),
             subnet: Ipv4Addr::new(10, 5, 1, 0).into(),
             netmask: Ip4::netmask(24),
@@ -58,6 +63,13 @@ impl Pins {
     pub(super) fn count_peer(&self, subnet: Ipv4Addr, count: PeerCount) {
         let mut counters: PerCpuHashMap<_, Ip4, PeerCount> = self.map(PEER_COUNTERS).try_into().unwrap();
         counters.insert(Ip4::from(subnet), on_first_cpu(count), 0).unwrap();
+    }
+
+    /// Asks programs to tell of packets, for some nanoseconds.
+    pub(super) fn ask_for(&self, nanoseconds: u64) {
+        let mut question: Array<_, Question> = self.map(QUESTION).try_into().unwrap();
+        let until = super::datapath::monotonic() + nanoseconds;
+        question.set(0, Question { until, ..Question::default() }, 0).unwrap();
     }
 
     fn map(&self, name: &str) -> Map {

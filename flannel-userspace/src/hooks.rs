@@ -9,51 +9,51 @@ use serde::Serialize;
 
 use crate::backend::Kind;
 use crate::datapath::{
-    DatapathError, Format, Mechanism, Pinned, PinnedAs, interface_name, is_ingress, pinned_programs,
-    tcx_programs, wanted_places,
+    DatapathError, Format, Pinned, PinnedAs, interface_name, is_ingress, is_linked, pinned_programs,
+    wanted_places,
 };
 use crate::kernel::device::segmenter::EXIT;
 use crate::kernel::{Filter, Netlink};
 
 /// A program in a place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Hook {
+pub(crate) struct Hook {
     /// Name of the program.
-    pub(super) program: String,
+    pub(crate) program: String,
     /// Where.
-    pub(super) interface: Interface,
+    pub(crate) interface: Interface,
     /// `tcx`, `clsact` or `xdp`; absent where nothing tells that it ever was attached.
-    pub(super) mechanism: Option<String>,
+    pub(crate) mechanism: Option<String>,
     /// Whether it sees packets.
-    pub(super) attached: bool,
+    pub(crate) attached: bool,
     /// Whether the tunnel cannot do without it.
-    pub(super) required: bool,
+    pub(crate) required: bool,
 }
 
 /// A network interface by the index the programs know; the name is missing where there is none with it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Interface {
+pub(crate) struct Interface {
     /// Index.
-    pub(super) index: u32,
+    pub(crate) index: u32,
     /// Name.
-    pub(super) name: Option<String>,
+    pub(crate) name: Option<String>,
 }
 
 impl Interface {
     /// The interface of that index.
-    pub(super) fn new(index: u32) -> Self {
+    pub(crate) fn new(index: u32) -> Self {
         Self { index, name: interface_name(index) }
     }
 
     /// For people.
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let name = self.name.as_deref().unwrap_or("gone");
         format!("{name} (index {})", self.index)
     }
 }
 
 /// What the tunnel speaks, if there is one.
-pub(super) fn format(node: &Node) -> Option<Format> {
+pub(crate) fn format(node: &Node) -> Option<Format> {
     match Kind::from_number(node.backend) {
         // An exit that is missing has the index of no interface.
         Some(Kind::Udp) => Some(Format::Udp { segmented: if_nametoindex(EXIT).unwrap_or(0) }),
@@ -66,7 +66,7 @@ pub(super) fn format(node: &Node) -> Option<Format> {
 ///
 /// # Errors
 /// A pin cannot be read.
-pub(super) async fn hooks(
+pub(crate) async fn hooks(
     netlink: &Netlink,
     pin_dir: &Path,
     node: &Node,
@@ -81,7 +81,7 @@ pub(super) async fn hooks(
         let place = (pinned.program.clone(), pinned.interface);
         missing.remove(&place);
         hooks.push(Hook {
-            attached: is_attached(netlink, &pinned).await,
+            attached: is_attached(netlink, pin_dir, &pinned).await,
             required: wanted.contains(&place),
             program: pinned.program,
             interface: Interface::new(pinned.interface),
@@ -100,15 +100,10 @@ pub(super) async fn hooks(
 }
 
 /// Whether the program is where its pin says. What cannot be looked up, as on an interface that is gone, is not.
-async fn is_attached(netlink: &Netlink, pinned: &Pinned) -> bool {
+async fn is_attached(netlink: &Netlink, pin_dir: &Path, pinned: &Pinned) -> bool {
     let Pinned { program, interface, by } = pinned;
     match *by {
-        PinnedAs::Link { mechanism: Mechanism::Xdp, program_id } => {
-            netlink.xdp_program(*interface).await.ok().flatten().is_some_and(|xdp| xdp.id == program_id)
-        }
-        PinnedAs::Link { program_id, .. } => {
-            tcx_programs(*interface, program).ok().flatten().is_some_and(|ids| ids.contains(&program_id))
-        }
+        PinnedAs::Link { .. } => is_linked(pin_dir, program, *interface),
         PinnedAs::Filter { handle, priority } => {
             let ours = Filter { ingress: is_ingress(program), priority, handle };
             netlink.filters(*interface).await.is_ok_and(|filters| filters.contains(&ours))

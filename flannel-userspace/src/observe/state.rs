@@ -1,0 +1,64 @@
+//! How the daemon is, as its health endpoints tell it, and how old its files are.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+
+use super::series::Writer;
+use super::{Liveness, Readiness, Vitals};
+
+/// The files that the daemon keeps.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// What the pods' network is made by.
+    pub subnet: PathBuf,
+    /// The last known leases.
+    pub state: PathBuf,
+}
+
+/// Looks at each scrape.
+#[derive(Debug)]
+pub(super) struct StateCollector {
+    readiness: Readiness,
+    liveness: Liveness,
+    files: Files,
+}
+
+impl StateCollector {
+    pub(super) fn new(vitals: &Vitals, files: Files) -> Self {
+        Self { readiness: vitals.readiness.clone(), liveness: vitals.liveness.clone(), files }
+    }
+}
+
+impl Collector for StateCollector {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut writer = Writer(encoder);
+        let pending = self.readiness.pending();
+        let alone = |value: bool| [([("", ""); 0], u64::from(value))].into_iter();
+        writer.gauges("ready", "1 while the host forwards, as /readyz tells.", alone(pending.is_empty()))?;
+        let pending = pending.iter().map(|what| ([("what", *what)], 1_u64));
+        writer.gauges("pending", "What is still to be done before the host is ready.", pending)?;
+        let alive = self.liveness.stopped().is_empty();
+        writer.gauges(
+            "alive",
+            "1 while every part of the daemon gives its heartbeat, as /livez tells.",
+            alone(alive),
+        )?;
+        let files = [("state", &self.files.state), ("subnet", &self.files.subnet)];
+        let written = files.iter().filter_map(|(file, path)| Some(([("file", *file)], written(path)?)));
+        writer.gauges(
+            "file_written_timestamp_seconds",
+            "When the subnet file or the state file was last written, in seconds since 1970; absent without the file.",
+            written,
+        )
+    }
+}
+
+/// When a file was last written.
+fn written(path: &Path) -> Option<f64> {
+    let modified = path.metadata().and_then(|metadata| metadata.modified()).ok()?;
+    modified.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs_f64())
+}

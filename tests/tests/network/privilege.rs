@@ -1,0 +1,128 @@
+//! The daemon goes on with the two capabilities that forwarding takes, and does all its work with them.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use flannel_tests::cluster::{Cluster, Member, Plan, check_reached, pod_pairs};
+use flannel_tests::network::SubnetFile;
+use flannel_tests::wait::{until, until_true};
+use rstest::rstest;
+
+use crate::{HOST_GW, UDP, VXLAN};
+
+/// `CAP_NET_ADMIN` and `CAP_BPF`, as /proc writes them.
+const TWO: u64 = 1 << 12 | 1 << 39;
+/// How long a repair may take.
+const REPAIR: Duration = Duration::from_secs(5);
+
+/// The five sets of each thread of a member's daemon.
+fn capabilities(member: &Member) -> Vec<(String, u64)> {
+    let tasks = format!("/proc/{}/task", member.daemon.pid().unwrap());
+    let mut sets = Vec::new();
+    for task in fs::read_dir(tasks).unwrap() {
+        let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+        for line in status.lines().filter(|line| line.starts_with("Cap")) {
+            let (name, mask) = line.split_once(":\t").unwrap();
+            sets.push((name.to_owned(), u64::from_str_radix(mask, 16).unwrap()));
+        }
+    }
+    sets
+}
+
+fn assert_confined(cluster: &Cluster) {
+    for member in &cluster.members {
+        let sets = capabilities(member);
+        assert!(sets.len() >= 5, "{sets:?}");
+        for (name, mask) in sets {
+            assert_eq!(mask, TWO, "{name} is {mask:x}");
+        }
+    }
+}
+
+/// A cluster whose daemons are root, or have never had more than the two capabilities.
+fn cluster(backend: &str, flags: &[&str], is_bounded: bool) -> Cluster {
+    let mut plan = Plan::new(backend);
+    plan.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
+    let mut cluster = Cluster::start(&plan).unwrap();
+    if is_bounded {
+        for member in &mut cluster.members {
+            member.daemon.terminate().unwrap();
+            member.daemon.bound_to(&["bpf", "net_admin"]);
+            member.daemon.restart().unwrap();
+            member.daemon.wait_ready().unwrap();
+        }
+    }
+    cluster
+}
+
+#[rstest]
+#[case::udp(UDP, &[], true)]
+#[case::vxlan(VXLAN, &["--ip-masq"], true)]
+#[case::vxlan_xdp(VXLAN, &["--datapath-hook=xdp"], true)]
+#[case::vxlan_clsact(VXLAN, &["--datapath-hook=clsact"], true)]
+#[case::host_gw(HOST_GW, &["--ip-masq"], true)]
+#[case::started_as_root(VXLAN, &["--ip-masq"], false)]
+fn everything_goes_with_two_capabilities(
+    #[case] backend: &str,
+    #[case] flags: &[&str],
+    #[case] is_bounded: bool,
+) {
+    let mut flags = flags.to_vec();
+    flags.extend(["--iptables-resync=1", "--metrics-listen=127.0.0.1:9501"]);
+    let cluster = cluster(backend, &flags, is_bounded);
+    let pairs = pod_pairs(&cluster.nodes());
+    check_reached(&pairs).unwrap();
+    assert_confined(&cluster);
+
+    let member = &cluster.members[0];
+    let namespace = &member.node.host.namespace;
+    let device = match backend {
+        UDP => Some("flannel0"),
+        VXLAN => Some("flannel.1"),
+        _ => None,
+    };
+    if let Some(device) = device {
+        namespace.ip(&format!("link del {device}")).unwrap();
+        let is_back = || namespace.ip(&format!("link show {device}")).is_ok();
+        until_true("the device to be back", REPAIR, is_back).unwrap();
+        check_reached(&pairs).unwrap();
+        detach_all(member);
+        until("every program to be back", REPAIR, || is_attached(member)).unwrap();
+    }
+    if backend != UDP {
+        let peer = cluster.members[1].node.file.subnet;
+        namespace.ip(&format!("route del {peer}")).unwrap();
+        let is_back = || namespace.ip("route").is_ok_and(|routes| routes.contains(&peer.to_string()));
+        until_true("the route to be back", REPAIR, is_back).unwrap();
+    }
+    let before = member.node.file.mtu;
+    namespace.ip("link set eth0 mtu 1400").unwrap();
+    let follows =
+        || SubnetFile::read(&member.daemon.subnet_file()).is_ok_and(|file| file.mtu == before - 100);
+    until_true("the MTU to be followed", REPAIR, follows).unwrap();
+    if flags.contains(&"--ip-masq") {
+        namespace.run("iptables", "-t nat -F FLANNEL-POSTRTG").unwrap();
+        let rules = || namespace.run("iptables", "-t nat -S FLANNEL-POSTRTG");
+        let are_back = || rules().is_ok_and(|rules| rules.contains("MASQUERADE"));
+        until_true("the rules to be back", REPAIR, are_back).unwrap();
+    }
+    check_reached(&pairs).unwrap();
+    assert_confined(&cluster);
+}
+
+fn detach_all(member: &Member) {
+    for entry in fs::read_dir(member.daemon.pin_dir().join("links")).unwrap() {
+        let command = format!("link detach pinned {}", entry.unwrap().path().display());
+        member.node.host.namespace.run("bpftool", &command).unwrap();
+    }
+}
+
+fn is_attached(member: &Member) -> Result<()> {
+    let status = member.daemon.ctl_json("status")?;
+    ensure!(status["attached"] == true, "{status}");
+    match status["programs"].as_array() {
+        Some(programs) if !programs.is_empty() => Ok(()),
+        _ => bail!("no program in {status}"),
+    }
+}
