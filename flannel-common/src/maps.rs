@@ -117,6 +117,10 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// One of which nothing is known.
+    pub const UNKNOWN: Self =
+        Self { public_ip: Ip4::UNSPECIFIED, vtep_mac: Mac::ZERO, direct: 0, whole: u32::MAX };
+
     /// For so many seconds a peer is taken to be as it has shown itself. When stock flannel takes the place of this
     /// daemon on a host, others may have to speak first.
     pub const WHOLE_FOR: u32 = 10;

@@ -10,18 +10,14 @@ const PEER: u32 = Guard::Peer as u32;
 const STRICT: u32 = Guard::Strict as u32;
 
 /// Whether a packet from `outer_source` may enter with this inner header, by the level of the guard. The peer it is
-/// from, where that had to be found out.
+/// from, where that had to be found out, or else one of which nothing is known: no absent one, whose words the verifier
+/// would not let a program read without need.
 #[inline(always)]
-pub fn admit(
-    node: &Node,
-    peers: &impl Peers,
-    outer_source: Ip4,
-    inner: &Ipv4Header,
-) -> Result<Option<Peer>, Reason> {
+pub fn admit(node: &Node, peers: &impl Peers, outer_source: Ip4, inner: &Ipv4Header) -> Result<Peer, Reason> {
     let peer = match node.guard {
-        STRICT => Some(owner_of_source(node, peers, outer_source, inner.source())?),
-        PEER => known_source(peers, outer_source).map(|()| None)?,
-        _ => return Ok(None),
+        STRICT => owner_of_source(node, peers, outer_source, inner.source())?,
+        PEER => known_source(peers, outer_source).map(|()| Peer::UNKNOWN)?,
+        _ => return Ok(Peer::UNKNOWN),
     };
     if inner.destination().masked(node.netmask) == node.subnet {
         Ok(peer)

@@ -77,7 +77,7 @@ pub fn decapsulate(frame: &mut impl Frame, peers: &impl Peers, node: &Node) -> R
     inner::arrive(frame, node, outer.ethernet.source, &ip, tos)?;
     let subnet = ip.source().masked(node.netmask);
     let whole = if outer.udp.checksum == U16::ZERO { peers.now() } else { 0 };
-    if peer.is_none_or(|peer| peer.whole != whole) {
+    if peer.whole != whole {
         peers.note_whole(subnet, outer.ip.source(), whole);
     }
     Ok(subnet)

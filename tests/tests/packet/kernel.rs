@@ -5,9 +5,10 @@ use std::cell::RefCell;
 use aya::maps::{HashMap, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
 use aya::programs::{Program, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use flannel_common::flow::{Flow, FlowKey};
+use caps::{CapSet, Capability};
+use flannel_common::flow::{FastPath, Flow, FlowKey};
 use flannel_common::maps::{
-    COUNTERS, Count, FLOWS, Guard, NODE, Node, PEER_COUNTERS, PEERS, PeerCount, SOURCES,
+    Backend, COUNTERS, Count, FLOWS, Guard, NODE, Node, PEER_COUNTERS, PEERS, PeerCount, SOURCES,
 };
 use flannel_common::wire::Ipv4Header;
 use flannel_common::{Hook, Ip4, Reason, Verdict};
@@ -233,4 +234,35 @@ fn decapsulation_equals_the_model(
         assert_eq!(kernel.count(hook, reason).packets, before + 1, "{reason}");
     });
     assert!(kernel.count(hook, Reason::Forwarded).packets > u64::from(FRAMES) / 50);
+}
+
+/// What the loader tells programs of the host decides which of their branches the verifier looks at, and with the two
+/// capabilities of a running daemon it lets them do less.
+#[rstest]
+fn programs_are_accepted_with_two_capabilities_whatever_the_host(
+    #[values(Encapsulation::Udp, Encapsulation::Vxlan)] encapsulation: Encapsulation,
+    #[values(Guard::Strict, Guard::Peer, Guard::Off)] guard: Guard,
+    #[values(FastPath::Off, FastPath::Flow, FastPath::Direct)] fast_path: FastPath,
+    #[values(Backend::Udp, Backend::Vxlan, Backend::HostGw)] backend: Backend,
+) {
+    let node =
+        Node { backend: backend as u32, fast_path: fast_path as u32, ..frames::node(encapsulation, guard) };
+    // Capabilities are the thread's.
+    let load = || {
+        let two = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN].into();
+        caps::set(None, CapSet::Effective, &two).unwrap();
+        let mut ebpf = EbpfLoader::new()
+            .override_global(NODE, &node, true)
+            .load(flannel_userspace::datapath::OBJECT)
+            .unwrap();
+        for (name, program) in ebpf.programs_mut() {
+            match program {
+                Program::SchedClassifier(program) => program.load(),
+                Program::Xdp(program) => program.load(),
+                other => panic!("{name} is a {:?}", other.prog_type()),
+            }
+            .unwrap_or_else(|error| panic!("{name}: {error:#}"));
+        }
+    };
+    std::thread::scope(|scope| scope.spawn(load).join()).unwrap();
 }
