@@ -3,6 +3,7 @@
 
 mod coexist;
 mod count;
+mod dscp;
 mod ecn;
 mod fast_path;
 mod foreign;
