@@ -96,6 +96,7 @@ reasons! {
     41 TooLong "too_long" Pass "The packet is longer than the way ahead takes: the stack answers it.",
     42 Confirmed "confirmed" Pass "The packet left the stack as it had entered: its flow can be shortened.",
     43 Unconfirmed "unconfirmed" Pass "The packet did not leave the stack as one that had entered, or must not be shortened.",
+    44 LeftToDevice "left_to_device" Pass "A super-packet of another transport than TCP: the kernel's vxlan device puts it into the tunnel, or takes it out.",
     33 NotDecapsulated "not_decapsulated" Pass "The packet did not come out of the tunnel.",
 }
 

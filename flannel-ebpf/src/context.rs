@@ -78,11 +78,6 @@ impl Skb {
         unsafe { (*self.raw()).priority = priority };
     }
 
-    /// Whether this is a super-packet that stands for many on the wire.
-    pub(crate) fn is_super_packet(&self) -> bool {
-        self.segment_len() != 0
-    }
-
     /// Whether our XDP program has decapsulated this packet.
     pub(crate) fn has_token(&self) -> bool {
         // SAFETY: the kernel gave the context; the field is always readable.
@@ -108,6 +103,11 @@ impl Frame for Skb {
     #[inline(always)]
     fn len(&self) -> u32 {
         self.0.len()
+    }
+
+    #[inline(always)]
+    fn is_super_packet(&self) -> bool {
+        self.segment_len() != 0
     }
 
     #[inline(always)]
@@ -139,10 +139,10 @@ impl SendFrame for Skb {
             Encapsulation::Udp => 0,
             Encapsulation::Vxlan => INNER_ETHERNET,
         };
-        self.adjust(room, OUTER_IPV4_UDP | inner).or_else(|reason| {
+        self.adjust(room, OUTER_IPV4_UDP | inner).or_else(|_| {
             // A packet a pod has encapsulated itself cannot be marked as tunnelled twice. It need not be,
             // unless it is to be segmented.
-            if self.is_super_packet() { Err(reason) } else { self.adjust(room, 0) }
+            if self.is_super_packet() { Err(Reason::LeftToDevice) } else { self.adjust(room, 0) }
         })
     }
 

@@ -35,6 +35,11 @@ pub trait Frame {
         self.len() == 0
     }
 
+    /// Whether it is a super-packet that stands for many on the wire.
+    fn is_super_packet(&self) -> bool {
+        false
+    }
+
     /// The header at `offset`; [`Reason::Short`] where the packet ends before it does.
     fn load<T: FromBytes>(&self, offset: u32) -> Result<T, Reason>;
 

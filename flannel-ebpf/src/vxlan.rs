@@ -68,6 +68,9 @@ pub fn decapsulate(frame: &mut impl Frame, peers: &impl Peers, node: &Node) -> R
     check(&tunnel, node)?;
     guard::admit(node, peers, outer.ip.source(), &tunnel.ip)?;
     let tos = ecn::decapsulate(outer.ip.tos, tunnel.ip.tos)?;
+    if inner::is_delicate(frame, &tunnel.ip) {
+        return Err(Reason::LeftToDevice);
+    }
     frame.remove(Encapsulation::Vxlan)?;
     inner::arrive(frame, node, tunnel.ethernet.source, &tunnel.ip, tos)?;
     Ok(tunnel.ip.source().masked(node.netmask))

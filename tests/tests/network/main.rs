@@ -10,6 +10,7 @@ mod foreign;
 mod guard;
 mod headers;
 mod life;
+mod offload;
 mod privilege;
 mod reach;
 mod restart;

@@ -29,7 +29,7 @@ fn start(backend: &str, flags: &[&str]) -> Cluster {
     start_plan(&plan)
 }
 
-fn start_plan(plan: &Plan) -> Cluster {
+pub fn start_plan(plan: &Plan) -> Cluster {
     let cluster = Cluster::start(plan).unwrap();
     check_reached(&pod_pairs(&cluster.nodes())).unwrap();
     for member in &cluster.members {
@@ -39,7 +39,7 @@ fn start_plan(plan: &Plan) -> Cluster {
 }
 
 /// Waits until both programs are at a pod's port.
-fn wait_served(daemon: &Daemon, port: &str) {
+pub fn wait_served(daemon: &Daemon, port: &str) {
     let is_served = || {
         let log = std::fs::read_to_string(daemon.log()).unwrap();
         let attached = |program| log.contains(&format!(r#"attached program="{program}" interface="{port}""#));
@@ -49,7 +49,7 @@ fn wait_served(daemon: &Daemon, port: &str) {
 }
 
 /// Packets a host's pods have sent the short way, and packets they got by it.
-fn shortened(daemon: &Daemon) -> (u64, u64) {
+pub fn shortened(daemon: &Daemon) -> (u64, u64) {
     let count = |hook| daemon.count(hook, "shortened").unwrap();
     (count("pod_out"), count("decap") + count("direct_in"))
 }
