@@ -1,29 +1,52 @@
-//! What pods leave to the kernel, or do themselves: segmentation, checksums, fragments. Everything arrives as it was
-//! sent, by the fast path and by the long way.
+//! What pods leave to the kernel, or do themselves: segmentation, checksums, fragments, tunnels of their own. All of it
+//! arrives as it was sent, whether flows are shortened or not.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
-use flannel_tests::cluster::{Cluster, Plan};
+use flannel_tests::cluster::{Cluster, Member, Plan, check_reached, pod_pairs};
+use flannel_tests::network::{HostOptions, Offloads, allow_super_packets};
+use flannel_tests::traffic::capture::{Capture, LONGEST_FRAME};
 use flannel_tests::traffic::{Datagrams, Endpoint, Received, transfer};
+use flannel_tests::wait::until_true;
 use rstest::rstest;
 
 use crate::fast_path::{shortened, start_plan};
-use crate::{HOST_GW, UDP, VXLAN};
+use crate::{HOST_GW, UDP, VXLAN, wait_for_bridges};
 
 /// Bytes of a file.
-const FILE: u64 = 30_000_000;
+const FILE: u64 = 20_000_000;
 
 /// Two hosts with a pod each.
-fn start(backend: &str, fast_path: &str) -> Cluster {
-    let plan = Plan { is_sociable: true, ..Plan::new(backend) };
-    let plan = plan.with_flag(&format!("--pod-fast-path={fast_path}"));
-    if fast_path == "off" {
+fn start(backend: &str, hook: &str, fast_path: &str, offloads: Offloads) -> Cluster {
+    let host = HostOptions { offloads, ..HostOptions::default() };
+    let plan = Plan { is_sociable: true, host, ..Plan::new(backend) }
+        .with_flag(&format!("--datapath-hook={hook}"))
+        .with_flag(&format!("--pod-fast-path={fast_path}"));
+    let cluster = if fast_path == "off" {
         let cluster = Cluster::start(&plan).unwrap();
-        flannel_tests::cluster::check_reached(&flannel_tests::cluster::pod_pairs(&cluster.nodes())).unwrap();
+        check_reached(&pod_pairs(&cluster.nodes())).unwrap();
         cluster
     } else {
         start_plan(&plan)
+    };
+    if backend != HOST_GW {
+        wait_for_bridges(&cluster);
+        cluster.members.iter().for_each(wait_for_port);
     }
+    cluster
+}
+
+/// Waits until the program at the bridge knows where the pod is.
+fn wait_for_port(member: &Member) {
+    let is_known = || member.daemon.ctl("maps dump PORTS").is_ok_and(|dump| dump.contains("cni0"));
+    until_true("the pod's port to be known", Duration::from_secs(5), is_known).unwrap();
+}
+
+/// Packets the first host's pods have sent the short way, or to the segmenter by it.
+fn sent_short(cluster: &Cluster) -> u64 {
+    let daemon = &cluster.members[0].daemon;
+    shortened(daemon).0 + daemon.count("pod_out", "to_segment").unwrap()
 }
 
 /// The pods, in both orders.
@@ -32,56 +55,57 @@ fn both_ways(cluster: &Cluster) -> [(&Endpoint, &Endpoint); 2] {
     [(one, other), (other, one)]
 }
 
-#[rstest]
-fn pods_that_segment_and_sum_themselves(
-    #[values(UDP, VXLAN, HOST_GW)] backend: &str,
-    #[values("auto", "off")] fast_path: &str,
-) {
-    let cluster = start(backend, fast_path);
-    for (from, to) in both_ways(&cluster) {
-        from.namespace.run("ethtool", "-K eth0 tso off gso off gro off tx off rx off").unwrap();
-        transfer(from, to, FILE).unwrap();
-        transfer(to, from, FILE).unwrap();
-    }
-    assert_eq!(shortened(&cluster.members[0].daemon).0 > 100, fast_path == "auto");
+/// Mean length of what arrives at a machine during `work`.
+fn mean_length(at: &Endpoint, work: impl FnOnce()) -> u64 {
+    let before = Received::by(&at.namespace, "eth0").unwrap();
+    work();
+    Received::by(&at.namespace, "eth0").unwrap().mean_since(&before)
 }
 
 #[rstest]
-fn datagrams_cut_by_the_kernel(
-    #[values(UDP, VXLAN, HOST_GW)] backend: &str,
-    #[values("auto", "off")] fast_path: &str,
+#[case::udp(UDP, "auto", "auto", Offloads::All)]
+#[case::udp_clsact(UDP, "clsact", "off", Offloads::All)]
+#[case::udp_on_a_card(UDP, "auto", "off", Offloads::Receive)]
+#[case::udp_xdp(UDP, "xdp", "auto", Offloads::All)]
+#[case::vxlan(VXLAN, "auto", "auto", Offloads::All)]
+#[case::vxlan_clsact(VXLAN, "clsact", "off", Offloads::All)]
+#[case::vxlan_on_a_card(VXLAN, "auto", "off", Offloads::Receive)]
+#[case::vxlan_xdp(VXLAN, "xdp", "auto", Offloads::All)]
+#[case::host_gw(HOST_GW, "auto", "auto", Offloads::All)]
+fn datagrams_keep_their_boundaries(
+    #[case] backend: &str,
+    #[case] hook: &str,
+    #[case] fast_path: &str,
+    #[case] offloads: Offloads,
 ) {
-    let cluster = start(backend, fast_path);
+    let cluster = start(backend, hook, fast_path, offloads);
     for (from, to) in both_ways(&cluster) {
-        let before = Received::by(&to.namespace, "eth0").unwrap();
-        let datagrams = Datagrams { count: 100, payload: 40_000, segment: Some(1300) };
-        datagrams.send(from, to).unwrap();
-        let mean = Received::by(&to.namespace, "eth0").unwrap().mean_since(&before);
-        println!("{backend} {fast_path} mean {mean}");
-        datagrams.send(from, to).unwrap();
+        // The kernel cuts them, as late as it can: with the UDP backend on the host, and on a card's wire.
+        let segmented = Datagrams { count: 100, payload: 40_000, segment: Some(1300) };
+        let mean = mean_length(to, || segmented.send(from, to).unwrap());
+        let stay_whole = backend != UDP && offloads == Offloads::All && hook != "xdp";
+        assert_eq!(mean > 20_000, stay_whole, "mean length {mean}");
+        // As long as may be: fragments.
+        Datagrams { count: 20, payload: 65_507, segment: None }.send(from, to).unwrap();
+        let sizes = [1, 1399, 1421, 1422, 1423, 1443, 1444, 1445, 2845];
+        for payload in sizes {
+            Datagrams { count: 2, payload, segment: None }.send(from, to).unwrap();
+        }
     }
-    println!("{:?}", shortened(&cluster.members[0].daemon));
+    let short = sent_short(&cluster);
+    assert_eq!(short > 50, fast_path == "auto", "{short} packets were shortened");
 }
 
+/// A pod that does everything by itself; then one with a tunnel of its own.
 #[rstest]
-fn datagrams_of_64_kilobytes(
-    #[values(UDP, VXLAN, HOST_GW)] backend: &str,
-    #[values("auto", "off")] fast_path: &str,
-) {
-    let cluster = start(backend, fast_path);
-    for (from, to) in both_ways(&cluster) {
-        Datagrams { count: 50, payload: 65_507, segment: None }.send(from, to).unwrap();
-    }
-    println!("{:?}", shortened(&cluster.members[0].daemon));
-}
-
-/// A tunnel of the pods' own, inside of which a file is sent.
-#[rstest]
-fn tunnel_in_the_tunnel(
-    #[values(UDP, VXLAN, HOST_GW)] backend: &str,
-    #[values("auto", "off")] fast_path: &str,
-) {
-    let cluster = start(backend, fast_path);
+#[case::udp(UDP, "auto", Offloads::All)]
+#[case::udp_long_way(UDP, "off", Offloads::All)]
+#[case::vxlan(VXLAN, "auto", Offloads::All)]
+#[case::vxlan_long_way(VXLAN, "off", Offloads::All)]
+#[case::vxlan_on_a_card(VXLAN, "auto", Offloads::Receive)]
+#[case::host_gw(HOST_GW, "auto", Offloads::All)]
+fn pods_that_do_it_themselves(#[case] backend: &str, #[case] fast_path: &str, #[case] offloads: Offloads) {
+    let cluster = start(backend, "auto", fast_path, offloads);
     let ways = both_ways(&cluster);
     let ends = [1, 2].map(|last| Ipv4Addr::new(172, 31, 0, last));
     for ((pod, peer), address) in ways.iter().zip(ends) {
@@ -91,38 +115,54 @@ fn tunnel_in_the_tunnel(
             pod.namespace.ip(command).unwrap();
         }
     }
-    let ends = [0, 1].map(|end| Endpoint { address: ends[end], ..ways[end].0.clone() });
-    for (from, to) in [(0, 1), (1, 0)] {
-        let rate = transfer(&ends[from], &ends[to], FILE).unwrap().rate();
-        println!("{backend} {fast_path} {:.2}", rate / 1e9);
+    let inside = [0, 1].map(|end| Endpoint { address: ends[end], ..ways[end].0.clone() });
+    transfer(&inside[0], &inside[1], FILE).unwrap();
+    transfer(&inside[1], &inside[0], FILE).unwrap();
+
+    cluster.pod(0).unwrap().namespace.run("ethtool", "-K eth0 tso off gso off gro off tx off rx off").unwrap();
+    for (from, to) in ways {
+        transfer(from, to, FILE).unwrap();
     }
-    println!("{:?}", shortened(&cluster.members[0].daemon));
+    let short = sent_short(&cluster);
+    assert_eq!(short > 100, fast_path == "auto", "{short} packets were shortened");
 }
 
+/// Longer super-packets than the length field of a packet can say.
 #[rstest]
+#[case::udp(UDP, "auto", Offloads::All)]
+#[case::udp_long_way(UDP, "off", Offloads::All)]
+#[case::udp_on_a_card(UDP, "off", Offloads::Receive)]
+#[case::vxlan(VXLAN, "auto", Offloads::All)]
+#[case::vxlan_long_way(VXLAN, "off", Offloads::All)]
+#[case::vxlan_on_a_card(VXLAN, "off", Offloads::Receive)]
+#[case::host_gw(HOST_GW, "auto", Offloads::All)]
 fn super_packets_beyond_64_kilobytes(
-    #[values(UDP, VXLAN, HOST_GW)] backend: &str,
-    #[values("auto", "off")] fast_path: &str,
+    #[case] backend: &str,
+    #[case] fast_path: &str,
+    #[case] offloads: Offloads,
 ) {
-    let cluster = start(backend, fast_path);
+    let cluster = start(backend, "auto", fast_path, offloads);
+    let allow = |machine, interface| allow_super_packets(machine, interface, 185_000).unwrap();
+    let lan = cluster.network.lan();
+    allow(lan, "lan");
     for member in &cluster.members {
-        let host = &member.node.host.namespace;
-        for device in ["eth0", "cni0", "pod1", "flannel.1", "flannel0", "flannel0-in", "flannel0-out"] {
-            let _ = allow_big(host, device);
-        }
-        allow_big(cluster.network.lan(), &member.node.host.name).unwrap();
-        allow_big(cluster.network.lan(), "lan").unwrap();
-        allow_big(&member.node.pods[0].endpoint.namespace, "eth0").unwrap();
+        let host = &member.node.host;
+        allow(lan, &host.name);
+        let devices: &[&str] = match backend {
+            UDP => &["flannel0-in", "flannel0-out"],
+            VXLAN => &["flannel.1"],
+            _ => &[],
+        };
+        devices.iter().chain(&["eth0", "cni0", "pod1"]).for_each(|device| allow(&host.namespace, device));
+        allow(&member.node.pods[0].endpoint.namespace, "eth0");
     }
     for (from, to) in both_ways(&cluster) {
-        let before = Received::by(&to.namespace, "eth0").unwrap();
-        let rate = transfer(from, to, FILE).unwrap().rate();
-        let mean = Received::by(&to.namespace, "eth0").unwrap().mean_since(&before);
-        println!("{backend} {fast_path} {:.2} mean {mean}", rate / 1e9);
+        let pod = Capture::start(&to.namespace, "eth0").unwrap();
+        let mean = mean_length(to, || drop(transfer(from, to, FILE).unwrap()));
+        if offloads == Offloads::All {
+            assert!(mean > 10_000, "mean length {mean}");
+            let beyond = |frame: &[u8]| (frame.len() == LONGEST_FRAME).then_some(());
+            pod.find("packet beyond 64 kB", Duration::from_secs(1), beyond).unwrap();
+        }
     }
-    println!("{:?}", shortened(&cluster.members[0].daemon));
-}
-
-fn allow_big(namespace: &flannel_tests::namespace::Namespace, device: &str) -> anyhow::Result<String> {
-    namespace.run("python3", &format!("/tmp/wt/packets-scratch/big.py {device} 185000"))
 }
