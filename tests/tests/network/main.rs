@@ -11,10 +11,13 @@ mod guard;
 mod headers;
 mod life;
 mod offload;
+mod options;
 mod privilege;
 mod reach;
 mod restart;
 mod size;
+mod stacked;
+mod super_packets;
 mod tcp;
 mod traces;
 

@@ -4,44 +4,17 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use flannel_tests::cluster::{Cluster, Member, Plan, check_reached, pod_pairs};
-use flannel_tests::network::{HostOptions, Offloads, allow_super_packets};
+use flannel_tests::cluster::Cluster;
+use flannel_tests::network::{Offloads, allow_super_packets};
 use flannel_tests::traffic::capture::{Capture, LONGEST_FRAME};
 use flannel_tests::traffic::{Datagrams, Endpoint, Received, transfer};
-use flannel_tests::wait::until_true;
 use rstest::rstest;
 
-use crate::fast_path::{shortened, start_plan};
-use crate::{HOST_GW, UDP, VXLAN, wait_for_bridges};
+use crate::fast_path::{shortened, start_served};
+use crate::{HOST_GW, UDP, VXLAN};
 
 /// Bytes of a file.
 const FILE: u64 = 20_000_000;
-
-/// Two hosts with a pod each.
-fn start(backend: &str, hook: &str, fast_path: &str, offloads: Offloads) -> Cluster {
-    let host = HostOptions { offloads, ..HostOptions::default() };
-    let plan = Plan { is_sociable: true, host, ..Plan::new(backend) }
-        .with_flag(&format!("--datapath-hook={hook}"))
-        .with_flag(&format!("--pod-fast-path={fast_path}"));
-    let cluster = if fast_path == "off" {
-        let cluster = Cluster::start(&plan).unwrap();
-        check_reached(&pod_pairs(&cluster.nodes())).unwrap();
-        cluster
-    } else {
-        start_plan(&plan)
-    };
-    if backend != HOST_GW {
-        wait_for_bridges(&cluster);
-        cluster.members.iter().for_each(wait_for_port);
-    }
-    cluster
-}
-
-/// Waits until the program at the bridge knows where the pod is.
-fn wait_for_port(member: &Member) {
-    let is_known = || member.daemon.ctl("maps dump PORTS").is_ok_and(|dump| dump.contains("cni0"));
-    until_true("the pod's port to be known", Duration::from_secs(5), is_known).unwrap();
-}
 
 /// Packets the first host's pods have sent the short way, or to the segmenter by it.
 fn sent_short(cluster: &Cluster) -> u64 {
@@ -78,7 +51,7 @@ fn datagrams_keep_their_boundaries(
     #[case] fast_path: &str,
     #[case] offloads: Offloads,
 ) {
-    let cluster = start(backend, hook, fast_path, offloads);
+    let cluster = start_served(backend, hook, fast_path, offloads);
     for (from, to) in both_ways(&cluster) {
         // The kernel cuts them, as late as it can: with the UDP backend on the host, and on a card's wire.
         let segmented = Datagrams { count: 100, payload: 40_000, segment: Some(1300) };
@@ -105,7 +78,7 @@ fn datagrams_keep_their_boundaries(
 #[case::vxlan_on_a_card(VXLAN, "auto", Offloads::Receive)]
 #[case::host_gw(HOST_GW, "auto", Offloads::All)]
 fn pods_that_do_it_themselves(#[case] backend: &str, #[case] fast_path: &str, #[case] offloads: Offloads) {
-    let cluster = start(backend, "auto", fast_path, offloads);
+    let cluster = start_served(backend, "auto", fast_path, offloads);
     let ways = both_ways(&cluster);
     let ends = [1, 2].map(|last| Ipv4Addr::new(172, 31, 0, last));
     for ((pod, peer), address) in ways.iter().zip(ends) {
@@ -141,7 +114,7 @@ fn super_packets_beyond_64_kilobytes(
     #[case] fast_path: &str,
     #[case] offloads: Offloads,
 ) {
-    let cluster = start(backend, "auto", fast_path, offloads);
+    let cluster = start_served(backend, "auto", fast_path, offloads);
     let allow = |machine, interface| allow_super_packets(machine, interface, 185_000).unwrap();
     let lan = cluster.network.lan();
     allow(lan, "lan");

@@ -9,15 +9,15 @@ use std::collections::BTreeSet;
 use std::thread::sleep;
 use std::time::Duration;
 
-use flannel_tests::cluster::{Cluster, Plan, check_reached, pod_pairs};
+use flannel_tests::cluster::{Cluster, Member, Plan, check_reached, pod_pairs};
 use flannel_tests::daemon::Daemon;
-use flannel_tests::network::{Offloads, Place};
+use flannel_tests::network::{HostOptions, Offloads, Place};
 use flannel_tests::traffic::capture::Capture;
 use flannel_tests::traffic::{Ping, Stream, transfer};
 use flannel_tests::wait;
 use rstest::rstest;
 
-use crate::{DIRECT, HOST_GW, STRICT, UDP, VXLAN};
+use crate::{DIRECT, HOST_GW, STRICT, UDP, VXLAN, wait_for_bridges};
 use flow::{Datagrams, Flow as _};
 
 /// Bytes of a file.
@@ -36,6 +36,32 @@ pub fn start_plan(plan: &Plan) -> Cluster {
         wait_served(&member.daemon, "pod1");
     }
     cluster
+}
+
+/// Two hosts with a pod each, whose ports and bridges are served as far as they will be.
+pub fn start_served(backend: &str, hook: &str, fast_path: &str, offloads: Offloads) -> Cluster {
+    let host = HostOptions { offloads, ..HostOptions::default() };
+    let plan = Plan { is_sociable: true, host, ..Plan::new(backend) }
+        .with_flag(&format!("--datapath-hook={hook}"))
+        .with_flag(&format!("--pod-fast-path={fast_path}"));
+    let cluster = if fast_path == "off" {
+        let cluster = Cluster::start(&plan).unwrap();
+        check_reached(&pod_pairs(&cluster.nodes())).unwrap();
+        cluster
+    } else {
+        start_plan(&plan)
+    };
+    if backend != HOST_GW {
+        wait_for_bridges(&cluster);
+        cluster.members.iter().for_each(wait_for_port);
+    }
+    cluster
+}
+
+/// Waits until the program at the bridge knows where the pod is.
+fn wait_for_port(member: &Member) {
+    let is_known = || member.daemon.ctl("maps dump PORTS").is_ok_and(|dump| dump.contains("cni0"));
+    wait::until_true("the pod's port to be known", Duration::from_secs(5), is_known).unwrap();
 }
 
 /// Waits until both programs are at a pod's port.
