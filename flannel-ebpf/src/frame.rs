@@ -54,7 +54,7 @@ pub trait Frame {
 /// A packet that can be given outer headers.
 pub trait SendFrame: Frame {
     /// Makes room for the outer headers of `encapsulation` behind the Ethernet header. The room's bytes
-    /// are not defined: the caller stores all of them.
+    /// are not defined: the caller stores all of them. [`Reason::LeftToDevice`] where only a device of the kernel can.
     fn insert(&mut self, encapsulation: Encapsulation) -> Result<(), Reason>;
 
     /// A number that is the same for all packets of a flow, spread over 32 bits.

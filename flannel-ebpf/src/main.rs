@@ -200,7 +200,7 @@ fn decapsulated(skb: &mut Skb, node: &Node, arrived: Result<Ip4, Reason>, mark: 
             verdict(skb, Hook::Decap, done)
         }
         Err(reason) => {
-            if reason == Reason::LeftToDevice {
+            if matches!(reason, Reason::LeftToDevice | Reason::Reassemble) {
                 skb.set_mark(mark);
             }
             verdict(skb, Hook::Decap, reason)

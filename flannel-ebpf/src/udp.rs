@@ -40,8 +40,12 @@ pub fn encapsulate(
     if state == State::AsSent && !goes_whole(frame, &inner.ip, &peer, peers) {
         return Err(Reason::ToSegment);
     }
-    wrap(frame, node, &peer, &inner.ip)?;
-    Ok(subnet)
+    match wrap(frame, node, &peer, &inner.ip) {
+        Ok(()) => Ok(subnet),
+        // The segmenter is the only device there is.
+        Err(Reason::LeftToDevice) => Err(Reason::ToSegment),
+        Err(reason) => Err(reason),
+    }
 }
 
 /// Whether the packet of `ip` may go to `peer` as the stack left it.

@@ -12,6 +12,7 @@ mod headers;
 mod life;
 mod offload;
 mod options;
+mod path_mtu;
 mod privilege;
 mod reach;
 mod restart;
