@@ -2,7 +2,8 @@
 
 use flannel_common::flow::{Direction, FlowKey};
 use flannel_common::wire::{
-    ETHER_TYPE_IPV4, EthernetHeader, IPV4_NO_OPTIONS, Ipv4Header, PROTOCOL_TCP, PROTOCOL_UDP, UdpHeader, update_checksum,
+    ETHER_TYPE_IPV4, EthernetHeader, IPV4_NO_OPTIONS, Ipv4Header, PROTOCOL_TCP, PROTOCOL_UDP, UdpHeader,
+    update_checksum,
 };
 use flannel_common::{Ip4, Mac, Reason};
 use zerocopy::network_endian::U16;

@@ -56,18 +56,20 @@ pub fn set_offloads(machine: &Namespace, interface: &str, offloads: Offloads) ->
 /// # Errors
 /// There is no such interface, or the kernel knows no such thing.
 pub fn allow_super_packets(machine: &Namespace, interface: &str, bytes: u32) -> Result<()> {
-    let sizes =
-        [LinkAttribute::GsoMaxSize, LinkAttribute::GsoIpv4MaxSize, LinkAttribute::GroIpv4MaxSize].map(|of| of(bytes));
+    let sizes = [LinkAttribute::GsoMaxSize, LinkAttribute::GsoIpv4MaxSize, LinkAttribute::GroIpv4MaxSize]
+        .map(|of| of(bytes));
     machine.within(|| {
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async {
-            let (connection, handle, _) = rtnetlink::new_connection()?;
-            tokio::spawn(connection);
-            let start = LinkUnspec::new_with_index(if_nametoindex(interface)?);
-            let message = sizes.into_iter().fold(start, LinkMessageBuilder::append_extra_attribute).build();
-            handle.link().change(message).execute().await?;
-            anyhow::Ok(())
-        })
-        .with_context(|| format!("super-packets of {bytes} bytes for {interface}"))
+        runtime
+            .block_on(async {
+                let (connection, handle, _) = rtnetlink::new_connection()?;
+                tokio::spawn(connection);
+                let start = LinkUnspec::new_with_index(if_nametoindex(interface)?);
+                let message =
+                    sizes.into_iter().fold(start, LinkMessageBuilder::append_extra_attribute).build();
+                handle.link().change(message).execute().await?;
+                anyhow::Ok(())
+            })
+            .with_context(|| format!("super-packets of {bytes} bytes for {interface}"))
     })
 }

@@ -35,7 +35,8 @@ impl Received {
 
 /// The first two numbers behind the interface's name.
 fn parse(table: &str, interface: &str) -> Option<Received> {
-    let numbers = table.lines().find_map(|line| line.trim_start().strip_prefix(interface)?.strip_prefix(':'))?;
+    let numbers =
+        table.lines().find_map(|line| line.trim_start().strip_prefix(interface)?.strip_prefix(':'))?;
     let mut numbers = numbers.split_whitespace().map_while(|number| number.parse().ok());
     Some(Received { bytes: numbers.next()?, packets: numbers.next()? })
 }

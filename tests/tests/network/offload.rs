@@ -92,7 +92,12 @@ fn pods_that_do_it_themselves(#[case] backend: &str, #[case] fast_path: &str, #[
     transfer(&inside[0], &inside[1], FILE).unwrap();
     transfer(&inside[1], &inside[0], FILE).unwrap();
 
-    cluster.pod(0).unwrap().namespace.run("ethtool", "-K eth0 tso off gso off gro off tx off rx off").unwrap();
+    cluster
+        .pod(0)
+        .unwrap()
+        .namespace
+        .run("ethtool", "-K eth0 tso off gso off gro off tx off rx off")
+        .unwrap();
     for (from, to) in ways {
         transfer(from, to, FILE).unwrap();
     }
@@ -131,7 +136,7 @@ fn super_packets_beyond_64_kilobytes(
     }
     for (from, to) in both_ways(&cluster) {
         let pod = Capture::start(&to.namespace, "eth0").unwrap();
-        let mean = mean_length(to, || drop(transfer(from, to, FILE).unwrap()));
+        let mean = mean_length(to, || assert_eq!(transfer(from, to, FILE).unwrap().bytes, FILE));
         if offloads == Offloads::All {
             assert!(mean > 10_000, "mean length {mean}");
             let beyond = |frame: &[u8]| (frame.len() == LONGEST_FRAME).then_some(());

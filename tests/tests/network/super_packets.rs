@@ -49,6 +49,10 @@ fn a_file_reaches_the_pod_in_super_packets(
     assert!(lengths.contains(&mean), "mean length {mean}");
     let bridged = at_bridge() - bridged;
     let by_our_bridge = backend != HOST_GW && fast_path == "off" && lengths == WHOLE;
-    assert_eq!(bridged > FILE * 8 / 10, by_our_bridge, "{bridged} of {FILE} bytes went over the bridge whole");
+    assert_eq!(
+        bridged > FILE * 8 / 10,
+        by_our_bridge,
+        "{bridged} of {FILE} bytes went over the bridge whole"
+    );
     println!("{backend} {hook} {fast_path} {offloads:?} {mean}");
 }

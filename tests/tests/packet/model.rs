@@ -21,10 +21,11 @@ pub fn encapsulate(encapsulation: Encapsulation, frame: &mut Vec<u8>, guard: Gua
 
 /// As another host does it.
 pub fn encapsulate_at(node: &Node, encapsulation: Encapsulation, frame: &mut Vec<u8>) -> Result<Ip4, Reason> {
-    match encapsulation {
+    let sent = match encapsulation {
         Encapsulation::Udp => udp::encapsulate(frame, &frames::table(), node, State::AsSent),
         Encapsulation::Vxlan => vxlan::encapsulate(frame, &frames::table(), node),
-    }
+    };
+    sent.map(|(subnet, _)| subnet)
 }
 
 pub fn decapsulate(encapsulation: Encapsulation, frame: &mut Vec<u8>, guard: Guard) -> Result<Ip4, Reason> {

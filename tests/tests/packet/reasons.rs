@@ -112,7 +112,13 @@ fn guard_levels(
 #[rstest]
 #[case::udp(Encapsulation::Udp, "udp_decap", Guard::Off, PEERS[0].1, Reason::Fragment)]
 #[case::vxlan(Encapsulation::Vxlan, "vxlan_decap", Guard::Strict, PEERS[0].1, Reason::Reassemble)]
-#[case::vxlan_from_a_stranger(Encapsulation::Vxlan, "vxlan_decap", Guard::Strict, STRANGER, Reason::UnknownOuterSource)]
+#[case::vxlan_from_a_stranger(
+    Encapsulation::Vxlan,
+    "vxlan_decap",
+    Guard::Strict,
+    STRANGER,
+    Reason::UnknownOuterSource
+)]
 #[case::vxlan_from_another_peer(Encapsulation::Vxlan, "vxlan_decap", Guard::Strict, PEERS[1].1, Reason::InnerSourceMismatch)]
 #[case::vxlan_no_guard(Encapsulation::Vxlan, "vxlan_decap", Guard::Off, STRANGER, Reason::Reassemble)]
 fn a_first_fragment(
