@@ -54,6 +54,7 @@ fn nothing_given_means_the_defaults() {
     assert_eq!(options.hook, HookChoice::Auto);
     assert_eq!(options.guard, Guard::Strict);
     assert_eq!(options.fast_path, FastPath::Flow);
+    assert!(!options.copy_dscp);
     assert_eq!(options.pod_bridges, ["cni0", "docker0"]);
     assert_eq!(options.log_level, Level::INFO);
 }
@@ -64,7 +65,8 @@ fn everything_given_arrives() {
         "-etcd-endpoints https://a:1,b:2 -etcd-prefix /net -etcd-keyfile=/k -etcd-certfile=/c -etcd-cafile=/a \
          -etcd-username=u -etcd-password=p --iface eth1 --iface-regex ^10 --iface-can-reach 10.0.0.1 \
          --public-ip 192.0.2.1 --subnet-file /s --subnet-lease-renew-margin 5 --subnet-lease-ttl 1h30m \
-         --pin-dir /pins --datapath-hook clsact --guard peer --pod-bridges cni1 --pod-fast-path direct -v=2",
+         --pin-dir /pins --datapath-hook clsact --guard peer --pod-bridges cni1 --pod-fast-path direct \
+         --copy-dscp -v=2",
     )
     .unwrap();
     assert_eq!(options.etcd.endpoints, ["https://a:1", "b:2"]);
@@ -85,6 +87,7 @@ fn everything_given_arrives() {
     assert_eq!(options.hook, HookChoice::Clsact);
     assert_eq!(options.guard, Guard::Peer);
     assert_eq!(options.fast_path, FastPath::Direct);
+    assert!(options.copy_dscp);
     assert_eq!(options.pod_bridges, ["cni1"]);
     assert_eq!(options.log_level, Level::DEBUG);
 }
