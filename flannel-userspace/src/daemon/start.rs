@@ -142,6 +142,7 @@ pub(super) async fn start(
         subnet,
         pins,
         hook: options.hook,
+        telling: options.telling,
         guard: options.guard,
         fast_path: options.fast_path,
         pod_bridges: options.pod_bridges,
