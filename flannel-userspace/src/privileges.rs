@@ -2,7 +2,8 @@
 //!
 //! Programs, maps, links, routes and rules take [`NEEDED`] for as long as the daemon runs. Whatever else it was started
 //! with is given up before it has a second thread, for the kernel keeps capabilities by thread; and before it reads
-//! anything that others write. Nobody who gets hold of the daemon then has more.
+//! anything that others write. Nobody who gets hold of the daemon then has more. [`FOR_LOADING`] alone stays until the
+//! programs are loaded, with the thread that loads them.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -13,10 +14,17 @@ use std::process::Command;
 use caps::errors::CapsError;
 use caps::{CapSet, Capability, CapsHashSet};
 use thiserror::Error;
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
+
+use crate::daemon::Chain;
 
 /// What forwarding takes: programs and maps, and the network's links and routes.
 const NEEDED: [Capability; 2] = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN];
+
+/// With it the kernel takes programs as they are. Without, it has the processor wait behind nearly every word that a
+/// program writes to its stack, lest speculation read what was there before: a third of the time of a small packet. That
+/// is meant for programs of people who are not trusted with the kernel's memory.
+const FOR_LOADING: Capability = Capability::CAP_PERFMON;
 
 /// What a daemon is told that may take more.
 #[derive(Clone, Debug, Default)]
@@ -59,6 +67,7 @@ pub fn check() -> Result<(), PrivilegeError> {
 }
 
 /// Gives up every capability of this thread, of threads and programs it starts, but [`NEEDED`] and what `needs` takes.
+/// This thread keeps [`FOR_LOADING`], if it has it, until [`settle`]; others call that when they begin.
 ///
 /// # Errors
 /// The kernel keeps them.
@@ -74,10 +83,28 @@ pub fn confine(needs: &Needs<'_>) -> Result<(), PrivilegeError> {
     // Programs started by a user who is not root have what is ambient, and that must be inheritable.
     let kept: CapsHashSet = kept.intersection(&held).copied().collect();
     caps::clear(None, CapSet::Ambient).map_err(PrivilegeError::Kept)?;
-    for set in [CapSet::Inheritable, CapSet::Effective, CapSet::Permitted, CapSet::Ambient] {
-        caps::set(None, set, &kept).map_err(PrivilegeError::Kept)?;
+    let for_loading = held.contains(&FOR_LOADING).then_some(FOR_LOADING);
+    let own: CapsHashSet = kept.iter().copied().chain(for_loading).collect();
+    for (set, kept) in [
+        (CapSet::Inheritable, &kept),
+        (CapSet::Effective, &own),
+        (CapSet::Permitted, &own),
+        (CapSet::Ambient, &kept),
+    ] {
+        caps::set(None, set, kept).map_err(PrivilegeError::Kept)?;
     }
     debug!("going on with {} alone", names(&kept));
+    Ok(())
+}
+
+/// Gives up [`FOR_LOADING`] of this thread, if it has it.
+///
+/// # Errors
+/// The kernel keeps it.
+pub fn settle() -> Result<(), PrivilegeError> {
+    for set in [CapSet::Effective, CapSet::Permitted] {
+        caps::drop(None, set, FOR_LOADING).map_err(PrivilegeError::Kept)?;
+    }
     Ok(())
 }
 
@@ -102,6 +129,13 @@ fn extra(needs: &Needs<'_>, held: &CapsHashSet) -> Result<Vec<Capability>, Privi
     }
     extra.retain(|capability| held.contains(capability));
     Ok(extra)
+}
+
+/// What another thread of the daemon begins with: it loads no programs.
+pub fn enter_thread() {
+    if let Err(error) = settle() {
+        error!("{}", Chain(&error));
+    }
 }
 
 /// A file that can be read now, and not with [`NEEDED`] alone.
@@ -142,7 +176,7 @@ mod tests {
     use caps::{CapSet, Capability, CapsHashSet};
     use rstest::rstest;
 
-    use super::{NEEDED, Needs, PrivilegeError, confine, is_legacy};
+    use super::{FOR_LOADING, NEEDED, Needs, PrivilegeError, confine, is_legacy, settle};
 
     #[test]
     fn missing_capabilities_are_named() {
@@ -158,10 +192,14 @@ mod tests {
         assert_eq!(is_legacy(version), legacy);
     }
 
-    /// The sets of a thread that is confined.
+    /// The sets of a thread that is confined and has loaded its programs.
     fn confined(needs: &Needs<'_>) -> Vec<CapsHashSet> {
         let confine = || {
             confine(needs).unwrap();
+            for set in [CapSet::Effective, CapSet::Permitted] {
+                assert!(caps::read(None, set).unwrap().contains(&FOR_LOADING));
+            }
+            settle().unwrap();
             let sets = [
                 CapSet::Effective,
                 CapSet::Permitted,

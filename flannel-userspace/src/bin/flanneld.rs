@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use flannel_userspace::cli::flanneld::{self, Options};
 use flannel_userspace::daemon::{self, Chain};
+use flannel_userspace::privileges;
 use tokio::runtime::Builder;
 
 fn main() -> ExitCode {
@@ -19,7 +20,8 @@ fn main() -> ExitCode {
 fn run(options: Options) -> ExitCode {
     let loudness = daemon::start_logging(options.log_level, options.log_format);
     // One thread does: packets are the kernel's business.
-    let outcome = match Builder::new_current_thread().enable_all().build() {
+    let runtime = Builder::new_current_thread().enable_all().on_thread_start(privileges::enter_thread).build();
+    let outcome = match runtime {
         Ok(runtime) => runtime.block_on(daemon::run(options, loudness)),
         Err(error) => Err(daemon::DaemonError::Signals(error)),
     };

@@ -32,6 +32,7 @@ use crate::lease::{
 };
 use crate::observe::{Latch, Vitals};
 use crate::peers::{Departures, PeerTable, Site};
+use crate::privileges;
 use crate::reconcile::{Announcement, Ground, KernelState, Memory, Reconciler};
 use crate::registry::RegistryError;
 use crate::registry::etcd::Etcd;
@@ -148,6 +149,7 @@ pub(super) async fn start(
         pod_bridges: options.pod_bridges,
     })
     .await?;
+    privileges::settle()?;
     let approver = approver(options.fast_path, &options.pin_dir);
     pending.datapath.release();
 

@@ -76,6 +76,9 @@ fn everything_goes_with_two_capabilities(
     assert_confined(&cluster);
 
     let member = &cluster.members[0];
+    for program in loaded_programs(member) {
+        assert_eq!(has_barriers(member, &program), is_bounded, "{program}");
+    }
     let namespace = &member.node.host.namespace;
     let device = match backend {
         UDP => Some("flannel0"),
@@ -109,6 +112,18 @@ fn everything_goes_with_two_capabilities(
     }
     check_reached(&pairs).unwrap();
     assert_confined(&cluster);
+}
+
+/// The programs in their places, as `bpftool` takes them.
+fn loaded_programs(member: &Member) -> Vec<String> {
+    let programs = member.daemon.ctl_json("status").unwrap()["programs"].as_array().unwrap().clone();
+    programs.iter().map(|program| format!("id {}", program["id"])).collect()
+}
+
+/// Whether the kernel has put barriers against speculation into a program.
+fn has_barriers(member: &Member, program: &str) -> bool {
+    let dump = format!("prog dump xlated {program}");
+    member.node.host.namespace.run("bpftool", &dump).unwrap().contains("nospec")
 }
 
 fn detach_all(member: &Member) {

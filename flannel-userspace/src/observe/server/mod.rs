@@ -19,6 +19,7 @@ pub use endpoints::{Endpoints, ListenError, Listening};
 use self::endpoints::Listener;
 use self::routes::{Shown, routes};
 use super::{Exposition, Vitals};
+use crate::privileges;
 
 /// Answers until it is dropped.
 #[derive(Debug)]
@@ -30,7 +31,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Answers at these addresses, which may be none, from now on. Its thread has the privileges of the caller's.
+    /// Answers at these addresses, which may be none, from now on. Its thread has no more privileges than the caller's.
     ///
     /// # Errors
     /// There is no thread to answer.
@@ -68,6 +69,7 @@ impl Drop for Server {
 }
 
 fn run(runtime: &Runtime, listeners: Vec<Listener>, shown: &Shown, stopped: oneshot::Receiver<Infallible>) {
+    privileges::enter_thread();
     runtime.block_on(async {
         for listener in listeners {
             let routes = routes(shown, listener.serves_metrics());
