@@ -53,7 +53,8 @@ fn addresses(packet: &impl Frame, node: &Node) -> (Ends, Ends) {
     match packet.load::<OuterHeaders>(0) {
         Ok(headers) if headers.is_for(node) => {
             // Both places are known to the verifier: without CAP_PERFMON it lets no program choose one.
-            let [udp, vxlan] = [UdpStack::LEN, VxlanStack::LEN].map(|tunnel| ends(packet, EthernetHeader::LEN + tunnel));
+            let [udp, vxlan] =
+                [UdpStack::LEN, VxlanStack::LEN].map(|tunnel| ends(packet, EthernetHeader::LEN + tunnel));
             let inner = if node.backend == Backend::Vxlan as u32 { vxlan } else { udp };
             ((headers.ip.source(), headers.ip.destination()), inner)
         }

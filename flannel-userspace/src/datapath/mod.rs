@@ -32,12 +32,12 @@ use nix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 
 use attach::Attacher;
-use lines::Lines;
 pub use attach::{
     Mechanism, Pinned, PinnedAs, is_ingress, is_linked, pinned_programs, tcx_programs, wanted_places,
 };
 pub use bpffs::PinDir;
 pub use flows::Approver;
+use lines::Lines;
 pub use load::{OBJECT, loader};
 pub use tables::{PeerEntry, Tables};
 pub use witness::{Witness, time_of_day};

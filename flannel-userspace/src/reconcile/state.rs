@@ -16,7 +16,9 @@ use crate::backend::{Backend, Object, PrepareError};
 use crate::config::BackendConfig;
 use crate::config::interface::InterfaceOptions;
 use crate::daemon::Chain;
-use crate::datapath::{Datapath, DatapathError, Format, HookChoice, PeerEntry, PinDir, Spec, Tables, Telling};
+use crate::datapath::{
+    Datapath, DatapathError, Format, HookChoice, PeerEntry, PinDir, Spec, Tables, Telling,
+};
 use crate::kernel::device::DeviceError;
 use crate::kernel::{self, Netlink, ObjectError, Objects, Underlay, interface};
 

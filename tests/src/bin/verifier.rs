@@ -7,8 +7,8 @@ use std::fmt::{self, Display, Formatter};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
-use aya::programs::{Program, ProgramInfo};
 use aya::Ebpf;
+use aya::programs::{Program, ProgramInfo};
 use caps::{CapSet, Capability, CapsHashSet};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use flannel_common::maps::Node;

@@ -9,6 +9,7 @@ mod foreign;
 mod guard;
 mod headers;
 mod life;
+mod lines;
 mod privilege;
 mod reach;
 mod restart;

@@ -2,9 +2,9 @@
 
 use std::cell::RefCell;
 
+use aya::Ebpf;
 use aya::maps::{HashMap, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
 use aya::programs::{Program, SchedClassifier, TestRun, TestRunOptions, Xdp};
-use aya::Ebpf;
 use caps::{CapSet, Capability};
 use flannel_common::flow::{FastPath, Flow, FlowKey};
 use flannel_common::maps::{

@@ -19,6 +19,7 @@ use tracing::{info, warn};
 use self::limit::Limit;
 use self::line::Line;
 use super::{DatapathError, interface_name};
+use crate::privileges;
 
 /// Pause between two looks into the ring, which has room for some hundred lines.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -42,6 +43,7 @@ impl Lines {
         let is_over = Arc::new(AtomicBool::new(false));
         let lines = Self { is_over: is_over.clone(), _logger: logger.clone() };
         let carry = move || {
+            privileges::enter_thread();
             while !is_over.load(Ordering::Relaxed) {
                 sleep(PAUSE);
                 logger.lock().unwrap_or_else(PoisonError::into_inner).flush();

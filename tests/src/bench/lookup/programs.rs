@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use aya::Ebpf;
 use aya::maps::{HashMap, MapData, PerCpuHashMap, PerCpuValues};
 use aya::programs::{Program as Loaded, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
-use aya::Ebpf;
 use flannel_common::Ip4;
 use flannel_common::maps::{PEER_COUNTERS, PEERS, Peer, PeerCount, SOURCES};
 use flannel_userspace::datapath::{OBJECT, Telling, loader};
