@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::claim::{self, BPFFS, Claim, Thing};
+use crate::fallback::Fallback;
 use crate::ledger::Ledger;
 use crate::network::{Host, SubnetFile};
 use crate::process::Process;
@@ -108,7 +109,11 @@ impl Daemon {
         command.arg(format!("--subnet-file={}", self.subnet_file().display()));
         command.arg(format!("--state-file={}", self.state_file().display()));
         command.arg(format!("--pin-dir={}", self.pin_dir.display()));
-        command.args(&self.settings.flags);
+        let mut flags = self.settings.flags.clone();
+        if let Some(fallback) = Fallback::forced()? {
+            fallback.force(&mut command, &mut flags, &self.directory)?;
+        }
+        command.args(flags);
         let name = format!("flanneld on {}", self.host.name);
         self.process = Some(Process::spawn(&name, command, &self.log())?);
         Ok(())

@@ -117,7 +117,12 @@ fn everything_goes_with_two_capabilities(
 /// The programs in their places, as `bpftool` takes them.
 fn loaded_programs(member: &Member) -> Vec<String> {
     let programs = member.daemon.ctl_json("status").unwrap()["programs"].as_array().unwrap().clone();
-    programs.iter().map(|program| format!("id {}", program["id"])).collect()
+    let linked = programs.iter().filter_map(|program| Some(format!("id {}", program["id"].as_u64()?)));
+    let filters = fs::read_dir(member.daemon.pin_dir().join("filters")).into_iter().flatten().flatten();
+    let all: Vec<String> =
+        linked.chain(filters.map(|pin| format!("pinned {}", pin.path().display()))).collect();
+    assert!(all.len() >= programs.len() && !all.is_empty(), "{all:?} of {programs:?}");
+    all
 }
 
 /// Whether the kernel has put barriers against speculation into a program.

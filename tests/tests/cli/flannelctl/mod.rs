@@ -4,6 +4,7 @@ mod damage;
 mod explain;
 mod lists;
 mod streams;
+mod told;
 mod witness;
 
 use std::path::Path;
