@@ -271,6 +271,17 @@ impl Daemon {
         self.host.namespace.run(program, &format!("--pin-dir {} {arguments}", self.pin_dir.display()))
     }
 
+    /// Has `flannelctl trace` run with these flags, until it is dropped; what it prints comes into a file beside the log.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn trace(&self, flags: &str) -> Result<Process> {
+        let mut command = self.host.namespace.command(binaries::find("flannelctl")?)?;
+        command.arg(format!("--pin-dir={}", self.pin_dir.display())).arg("trace");
+        command.args(flags.split_whitespace());
+        Process::spawn(&format!("trace on {}", self.host.name), command, &self.directory.join("trace"))
+    }
+
     /// What `flannelctl -o json` prints for it.
     ///
     /// # Errors

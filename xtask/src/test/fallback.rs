@@ -40,7 +40,8 @@ impl Fallback {
                 "daemons_go_and_come",
             ],
             Self::LongWay => &["fast_path::"],
-            Self::LegacyIptables => &[],
+            // That variant takes one capability more than the two.
+            Self::LegacyIptables => &["privilege::"],
         }
     }
 
