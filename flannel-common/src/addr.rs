@@ -79,11 +79,12 @@ impl fmt::Debug for Ip4 {
     }
 }
 
-/// An Ethernet address.
+/// An Ethernet address. In packets and maps it is where words of two bytes can be read: byte by byte programs would
+/// take three times as long.
 #[derive(
     Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
-#[repr(transparent)]
+#[repr(C, align(2))]
 pub struct Mac(pub [u8; 6]);
 
 impl Mac {

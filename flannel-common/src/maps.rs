@@ -118,12 +118,49 @@ pub struct Peer {
     /// packets whole, super-packets uncut and checksums unfinished; seconds of `CLOCK_MONOTONIC`, zero for never.
     /// Programs do; a stock daemon, which reads packets from a socket, does not.
     pub whole: u32,
+    /// Written by the programs: how its packets leave by the underlay.
+    pub next_hop: NextHop,
+}
+
+/// The next station of the underlay on the way to a peer, as the kernel's routing has told it of late.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct NextHop {
+    /// Until when it holds: nanoseconds of `CLOCK_MONOTONIC_COARSE`; zero for one that is not known.
+    pub until: u64,
+    /// Its Ethernet address; zero where packets are left to the kernel's routing, which did not tell.
+    pub destination: Mac,
+    /// That of the underlay's interface.
+    pub source: Mac,
+    /// The generation of the host's state when it was told.
+    pub generation: u32,
+}
+
+impl NextHop {
+    /// None.
+    pub const UNKNOWN: Self = Self { until: 0, destination: Mac::ZERO, source: Mac::ZERO, generation: 0 };
+
+    /// For so long it holds, in nanoseconds. Then a packet is left to the kernel's routing, which also keeps the
+    /// neighbour from growing stale.
+    pub const VALID: u64 = 40_000_000;
+
+    /// Whether it holds `now`, in the generation of now.
+    #[must_use]
+    #[inline(always)]
+    pub const fn holds(&self, now: u64, generation: u32) -> bool {
+        now < self.until && self.generation == generation
+    }
 }
 
 impl Peer {
     /// One of which nothing is known.
-    pub const UNKNOWN: Self =
-        Self { public_ip: Ip4::UNSPECIFIED, vtep_mac: Mac::ZERO, direct: 0, whole: u32::MAX };
+    pub const UNKNOWN: Self = Self {
+        public_ip: Ip4::UNSPECIFIED,
+        vtep_mac: Mac::ZERO,
+        direct: 0,
+        whole: u32::MAX,
+        next_hop: NextHop::UNKNOWN,
+    };
 
     /// For so many seconds a peer is taken to be as it has shown itself. When stock flannel takes the place of this
     /// daemon on a host, others may have to speak first.
@@ -288,7 +325,7 @@ mod pod {
 
 #[cfg(test)]
 mod tests {
-    use super::{ALL, COUNTER_SLOTS, Kind, Layout, Peer};
+    use super::{ALL, COUNTER_SLOTS, Kind, Layout, NextHop, Peer};
     use crate::ABI_VERSION;
 
     #[test]
@@ -297,6 +334,14 @@ mod tests {
         assert!(!peer(0).takes_whole(1), "it has shown nothing");
         assert!(peer(100).takes_whole(100) && peer(100).takes_whole(100 + Peer::WHOLE_FOR));
         assert!(!peer(100).takes_whole(101 + Peer::WHOLE_FOR));
+    }
+
+    #[test]
+    fn a_next_hop_holds_for_a_while_and_in_its_generation() {
+        let next_hop = NextHop { until: 100, generation: 7, ..NextHop::UNKNOWN };
+        assert!(next_hop.holds(99, 7));
+        assert!(!next_hop.holds(100, 7) && !next_hop.holds(99, 8));
+        assert!(!NextHop::UNKNOWN.holds(0, 0), "what is not known never holds");
     }
 
     /// The layout that belongs to the ABI version: whoever changes one changes the other.
@@ -313,7 +358,7 @@ mod tests {
         assert_eq!(
             ALL,
             [
-                layout("PEERS", Kind::Hash, 4, 16, 65_536),
+                layout("PEERS", Kind::Hash, 4, 40, 65_536),
                 layout("SOURCES", Kind::Hash, 4, 4, 65_536),
                 layout("COUNTERS", Kind::PerCpuArray, 4, 16, COUNTER_SLOTS),
                 layout("PEER_COUNTERS", Kind::PerCpuHash, 4, 40, 65_536),

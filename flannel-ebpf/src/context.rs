@@ -7,15 +7,17 @@ use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{
     __sk_buff, BPF_ADJ_ROOM_ENCAP_L2_SHIFT, BPF_CSUM_LEVEL_DEC, BPF_F_ADJ_ROOM_ENCAP_L2_ETH,
     BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO,
-    BPF_F_ADJ_ROOM_NO_CSUM_RESET, BPF_F_INGRESS, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+    BPF_F_ADJ_ROOM_NO_CSUM_RESET, BPF_F_INGRESS, BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LOOKUP_OUTPUT,
+    bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_check_mtu, bpf_csum_level, bpf_get_hash_recalc, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
-    bpf_skb_load_bytes, bpf_xdp_adjust_head, bpf_xdp_adjust_meta, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
+    bpf_check_mtu, bpf_csum_level, bpf_fib_lookup, bpf_get_hash_recalc, bpf_redirect, bpf_redirect_neigh,
+    bpf_redirect_peer, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_xdp_adjust_head, bpf_xdp_adjust_meta,
+    bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
 };
 use aya_ebpf::programs::{TcContext, XdpContext};
-use flannel_common::Reason;
 use flannel_common::wire::EthernetHeader;
+use flannel_common::{Ip4, Mac, Reason};
 use flannel_ebpf::frame::{Encapsulation, FlowFrame, Frame, SendFrame};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -45,8 +47,8 @@ impl Skb {
         self.0.skb.skb
     }
 
-    /// Sends the packet out of `device`, resolving the next hop of its destination there.
-    pub(crate) fn send(&self, device: u32) -> Result<(), Reason> {
+    /// Has the kernel route the packet out of `device`, and find the next hop there.
+    pub(crate) fn route(&self, device: u32) -> Result<(), Reason> {
         // SAFETY: without parameters (null and zero) the helper looks at the packet alone.
         redirected(unsafe { bpf_redirect_neigh(device, ptr::null_mut(), 0, 0) })
     }
@@ -92,6 +94,39 @@ impl Skb {
         token + size_of::<u32>() <= data && unsafe { *(token as *const u32) } == TOKEN
     }
 
+    /// The Ethernet addresses of the next hop towards `destination` out of `device`, and of that device, where the
+    /// kernel knows them.
+    pub(crate) fn next_hop(&self, device: u32, source: Ip4, destination: Ip4) -> Option<(Mac, Mac)> {
+        let mut lookup = MaybeUninit::uninit();
+        FibLookup::ask(&mut lookup, device, source, destination);
+        let len = size_of::<FibLookup>() as i32;
+        // SAFETY: the helper reads and writes the structure, which is laid out like the kernel's.
+        let code = unsafe {
+            bpf_fib_lookup(self.raw().cast(), lookup.as_mut_ptr().cast(), len, BPF_FIB_LOOKUP_OUTPUT)
+        };
+        // SAFETY: it is filled.
+        let found = unsafe { lookup.assume_init_ref() };
+        let is_known = code == i64::from(BPF_FIB_LKUP_RET_SUCCESS) && found.device == device;
+        is_known.then_some((found.next_hop, found.own))
+    }
+
+    /// The address of a `T` at `offset`, which is moved into the packet's first buffer if it is not there.
+    #[inline(always)]
+    fn linear<T>(&self, offset: u32) -> Option<*mut T> {
+        self.at(offset).or_else(|| {
+            // SAFETY: the kernel gave the context. A packet that is too short stays as it is.
+            unsafe { bpf_skb_pull_data(self.raw(), offset + size_of::<T>() as u32) };
+            self.at(offset)
+        })
+    }
+
+    /// The address of a `T` at `offset`, if the packet's first buffer holds all of it.
+    #[inline(always)]
+    fn at<T>(&self, offset: u32) -> Option<*mut T> {
+        let start = self.0.data() + offset as usize;
+        if start + size_of::<T>() > self.0.data_end() { None } else { Some(start as *mut T) }
+    }
+
     fn adjust(&self, by: i32, flags: u64) -> Result<(), Reason> {
         self.0
             .skb
@@ -99,6 +134,43 @@ impl Skb {
             .map_err(|_| Reason::AdjustFailed)
     }
 }
+
+/// The kernel's `struct bpf_fib_lookup`, for IPv4.
+#[repr(C, align(8))]
+struct FibLookup {
+    family: u8,
+    protocol: u8,
+    ports: [u16; 2],
+    len: u16,
+    device: u32,
+    tos: u32,
+    source: [u32; 4],
+    destination: [u32; 4],
+    table: u32,
+    own: Mac,
+    next_hop: Mac,
+}
+
+impl FibLookup {
+    /// Fills `lookup`. It is not returned: copied, its zeros would be written by a memory function.
+    #[inline(always)]
+    fn ask(lookup: &mut MaybeUninit<Self>, device: u32, source: Ip4, destination: Ip4) {
+        let words = lookup.as_mut_ptr().cast::<u64>();
+        // SAFETY: it is as long as eight words, and any bytes are one.
+        let lookup = unsafe {
+            for word in 0..size_of::<Self>() / size_of::<u64>() {
+                ptr::write_volatile(words.add(word), 0);
+            }
+            lookup.assume_init_mut()
+        };
+        lookup.family = AF_INET;
+        lookup.device = device;
+        lookup.source[0] = u32::from_ne_bytes(source.octets());
+        lookup.destination[0] = u32::from_ne_bytes(destination.octets());
+    }
+}
+
+const AF_INET: u8 = 2;
 
 fn redirected(code: i64) -> Result<(), Reason> {
     if code == REDIRECTED { Ok(()) } else { Err(Reason::RedirectFailed) }
@@ -112,12 +184,18 @@ impl Frame for Skb {
 
     #[inline(always)]
     fn load<T: FromBytes>(&self, offset: u32) -> Result<T, Reason> {
-        self.0.load(offset as usize).map_err(|_| Reason::Short)
+        let at = self.linear::<MaybeUninit<T>>(offset).ok_or(Reason::Short)?;
+        // SAFETY: `linear` checked the bound; the rest is as with `Xdp`.
+        Ok(unsafe { at.read().assume_init() })
     }
 
     #[inline(always)]
     fn store<T: IntoBytes + Immutable>(&mut self, offset: u32, value: &T) -> Result<(), Reason> {
-        self.0.store(offset as usize, value, 0).map_err(|_| Reason::AdjustFailed)
+        let at = self.linear::<T>(offset).ok_or(Reason::AdjustFailed)?;
+        // SAFETY: `linear` checked the bound, the kernel has made the bytes the packet's own before the program began,
+        // and `T` is plain data; the alignment is as with `Xdp`.
+        unsafe { at.write(ptr::read(value)) };
+        Ok(())
     }
 
     #[inline(always)]
@@ -263,15 +341,16 @@ impl Frame for Xdp {
     #[inline(always)]
     fn load<T: FromBytes>(&self, offset: u32) -> Result<T, Reason> {
         let at = self.at::<MaybeUninit<T>>(offset).ok_or(Reason::Short)?;
-        // SAFETY: `at` checked the bound, every bit pattern is a `T`, and no alignment is asked for.
-        Ok(unsafe { at.read_unaligned().assume_init() })
+        // SAFETY: `at` checked the bound and every bit pattern is a `T`. Drivers put headers at even addresses, which
+        // is all that headers ask for; elsewhere the processor would take longer, or the verifier refuse the program.
+        Ok(unsafe { at.read().assume_init() })
     }
 
     #[inline(always)]
     fn store<T: IntoBytes + Immutable>(&mut self, offset: u32, value: &T) -> Result<(), Reason> {
         let at = self.at::<T>(offset).ok_or(Reason::AdjustFailed)?;
-        // SAFETY: `at` checked the bound, and no alignment is asked for; `T` is plain data.
-        unsafe { at.write_unaligned(ptr::read(value)) };
+        // SAFETY: `at` checked the bound, the alignment is as in `load`, and `T` is plain data.
+        unsafe { at.write(ptr::read(value)) };
         Ok(())
     }
 

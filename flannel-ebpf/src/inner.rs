@@ -48,7 +48,10 @@ pub fn arrive(
     ip: &Ipv4Header,
     tos: u8,
 ) -> Result<(), Reason> {
-    let ethernet = EthernetHeader { destination: node.device_mac, source: from, ether_type: ETHER_TYPE_IPV4 };
+    // Byte by byte: the whole would be copied from there by a memory function.
+    let Mac([a, b, c, d, e, f]) = node.device_mac;
+    let destination = Mac([a, b, c, d, e, f]);
+    let ethernet = EthernetHeader { destination, source: from, ether_type: ETHER_TYPE_IPV4 };
     frame.store(0, &ethernet)?;
     if tos != ip.tos {
         let checksum: U16 = update_checksum(ip.checksum, u16::from(ip.tos), u16::from(tos));

@@ -26,7 +26,7 @@ pub(crate) fn decided(packet: &(impl Frame + Witnessed), hook: Hook, reason: Rea
 #[inline(never)]
 fn tell(packet: &(impl Frame + Witnessed), hook: Hook, reason: Reason) {
     let Some(level) = level(reason) else { return };
-    let ((outer_source, outer_destination), (source, destination)) = addresses(packet, &node());
+    let ((outer_source, outer_destination), (source, destination)) = addresses(packet, node());
     aya_log_ebpf::log!(
         packet, target: "", level, "{} {} {} {} {:i} {:i} {:i} {:i}",
         hook as u32, reason.number(), packet.interface(), packet.bytes(),

@@ -14,16 +14,17 @@ mod context;
 mod count;
 mod learned;
 mod log;
+mod next_hop;
 mod pod;
 mod table;
 mod trace;
 
-use core::ptr;
+use core::cell::UnsafeCell;
 
 use aya_ebpf::bindings::{TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use flannel_common::maps::{Guard, Node, Port};
+use flannel_common::maps::{Guard, Node, Peer, Port};
 use flannel_common::wire::EthernetHeader;
 use flannel_common::{Hook, Ip4, Reason, Verdict};
 use flannel_ebpf::frame::{FlowFrame as _, Frame as _};
@@ -35,7 +36,16 @@ use crate::table::Table;
 
 /// The host the programs were loaded for, written by the loader.
 #[unsafe(no_mangle)]
-static NODE: Node = Node::UNSET;
+#[unsafe(link_section = ".rodata.node")]
+static NODE: Told = Told(UnsafeCell::new(Node::UNSET));
+
+/// What is written before the programs run. The compiler must not believe that it knows the value; nor should it keep
+/// copies of the fields on the stack, where they cost more than to read them again.
+#[repr(transparent)]
+struct Told(UnsafeCell<Node>);
+
+// SAFETY: nobody writes while programs run.
+unsafe impl Sync for Told {}
 
 /// The licence by which the kernel admits the programs to its GPL-only helpers.
 #[unsafe(no_mangle)]
@@ -49,10 +59,9 @@ const GUARDED: u32 = 0xe5;
 const UNMARKED: u32 = 0;
 
 #[inline(always)]
-fn node() -> Node {
-    // SAFETY: the static is initialised and never written while the program runs. Volatile, because the
-    // loader writes what the compiler believes to be constant.
-    unsafe { ptr::read_volatile(&raw const NODE) }
+const fn node() -> &'static Node {
+    // SAFETY: nobody writes while programs run.
+    unsafe { &*NODE.0.get() }
 }
 
 /// TC egress of `flannel.<VNI>`.
@@ -61,9 +70,9 @@ pub fn vxlan_encap(context: TcContext) -> i32 {
     let node = node();
     let mut skb = Skb::new(context);
     let bytes = skb.len();
-    pod::depart(&skb, &node);
-    let sent = vxlan::encapsulate(&mut skb, &Table, &node);
-    encapsulated(&skb, &node, Hook::Encap, bytes, sent)
+    pod::depart(&skb, node);
+    let sent = vxlan::encapsulate(&mut skb, &Table, node);
+    encapsulated(&mut skb, node, Hook::Encap, bytes, sent)
 }
 
 /// TC egress of `flannel0`.
@@ -72,13 +81,13 @@ pub fn udp_encap(context: TcContext) -> i32 {
     let node = node();
     let mut skb = Skb::new(context);
     let bytes = skb.len();
-    pod::depart(&skb, &node);
-    match udp::encapsulate(&mut skb, &Table, &node, State::AsSent) {
+    pod::depart(&skb, node);
+    match udp::encapsulate(&mut skb, &Table, node, State::AsSent) {
         Err(Reason::ToSegment) => {
             let reason = skb.transmit(node.segmenter).err().unwrap_or(Reason::ToSegment);
             verdict(&skb, Hook::Encap, reason)
         }
-        sent => encapsulated(&skb, &node, Hook::Encap, bytes, sent),
+        sent => encapsulated(&mut skb, node, Hook::Encap, bytes, sent),
     }
 }
 
@@ -88,8 +97,8 @@ pub fn udp_segmented(context: TcContext) -> i32 {
     let node = node();
     let mut skb = Skb::new(context);
     let bytes = skb.len();
-    let sent = udp::encapsulate(&mut skb, &Table, &node, State::Segmented);
-    encapsulated(&skb, &node, Hook::Segmented, bytes, sent)
+    let sent = udp::encapsulate(&mut skb, &Table, node, State::Segmented);
+    encapsulated(&mut skb, node, Hook::Segmented, bytes, sent)
 }
 
 /// TC ingress of the underlay, for VXLAN.
@@ -98,11 +107,11 @@ pub fn vxlan_decap(context: TcContext) -> i32 {
     let node = node();
     let mut skb = Skb::new(context);
     if skb.has_token() {
-        return handed_over(&mut skb, &node, GUARDED);
+        return handed_over(&mut skb, node, GUARDED);
     }
     trace::arrived(&skb, Hook::Decap);
-    let arrived = vxlan::decapsulate(&mut skb, &Table, &node);
-    decapsulated(&mut skb, &node, arrived, GUARDED)
+    let arrived = vxlan::decapsulate(&mut skb, &Table, node);
+    decapsulated(&mut skb, node, arrived, GUARDED)
 }
 
 /// TC ingress of the underlay, for UDP.
@@ -111,11 +120,11 @@ pub fn udp_decap(context: TcContext) -> i32 {
     let node = node();
     let mut skb = Skb::new(context);
     if skb.has_token() {
-        return handed_over(&mut skb, &node, UNMARKED);
+        return handed_over(&mut skb, node, UNMARKED);
     }
     trace::arrived(&skb, Hook::Decap);
-    let arrived = udp::decapsulate(&mut skb, &Table, &node);
-    decapsulated(&mut skb, &node, arrived, UNMARKED)
+    let arrived = udp::decapsulate(&mut skb, &Table, node);
+    decapsulated(&mut skb, node, arrived, UNMARKED)
 }
 
 /// XDP of the underlay, for VXLAN. [`vxlan_decap`] hands the packet on.
@@ -124,7 +133,7 @@ pub fn vxlan_xdp(context: XdpContext) -> u32 {
     let node = node();
     let mut xdp = Xdp::new(context);
     trace::arrived(&xdp, Hook::Xdp);
-    let arrived = vxlan::decapsulate(&mut xdp, &Table, &node);
+    let arrived = vxlan::decapsulate(&mut xdp, &Table, node);
     xdp_verdict(&xdp, arrived)
 }
 
@@ -134,7 +143,7 @@ pub fn udp_xdp(context: XdpContext) -> u32 {
     let node = node();
     let mut xdp = Xdp::new(context);
     trace::arrived(&xdp, Hook::Xdp);
-    let arrived = udp::decapsulate(&mut xdp, &Table, &node);
+    let arrived = udp::decapsulate(&mut xdp, &Table, node);
     xdp_verdict(&xdp, arrived)
 }
 
@@ -159,7 +168,7 @@ pub fn vxlan_device(context: TcContext) -> i32 {
 #[classifier]
 pub fn bridge(context: TcContext) -> i32 {
     let skb = Skb::new(context);
-    let reason = match to_port(&skb, &node()) {
+    let reason = match to_port(&skb, node()) {
         Ok(()) => Reason::Forwarded,
         Err(reason) => reason,
     };
@@ -178,9 +187,18 @@ fn to_port(skb: &Skb, node: &Node) -> Result<(), Reason> {
 }
 
 #[inline(always)]
-fn encapsulated(skb: &Skb, node: &Node, hook: Hook, bytes: u32, sent: Result<Ip4, Reason>) -> i32 {
+fn encapsulated(
+    skb: &mut Skb,
+    node: &Node,
+    hook: Hook,
+    bytes: u32,
+    sent: Result<(Ip4, Peer), Reason>,
+) -> i32 {
     table::keep_node_info();
-    match sent.and_then(|subnet| skb.send(node.underlay).map(|()| subnet)) {
+    let sent = sent.and_then(|(subnet, peer)| {
+        next_hop::send(skb, node, (subnet, &peer), (node.local_ip, peer.public_ip)).map(|()| subnet)
+    });
+    match sent {
         Ok(subnet) => {
             count::sent(subnet, bytes);
             count::packet(hook, Reason::Forwarded, bytes);

@@ -13,7 +13,7 @@ use flannel_ebpf::{flows, udp, vxlan};
 use crate::context::Skb;
 use crate::learned::Learned;
 use crate::table::Table;
-use crate::{action, count, node, trace, verdict};
+use crate::{action, count, next_hop, node, trace, verdict};
 
 /// TC ingress of a pod's port.
 #[classifier]
@@ -21,7 +21,7 @@ pub fn pod_out(context: TcContext) -> i32 {
     let node = node();
     let mut skb = Skb::new(context);
     let bytes = skb.len();
-    match shorten(&mut skb, &node) {
+    match shorten(&mut skb, node) {
         // It is counted for the peer where it comes out of the segmenter.
         Ok((_, Way::Segmenter)) => verdict(&skb, Hook::PodOut, Reason::ToSegment),
         Ok((subnet, Way::Peer)) => {
@@ -38,7 +38,7 @@ pub fn pod_out(context: TcContext) -> i32 {
 #[classifier]
 pub fn pod_in(context: TcContext) -> i32 {
     let skb = Skb::new(context);
-    let reason = flows::leave(&skb, &Learned, &node(), Direction::In);
+    let reason = flows::leave(&skb, &Learned, node(), Direction::In);
     verdict(&skb, Hook::PodIn, reason)
 }
 
@@ -46,7 +46,7 @@ pub fn pod_in(context: TcContext) -> i32 {
 #[classifier]
 pub fn direct_out(context: TcContext) -> i32 {
     let skb = Skb::new(context);
-    let reason = flows::leave(&skb, &Learned, &node(), Direction::Out);
+    let reason = flows::leave(&skb, &Learned, node(), Direction::Out);
     verdict(&skb, Hook::DirectOut, reason)
 }
 
@@ -57,7 +57,7 @@ pub fn direct_in(context: TcContext) -> i32 {
     let mut skb = Skb::new(context);
     let bytes = skb.len();
     let shortened = Packet::read(&skb).and_then(|packet| {
-        let subnet = flows::from_peer(&packet, &Table, &node)?;
+        let subnet = flows::from_peer(&packet, &Table, node)?;
         into_pod(&mut skb, packet).map(|()| subnet)
     });
     match shortened {
@@ -112,7 +112,12 @@ fn shorten(skb: &mut Skb, node: &Node) -> Result<(Ip4, Way), Reason> {
         return skb.transmit(node.segmenter).map(|()| (subnet, Way::Segmenter));
     }
     wrap(skb, node, &peer, &packet)?;
-    skb.send(node.underlay).map(|()| (subnet, Way::Peer))
+    let ends = if peer.direct == 0 {
+        (node.local_ip, peer.public_ip)
+    } else {
+        (packet.ip.source(), packet.ip.destination())
+    };
+    next_hop::send(skb, node, (subnet, &peer), ends).map(|()| (subnet, Way::Peer))
 }
 
 #[inline(always)]

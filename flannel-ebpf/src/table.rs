@@ -3,8 +3,8 @@
 use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, PerCpuHashMap};
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::macros::btf_map;
-use flannel_common::Ip4;
 use flannel_common::maps::{COUNTER_SLOTS, Count, MAX_PEERS, MAX_PORTS, Node, Peer, PeerCount, Port};
+use flannel_common::{Ip4, Mac};
 use flannel_ebpf::peers::Peers;
 
 const PEERS_CAPACITY: usize = MAX_PEERS as usize;
@@ -62,6 +62,32 @@ impl Peers for Table {
             }
         }
     }
+}
+
+/// Writes [`Peer::next_hop`] of the peer of `subnet`, if `public_ip` is its address: the Ethernet addresses `found` of the
+/// next hop and of the underlay. Another processor that reads it meanwhile may see half of either: when a next hop
+/// changes, a packet can be lost with it.
+#[inline(always)]
+pub(crate) fn note_next_hop(
+    subnet: Ip4,
+    public_ip: Ip4,
+    found: Option<(Mac, Mac)>,
+    until: u64,
+    generation: u32,
+) {
+    let Some(peer) = PEERS.get_ptr_mut(subnet) else { return };
+    // SAFETY: as in [`Table::note_whole`].
+    let peer = unsafe { &mut *peer };
+    if peer.public_ip != public_ip {
+        return;
+    }
+    match found {
+        Some((destination, source)) => {
+            (peer.next_hop.destination, peer.next_hop.source) = (destination, source);
+        }
+        None => peer.next_hop.destination = Mac::ZERO,
+    }
+    (peer.next_hop.until, peer.next_hop.generation) = (until, generation);
 }
 
 /// The bridge port behind which `station` lives.

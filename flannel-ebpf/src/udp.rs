@@ -25,7 +25,7 @@ pub enum State {
     Segmented,
 }
 
-/// Gives a packet the outer headers towards the peer that leases its destination, and returns that peer's subnet;
+/// Gives a packet the outer headers towards the peer that leases its destination, and returns that peer and its subnet;
 /// [`Reason::ToSegment`] where it first has to become what that peer takes.
 #[inline(always)]
 pub fn encapsulate(
@@ -33,7 +33,7 @@ pub fn encapsulate(
     peers: &impl Peers,
     node: &Node,
     state: State,
-) -> Result<Ip4, Reason> {
+) -> Result<(Ip4, Peer), Reason> {
     let inner = inner::to_send(frame)?;
     let subnet = inner.ip.destination().masked(node.netmask);
     let peer = peers.peer(subnet).ok_or(Reason::NoPeer)?;
@@ -41,7 +41,7 @@ pub fn encapsulate(
         return Err(Reason::ToSegment);
     }
     wrap(frame, node, &peer, &inner.ip)?;
-    Ok(subnet)
+    Ok((subnet, peer))
 }
 
 /// Gives the packet of `inner` the outer headers towards `peer`.

@@ -22,14 +22,18 @@ struct TunnelHeaders {
 }
 
 /// Gives a frame on its way out of the flannel device the outer headers towards the peer that leases its
-/// destination, and returns that peer's subnet.
+/// destination, and returns that peer and its subnet.
 #[inline(always)]
-pub fn encapsulate(frame: &mut impl SendFrame, peers: &impl Peers, node: &Node) -> Result<Ip4, Reason> {
+pub fn encapsulate(
+    frame: &mut impl SendFrame,
+    peers: &impl Peers,
+    node: &Node,
+) -> Result<(Ip4, Peer), Reason> {
     let inner = inner::to_send(frame)?;
     let subnet = inner.ip.destination().masked(node.netmask);
     let peer = peers.peer(subnet).ok_or(Reason::ForeignPeer)?;
     wrap(frame, node, &peer, inner.ethernet.source, &inner.ip)?;
-    Ok(subnet)
+    Ok((subnet, peer))
 }
 
 /// Gives the frame of `inner` the outer headers towards `peer`. Its Ethernet header says that `source` has sent it.

@@ -27,10 +27,11 @@ pub fn check(input: &[u8]) -> Result<()> {
 
 fn encapsulate(encapsulation: Encapsulation, frame: &mut Vec<u8>) -> Result<Ip4, Reason> {
     let node = node(encapsulation, Guard::Strict);
-    match encapsulation {
+    let sent = match encapsulation {
         Encapsulation::Udp => udp::encapsulate(frame, &table(), &node, udp::State::AsSent),
         Encapsulation::Vxlan => vxlan::encapsulate(frame, &table(), &node),
-    }
+    };
+    sent.map(|(subnet, _)| subnet)
 }
 
 fn check_forwarded(

@@ -36,7 +36,7 @@ impl From<PeerEntry> for Peer {
     fn from(entry: PeerEntry) -> Self {
         let PeerEntry { public_ip, vtep_mac, direct } = entry;
         // What the programs have learned of the peer that was there before need not be true of this one.
-        Self { public_ip: public_ip.into(), vtep_mac, direct: direct.into(), whole: 0 }
+        Self { public_ip: public_ip.into(), vtep_mac, direct: direct.into(), ..Self::default() }
     }
 }
 

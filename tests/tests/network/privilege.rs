@@ -8,6 +8,7 @@ use flannel_tests::cluster::{Cluster, Member, Plan, check_reached, pod_pairs};
 use flannel_tests::network::SubnetFile;
 use flannel_tests::wait::{until, until_true};
 use rstest::rstest;
+use serde_json::Value;
 
 use crate::{HOST_GW, UDP, VXLAN};
 
@@ -76,7 +77,9 @@ fn everything_goes_with_two_capabilities(
     assert_confined(&cluster);
 
     let member = &cluster.members[0];
-    for program in loaded_programs(member) {
+    let programs = loaded_programs(member);
+    assert!(!programs.is_empty());
+    for program in programs {
         assert_eq!(has_barriers(member, &program), is_bounded, "{program}");
     }
     let namespace = &member.node.host.namespace;
@@ -116,13 +119,17 @@ fn everything_goes_with_two_capabilities(
 
 /// The programs in their places, as `bpftool` takes them.
 fn loaded_programs(member: &Member) -> Vec<String> {
-    let programs = member.daemon.ctl_json("status").unwrap()["programs"].as_array().unwrap().clone();
-    let linked = programs.iter().filter_map(|program| Some(format!("id {}", program["id"].as_u64()?)));
-    let filters = fs::read_dir(member.daemon.pin_dir().join("filters")).into_iter().flatten().flatten();
-    let all: Vec<String> =
-        linked.chain(filters.map(|pin| format!("pinned {}", pin.path().display()))).collect();
-    assert!(all.len() >= programs.len() && !all.is_empty(), "{all:?} of {programs:?}");
-    all
+    let bpftool = |command: &str| member.node.host.namespace.run("bpftool", command).unwrap();
+    let pins = |directory| {
+        let entries = fs::read_dir(member.daemon.pin_dir().join(directory));
+        entries.unwrap().map(|entry| entry.unwrap().path().display().to_string()).collect::<Vec<_>>()
+    };
+    let program_of = |link: &String| {
+        let link: Value = serde_json::from_str(&bpftool(&format!("-j link show pinned {link}"))).unwrap();
+        format!("id {}", link["prog_id"])
+    };
+    let filters = pins("filters").into_iter().map(|filter| format!("pinned {filter}"));
+    pins("links").iter().map(program_of).chain(filters).collect()
 }
 
 /// Whether the kernel has put barriers against speculation into a program.

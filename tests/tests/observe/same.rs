@@ -165,6 +165,9 @@ fn shown(member: &Member) -> Result<Figures> {
         if !peer["last_seen_seconds"].is_null() {
             put("flannel_peer_last_seen_seconds", &of, 1.0);
         }
+        if let Some(whole) = peer["whole"].as_bool() {
+            put("flannel_peer_whole", &of, f64::from(u8::from(whole)));
+        }
         let mac = if peer["vtep_mac"].is_null() { &no_text } else { &peer["vtep_mac"] };
         let info = [
             ("peer", &peer["subnet"]),

@@ -52,6 +52,7 @@ pub fn peers() -> Vec<(Ip4, Peer)> {
                 vtep_mac: Mac(*mac),
                 direct: 0,
                 whole: u32::MAX,
+                ..Peer::default()
             };
             (Ip4::from_octets(*subnet), peer)
         })

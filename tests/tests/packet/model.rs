@@ -17,10 +17,11 @@ const BOTH: [Encapsulation; 2] = [Encapsulation::Udp, Encapsulation::Vxlan];
 
 pub fn encapsulate(encapsulation: Encapsulation, frame: &mut Vec<u8>, guard: Guard) -> Result<Ip4, Reason> {
     let node = frames::node(encapsulation, guard);
-    match encapsulation {
+    let sent = match encapsulation {
         Encapsulation::Udp => udp::encapsulate(frame, &frames::table(), &node, State::AsSent),
         Encapsulation::Vxlan => vxlan::encapsulate(frame, &frames::table(), &node),
-    }
+    };
+    sent.map(|(subnet, _)| subnet)
 }
 
 pub fn decapsulate(encapsulation: Encapsulation, frame: &mut Vec<u8>, guard: Guard) -> Result<Ip4, Reason> {

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use flannel_common::flow::{Connection, Direction, Flow, FlowKey};
 use flannel_common::maps::{
-    self, APPROVED, COUNTERS, Count, FLOWS, GENERATION, Kind, NODE_INFO, PEER_COUNTERS, PEERS, PORTS, Peer,
-    PeerCount, QUESTION, SOURCES,
+    self, APPROVED, COUNTERS, Count, FLOWS, GENERATION, Kind, NODE_INFO, NextHop, PEER_COUNTERS, PEERS,
+    PORTS, Peer, PeerCount, QUESTION, SOURCES,
 };
 use flannel_common::trace::Question;
 use serde::Serialize;
@@ -154,10 +154,14 @@ fn question(question: &Question) -> Value {
 }
 
 fn peer(subnet: Ipv4Addr, entry: &Peer) -> Value {
-    let Peer { public_ip, vtep_mac, direct, whole } = entry;
+    let Peer { public_ip, vtep_mac, direct, whole, next_hop } = entry;
+    let NextHop { until, destination, source, generation } = next_hop;
     json!({
         "subnet": subnet, "public_ip": public_ip.to_string(), "vtep_mac": vtep_mac.to_string(),
         "direct": *direct != 0, "whole_seconds": whole,
+        "next_hop": {
+            "mac": destination.to_string(), "from_mac": source.to_string(), "until_ns": until, "generation": generation,
+        },
     })
 }
 
@@ -216,7 +220,7 @@ fn word(value: &Value) -> String {
 mod tests {
     use std::collections::BTreeMap;
 
-    use flannel_common::maps::Peer;
+    use flannel_common::maps::{NextHop, Peer};
     use flannel_common::{Ip4, Mac};
 
     use super::{Dump, name, object, peer};
@@ -229,6 +233,12 @@ mod tests {
             vtep_mac: Mac([2, 0, 0, 0, 0, 1]),
             direct: 0,
             whole: 7,
+            next_hop: NextHop {
+                until: 9,
+                destination: Mac([2, 0, 0, 0, 0, 2]),
+                source: Mac([2, 0, 0, 0, 0, 3]),
+                generation: 4,
+            },
         };
         let peers = vec![object(peer([10, 5, 2, 0].into(), &entry))];
         let dump = Dump(BTreeMap::from([("PEERS", peers), ("SOURCES", Vec::new())]));
@@ -243,7 +253,7 @@ SOURCES: 0 entries
         );
         assert_eq!(
             serde_json::to_string(&dump).unwrap(),
-            r#"{"PEERS":[{"direct":false,"public_ip":"192.168.77.12","subnet":"10.5.2.0","vtep_mac":"02:00:00:00:00:01","whole_seconds":7}],"SOURCES":[]}"#
+            r#"{"PEERS":[{"direct":false,"next_hop":{"from_mac":"02:00:00:00:00:03","generation":4,"mac":"02:00:00:00:00:02","until_ns":9},"public_ip":"192.168.77.12","subnet":"10.5.2.0","vtep_mac":"02:00:00:00:00:01","whole_seconds":7}],"SOURCES":[]}"#
         );
     }
 

@@ -48,6 +48,7 @@ pub(super) fn peer(number: u32) -> Peer {
         vtep_mac: Mac([0x02, 1, a, b, c, d]),
         direct: 0,
         whole: u32::MAX,
+        ..Peer::default()
     }
 }
 

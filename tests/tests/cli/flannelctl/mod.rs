@@ -88,7 +88,8 @@ fn everything_is_shown_without_the_daemon() {
             "sent_bytes",
             "sent_packets",
             "subnet",
-            "vtep_mac"
+            "vtep_mac",
+            "whole"
         ]
     );
 

@@ -140,10 +140,11 @@ fn encapsulate(
     node: &Node,
     state: State,
 ) -> Result<Ip4, Reason> {
-    match format {
+    let sent = match format {
         Format::Udp { .. } => udp::encapsulate(packet, peers, node, state),
         Format::Vxlan => vxlan::encapsulate(packet, peers, node),
-    }
+    };
+    sent.map(|(subnet, _)| subnet)
 }
 
 fn describe(format: Format, packet: &Vec<u8>) -> Result<Outer, Reason> {
