@@ -10,6 +10,7 @@ mod guard;
 mod headers;
 mod life;
 mod lines;
+mod next_hop;
 mod privilege;
 mod reach;
 mod restart;
@@ -29,6 +30,7 @@ use flannel_tests::wait::until_true;
 const UDP: &str = r#"{"Type":"udp"}"#;
 const VXLAN: &str = r#"{"Type":"vxlan"}"#;
 const DIRECT: &str = r#"{"Type":"vxlan","DirectRouting":true}"#;
+const UDP_DIRECT: &str = r#"{"Type":"udp","DirectRouting":true}"#;
 const HOST_GW: &str = r#"{"Type":"host-gw"}"#;
 
 /// Hosts that check the sources of packets.
