@@ -41,6 +41,7 @@ const HOST_GW: &str = r#"{"Type":"host-gw"}"#;
 const LONG_WAY: &[&str] = &["--pod-fast-path=off"];
 const CLSACT: &[&str] = &["--pod-fast-path=off", "--datapath-hook=clsact"];
 const XDP: &[&str] = &["--pod-fast-path=off", "--datapath-hook=xdp"];
+const XDP_GENERIC: &[&str] = &["--pod-fast-path=off", "--datapath-hook=xdp-generic"];
 const NO_GUARD: &[&str] = &["--pod-fast-path=off", "--guard=off"];
 
 /// From host to host.
@@ -63,6 +64,12 @@ pub const PATHS: &[Path] = &[
     Path { name: "vxlan, fast path", carrier: flanneld(VXLAN, &[]), links: Link::FAST, quick: true },
     Path { name: "vxlan, clsact", carrier: flanneld(VXLAN, CLSACT), links: Link::FAST, quick: false },
     Path { name: "vxlan, xdp", carrier: flanneld(VXLAN, XDP), links: Link::FAST, quick: false },
+    Path {
+        name: "vxlan, xdp generic",
+        carrier: flanneld(VXLAN, XDP_GENERIC),
+        links: Link::FAST,
+        quick: false,
+    },
     Path { name: "vxlan, no guard", carrier: flanneld(VXLAN, NO_GUARD), links: Link::FAST, quick: false },
     Path {
         name: "vxlan, DirectRouting",
@@ -74,6 +81,12 @@ pub const PATHS: &[Path] = &[
     Path { name: "udp, fast path", carrier: flanneld(UDP, &[]), links: Link::FAST, quick: true },
     Path { name: "udp, clsact", carrier: flanneld(UDP, CLSACT), links: Link::FAST, quick: false },
     Path { name: "udp, xdp", carrier: flanneld(UDP, XDP), links: Link::FAST, quick: false },
+    Path {
+        name: "udp, xdp generic",
+        carrier: flanneld(UDP, XDP_GENERIC),
+        links: Link::FAST,
+        quick: false,
+    },
 ];
 
 const fn flanneld(backend: &'static str, flags: &'static [&'static str]) -> Carrier {
