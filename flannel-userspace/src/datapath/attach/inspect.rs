@@ -11,7 +11,6 @@ use super::{DatapathError, Format, direction, errno, foreign_link, name_of};
 use crate::datapath::Mechanism;
 use crate::datapath::bpffs::names_in;
 use crate::kernel::qdisc::PRIORITY;
-use crate::kernel::xdp_support;
 use nix::errno::Errno;
 
 /// A program whose place is told by a pin.
@@ -93,7 +92,8 @@ pub fn pinned_programs(pin_dir: &Path) -> Result<Vec<Pinned>, DatapathError> {
         let link = PinnedLink::from_pin(&pin).map_err(|error| foreign_link(&pin, &error))?;
         let info = FdLink::from(link).info().map_err(|error| foreign_link(&pin, &error))?;
         let mechanism = match info.link_type() {
-            Ok(LinkType::Xdp) if is_generic(interface, info.program_id()) => Mechanism::XdpGeneric,
+            // A link does not tell its mode, but each has programs of its own.
+            Ok(LinkType::Xdp) if program.ends_with("_skb") => Mechanism::XdpGeneric,
             Ok(LinkType::Xdp) => Mechanism::Xdp,
             _ => Mechanism::Tcx,
         };
@@ -110,12 +110,6 @@ pub fn pinned_programs(pin_dir: &Path) -> Result<Vec<Pinned>, DatapathError> {
     }
     all.sort_by(|a, b| (a.interface, &a.program).cmp(&(b.interface, &b.program)));
     Ok(all)
-}
-
-/// Whether that program is the interface's, and run by the network stack: a link does not tell its mode.
-pub(super) fn is_generic(interface: u32, program: u32) -> bool {
-    let attached = xdp_support(interface).ok().flatten().and_then(|support| support.attached);
-    attached.is_some_and(|attached| attached.id == program && !attached.native)
 }
 
 /// Whether the link of a program pinned below `pin_dir` leads to its interface still. Other than the ids of the programs

@@ -180,10 +180,7 @@ impl Attacher {
         let Spec { format, node, .. } = &self.spec;
         let place = |(program, interface)| Place { program, interface };
         let mut places: Vec<Place> = wanted_places(*format, node).into_iter().map(place).collect();
-        if self.xdp.is_some() {
-            let program = if matches!(format, Some(Format::Udp { .. })) { "udp_xdp" } else { "vxlan_xdp" };
-            places.push(Place { program, interface: node.underlay });
-        }
+        places.extend(self.xdp_program().map(|(program, _)| place((program, node.underlay))));
         if format.is_some() {
             places.extend(self.bridges.iter().map(|bridge| Place { program: "bridge", interface: *bridge }));
         }
@@ -195,6 +192,18 @@ impl Attacher {
             }
         }
         places
+    }
+
+    /// The program that decapsulates by XDP, if one does, and how it is attached.
+    fn xdp_program(&self) -> Option<(&'static str, Mechanism)> {
+        let mechanism = self.xdp?;
+        let program = match (self.spec.format?, mechanism) {
+            (Format::Udp { .. }, Mechanism::XdpGeneric) => "udp_xdp_skb",
+            (Format::Udp { .. }, _) => "udp_xdp",
+            (Format::Vxlan, Mechanism::XdpGeneric) => "vxlan_xdp_skb",
+            (Format::Vxlan, _) => "vxlan_xdp",
+        };
+        Some((program, mechanism))
     }
 
     /// Bridges and pods come and go; that one is gone is soon told.
@@ -210,7 +219,7 @@ impl Attacher {
     }
 
     fn attach(&mut self, place: Place) -> Result<Option<Attached>, DatapathError> {
-        if let Some(mechanism) = self.xdp.filter(|_| place.program.ends_with("_xdp")) {
+        if let Some((_, mechanism)) = self.xdp_program().filter(|(program, _)| *program == place.program) {
             // What keeps XDP away is reported once; the place is tried again when the daemon starts anew.
             let refused = !self.attached.is_empty() && !self.attached.contains_key(&place);
             return if refused {

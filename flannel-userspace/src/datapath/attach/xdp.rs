@@ -29,7 +29,7 @@ pub(super) fn attach(
         || DatapathError::Program { program: place.program.to_owned(), source: ProgramError::NotLoaded };
     let program: &mut Xdp =
         ebpf.program_mut(place.program).and_then(|program| program.try_into().ok()).ok_or_else(missing)?;
-    clear(pins, place, mechanism)?;
+    clear(pins, place)?;
     let attached = Attached { mechanism, pin: place.pin() };
     let pin = pins.links().join(&attached.pin);
     if let Some(link) = pinned(&pin)? {
@@ -55,10 +55,10 @@ pub(super) fn attach(
 
 /// Detaches what an earlier daemon of ours attached in another mode or for another backend: an interface has room for
 /// one.
-fn clear(pins: &PinDir, place: Place, mechanism: Mechanism) -> Result<(), DatapathError> {
+fn clear(pins: &PinDir, place: Place) -> Result<(), DatapathError> {
     for other in pinned_programs(pins.path())? {
-        let is_same = other.program == place.program && other.by.mechanism() == mechanism;
-        if other.interface != place.interface || !other.program.ends_with("_xdp") || is_same {
+        let is_xdp = matches!(other.by.mechanism(), Mechanism::Xdp | Mechanism::XdpGeneric);
+        if !is_xdp || other.interface != place.interface || other.program == place.program {
             continue;
         }
         let link = format!("{}-{}", other.program, other.interface);

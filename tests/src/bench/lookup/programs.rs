@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{HashMap, MapData, PerCpuHashMap, PerCpuValues};
-use aya::programs::{Program as Loaded, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
-use aya::{Ebpf, EbpfLoader};
+use aya::programs::{
+    Program as Loaded, ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp,
+};
+use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use flannel_common::Ip4;
 use flannel_common::maps::{NODE, PEER_COUNTERS, PEERS, Peer, PeerCount, SOURCES};
 use flannel_userspace::datapath::OBJECT;
@@ -40,6 +42,24 @@ impl Program {
         Self { name: "udp_xdp", format: UDP, incoming: true, forwards: 2 },
     ];
 
+    /// The object and its maps, for a host of this format; no program of it is loaded yet.
+    pub(super) fn open(self) -> Result<Ebpf> {
+        let node = frames::node(self.format);
+        Ok(EbpfLoader::new()
+            .verifier_log_level(VerifierLogLevel::STATS)
+            .override_global(NODE, &node, true)
+            .load(OBJECT)?)
+    }
+
+    /// Loads it, and returns what the kernel said.
+    pub(super) fn load(self, ebpf: &mut Ebpf) -> Result<Result<(), ProgramError>> {
+        match ebpf.program_mut(self.name) {
+            Some(Loaded::SchedClassifier(loaded)) => Ok(loaded.load()),
+            Some(Loaded::Xdp(loaded)) => Ok(loaded.load()),
+            _ => bail!("the object has no program {}", self.name),
+        }
+    }
+
     fn frame(self, peer: u32) -> Result<Vec<u8>> {
         if self.incoming { frames::incoming(peer, self.format) } else { frames::outgoing(peer) }
     }
@@ -54,14 +74,9 @@ pub(super) struct Programs {
 
 impl Programs {
     pub(super) fn load(program: Program) -> Result<Self> {
-        let node = frames::node(program.format);
-        let mut ebpf = EbpfLoader::new().override_global(NODE, &node, true).load(OBJECT)?;
-        match ebpf.program_mut(program.name) {
-            Some(Loaded::SchedClassifier(loaded)) => loaded.load(),
-            Some(Loaded::Xdp(loaded)) => loaded.load(),
-            _ => bail!("the object has no program {}", program.name),
-        }
-        .with_context(|| format!("{} is refused", program.name))?;
+        let mut ebpf = program.open()?;
+        let loaded = program.load(&mut ebpf)?;
+        loaded.with_context(|| format!("{} is refused", program.name))?;
         Ok(Self { program, ebpf, peers: 0 })
     }
 
