@@ -32,8 +32,8 @@ use thiserror::Error;
 
 use attach::Attacher;
 pub use attach::{
-    Choice, Decapsulation, Mechanism, Offer, Pinned, PinnedAs, choose, is_ingress, is_linked, pinned_programs,
-    tcx_programs, wanted_places,
+    Choice, Decapsulation, Mechanism, Offer, Pinned, PinnedAs, choose, is_ingress, is_linked,
+    pinned_programs, tcx_programs, wanted_places,
 };
 pub use bpffs::PinDir;
 pub use flows::Approver;

@@ -85,11 +85,7 @@ fn filters_of_others_see_what_is_not_the_tunnels(#[case] backend: &str, #[case] 
 #[rstest]
 #[case::udp(UDP, "xdp", "another XDP program is attached: decapsulating at TC instead")]
 #[case::vxlan(VXLAN, "xdp", "another XDP program is attached: decapsulating at TC instead")]
-#[case::vxlan_generic(
-    VXLAN,
-    "xdp-generic",
-    "another XDP program is attached: decapsulating at TC instead"
-)]
+#[case::vxlan_generic(VXLAN, "xdp-generic", "another XDP program is attached: decapsulating at TC instead")]
 #[case::udp_auto(UDP, "auto", r#"by=tc because="another XDP program is attached""#)]
 fn xdp_program_of_somebody_else_stays_and_tc_does_the_work(
     #[case] backend: &str,

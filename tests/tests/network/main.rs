@@ -10,6 +10,7 @@ mod guard;
 mod headers;
 mod life;
 mod privilege;
+mod queues;
 mod reach;
 mod restart;
 mod size;
@@ -31,8 +32,11 @@ const DIRECT: &str = r#"{"Type":"vxlan","DirectRouting":true}"#;
 const HOST_GW: &str = r#"{"Type":"host-gw"}"#;
 
 /// Hosts that check the sources of packets.
-const STRICT: HostOptions =
-    HostOptions { rp_filter: RpFilter::Strict, offloads: flannel_tests::network::Offloads::All };
+const STRICT: HostOptions = HostOptions {
+    rp_filter: RpFilter::Strict,
+    offloads: flannel_tests::network::Offloads::All,
+    queues: None,
+};
 
 /// Two hosts, whose programs must have counted every packet once when they are gone.
 fn plan(backend: &str) -> Plan {

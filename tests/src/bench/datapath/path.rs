@@ -81,12 +81,7 @@ pub const PATHS: &[Path] = &[
     Path { name: "udp, fast path", carrier: flanneld(UDP, &[]), links: Link::FAST, quick: true },
     Path { name: "udp, clsact", carrier: flanneld(UDP, CLSACT), links: Link::FAST, quick: false },
     Path { name: "udp, xdp", carrier: flanneld(UDP, XDP), links: Link::FAST, quick: false },
-    Path {
-        name: "udp, xdp generic",
-        carrier: flanneld(UDP, XDP_GENERIC),
-        links: Link::FAST,
-        quick: false,
-    },
+    Path { name: "udp, xdp generic", carrier: flanneld(UDP, XDP_GENERIC), links: Link::FAST, quick: false },
 ];
 
 const fn flanneld(backend: &'static str, flags: &'static [&'static str]) -> Carrier {

@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{HashMap, MapData, PerCpuHashMap, PerCpuValues};
-use aya::programs::{
-    Program as Loaded, ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp,
-};
+use aya::programs::{Program as Loaded, ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use flannel_common::Ip4;
 use flannel_common::maps::{NODE, PEER_COUNTERS, PEERS, Peer, PeerCount, SOURCES};
