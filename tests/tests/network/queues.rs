@@ -97,9 +97,10 @@ fn flows_of_the_tunnel_spread_over_the_queues(#[case] hook: &str) {
     send_flows(cluster.pod(0).unwrap(), cluster.pod(1).unwrap());
     wait::until("the queues to have counted", Duration::from_secs(2), || {
         let after = queues();
-        let counted =
-            |end: usize| after[end].iter().map(move |(queue, packets)| packets - before[end][queue]);
-        let [sent, received]: [Vec<u64>; 2] = [counted(0).collect(), counted(1).collect()];
+        let counted = |end: usize| -> Vec<u64> {
+            after[end].iter().map(|(queue, packets)| packets - before[end][queue]).collect()
+        };
+        let [sent, received] = [0, 1].map(counted);
         // A queue in four has 16 of 64 flows; that one has fewer than 5 happens once in 3,000 times.
         let is_enough = |packets: &&u64| **packets >= 5 * DATAGRAMS;
         let used = [&sent, &received].map(|queues| queues.iter().filter(is_enough).count());
@@ -131,7 +132,8 @@ fn what_queues_are_told_of_cpus_stays(#[case] backend: &str, #[case] hook: &str)
         transfer(&one, &other, 20_000_000).unwrap();
         let losses = stream.stop().unwrap();
         assert_eq!(losses.duplicates, 0, "{what}: {losses:?}");
-        assert!(losses.sent > 100 && losses.lost * 20 < losses.sent, "{what}: {losses:?}");
+        // The file takes all the room there is beside it.
+        assert!(losses.sent > 100 && losses.lost * 2 < losses.sent, "{what}: {losses:?}");
         assert_eq!(settings(&machine), told, "{what}");
     };
     check("steered");
