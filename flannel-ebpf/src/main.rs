@@ -13,6 +13,7 @@
 mod context;
 mod count;
 mod learned;
+mod log;
 mod next_hop;
 mod pod;
 mod table;
@@ -52,7 +53,7 @@ unsafe impl Sync for Told {}
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
 /// Set on a packet between [`vxlan_decap`] and [`vxlan_device`], which takes it away again: netfilter and
-/// routing never see it.
+/// routing see it only on the outer packet of what is left to the kernel's device.
 const GUARDED: u32 = 0xe5;
 /// The mark of packets nobody has marked.
 const UNMARKED: u32 = 0;
@@ -238,7 +239,12 @@ fn decapsulated(skb: &mut Skb, node: &Node, arrived: Result<Ip4, Reason>, mark: 
             count::received(subnet, skb.len());
             verdict(skb, Hook::Decap, done)
         }
-        Err(reason) => verdict(skb, Hook::Decap, reason),
+        Err(reason) => {
+            if matches!(reason, Reason::LeftToDevice | Reason::Reassemble) {
+                skb.set_mark(mark);
+            }
+            verdict(skb, Hook::Decap, reason)
+        }
     }
 }
 
@@ -268,6 +274,7 @@ fn arrive(skb: &mut Skb, node: &Node, mark: u32, entered: Reason) -> Result<Reas
 fn verdict(skb: &Skb, hook: Hook, reason: Reason) -> i32 {
     count::packet(hook, reason, skb.len());
     trace::decided(skb, hook, reason);
+    log::decided(skb, hook, reason);
     action(reason.verdict())
 }
 
@@ -293,6 +300,7 @@ fn xdp_verdict(xdp: &Xdp, arrived: Result<Ip4, Reason>) -> u32 {
     };
     count::packet(Hook::Xdp, reason, bytes);
     trace::decided(xdp, Hook::Xdp, reason);
+    log::decided(xdp, Hook::Xdp, reason);
     match reason.verdict() {
         // The packet goes up to TC, which hands it to the flannel device.
         Verdict::Forward | Verdict::Pass => xdp_action::XDP_PASS,

@@ -143,8 +143,10 @@ pub(super) async fn start(
         subnet,
         pins,
         hook: options.hook,
+        telling: options.telling,
         guard: options.guard,
         fast_path: options.fast_path,
+        copy_dscp: options.copy_dscp,
         pod_bridges: options.pod_bridges,
     })
     .await?;

@@ -16,7 +16,9 @@ use crate::backend::{Backend, Object, PrepareError};
 use crate::config::BackendConfig;
 use crate::config::interface::InterfaceOptions;
 use crate::daemon::Chain;
-use crate::datapath::{Datapath, DatapathError, Format, HookChoice, PeerEntry, PinDir, Spec, Tables};
+use crate::datapath::{
+    Datapath, DatapathError, Format, HookChoice, PeerEntry, PinDir, Spec, Tables, Telling,
+};
 use crate::kernel::device::DeviceError;
 use crate::kernel::{self, Netlink, ObjectError, Objects, Underlay, interface};
 
@@ -40,10 +42,14 @@ pub struct Ground {
     pub pins: Arc<PinDir>,
     /// Where programs are attached.
     pub hook: HookChoice,
+    /// What programs do besides.
+    pub telling: Telling,
     /// How strictly the guard looks at packets out of the tunnel.
     pub guard: Guard,
     /// Which flows are shortened.
     pub fast_path: FastPath,
+    /// Whether packets in the tunnel bear the DSCP of those inside.
+    pub copy_dscp: bool,
     /// Names of the bridges with pods behind their ports.
     pub pod_bridges: Vec<String>,
 }
@@ -286,7 +292,8 @@ impl Ground {
             Backend::Vxlan(_) => Some(Format::Vxlan),
             Backend::HostGw(_) | Backend::Alloc { .. } => None,
         };
-        Spec { format, routes: self.backend.depends_on_hop(), node: self.node(), hook: self.hook }
+        let routes = self.backend.depends_on_hop();
+        Spec { format, routes, node: self.node(), hook: self.hook, telling: self.telling }
     }
 
     /// Without peers there is nothing to shorten.
@@ -315,6 +322,7 @@ impl Ground {
             port: port.into(),
             guard: self.guard as u32,
             fast_path: self.fast_path() as u32,
+            copied_tos: if self.copy_dscp { Node::DSCP } else { 0 },
             device_mac: device.map_or(Mac::ZERO, |device| device.mac),
             reserved: 0,
         }

@@ -3,17 +3,25 @@
 
 mod coexist;
 mod count;
+mod dscp;
 mod ecn;
 mod fast_path;
 mod foreign;
 mod guard;
 mod headers;
 mod life;
+mod lines;
+mod next_hop;
+mod offload;
+mod options;
+mod path_mtu;
 mod privilege;
 mod queues;
 mod reach;
 mod restart;
 mod size;
+mod stacked;
+mod super_packets;
 mod tcp;
 mod traces;
 
@@ -29,6 +37,7 @@ use flannel_tests::wait::until_true;
 const UDP: &str = r#"{"Type":"udp"}"#;
 const VXLAN: &str = r#"{"Type":"vxlan"}"#;
 const DIRECT: &str = r#"{"Type":"vxlan","DirectRouting":true}"#;
+const UDP_DIRECT: &str = r#"{"Type":"udp","DirectRouting":true}"#;
 const HOST_GW: &str = r#"{"Type":"host-gw"}"#;
 
 /// Hosts that check the sources of packets.
@@ -46,7 +55,7 @@ fn plan(backend: &str) -> Plan {
 /// A cluster whose programs are attached in that way.
 fn cluster(backend: &str, hook: &str) -> Cluster {
     let cluster = Cluster::start(&plan(backend).with_flag(&format!("--datapath-hook={hook}"))).unwrap();
-    if hook == "clsact" && backend != HOST_GW {
+    if backend != HOST_GW {
         wait_for_bridges(&cluster);
     }
     cluster

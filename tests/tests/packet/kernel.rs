@@ -2,23 +2,24 @@
 
 use std::cell::RefCell;
 
+use aya::Ebpf;
 use aya::maps::{HashMap, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
 use aya::programs::{Program, SchedClassifier, TestRun, TestRunOptions, Xdp};
-use aya::{Ebpf, EbpfLoader};
 use caps::{CapSet, Capability};
 use flannel_common::flow::{FastPath, Flow, FlowKey};
 use flannel_common::maps::{
-    Backend, COUNTERS, Count, FLOWS, Guard, NODE, Node, PEER_COUNTERS, PEERS, PeerCount, SOURCES,
+    Backend, COUNTERS, Count, FLOWS, Guard, Node, PEER_COUNTERS, PEERS, PeerCount, SOURCES,
 };
 use flannel_common::wire::Ipv4Header;
 use flannel_common::{Hook, Ip4, Reason, Verdict};
 use flannel_ebpf::frame::Encapsulation;
+use flannel_userspace::datapath::{LogChoice, OBJECT, Telling, loader};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use rstest::rstest;
 use zerocopy::FromBytes as _;
 
-use crate::frames::{self, any_incoming, any_outgoing};
+use crate::frames::{self, Inner, any_incoming, any_outgoing};
 use crate::model;
 
 /// Room for what the program adds.
@@ -47,9 +48,8 @@ impl Kernel {
 
     /// Loads the programs for another host.
     pub fn load_for(node: &Node, programs: &[&str]) -> Self {
-        let mut ebpf = EbpfLoader::new()
-            .override_global(NODE, node, true)
-            .load(flannel_userspace::datapath::OBJECT)
+        let mut ebpf = loader(node, &Telling::default())
+            .load(OBJECT)
             .expect("the object loads (this test needs root or CAP_BPF and CAP_NET_ADMIN)");
         for name in programs {
             match ebpf.program_mut(name) {
@@ -210,6 +210,28 @@ fn encapsulation_equals_the_model(#[case] encapsulation: Encapsulation, #[case] 
 }
 
 #[rstest]
+#[case::udp(Encapsulation::Udp, "udp_encap")]
+#[case::udp_segmented(Encapsulation::Udp, "udp_segmented")]
+#[case::vxlan(Encapsulation::Vxlan, "vxlan_encap")]
+fn dscp_is_copied_where_told(
+    #[case] encapsulation: Encapsulation,
+    #[case] program: &str,
+    #[values(0, Node::DSCP)] copied_tos: u32,
+) {
+    let node = Node { copied_tos, ..frames::node(encapsulation, Guard::Strict) };
+    let kernel = Kernel::load_for(&node, &[program]);
+    for tos in u8::MIN..=u8::MAX {
+        let mut expected = Inner { tos, ..Inner::new([10, 5, 1, 7], [10, 5, 2, 9]) }.frame();
+        let answer = kernel.run(program, &expected);
+        model::encapsulate_at(&node, encapsulation, &mut expected).unwrap();
+        let outer = Ipv4Header::read_from_bytes(&answer.frame[14..34]).unwrap();
+        assert_eq!(u32::from(outer.tos & 0xfc), u32::from(tos) & copied_tos, "inner {tos:08b}");
+        assert_eq!(outer.checksum, outer.computed_checksum());
+        assert_eq!(frames::without_hash(answer.frame), frames::without_hash(expected));
+    }
+}
+
+#[rstest]
 fn decapsulation_equals_the_model(
     #[values((Encapsulation::Udp, "udp_decap", Hook::Decap), (Encapsulation::Vxlan, "vxlan_decap", Hook::Decap),
              (Encapsulation::Udp, "udp_xdp", Hook::Xdp), (Encapsulation::Vxlan, "vxlan_xdp", Hook::Xdp))]
@@ -244,6 +266,7 @@ fn programs_are_accepted_with_two_capabilities_whatever_the_host(
     #[values(Guard::Strict, Guard::Peer, Guard::Off)] guard: Guard,
     #[values(FastPath::Off, FastPath::Flow, FastPath::Direct)] fast_path: FastPath,
     #[values(Backend::Udp, Backend::Vxlan, Backend::HostGw)] backend: Backend,
+    #[values(LogChoice::Off, LogChoice::Info)] log: LogChoice,
 ) {
     let node =
         Node { backend: backend as u32, fast_path: fast_path as u32, ..frames::node(encapsulation, guard) };
@@ -251,10 +274,8 @@ fn programs_are_accepted_with_two_capabilities_whatever_the_host(
     let load = || {
         let two = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN].into();
         caps::set(None, CapSet::Effective, &two).unwrap();
-        let mut ebpf = EbpfLoader::new()
-            .override_global(NODE, &node, true)
-            .load(flannel_userspace::datapath::OBJECT)
-            .unwrap();
+        let telling = Telling { log, ..Telling::default() };
+        let mut ebpf = loader(&node, &telling).load(OBJECT).unwrap();
         for (name, program) in ebpf.programs_mut() {
             match program {
                 Program::SchedClassifier(program) => program.load(),

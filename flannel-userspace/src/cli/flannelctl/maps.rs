@@ -101,7 +101,11 @@ fn entries(tables: &Tables, map: &str) -> anyhow::Result<Vec<Value>> {
         PEER_COUNTERS => {
             let mut counts = Vec::new();
             for subnet in tables.peers()?.keys() {
-                counts.push(peer_count(*subnet, &tables.peer_count(*subnet)?));
+                let count = tables.peer_count(*subnet)?;
+                // An entry is made with a peer's first packet.
+                if count != PeerCount::default() {
+                    counts.push(peer_count(*subnet, &count));
+                }
             }
             counts
         }
@@ -181,6 +185,7 @@ fn node(node: &maps::Node) -> Value {
         "port": node.port,
         "guard": guard.map_or("unknown", |guard| guard.label()),
         "fast_path": match node.fast_path { 0 => "off", 1 => "flow", 2 => "direct", _ => "unknown" },
+        "copy_dscp": node.copied_tos == maps::Node::DSCP,
         "device_mac": node.device_mac.to_string(),
     })
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{HashMap, MapData, PerCpuHashMap, PerCpuValues};
 use aya::programs::{Program as Loaded, ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
-use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
+use aya::{Ebpf, VerifierLogLevel};
 use flannel_common::Ip4;
-use flannel_common::maps::{NODE, PEER_COUNTERS, PEERS, Peer, PeerCount, SOURCES};
-use flannel_userspace::datapath::OBJECT;
+use flannel_common::maps::{PEER_COUNTERS, PEERS, Peer, PeerCount, SOURCES};
+use flannel_userspace::datapath::{OBJECT, Telling, loader};
 
 use super::frames::{self, UDP, VXLAN};
 use crate::traffic::inject::Format;
@@ -43,10 +43,8 @@ impl Program {
     /// The object and its maps, for a host of this format; no program of it is loaded yet.
     pub(super) fn open(self) -> Result<Ebpf> {
         let node = frames::node(self.format);
-        Ok(EbpfLoader::new()
-            .verifier_log_level(VerifierLogLevel::STATS)
-            .override_global(NODE, &node, true)
-            .load(OBJECT)?)
+        let mut loader = loader(&node, &Telling::default());
+        Ok(loader.verifier_log_level(VerifierLogLevel::STATS).load(OBJECT)?)
     }
 
     /// Loads it, and returns what the kernel said.
