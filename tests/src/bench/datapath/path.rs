@@ -55,6 +55,7 @@ const MASQUERADE_LONG_WAY: &[&str] = &["--ip-masq", "--pod-fast-path=off"];
 const LONG_WAY: &[&str] = &["--pod-fast-path=off"];
 const CLSACT: &[&str] = &["--pod-fast-path=off", "--datapath-hook=clsact"];
 const XDP: &[&str] = &["--pod-fast-path=off", "--datapath-hook=xdp"];
+const XDP_GENERIC: &[&str] = &["--pod-fast-path=off", "--datapath-hook=xdp-generic"];
 const NO_COUNTERS: &[&str] = &["--pod-fast-path=off", "--datapath-counters=false"];
 const NO_GUARD: &[&str] = &["--pod-fast-path=off", "--guard=off"];
 
@@ -85,6 +86,12 @@ pub const PATHS: &[Path] = &[
     Path { name: "vxlan, fast path", carrier: flanneld(VXLAN, &[]), links: Link::FAST, quick: true },
     Path { name: "vxlan, clsact", carrier: flanneld(VXLAN, CLSACT), links: Link::FAST, quick: false },
     Path { name: "vxlan, xdp", carrier: flanneld(VXLAN, XDP), links: Link::FAST, quick: false },
+    Path {
+        name: "vxlan, xdp generic",
+        carrier: flanneld(VXLAN, XDP_GENERIC),
+        links: Link::FAST,
+        quick: false,
+    },
     Path { name: "vxlan, no counters", carrier: flanneld(VXLAN, NO_COUNTERS), links: VETH, quick: false },
     Path {
         name: "vxlan, fast path, no counters",
@@ -142,6 +149,7 @@ pub const PATHS: &[Path] = &[
     },
     Path { name: "udp, clsact", carrier: flanneld(UDP, CLSACT), links: Link::FAST, quick: false },
     Path { name: "udp, xdp", carrier: flanneld(UDP, XDP), links: Link::FAST, quick: false },
+    Path { name: "udp, xdp generic", carrier: flanneld(UDP, XDP_GENERIC), links: Link::FAST, quick: false },
 ];
 
 /// What programs and rules do besides is measured where they are the larger part.
