@@ -1,5 +1,7 @@
 //! The maps, and the table of peers over them.
 
+use core::ptr;
+
 use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, PerCpuHashMap};
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::macros::btf_map;
@@ -85,9 +87,19 @@ pub(crate) fn note_next_hop(
         Some((destination, source)) => {
             (peer.next_hop.destination, peer.next_hop.source) = (destination, source);
         }
-        None => peer.next_hop.destination = Mac::ZERO,
+        None => clear(&mut peer.next_hop.destination),
     }
     (peer.next_hop.until, peer.next_hop.generation) = (until, generation);
+}
+
+/// By words, for the whole would be cleared by a memory function.
+#[inline(always)]
+fn clear(mac: &mut Mac) {
+    let words = (&raw mut *mac).cast::<u16>();
+    for word in 0..size_of::<Mac>() / size_of::<u16>() {
+        // SAFETY: it is as long as that, and aligned as words are.
+        unsafe { ptr::write_volatile(words.add(word), 0) };
+    }
 }
 
 /// The bridge port behind which `station` lives.
