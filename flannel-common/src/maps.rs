@@ -278,6 +278,9 @@ pub struct Node {
     pub guard: u32,
     /// A [`FastPath`] by its number.
     pub fast_path: u32,
+    /// Bits of a packet's TOS byte that its outer header gets, too, besides those of congestion: [`Node::DSCP`] or
+    /// none.
+    pub copied_tos: u32,
     /// Ethernet address of the flannel device.
     pub device_mac: Mac,
     /// Zero.
@@ -285,6 +288,9 @@ pub struct Node {
 }
 
 impl Node {
+    /// The bits of a TOS byte that are DSCP (RFC 2474).
+    pub const DSCP: u32 = 0b1111_1100;
+
     /// What the programs hold until the daemon has told them better.
     pub const UNSET: Self = Self {
         backend: 0,
@@ -298,6 +304,7 @@ impl Node {
         port: 0,
         guard: Guard::Strict as u32,
         fast_path: FastPath::Off as u32,
+        copied_tos: 0,
         device_mac: Mac::ZERO,
         reserved: 0,
     };
@@ -363,7 +370,7 @@ mod tests {
                 layout("COUNTERS", Kind::PerCpuArray, 4, 16, COUNTER_SLOTS),
                 layout("PEER_COUNTERS", Kind::PerCpuHash, 4, 40, 65_536),
                 layout("PORTS", Kind::Hash, 12, 4, 16_384),
-                layout("NODE_INFO", Kind::Array, 4, 52, 1),
+                layout("NODE_INFO", Kind::Array, 4, 56, 1),
                 layout("QUESTION", Kind::Array, 4, 32, 1),
                 layout("EVENTS", Kind::RingBuf, 0, 0, 1 << 20),
                 layout("FLOWS", Kind::LruHash, 16, 88, 65_536),

@@ -76,7 +76,7 @@ reasons! {
     11 BadInnerMac "bad_inner_mac" Drop "The inner frame is addressed to another Ethernet address than this VTEP's.",
     12 NoPeer "no_peer" Drop "The destination is in no subnet leased by a peer.",
     17 TtlExceeded "ttl_exceeded" Drop "The packet arrived with no hops left.",
-    18 Fragment "fragment_unsupported" Drop "The outer packet is a fragment; once put together it would have passed the guard by.",
+    18 Fragment "fragment_unsupported" Drop "The outer packet is a fragment, and nobody but the programs knows the format.",
     19 EcnIllegal "ecn_illegal" Drop "The outer header reports congestion, but the inner transport cannot (RFC 6040).",
     21 AdjustFailed "adjust_failed" Drop "The kernel did not make or remove the room for the outer headers.",
     22 RedirectFailed "redirect_failed" Drop "The kernel refused to redirect the packet.",
@@ -84,7 +84,7 @@ reasons! {
     28 NotTunnel "not_tunnel" Pass "The packet is no tunnel packet for this host.",
     29 NotIpv4 "not_ipv4" Pass "The packet to send is not IPv4, which the tunnel carries alone.",
     30 ForeignPeer "foreign_peer" Pass "The destination is no leased peer's; the kernel's own tables decide.",
-    31 Reassemble "reassemble" Pass "The outer packet is a fragment, left to the kernel to put together.",
+    31 Reassemble "reassemble" Pass "The outer packet is the first of fragments, which the kernel's vxlan device takes out of the tunnel once they are together.",
     32 UnknownPort "unknown_port" Pass "The bridge port of the destination is not known; the bridge decides.",
     35 Guarded "guarded" Pass "The packet passed the guard and enters the host by the flannel device.",
     36 ToSegment "to_segment" Forward "The packet goes through the segmenter first, because the peer does not take it whole.",
@@ -96,6 +96,7 @@ reasons! {
     41 TooLong "too_long" Pass "The packet is longer than the way ahead takes: the stack answers it.",
     42 Confirmed "confirmed" Pass "The packet left the stack as it had entered: its flow can be shortened.",
     43 Unconfirmed "unconfirmed" Pass "The packet did not leave the stack as one that had entered, or must not be shortened.",
+    44 LeftToDevice "left_to_device" Pass "A super-packet of another transport than TCP: the kernel's vxlan device puts it into the tunnel, or takes it out.",
     33 NotDecapsulated "not_decapsulated" Pass "The packet did not come out of the tunnel.",
 }
 

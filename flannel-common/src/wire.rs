@@ -10,6 +10,8 @@ use crate::addr::{Ip4, Mac};
 
 /// EtherType of IPv4.
 pub const ETHER_TYPE_IPV4: U16 = U16::from_bytes([0x08, 0x00]);
+/// IP protocol number of TCP.
+pub const PROTOCOL_TCP: u8 = 6;
 /// IP protocol number of UDP.
 pub const PROTOCOL_UDP: u8 = 17;
 /// Version 4 and a header of five words: an IPv4 header without options.

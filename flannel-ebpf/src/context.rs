@@ -80,11 +80,6 @@ impl Skb {
         unsafe { (*self.raw()).priority = priority };
     }
 
-    /// Whether this is a super-packet that stands for many on the wire.
-    pub(crate) fn is_super_packet(&self) -> bool {
-        self.segment_len() != 0
-    }
-
     /// Whether our XDP program has decapsulated this packet.
     pub(crate) fn has_token(&self) -> bool {
         // SAFETY: the kernel gave the context; the field is always readable.
@@ -183,6 +178,11 @@ impl Frame for Skb {
     }
 
     #[inline(always)]
+    fn is_super_packet(&self) -> bool {
+        self.segment_len() != 0
+    }
+
+    #[inline(always)]
     fn load<T: FromBytes>(&self, offset: u32) -> Result<T, Reason> {
         let at = self.linear::<MaybeUninit<T>>(offset).ok_or(Reason::Short)?;
         // SAFETY: `linear` checked the bound; the rest is as with `Xdp`.
@@ -217,10 +217,10 @@ impl SendFrame for Skb {
             Encapsulation::Udp => 0,
             Encapsulation::Vxlan => INNER_ETHERNET,
         };
-        self.adjust(room, OUTER_IPV4_UDP | inner).or_else(|reason| {
+        self.adjust(room, OUTER_IPV4_UDP | inner).or_else(|_| {
             // A packet a pod has encapsulated itself cannot be marked as tunnelled twice. It need not be,
             // unless it is to be segmented.
-            if self.is_super_packet() { Err(reason) } else { self.adjust(room, 0) }
+            if self.is_super_packet() { Err(Reason::LeftToDevice) } else { self.adjust(room, 0) }
         })
     }
 

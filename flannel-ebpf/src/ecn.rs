@@ -9,8 +9,8 @@ const ECT_1: u8 = 0b01;
 const ECT_0: u8 = 0b10;
 const CE: u8 = 0b11;
 
-/// The TOS byte of the outer header: the ECN field of the inner one, where "congestion experienced"
-/// starts afresh as ECT(0); no DSCP, as the kernel's vxlan device and stock flannel send none.
+/// The ECN field of the outer header: that of the inner TOS byte, where "congestion experienced" starts
+/// afresh as ECT(0).
 #[must_use]
 #[inline(always)]
 pub const fn encapsulate(inner: u8) -> u8 {
@@ -45,7 +45,7 @@ mod tests {
     #[case(ECT_1, ECT_1)]
     #[case(CE, ECT_0)]
     fn outer_field(#[case] inner: u8, #[case] outer: u8) {
-        assert_eq!(encapsulate(0xb8 | inner), outer, "the DSCP is not copied");
+        assert_eq!(encapsulate(0xb8 | inner), outer, "DSCP is none of its business");
     }
 
     #[rstest]

@@ -35,6 +35,11 @@ pub trait Frame {
         self.len() == 0
     }
 
+    /// Whether it is a super-packet that stands for many on the wire.
+    fn is_super_packet(&self) -> bool {
+        false
+    }
+
     /// The header at `offset`; [`Reason::Short`] where the packet ends before it does.
     fn load<T: FromBytes>(&self, offset: u32) -> Result<T, Reason>;
 
@@ -49,7 +54,7 @@ pub trait Frame {
 /// A packet that can be given outer headers.
 pub trait SendFrame: Frame {
     /// Makes room for the outer headers of `encapsulation` behind the Ethernet header. The room's bytes
-    /// are not defined: the caller stores all of them.
+    /// are not defined: the caller stores all of them. [`Reason::LeftToDevice`] where only a device of the kernel can.
     fn insert(&mut self, encapsulation: Encapsulation) -> Result<(), Reason>;
 
     /// A number that is the same for all packets of a flow, spread over 32 bits.

@@ -38,14 +38,3 @@ fn owner_of_source(node: &Node, peers: &impl Peers, outer: Ip4, inner: Ip4) -> R
 fn known_source(peers: &impl Peers, outer: Ip4) -> Result<(), Reason> {
     if peers.is_source(outer) { Ok(()) } else { Err(Reason::UnknownOuterSource) }
 }
-
-/// What becomes of the first fragment of a packet for the tunnel. Put together by the kernel it would
-/// pass the guard by, so that it may only where there is none.
-#[inline(always)]
-#[must_use]
-pub const fn fragment(node: &Node) -> Reason {
-    match node.guard {
-        STRICT | PEER => Reason::Fragment,
-        _ => Reason::Reassemble,
-    }
-}

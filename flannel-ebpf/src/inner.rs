@@ -1,7 +1,7 @@
 //! The inner packet: read on its way out, written on its way in.
 
 use flannel_common::maps::Node;
-use flannel_common::wire::{ETHER_TYPE_IPV4, EthernetHeader, Ipv4Header, update_checksum};
+use flannel_common::wire::{ETHER_TYPE_IPV4, EthernetHeader, Ipv4Header, PROTOCOL_TCP, update_checksum};
 use flannel_common::{Mac, Reason};
 use zerocopy::network_endian::U16;
 use zerocopy::{FromBytes, Immutable, KnownLayout};
@@ -37,6 +37,16 @@ pub fn check(ip: &Ipv4Header) -> Result<(), Reason> {
     } else {
         Err(Reason::BadIpHeader)
     }
+}
+
+/// Whether this is a super-packet of another transport than TCP: of datagrams (`UDP_SEGMENT`), or of a tunnel of the
+/// pod's own.
+///
+/// The kernel has programs move the headers of a super-packet, but not take back what it notes of tunnels beside them.
+/// That does not matter to TCP. Others are cut by it once more where they arrive, and lost.
+#[inline(always)]
+pub fn is_delicate(frame: &impl Frame, ip: &Ipv4Header) -> bool {
+    frame.is_super_packet() && ip.protocol != PROTOCOL_TCP
 }
 
 /// Addresses a decapsulated packet to the flannel device and writes the congestion mark it arrived with.

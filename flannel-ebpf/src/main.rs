@@ -53,7 +53,7 @@ unsafe impl Sync for Told {}
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
 /// Set on a packet between [`vxlan_decap`] and [`vxlan_device`], which takes it away again: netfilter and
-/// routing never see it.
+/// routing see it only on the outer packet of what is left to the kernel's device.
 const GUARDED: u32 = 0xe5;
 /// The mark of packets nobody has marked.
 const UNMARKED: u32 = 0;
@@ -218,7 +218,12 @@ fn decapsulated(skb: &mut Skb, node: &Node, arrived: Result<Ip4, Reason>, mark: 
             count::received(subnet, skb.len());
             verdict(skb, Hook::Decap, done)
         }
-        Err(reason) => verdict(skb, Hook::Decap, reason),
+        Err(reason) => {
+            if matches!(reason, Reason::LeftToDevice | Reason::Reassemble) {
+                skb.set_mark(mark);
+            }
+            verdict(skb, Hook::Decap, reason)
+        }
     }
 }
 

@@ -49,7 +49,7 @@ impl OuterHeaders {
 pub fn ip_header(node: &Node, to: Ip4, inner: &Ipv4Header, flow_hash: u32, payload: u32) -> Ipv4Header {
     let mut header = Ipv4Header {
         version_ihl: IPV4_NO_OPTIONS,
-        tos: ecn::encapsulate(inner.tos),
+        tos: tos(node, inner.tos),
         total_len: length(Ipv4Header::LEN + payload),
         id: U16::new(inner.id.get().wrapping_add(flow_hash as u16)),
         fragment: U16::ZERO,
@@ -61,6 +61,13 @@ pub fn ip_header(node: &Node, to: Ip4, inner: &Ipv4Header, flow_hash: u32, paylo
     };
     header.checksum = header.computed_checksum();
     header
+}
+
+/// The outer TOS byte. No DSCP, as the kernel's vxlan device and stock flannel send none, unless the host is told to
+/// copy it.
+#[inline(always)]
+const fn tos(node: &Node, inner: u8) -> u8 {
+    ecn::encapsulate(inner) | (inner & node.copied_tos as u8)
 }
 
 /// The outer UDP header with `payload` bytes behind it. Without a checksum, which IPv4 allows and RFC 7348
@@ -81,4 +88,21 @@ pub const fn udp_header(source: u16, node: &Node, payload: u32) -> UdpHeader {
 #[inline(always)]
 const fn length(bytes: u32) -> U16 {
     if bytes > u16::MAX as u32 { U16::ZERO } else { U16::new(bytes as u16) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::tos;
+    use flannel_common::maps::Node;
+
+    #[test]
+    fn every_tos_byte() {
+        let copying = Node { copied_tos: Node::DSCP, ..Node::UNSET };
+        for inner in u8::MIN..=u8::MAX {
+            let (plain, copied) = (tos(&Node::UNSET, inner), tos(&copying, inner));
+            assert_eq!(plain >> 2, 0, "inner {inner:08b}");
+            assert_eq!(copied >> 2, inner >> 2, "inner {inner:08b}");
+            assert_eq!(copied & 0b11, plain, "congestion is told in the same way, inner {inner:08b}");
+        }
+    }
 }

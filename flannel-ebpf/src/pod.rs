@@ -4,9 +4,9 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use flannel_common::flow::Direction;
 use flannel_common::maps::{Backend, Node, Peer};
+use flannel_common::wire::EthernetHeader;
 use flannel_common::{Hook, Ip4, Reason, Verdict};
 use flannel_ebpf::frame::Frame as _;
-use flannel_ebpf::peers::Peers as _;
 use flannel_ebpf::segment::Packet;
 use flannel_ebpf::{flows, udp, vxlan};
 
@@ -106,12 +106,18 @@ fn shorten(skb: &mut Skb, node: &Node) -> Result<(Ip4, Way), Reason> {
     let mut packet = Packet::read(skb)?;
     let (subnet, peer) = flows::to_peer(&packet, &Table, node)?;
     let way = flows::enter(skb, &packet, &Learned, Direction::Out)?;
+    let ip = packet.ip;
     packet.hop(skb)?;
     skb.set_priority(way.priority);
-    if node.backend == Backend::Udp as u32 && peer.direct == 0 && !peer.takes_whole(Table.now()) {
+    let is_by_udp = node.backend == Backend::Udp as u32 && peer.direct == 0;
+    if is_by_udp && !udp::goes_whole(skb, &packet.ip, &peer, &Table) {
         return skb.transmit(node.segmenter).map(|()| (subnet, Way::Segmenter));
     }
-    wrap(skb, node, &peer, &packet)?;
+    if let Err(reason) = wrap(skb, node, &peer, &packet) {
+        // The stack, which may get it now, counts the hop itself.
+        skb.store(EthernetHeader::LEN, &ip)?;
+        return Err(reason);
+    }
     let ends = if peer.direct == 0 {
         (node.local_ip, peer.public_ip)
     } else {

@@ -2,7 +2,8 @@
 
 use flannel_common::flow::{Direction, FlowKey};
 use flannel_common::wire::{
-    ETHER_TYPE_IPV4, EthernetHeader, IPV4_NO_OPTIONS, Ipv4Header, PROTOCOL_UDP, UdpHeader, update_checksum,
+    ETHER_TYPE_IPV4, EthernetHeader, IPV4_NO_OPTIONS, Ipv4Header, PROTOCOL_TCP, PROTOCOL_UDP, UdpHeader,
+    update_checksum,
 };
 use flannel_common::{Ip4, Mac, Reason};
 use zerocopy::network_endian::U16;
@@ -11,7 +12,6 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::frame::FlowFrame;
 
 const PROTOCOL_ICMP: u8 = 1;
-const PROTOCOL_TCP: u8 = 6;
 const ICMP_ECHO_REPLY: u8 = 0;
 const ICMP_ECHO_REQUEST: u8 = 8;
 /// The flags FIN, SYN and RST.

@@ -37,11 +37,21 @@ pub fn encapsulate(
     let inner = inner::to_send(frame)?;
     let subnet = inner.ip.destination().masked(node.netmask);
     let peer = peers.peer(subnet).ok_or(Reason::NoPeer)?;
-    if state == State::AsSent && !peer.takes_whole(peers.now()) {
+    if state == State::AsSent && !goes_whole(frame, &inner.ip, &peer, peers) {
         return Err(Reason::ToSegment);
     }
-    wrap(frame, node, &peer, &inner.ip)?;
-    Ok((subnet, peer))
+    match wrap(frame, node, &peer, &inner.ip) {
+        Ok(()) => Ok((subnet, peer)),
+        // The segmenter is the only device there is.
+        Err(Reason::LeftToDevice) => Err(Reason::ToSegment),
+        Err(reason) => Err(reason),
+    }
+}
+
+/// Whether the packet of `ip` may go to `peer` as the stack left it.
+#[inline(always)]
+pub fn goes_whole(frame: &impl Frame, ip: &Ipv4Header, peer: &Peer, peers: &impl Peers) -> bool {
+    peer.takes_whole(peers.now()) && !inner::is_delicate(frame, ip)
 }
 
 /// Gives the packet of `inner` the outer headers towards `peer`.

@@ -65,13 +65,17 @@ pub fn decapsulate(frame: &mut impl Frame, peers: &impl Peers, node: &Node) -> R
     if !outer.is_for(node) {
         return Err(Reason::NotTunnel);
     }
-    if outer.ip.is_fragment() {
-        return Err(guard::fragment(node));
-    }
     let tunnel: TunnelHeaders = frame.load(OuterHeaders::LEN)?;
     check(&tunnel, node)?;
     guard::admit(node, peers, outer.ip.source(), &tunnel.ip)?;
+    if outer.ip.is_fragment() {
+        // The first one, with all the headers: what the kernel puts together has passed the guard by it.
+        return Err(Reason::Reassemble);
+    }
     let tos = ecn::decapsulate(outer.ip.tos, tunnel.ip.tos)?;
+    if inner::is_delicate(frame, &tunnel.ip) {
+        return Err(Reason::LeftToDevice);
+    }
     frame.remove(Encapsulation::Vxlan)?;
     inner::arrive(frame, node, tunnel.ethernet.source, &tunnel.ip, tos)?;
     Ok(tunnel.ip.source().masked(node.netmask))

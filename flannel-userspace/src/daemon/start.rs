@@ -146,6 +146,7 @@ pub(super) async fn start(
         telling: options.telling,
         guard: options.guard,
         fast_path: options.fast_path,
+        copy_dscp: options.copy_dscp,
         pod_bridges: options.pod_bridges,
     })
     .await?;

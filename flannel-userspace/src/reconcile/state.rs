@@ -48,6 +48,8 @@ pub struct Ground {
     pub guard: Guard,
     /// Which flows are shortened.
     pub fast_path: FastPath,
+    /// Whether packets in the tunnel bear the DSCP of those inside.
+    pub copy_dscp: bool,
     /// Names of the bridges with pods behind their ports.
     pub pod_bridges: Vec<String>,
 }
@@ -320,6 +322,7 @@ impl Ground {
             port: port.into(),
             guard: self.guard as u32,
             fast_path: self.fast_path() as u32,
+            copied_tos: if self.copy_dscp { Node::DSCP } else { 0 },
             device_mac: device.map_or(Mac::ZERO, |device| device.mac),
             reserved: 0,
         }

@@ -1,6 +1,10 @@
 //! Cables between machines: veth pairs.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use nix::net::if_::if_nametoindex;
+use rtnetlink::packet_route::link::LinkAttribute;
+use rtnetlink::{LinkMessageBuilder, LinkUnspec};
+use tokio::runtime::Builder;
 
 use crate::namespace::Namespace;
 
@@ -44,4 +48,28 @@ pub fn set_offloads(machine: &Namespace, interface: &str, offloads: Offloads) ->
     let features = format!("-K {interface} tso {send} gso {send} tx {send} gro {receive}");
     machine.run("ethtool", &features)?;
     Ok(())
+}
+
+/// Lets an interface take IPv4 super-packets of up to `bytes`, which may be more than the length field of a packet can
+/// say ("BIG TCP").
+///
+/// # Errors
+/// There is no such interface, or the kernel knows no such thing.
+pub fn allow_super_packets(machine: &Namespace, interface: &str, bytes: u32) -> Result<()> {
+    let sizes = [LinkAttribute::GsoMaxSize, LinkAttribute::GsoIpv4MaxSize, LinkAttribute::GroIpv4MaxSize]
+        .map(|of| of(bytes));
+    machine.within(|| {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        runtime
+            .block_on(async {
+                let (connection, handle, _) = rtnetlink::new_connection()?;
+                tokio::spawn(connection);
+                let start = LinkUnspec::new_with_index(if_nametoindex(interface)?);
+                let message =
+                    sizes.into_iter().fold(start, LinkMessageBuilder::append_extra_attribute).build();
+                handle.link().change(message).execute().await?;
+                anyhow::Ok(())
+            })
+            .with_context(|| format!("super-packets of {bytes} bytes for {interface}"))
+    })
 }

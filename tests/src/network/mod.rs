@@ -17,7 +17,7 @@ use anyhow::Result;
 use ipnetwork::Ipv4Network;
 
 pub use host::{BRIDGE, Host, HostOptions, RpFilter};
-pub use link::{Offloads, set_offloads};
+pub use link::{Offloads, allow_super_packets, set_offloads};
 pub use node::Node;
 pub use pod::{Pod, SubnetFile};
 

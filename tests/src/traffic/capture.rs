@@ -13,7 +13,8 @@ use nix::sys::time::TimeVal;
 
 use crate::namespace::Namespace;
 
-const LONGEST_FRAME: usize = 1 << 16;
+/// More of a frame is not kept.
+pub const LONGEST_FRAME: usize = 1 << 16;
 const BUFFER: usize = 16 << 20;
 
 /// What passes an interface from the start of the capture on.

@@ -28,6 +28,9 @@ impl Format {
     }
 }
 
+/// Source port of inner packets.
+pub const SOURCE_PORT: u16 = 4000;
+
 /// An inner packet: a UDP datagram without payload.
 #[derive(Clone, Copy, Debug)]
 pub struct Inner {
@@ -52,7 +55,7 @@ impl Inner {
         let mut ip = Ipv4Header::new(udp_length, 63, IpNumber::UDP, source, destination)?;
         (ip.dscp, ip.ecn) = (IpDscp::default(), IpEcn::try_new(self.ecn)?);
         ip.header_checksum = ip.calc_header_checksum();
-        let udp = UdpHeader::with_ipv4_checksum(4000, self.port, &ip, &[])?;
+        let udp = UdpHeader::with_ipv4_checksum(SOURCE_PORT, self.port, &ip, &[])?;
         let mut bytes = match format {
             Format::Udp => Vec::new(),
             // Flags "I", VNI 1; then the frame: to the VTEP, from another one, IPv4.

@@ -81,7 +81,7 @@ fn receive(mut stream: TcpStream) -> Result<(u64, [u8; 32])> {
 }
 
 /// Bytes without a pattern, the same in every run (xorshift64*).
-fn noise() -> Vec<u8> {
+pub(super) fn noise() -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let words = std::iter::repeat_with(|| {
         state ^= state >> 12;

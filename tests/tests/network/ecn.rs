@@ -1,16 +1,22 @@
 //! Congestion notification through the tunnel (RFC 6040), as the kernel's vxlan device does it.
 
+use std::collections::BTreeSet;
 use std::net::UdpSocket;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{JoinHandle, sleep, spawn};
 use std::time::Duration;
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use flannel_tests::cluster::{Cluster, check_reached, pod_pairs};
+use flannel_tests::network::Offloads;
 use flannel_tests::traffic::Endpoint;
 use flannel_tests::traffic::capture::Capture;
-use flannel_tests::traffic::inject::{Injector, Inner};
+use flannel_tests::traffic::inject::{Injector, Inner, SOURCE_PORT};
 use nix::sys::socket::{setsockopt, sockopt};
 use rstest::rstest;
 
+use crate::fast_path::start_served;
 use crate::{UDP, VXLAN, cluster, format_to};
 
 const NOT_ECT: u8 = 0b00;
@@ -91,4 +97,77 @@ fn outer_field_follows_the_inner_one(#[case] backend: &str, #[case] port: u16) {
         });
         assert_eq!(outer.unwrap(), (expected, 0), "inner {inner:02b}");
     }
+}
+
+/// A flow that is running, and is shortened.
+struct Running {
+    stop: Arc<AtomicBool>,
+    sender: Option<JoinHandle<()>>,
+    _receiver: UdpSocket,
+}
+
+impl Running {
+    fn start(from: &Endpoint, to: &Endpoint, port: u16) -> Self {
+        let receiver = to.namespace.within(|| Ok(UdpSocket::bind((to.address, port))?)).unwrap();
+        let socket = from.namespace.within(|| Ok(UdpSocket::bind((from.address, SOURCE_PORT))?)).unwrap();
+        let (stop, target) = (Arc::new(AtomicBool::new(false)), receiver.local_addr().unwrap());
+        let told = stop.clone();
+        let sender = spawn(move || {
+            while !told.load(Ordering::Relaxed) {
+                socket.send_to(b"running", target).unwrap();
+                sleep(Duration::from_millis(1));
+            }
+        });
+        Self { stop, sender: Some(sender), _receiver: receiver }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        drop(self.sender.take().map(JoinHandle::join));
+    }
+}
+
+/// Packets of each combination belong to one short flow.
+#[rstest]
+#[case::udp(UDP, "auto")]
+#[case::vxlan(VXLAN, "auto")]
+#[case::vxlan_xdp(VXLAN, "xdp")]
+fn sixteen_cells_on_the_short_way(#[case] backend: &str, #[case] hook: &str) {
+    const PORT: u16 = 5000;
+    const EACH: usize = 20;
+    let cluster = start_served(backend, hook, "auto", Offloads::All);
+    let (source, pod) = (cluster.pod(0).unwrap(), cluster.pod(1).unwrap());
+    let (first, second) = (&cluster.members[0].node, &cluster.members[1].node);
+    let injector =
+        Injector::new(&first.host.endpoint(), &second.host.endpoint(), format_to(&cluster, 1)).unwrap();
+    let _running = Running::start(source, pod, PORT);
+    sleep(Duration::from_millis(200));
+    let count = |reason| cluster.members[1].daemon.count("decap", reason).unwrap();
+    let taken = || (count("shortened"), count("forwarded") + count("handed_over"));
+    let before = taken();
+    for (inner, row) in ALL.into_iter().zip(DECAPSULATED) {
+        for (outer, expected) in ALL.into_iter().zip(row) {
+            let capture = Capture::start(&pod.namespace, "eth0").unwrap();
+            let packet = Inner { source: source.address, destination: pod.address, port: PORT, ecn: inner };
+            injector.send(&packet, outer, EACH).unwrap();
+            let (mut found, mut arrived) = (BTreeSet::new(), 0);
+            let wanted = if expected.is_some() { EACH } else { 1 };
+            let all = capture.find("injected packets", Duration::from_millis(300), |frame| {
+                // Without payload, unlike those of the flow itself.
+                if frame.get(38..40) == Some(&[0, 8]) {
+                    found.extend(ecn_of(frame, PORT));
+                    arrived += 1;
+                }
+                (arrived == wanted).then_some(())
+            });
+            let cell = format!("inner {inner:02b}, outer {outer:02b}: {arrived} arrived");
+            assert_eq!(all.is_ok(), expected.is_some(), "{cell}");
+            assert_eq!(found, expected.into_iter().collect(), "{cell}");
+        }
+    }
+    let after = taken();
+    let (short, long) = (after.0 - before.0, after.1 - before.1);
+    assert!(short > 4 * long, "{short} packets were shortened, {long} were not");
 }

@@ -3,6 +3,7 @@
 
 mod coexist;
 mod count;
+mod dscp;
 mod ecn;
 mod fast_path;
 mod foreign;
@@ -11,10 +12,15 @@ mod headers;
 mod life;
 mod lines;
 mod next_hop;
+mod offload;
+mod options;
+mod path_mtu;
 mod privilege;
 mod reach;
 mod restart;
 mod size;
+mod stacked;
+mod super_packets;
 mod tcp;
 mod traces;
 

@@ -38,6 +38,7 @@ pub fn node(encapsulation: Encapsulation, guard: Guard) -> Node {
         port,
         guard: guard as u32,
         fast_path: 0,
+        copied_tos: 0,
         device_mac: Mac(DEVICE_MAC),
         reserved: 0,
     }

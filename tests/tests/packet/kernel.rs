@@ -19,7 +19,7 @@ use proptest::test_runner::{Config, TestRunner};
 use rstest::rstest;
 use zerocopy::FromBytes as _;
 
-use crate::frames::{self, any_incoming, any_outgoing};
+use crate::frames::{self, Inner, any_incoming, any_outgoing};
 use crate::model;
 
 /// Room for what the program adds.
@@ -207,6 +207,28 @@ fn encapsulation_equals_the_model(#[case] encapsulation: Encapsulation, #[case] 
     let sent: u64 = frames::peers().iter().map(|(subnet, _)| kernel.peer_count(*subnet).0).sum();
     assert_eq!(sent, kernel.count(Hook::Encap, Reason::Forwarded).packets);
     assert!(sent > u64::from(FRAMES) / 10, "only {sent} frames were encapsulated");
+}
+
+#[rstest]
+#[case::udp(Encapsulation::Udp, "udp_encap")]
+#[case::udp_segmented(Encapsulation::Udp, "udp_segmented")]
+#[case::vxlan(Encapsulation::Vxlan, "vxlan_encap")]
+fn dscp_is_copied_where_told(
+    #[case] encapsulation: Encapsulation,
+    #[case] program: &str,
+    #[values(0, Node::DSCP)] copied_tos: u32,
+) {
+    let node = Node { copied_tos, ..frames::node(encapsulation, Guard::Strict) };
+    let kernel = Kernel::load_for(&node, &[program]);
+    for tos in u8::MIN..=u8::MAX {
+        let mut expected = Inner { tos, ..Inner::new([10, 5, 1, 7], [10, 5, 2, 9]) }.frame();
+        let answer = kernel.run(program, &expected);
+        model::encapsulate_at(&node, encapsulation, &mut expected).unwrap();
+        let outer = Ipv4Header::read_from_bytes(&answer.frame[14..34]).unwrap();
+        assert_eq!(u32::from(outer.tos & 0xfc), u32::from(tos) & copied_tos, "inner {tos:08b}");
+        assert_eq!(outer.checksum, outer.computed_checksum());
+        assert_eq!(frames::without_hash(answer.frame), frames::without_hash(expected));
+    }
 }
 
 #[rstest]

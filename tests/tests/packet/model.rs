@@ -1,7 +1,7 @@
 //! The packet logic over byte vectors.
 
 use etherparse::{SlicedPacket, TransportSlice};
-use flannel_common::maps::Guard;
+use flannel_common::maps::{Guard, Node};
 use flannel_common::wire::{EthernetHeader, Ipv4Header};
 use flannel_common::{Ip4, Reason};
 use flannel_ebpf::frame::Encapsulation;
@@ -16,10 +16,14 @@ use crate::frames::{self, DEVICE_MAC, Inner, LOCAL, PEERS, any_incoming, any_out
 const BOTH: [Encapsulation; 2] = [Encapsulation::Udp, Encapsulation::Vxlan];
 
 pub fn encapsulate(encapsulation: Encapsulation, frame: &mut Vec<u8>, guard: Guard) -> Result<Ip4, Reason> {
-    let node = frames::node(encapsulation, guard);
+    encapsulate_at(&frames::node(encapsulation, guard), encapsulation, frame)
+}
+
+/// As another host does it.
+pub fn encapsulate_at(node: &Node, encapsulation: Encapsulation, frame: &mut Vec<u8>) -> Result<Ip4, Reason> {
     let sent = match encapsulation {
-        Encapsulation::Udp => udp::encapsulate(frame, &frames::table(), &node, State::AsSent),
-        Encapsulation::Vxlan => vxlan::encapsulate(frame, &frames::table(), &node),
+        Encapsulation::Udp => udp::encapsulate(frame, &frames::table(), node, State::AsSent),
+        Encapsulation::Vxlan => vxlan::encapsulate(frame, &frames::table(), node),
     };
     sent.map(|(subnet, _)| subnet)
 }

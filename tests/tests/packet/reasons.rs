@@ -31,7 +31,6 @@ fn assert_counted_once(kernel: &Kernel, hook: Hook, expected: Reason) {
 #[case::inner_source_of_this_host(Reason::InnerSourceMismatch, |outer: &mut Outer| outer.inner.source = LOCAL_POD)]
 #[case::inner_destination_elsewhere(Reason::InnerDestinationNotLocal, |outer: &mut Outer| outer.inner.destination = [192, 168, 77, 11])]
 #[case::congestion_without_ecn(Reason::EcnIllegal, |outer: &mut Outer| outer.tos = 3)]
-#[case::first_fragment(Reason::Fragment, |outer: &mut Outer| outer.fragment = 0x2000)]
 #[case::later_fragment(Reason::NotTunnel, |outer: &mut Outer| outer.fragment = 0x0002)]
 #[case::other_port(Reason::NotTunnel, |outer: &mut Outer| outer.port = 53)]
 #[case::other_host(Reason::NotTunnel, |outer: &mut Outer| outer.destination = STRANGER)]
@@ -110,13 +109,38 @@ fn guard_levels(
     assert_counted_once(&kernel, Hook::Decap, reason);
 }
 
+#[rstest]
+#[case::udp(Encapsulation::Udp, "udp_decap", Guard::Off, PEERS[0].1, Reason::Fragment)]
+#[case::vxlan(Encapsulation::Vxlan, "vxlan_decap", Guard::Strict, PEERS[0].1, Reason::Reassemble)]
+#[case::vxlan_from_a_stranger(
+    Encapsulation::Vxlan,
+    "vxlan_decap",
+    Guard::Strict,
+    STRANGER,
+    Reason::UnknownOuterSource
+)]
+#[case::vxlan_from_another_peer(Encapsulation::Vxlan, "vxlan_decap", Guard::Strict, PEERS[1].1, Reason::InnerSourceMismatch)]
+#[case::vxlan_no_guard(Encapsulation::Vxlan, "vxlan_decap", Guard::Off, STRANGER, Reason::Reassemble)]
+fn a_first_fragment(
+    #[case] encapsulation: Encapsulation,
+    #[case] program: &str,
+    #[case] guard: Guard,
+    #[case] source: [u8; 4],
+    #[case] reason: Reason,
+) {
+    let kernel = Kernel::load(encapsulation, guard, &[program]);
+    let packet = Outer { fragment: 0x2000, source, ..good(encapsulation) }.frame(encapsulation);
+    let answer = kernel.run(program, &packet);
+    assert_eq!((answer.action, answer.frame), (tc_action(reason.verdict()), packet));
+    assert_counted_once(&kernel, Hook::Decap, reason);
+}
+
 #[test]
-fn a_first_fragment_is_left_to_the_kernel_where_there_is_no_guard() {
-    let kernel = Kernel::load(Encapsulation::Vxlan, Guard::Off, &["vxlan_decap"]);
-    let packet = Outer { fragment: 0x2000, ..good(Encapsulation::Vxlan) };
-    let answer = kernel.run("vxlan_decap", &packet.frame(Encapsulation::Vxlan));
-    assert_eq!(answer.action, tc_action(Reason::Reassemble.verdict()));
-    assert_counted_once(&kernel, Hook::Decap, Reason::Reassemble);
+fn a_first_fragment_without_all_headers_is_dropped() {
+    let kernel = Kernel::load(Encapsulation::Vxlan, Guard::Strict, &["vxlan_decap"]);
+    let packet = Outer { fragment: 0x2000, ..good(Encapsulation::Vxlan) }.frame(Encapsulation::Vxlan);
+    kernel.run("vxlan_decap", &packet[..83]);
+    assert_counted_once(&kernel, Hook::Decap, Reason::Short);
 }
 
 #[rstest]

@@ -33,8 +33,8 @@ pub(super) const fn of(reason: Reason) -> Option<&'static str> {
             "Packets go in a circle: see with `flannelctl explain SRC DST` on each host where the destination leads."
         }
         Reason::Fragment => {
-            "The path between the hosts carries less than the underlay's interface says: give Backend.MTU in the \
-             network's configuration, or correct the MTU of the underlay."
+            "The path between the hosts carries less than the underlay's interface says: give the interface the MTU \
+             of the path, and flanneld follows."
         }
         Reason::EcnIllegal => {
             "A router on the way marks congestion on packets whose sender does not know of it: look for one that \

@@ -155,6 +155,10 @@ pub(super) struct DatapathFlags {
     /// of their flow.
     #[arg(long, value_enum, default_value = "auto", value_name = "MODE")]
     pub(super) pod_fast_path: FastPathChoice,
+    /// Give a packet in the tunnel the DSCP of the packet inside, so that the underlay can treat it likewise; without it
+    /// none, as stock flannel.
+    #[arg(long, default_value = "false")]
+    pub(super) copy_dscp: Switch,
 }
 
 #[derive(Args)]

@@ -64,6 +64,8 @@ pub struct Options {
     pub guard: Guard,
     /// Which flows between pods and peers are shortened.
     pub fast_path: FastPath,
+    /// Whether packets in the tunnel bear the DSCP of those inside.
+    pub copy_dscp: bool,
     /// Which rules are written.
     pub rules: RuleOptions,
     /// Bridges whose ports lead to pods.
@@ -152,6 +154,7 @@ impl Options {
             telling: Telling { log: datapath.datapath_log, counts: datapath.datapath_counters.is_on() },
             guard: datapath.guard.into(),
             fast_path: datapath.pod_fast_path.into(),
+            copy_dscp: datapath.copy_dscp.is_on(),
             rules: RuleOptions {
                 masquerade: rules.ip_masq.is_on(),
                 fully_random: !rules.ip_masq_fully_random_disable.is_on(),

@@ -9,15 +9,15 @@ use std::collections::BTreeSet;
 use std::thread::sleep;
 use std::time::Duration;
 
-use flannel_tests::cluster::{Cluster, Plan, check_reached, pod_pairs};
+use flannel_tests::cluster::{Cluster, Member, Plan, check_reached, pod_pairs};
 use flannel_tests::daemon::Daemon;
-use flannel_tests::network::{Offloads, Place};
+use flannel_tests::network::{HostOptions, Offloads, Place};
 use flannel_tests::traffic::capture::Capture;
 use flannel_tests::traffic::{Ping, Stream, transfer};
 use flannel_tests::wait;
 use rstest::rstest;
 
-use crate::{DIRECT, HOST_GW, STRICT, UDP, UDP_DIRECT, VXLAN};
+use crate::{DIRECT, HOST_GW, STRICT, UDP, UDP_DIRECT, VXLAN, wait_for_bridges};
 use flow::{Datagrams, Flow as _};
 
 /// Bytes of a file.
@@ -29,7 +29,7 @@ fn start(backend: &str, flags: &[&str]) -> Cluster {
     start_plan(&plan)
 }
 
-fn start_plan(plan: &Plan) -> Cluster {
+pub fn start_plan(plan: &Plan) -> Cluster {
     let cluster = Cluster::start(plan).unwrap();
     check_reached(&pod_pairs(&cluster.nodes())).unwrap();
     for member in &cluster.members {
@@ -38,8 +38,34 @@ fn start_plan(plan: &Plan) -> Cluster {
     cluster
 }
 
+/// Two hosts with a pod each, whose ports and bridges are served as far as they will be.
+pub fn start_served(backend: &str, hook: &str, fast_path: &str, offloads: Offloads) -> Cluster {
+    let host = HostOptions { offloads, ..HostOptions::default() };
+    let plan = Plan { is_sociable: true, host, ..Plan::new(backend) }
+        .with_flag(&format!("--datapath-hook={hook}"))
+        .with_flag(&format!("--pod-fast-path={fast_path}"));
+    let cluster = if fast_path == "off" {
+        let cluster = Cluster::start(&plan).unwrap();
+        check_reached(&pod_pairs(&cluster.nodes())).unwrap();
+        cluster
+    } else {
+        start_plan(&plan)
+    };
+    if backend != HOST_GW {
+        wait_for_bridges(&cluster);
+        cluster.members.iter().for_each(wait_for_port);
+    }
+    cluster
+}
+
+/// Waits until the program at the bridge knows where the pod is.
+fn wait_for_port(member: &Member) {
+    let is_known = || member.daemon.ctl("maps dump PORTS").is_ok_and(|dump| dump.contains("cni0"));
+    wait::until_true("the pod's port to be known", Duration::from_secs(5), is_known).unwrap();
+}
+
 /// Waits until both programs are at a pod's port.
-fn wait_served(daemon: &Daemon, port: &str) {
+pub fn wait_served(daemon: &Daemon, port: &str) {
     let is_served = || {
         let log = std::fs::read_to_string(daemon.log()).unwrap();
         let attached = |program| log.contains(&format!(r#"attached program="{program}" interface="{port}""#));
@@ -49,7 +75,7 @@ fn wait_served(daemon: &Daemon, port: &str) {
 }
 
 /// Packets a host's pods have sent the short way, and packets they got by it.
-fn shortened(daemon: &Daemon) -> (u64, u64) {
+pub fn shortened(daemon: &Daemon) -> (u64, u64) {
     let count = |hook| daemon.count(hook, "shortened").unwrap();
     (count("pod_out"), count("decap") + count("direct_in"))
 }

@@ -5,7 +5,7 @@ use flannel_common::{Hook, Ip4, Mac, Reason};
 use flannel_ebpf::frame::Encapsulation;
 use flannel_ebpf::segment;
 use rstest::rstest;
-use zerocopy::FromBytes as _;
+use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use super::world::Packet;
 use super::{Carried, DATA, LOCAL_POD, PEER_POD, frame};
@@ -45,6 +45,15 @@ fn short(ttl: u32, direction: Direction) -> Flow {
     Flow { entered, left, in_stack: 0, reserved: 0 }
 }
 
+/// The frame with another TOS byte.
+fn with_tos(mut frame: Vec<u8>, tos: u8) -> Vec<u8> {
+    let mut ip = Ipv4Header::read_from_bytes(&frame[14..34]).unwrap();
+    ip.tos = tos;
+    ip.checksum = ip.computed_checksum();
+    frame[14..34].copy_from_slice(ip.as_bytes());
+    frame
+}
+
 fn assert_counted_once(kernel: &Kernel, hook: Hook, expected: Reason) {
     for reason in Reason::ALL {
         let packets = kernel.count(hook, *reason).packets;
@@ -76,10 +85,14 @@ fn a_pods_packet_that_takes_the_long_way(
 #[case::vxlan(Backend::Vxlan, Carried::Udp)]
 #[case::udp(Backend::Udp, Carried::Echo)]
 #[case::tcp(Backend::Vxlan, DATA)]
-fn a_pods_packet_that_is_shortened(#[case] backend: Backend, #[case] carried: Carried) {
-    let node = node(backend, FastPath::Flow);
+fn a_pods_packet_that_is_shortened(
+    #[case] backend: Backend,
+    #[case] carried: Carried,
+    #[values(0, Node::DSCP)] copied_tos: u32,
+) {
+    let node = Node { copied_tos, ..node(backend, FastPath::Flow) };
     let mut kernel = Kernel::load_for(&node, &["pod_out"]);
-    let packet = frame(carried, LOCAL_POD, PEER_POD, 64, 200);
+    let packet = with_tos(frame(carried, LOCAL_POD, PEER_POD, 64, 200), 0xb8 | 0b11);
     kernel.put_flow(key(&packet, Direction::Out), short(64, Direction::Out));
     let answer = kernel.run("pod_out", &packet);
     assert_eq!(answer.action, tc_action(Reason::Shortened.verdict()));
@@ -87,10 +100,11 @@ fn a_pods_packet_that_is_shortened(#[case] backend: Backend, #[case] carried: Ca
     assert_eq!(kernel.peer_count(Ip4::from_octets(PEERS[0].0)), (1, 0));
 
     // As if the stack had counted the hop and the encapsulating program had got it from the flannel device.
-    let mut expected = frame(carried, LOCAL_POD, PEER_POD, 63, 200);
+    let mut expected = with_tos(frame(carried, LOCAL_POD, PEER_POD, 63, 200), 0xb8 | 0b11);
     expected[6..12].copy_from_slice(&DEVICE_MAC);
     let encapsulation = if backend == Backend::Udp { Encapsulation::Udp } else { Encapsulation::Vxlan };
-    crate::model::encapsulate(encapsulation, &mut expected, Guard::Strict).unwrap();
+    crate::model::encapsulate_at(&node, encapsulation, &mut expected).unwrap();
+    assert_eq!(u32::from(answer.frame[15]), 0xb8 & copied_tos | 0b10, "outer DSCP and ECN");
     let (mut found, mut expected) = (frames::without_hash(answer.frame), frames::without_hash(expected));
     // The neighbour's address is written when the packet is redirected.
     found.drain(..12);

@@ -18,6 +18,7 @@ fn variables_stand_for_flags() {
             ("FLANNELD_IPTABLES_FORWARD_RULES", "False"),
             ("FLANNELD_V", "4"),
             ("FLANNELD_PIN_DIR", "/pins"),
+            ("FLANNELD_COPY_DSCP", "true"),
             ("FLANNELD_SUBNET_FILE", ""),
             ("FLANNELD_NONSENSE", "x"),
         ],
@@ -27,6 +28,7 @@ fn variables_stand_for_flags() {
     assert_eq!(options.etcd.endpoints.len(), 2);
     assert_eq!(options.interface.iface, ["eth0,eth1"], "a variable is one value");
     assert!(!options.rules.forward);
+    assert!(options.copy_dscp);
     assert_eq!(options.log_level, Level::TRACE);
     assert_eq!(options.pin_dir, Path::new("/pins"));
     assert_eq!(options.subnet_file, Path::new("/run/flannel/subnet.env"));

@@ -55,6 +55,7 @@ fn nothing_given_means_the_defaults() {
     assert_eq!(options.telling, Telling { log: LogChoice::Off, counts: true });
     assert_eq!(options.guard, Guard::Strict);
     assert_eq!(options.fast_path, FastPath::Flow);
+    assert!(!options.copy_dscp);
     assert_eq!(options.pod_bridges, ["cni0", "docker0"]);
     assert_eq!(options.log_level, Level::INFO);
 }
@@ -66,7 +67,7 @@ fn everything_given_arrives() {
          -etcd-username=u -etcd-password=p --iface eth1 --iface-regex ^10 --iface-can-reach 10.0.0.1 \
          --public-ip 192.0.2.1 --subnet-file /s --subnet-lease-renew-margin 5 --subnet-lease-ttl 1h30m \
          --pin-dir /pins --datapath-hook clsact --datapath-log warn --datapath-counters=false --guard peer \
-         --pod-bridges cni1 --pod-fast-path direct -v=2",
+         --pod-bridges cni1 --pod-fast-path direct --copy-dscp -v=2",
     )
     .unwrap();
     assert_eq!(options.etcd.endpoints, ["https://a:1", "b:2"]);
@@ -88,6 +89,7 @@ fn everything_given_arrives() {
     assert_eq!(options.telling, Telling { log: LogChoice::Warn, counts: false });
     assert_eq!(options.guard, Guard::Peer);
     assert_eq!(options.fast_path, FastPath::Direct);
+    assert!(options.copy_dscp);
     assert_eq!(options.pod_bridges, ["cni1"]);
     assert_eq!(options.log_level, Level::DEBUG);
 }

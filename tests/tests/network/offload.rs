@@ -1,0 +1,146 @@
+//! What pods leave to the kernel, or do themselves: segmentation, checksums, fragments, tunnels of their own. All of it
+//! arrives as it was sent, whether flows are shortened or not.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use flannel_tests::cluster::Cluster;
+use flannel_tests::network::{Offloads, allow_super_packets};
+use flannel_tests::traffic::capture::{Capture, LONGEST_FRAME};
+use flannel_tests::traffic::{Datagrams, Endpoint, Received, transfer};
+use rstest::rstest;
+
+use crate::fast_path::{shortened, start_served};
+use crate::{HOST_GW, UDP, VXLAN};
+
+/// Bytes of a file.
+const FILE: u64 = 20_000_000;
+
+/// Packets the first host's pods have sent the short way, or to the segmenter by it.
+fn sent_short(cluster: &Cluster) -> u64 {
+    let daemon = &cluster.members[0].daemon;
+    shortened(daemon).0 + daemon.count("pod_out", "to_segment").unwrap()
+}
+
+/// The pods, in both orders.
+fn both_ways(cluster: &Cluster) -> [(&Endpoint, &Endpoint); 2] {
+    let (one, other) = (cluster.pod(0).unwrap(), cluster.pod(1).unwrap());
+    [(one, other), (other, one)]
+}
+
+/// Mean length of what arrives at a machine during `work`.
+fn mean_length(at: &Endpoint, work: impl FnOnce()) -> u64 {
+    let before = Received::by(&at.namespace, "eth0").unwrap();
+    work();
+    Received::by(&at.namespace, "eth0").unwrap().mean_since(&before)
+}
+
+#[rstest]
+#[case::udp(UDP, "auto", "auto", Offloads::All)]
+#[case::udp_clsact(UDP, "clsact", "off", Offloads::All)]
+#[case::udp_on_a_card(UDP, "auto", "off", Offloads::Receive)]
+#[case::udp_xdp(UDP, "xdp", "auto", Offloads::All)]
+#[case::vxlan(VXLAN, "auto", "auto", Offloads::All)]
+#[case::vxlan_clsact(VXLAN, "clsact", "off", Offloads::All)]
+#[case::vxlan_on_a_card(VXLAN, "auto", "off", Offloads::Receive)]
+#[case::vxlan_xdp(VXLAN, "xdp", "auto", Offloads::All)]
+#[case::host_gw(HOST_GW, "auto", "auto", Offloads::All)]
+fn datagrams_keep_their_boundaries(
+    #[case] backend: &str,
+    #[case] hook: &str,
+    #[case] fast_path: &str,
+    #[case] offloads: Offloads,
+) {
+    let cluster = start_served(backend, hook, fast_path, offloads);
+    for (from, to) in both_ways(&cluster) {
+        // The kernel cuts them, as late as it can: with the UDP backend on the host, and on a card's wire.
+        let segmented = Datagrams { count: 100, payload: 40_000, segment: Some(1300) };
+        let mean = mean_length(to, || segmented.send(from, to).unwrap());
+        let stay_whole = backend != UDP && offloads == Offloads::All && hook != "xdp";
+        assert_eq!(mean > 20_000, stay_whole, "mean length {mean}");
+        // As long as may be: fragments.
+        Datagrams { count: 20, payload: 65_507, segment: None }.send(from, to).unwrap();
+        let sizes = [1, 1399, 1421, 1422, 1423, 1443, 1444, 1445, 2845];
+        for payload in sizes {
+            Datagrams { count: 2, payload, segment: None }.send(from, to).unwrap();
+        }
+    }
+    let short = sent_short(&cluster);
+    assert_eq!(short > 50, fast_path == "auto", "{short} packets were shortened");
+}
+
+/// A pod that does everything by itself; then one with a tunnel of its own.
+#[rstest]
+#[case::udp(UDP, "auto", Offloads::All)]
+#[case::udp_long_way(UDP, "off", Offloads::All)]
+#[case::vxlan(VXLAN, "auto", Offloads::All)]
+#[case::vxlan_long_way(VXLAN, "off", Offloads::All)]
+#[case::vxlan_on_a_card(VXLAN, "auto", Offloads::Receive)]
+#[case::host_gw(HOST_GW, "auto", Offloads::All)]
+fn pods_that_do_it_themselves(#[case] backend: &str, #[case] fast_path: &str, #[case] offloads: Offloads) {
+    let cluster = start_served(backend, "auto", fast_path, offloads);
+    let ways = both_ways(&cluster);
+    let ends = [1, 2].map(|last| Ipv4Addr::new(172, 31, 0, last));
+    for ((pod, peer), address) in ways.iter().zip(ends) {
+        let (local, remote) = (pod.address, peer.address);
+        let link = format!("link add inner type vxlan id 7 local {local} remote {remote} dstport 4789");
+        for command in [&link, &format!("address add {address}/24 dev inner"), "link set inner up"] {
+            pod.namespace.ip(command).unwrap();
+        }
+    }
+    let inside = [0, 1].map(|end| Endpoint { address: ends[end], ..ways[end].0.clone() });
+    transfer(&inside[0], &inside[1], FILE).unwrap();
+    transfer(&inside[1], &inside[0], FILE).unwrap();
+
+    cluster
+        .pod(0)
+        .unwrap()
+        .namespace
+        .run("ethtool", "-K eth0 tso off gso off gro off tx off rx off")
+        .unwrap();
+    for (from, to) in ways {
+        transfer(from, to, FILE).unwrap();
+    }
+    let short = sent_short(&cluster);
+    assert_eq!(short > 100, fast_path == "auto", "{short} packets were shortened");
+}
+
+/// Longer super-packets than the length field of a packet can say.
+#[rstest]
+#[case::udp(UDP, "auto", Offloads::All)]
+#[case::udp_long_way(UDP, "off", Offloads::All)]
+#[case::udp_on_a_card(UDP, "off", Offloads::Receive)]
+#[case::vxlan(VXLAN, "auto", Offloads::All)]
+#[case::vxlan_long_way(VXLAN, "off", Offloads::All)]
+#[case::vxlan_on_a_card(VXLAN, "off", Offloads::Receive)]
+#[case::host_gw(HOST_GW, "auto", Offloads::All)]
+fn super_packets_beyond_64_kilobytes(
+    #[case] backend: &str,
+    #[case] fast_path: &str,
+    #[case] offloads: Offloads,
+) {
+    let cluster = start_served(backend, "auto", fast_path, offloads);
+    let allow = |machine, interface| allow_super_packets(machine, interface, 185_000).unwrap();
+    let lan = cluster.network.lan();
+    allow(lan, "lan");
+    for member in &cluster.members {
+        let host = &member.node.host;
+        allow(lan, &host.name);
+        let devices: &[&str] = match backend {
+            UDP => &["flannel0-in", "flannel0-out"],
+            VXLAN => &["flannel.1"],
+            _ => &[],
+        };
+        devices.iter().chain(&["eth0", "cni0", "pod1"]).for_each(|device| allow(&host.namespace, device));
+        allow(&member.node.pods[0].endpoint.namespace, "eth0");
+    }
+    for (from, to) in both_ways(&cluster) {
+        let pod = Capture::start(&to.namespace, "eth0").unwrap();
+        let mean = mean_length(to, || assert_eq!(transfer(from, to, FILE).unwrap().bytes, FILE));
+        if offloads == Offloads::All {
+            assert!(mean > 10_000, "mean length {mean}");
+            let beyond = |frame: &[u8]| (frame.len() == LONGEST_FRAME).then_some(());
+            pod.find("packet beyond 64 kB", Duration::from_secs(1), beyond).unwrap();
+        }
+    }
+}
