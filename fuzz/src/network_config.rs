@@ -35,7 +35,7 @@ fn check_subnets(config: &NetworkConfig) -> Result<()> {
 
 fn check_backend(backend: &BackendConfig) -> Result<()> {
     match backend {
-        BackendConfig::Udp { port } => ensure!(*port != 0, "port 0"),
+        BackendConfig::Udp(config) => ensure!(config.port != 0, "port 0"),
         BackendConfig::Vxlan(vxlan) => {
             ensure!(vxlan.port != 0, "port 0");
             ensure!(vxlan.mtu.is_none_or(|mtu| (118..=65_535).contains(&mtu)), "MTU {:?}", vxlan.mtu);

@@ -68,7 +68,7 @@ pub enum Unreachable {
     /// There is a router between.
     #[error(
         "peer {public_ip} is not on the link of {interface}, so {subnet} cannot be reached: the host-gw \
-         backend needs all hosts on one link; use vxlan with DirectRouting where they are not"
+         backend needs all hosts on one link; use vxlan or udp with DirectRouting where they are not"
     )]
     NotOnLink {
         /// The peer's address.
@@ -99,7 +99,7 @@ impl Backend {
         former_mac: Option<Mac>,
     ) -> Result<Self, PrepareError> {
         Ok(match config {
-            BackendConfig::Udp { port } => Self::Udp(Udp::prepare(*port, netlink, underlay).await?),
+            BackendConfig::Udp(config) => Self::Udp(Udp::prepare(*config, netlink, underlay).await?),
             BackendConfig::Vxlan(config) => {
                 Self::Vxlan(Vxlan::prepare(config, netlink, underlay, former_mac).await?)
             }
@@ -229,9 +229,10 @@ impl Backend {
     #[must_use]
     pub fn depends_on_hop(&self) -> bool {
         match self {
+            Self::Udp(udp) => udp.direct_routing,
             Self::Vxlan(vxlan) => vxlan.direct_routing,
             Self::HostGw(_) => true,
-            Self::Udp(_) | Self::Alloc { .. } => false,
+            Self::Alloc { .. } => false,
         }
     }
 
@@ -241,7 +242,7 @@ impl Backend {
     /// The backend has no way to the peer.
     pub fn objects(&self, peer: &Peer, hop: Hop) -> Result<Vec<Object>, Unreachable> {
         match self {
-            Self::Udp(udp) => Ok(udp.objects(peer)),
+            Self::Udp(udp) => Ok(udp.objects(peer, hop)),
             Self::Vxlan(vxlan) => vxlan.objects(peer, hop),
             Self::HostGw(host_gw) => host_gw.objects(peer, hop),
             Self::Alloc { .. } => Ok(Vec::new()),

@@ -25,18 +25,18 @@ impl Backend {
             None => None,
         };
         Ok(match (config, device) {
-            (BackendConfig::Udp { port }, Some(device)) => {
+            (BackendConfig::Udp(config), Some(device)) => {
                 // An end that is missing has the index of no interface.
                 let index = async |name| Ok(netlink.link(name).await?.map_or(0, |link| link.index));
                 let segmenter = Segmenter { entrance: index(ENTRANCE).await?, exit: index(EXIT).await? };
-                Some(Self::Udp(Udp::observe(*port, underlay, device, segmenter)))
+                Some(Self::Udp(Udp::observe(*config, underlay, device, segmenter)))
             }
             (BackendConfig::Vxlan(config), Some(device)) => {
                 Some(Self::Vxlan(Vxlan::observe(config, underlay, device)))
             }
             (BackendConfig::HostGw, _) => Some(Self::HostGw(HostGw { underlay: underlay.clone() })),
             (BackendConfig::Alloc, _) => Some(Self::Alloc { mtu: underlay.mtu }),
-            (BackendConfig::Udp { .. } | BackendConfig::Vxlan(_), None) => None,
+            (BackendConfig::Udp(_) | BackendConfig::Vxlan(_), None) => None,
         })
     }
 

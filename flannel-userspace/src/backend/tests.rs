@@ -4,13 +4,15 @@ use flannel_common::{Mac, Vni};
 use rstest::rstest;
 
 use super::{Backend, Kind, Object, PrepareError, Unreachable};
-use crate::config::backend::{BackendConfig, VxlanConfig};
+use crate::config::backend::{BackendConfig, UdpConfig, VxlanConfig};
 use crate::kernel::namespace::{ip, ip_json, on_host};
 use crate::kernel::{Hop, Netlink, Underlay};
 use crate::peers::Peer;
 
 const PUBLIC_IP: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 12);
 const MAC: Mac = Mac([0xfa, 0x36, 0x2c, 0x5b, 0xb0, 0xc7]);
+
+const UDP: BackendConfig = BackendConfig::Udp(UdpConfig { port: 8285, direct_routing: false });
 
 fn peer() -> Peer {
     Peer { subnet: "10.5.78.0/24".parse().unwrap(), public_ip: PUBLIC_IP, vtep_mac: Some(MAC) }
@@ -75,7 +77,7 @@ fn peer_of_vxlan_without_a_mac_is_unreachable() {
 
 #[test]
 fn peer_of_udp_is_a_table_entry_below_one_route() {
-    prepared(BackendConfig::Udp { port: 8285 }, async |_, _, backend| {
+    prepared(UDP, async |_, _, backend| {
         let Peer { subnet, public_ip, .. } = peer();
         let entry = Object::Peer { subnet, public_ip, mac: Mac::ZERO, direct: false };
         assert_eq!(backend.objects(&peer(), Hop::Routed).unwrap(), [entry]);
@@ -83,6 +85,18 @@ fn peer_of_udp_is_a_table_entry_below_one_route() {
         let device = backend.device().unwrap().index;
         let route = Object::Route { subnet: network, via: None, device, onlink: false };
         assert_eq!(backend.standing(network), [route]);
+    });
+}
+
+#[test]
+fn peer_of_udp_on_the_link_is_a_route_where_that_is_wanted() {
+    let config = BackendConfig::Udp(UdpConfig { port: 8285, direct_routing: true });
+    prepared(config, async |_, underlay, backend| {
+        assert!(backend.depends_on_hop());
+        assert_eq!(backend.objects(&peer(), Hop::Link).unwrap(), direct(&underlay, MAC));
+        let Peer { subnet, public_ip, .. } = peer();
+        let entry = Object::Peer { subnet, public_ip, mac: Mac::ZERO, direct: false };
+        assert_eq!(backend.objects(&peer(), Hop::Routed).unwrap(), [entry]);
     });
 }
 
@@ -104,7 +118,7 @@ fn peer_of_alloc_is_nothing() {
 }
 
 #[rstest]
-#[case::udp(BackendConfig::Udp { port: 8285 }, Kind::Udp, None, 1472, Some("flannel0"))]
+#[case::udp(UDP, Kind::Udp, None, 1472, Some("flannel0"))]
 #[case::vxlan(vxlan(None, false), Kind::Vxlan, Some("vxlan"), 1450, Some("flannel.1"))]
 #[case::vxlan_with_a_smaller_mtu(
     vxlan(Some(1400), false),
@@ -152,7 +166,7 @@ fn vxlan_publishes_the_bytes_of_stock_flannel() {
 
 #[rstest]
 #[case::vxlan(vxlan(None, false), "flannel.1")]
-#[case::udp(BackendConfig::Udp { port: 8285 }, "flannel0")]
+#[case::udp(UDP, "flannel0")]
 fn activation_gives_the_first_address(#[case] config: BackendConfig, #[case] device: &str) {
     prepared(config, async |netlink, _, backend| {
         let (subnet, network) = ("10.5.18.0/24".parse().unwrap(), "10.5.0.0/16".parse().unwrap());
@@ -165,7 +179,7 @@ fn activation_gives_the_first_address(#[case] config: BackendConfig, #[case] dev
 
 #[rstest]
 #[case::vxlan(vxlan(None, false), "flannel.1")]
-#[case::udp(BackendConfig::Udp { port: 8285 }, "flannel0")]
+#[case::udp(UDP, "flannel0")]
 fn deleted_device_is_restored(#[case] config: BackendConfig, #[case] name: &str) {
     prepared(config, async |netlink, _, mut backend| {
         let before = backend.device().unwrap().clone();

@@ -4,7 +4,9 @@ use flannel_common::Mac;
 use flannel_common::wire::UdpStack;
 use ipnetwork::Ipv4Network;
 
-use super::Object;
+use super::host_gw::direct;
+use super::{Hop, Object};
+use crate::config::UdpConfig;
 use crate::kernel::device::{DeviceError, Segmenter};
 use crate::kernel::{Device, Netlink, Underlay};
 use crate::peers::Peer;
@@ -19,28 +21,32 @@ pub struct Udp {
     pub segmenter: Segmenter,
     /// UDP port of every host.
     pub port: u16,
+    pub(super) direct_routing: bool,
+    /// Interface index of the underlay.
+    link: u32,
     mtu: u32,
 }
 
 impl Udp {
     pub(super) async fn prepare(
-        port: u16,
+        config: UdpConfig,
         netlink: &Netlink,
         underlay: &Underlay,
     ) -> Result<Self, DeviceError> {
         let mtu = inner_mtu(underlay);
         let segmenter = netlink.ensure_segmenter(mtu).await?;
-        Ok(Self { device: netlink.ensure_udp_device(mtu).await?, segmenter, port, mtu })
+        Ok(Self::observe(config, underlay, netlink.ensure_udp_device(mtu).await?, segmenter))
     }
 
     /// With the device that is there, as it is.
     pub(super) const fn observe(
-        port: u16,
+        config: UdpConfig,
         underlay: &Underlay,
         device: Device,
         segmenter: Segmenter,
     ) -> Self {
-        Self { device, segmenter, port, mtu: inner_mtu(underlay) }
+        let UdpConfig { port, direct_routing } = config;
+        Self { device, segmenter, port, direct_routing, link: underlay.index, mtu: inner_mtu(underlay) }
     }
 
     pub(super) const fn wanted_mtu(&self) -> u32 {
@@ -48,7 +54,7 @@ impl Udp {
     }
 
     pub(super) fn move_to(&mut self, underlay: &Underlay) {
-        self.mtu = inner_mtu(underlay);
+        (self.link, self.mtu) = (underlay.index, inner_mtu(underlay));
     }
 
     pub(super) async fn restore(&mut self, netlink: &Netlink) -> Result<bool, DeviceError> {
@@ -61,7 +67,10 @@ impl Udp {
         Object::Route { subnet: network, via: None, device: self.device.index, onlink: false }
     }
 
-    pub(super) fn objects(&self, peer: &Peer) -> Vec<Object> {
+    pub(super) fn objects(&self, peer: &Peer, hop: Hop) -> Vec<Object> {
+        if self.direct_routing && hop == Hop::Link {
+            return direct(peer, self.link);
+        }
         vec![Object::Peer { subnet: peer.subnet, public_ip: peer.public_ip, mac: Mac::ZERO, direct: false }]
     }
 }

@@ -20,16 +20,22 @@ const LARGEST_MTU: u32 = 65_535;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BackendConfig {
     /// IP packets in UDP.
-    Udp {
-        /// UDP port, source and destination of every packet.
-        port: u16,
-    },
+    Udp(UdpConfig),
     /// Ethernet frames in VXLAN.
     Vxlan(VxlanConfig),
     /// Routes by way of the other hosts' addresses.
     HostGw,
     /// A lease and nothing else.
     Alloc,
+}
+
+/// Options of the udp backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UdpConfig {
+    /// UDP port, source and destination of every packet.
+    pub port: u16,
+    /// Whether peers on the same link are reached by a plain route. Stock flannel has this with vxlan only.
+    pub direct_routing: bool,
 }
 
 /// Options of the vxlan backend.
@@ -118,7 +124,7 @@ impl BackendConfig {
     #[must_use]
     pub fn device_name(&self) -> Option<String> {
         match self {
-            Self::Udp { .. } => Some(UDP_DEVICE.to_owned()),
+            Self::Udp(_) => Some(UDP_DEVICE.to_owned()),
             Self::Vxlan(config) => Some(vxlan_device(config.vni)),
             Self::HostGw | Self::Alloc => None,
         }
@@ -128,7 +134,7 @@ impl BackendConfig {
     #[must_use]
     pub const fn kind(&self) -> Kind {
         match self {
-            Self::Udp { .. } => Kind::Udp,
+            Self::Udp(_) => Kind::Udp,
             Self::Vxlan(_) => Kind::Vxlan,
             Self::HostGw => Kind::HostGw,
             Self::Alloc => Kind::Alloc,
@@ -146,11 +152,16 @@ fn unknown(kind: &str) -> BackendError {
 
 fn parse_udp(raw: &RawBackend) -> Result<BackendConfig, BackendError> {
     let kind = Kind::Udp;
-    let mut port = u32::from(UDP_PORT);
-    for option in raw.options.members().filter(|option| option.name() == "port") {
-        option.set(&mut port).map_err(|source| BackendError::Type { kind, source })?;
+    let (mut port, mut direct_routing) = (u32::from(UDP_PORT), false);
+    for option in raw.options.members() {
+        let set = match option.name().as_str() {
+            "port" => option.set(&mut port),
+            "directrouting" => option.set(&mut direct_routing),
+            _ => Ok(()),
+        };
+        set.map_err(|source| BackendError::Type { kind, source })?;
     }
-    Ok(BackendConfig::Udp { port: parse_port(kind, port)? })
+    Ok(BackendConfig::Udp(UdpConfig { port: parse_port(kind, port)?, direct_routing }))
 }
 
 fn parse_vxlan(raw: &RawBackend) -> Result<BackendConfig, BackendError> {
@@ -221,13 +232,17 @@ mod tests {
     use proptest::prelude::*;
     use rstest::rstest;
 
-    use super::{BackendConfig, BackendError, VxlanConfig};
+    use super::{BackendConfig, BackendError, UdpConfig, VxlanConfig};
     use crate::backend::Kind;
     use crate::config::network::NetworkConfig;
 
     fn parse(backend: &str) -> Result<BackendConfig, BackendError> {
         let json = format!(r#"{{"Network":"10.5.0.0/16","Backend":{backend}}}"#);
         BackendConfig::parse(&NetworkConfig::parse(&json).unwrap().backend)
+    }
+
+    fn udp(port: u16, direct_routing: bool) -> BackendConfig {
+        BackendConfig::Udp(UdpConfig { port, direct_routing })
     }
 
     fn vxlan(vni: u32, port: u16, mtu: Option<u32>, direct_routing: bool) -> BackendConfig {
@@ -237,12 +252,13 @@ mod tests {
     #[test]
     fn udp_is_the_backend_where_none_is_given() {
         let raw = NetworkConfig::parse(r#"{"Network":"10.5.0.0/16"}"#).unwrap().backend;
-        assert_eq!(BackendConfig::parse(&raw), Ok(BackendConfig::Udp { port: 8285 }));
+        assert_eq!(BackendConfig::parse(&raw), Ok(udp(8285, false)));
     }
 
     #[rstest]
-    #[case::udp(r#"{"Type":"udp"}"#, BackendConfig::Udp { port: 8285 })]
-    #[case::udp_port(r#"{"Type":"UDP","Port":7890}"#, BackendConfig::Udp { port: 7890 })]
+    #[case::udp(r#"{"Type":"udp"}"#, udp(8285, false))]
+    #[case::udp_direct(r#"{"Type":"udp","DirectRouting":true}"#, udp(8285, true))]
+    #[case::udp_port(r#"{"Type":"UDP","Port":7890}"#, udp(7890, false))]
     #[case::host_gw(r#"{"Type":"host-gw"}"#, BackendConfig::HostGw)]
     #[case::alloc(r#"{"type":"Alloc"}"#, BackendConfig::Alloc)]
     #[case::vxlan(r#"{"Type":"vxlan"}"#, vxlan(1, 8472, None, false))]

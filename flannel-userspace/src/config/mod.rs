@@ -10,7 +10,7 @@ pub mod network;
 pub mod place;
 pub mod subnet_file;
 
-pub use backend::{BackendConfig, BackendError};
+pub use backend::{BackendConfig, BackendError, UdpConfig};
 pub use error::ConfigError;
 pub use network::NetworkConfig;
 pub use place::{default_pin_dir, default_state_file};

@@ -10,6 +10,7 @@ mod foreign;
 mod guard;
 mod headers;
 mod life;
+mod next_hop;
 mod offload;
 mod options;
 mod path_mtu;
@@ -34,6 +35,7 @@ use flannel_tests::wait::until_true;
 const UDP: &str = r#"{"Type":"udp"}"#;
 const VXLAN: &str = r#"{"Type":"vxlan"}"#;
 const DIRECT: &str = r#"{"Type":"vxlan","DirectRouting":true}"#;
+const UDP_DIRECT: &str = r#"{"Type":"udp","DirectRouting":true}"#;
 const HOST_GW: &str = r#"{"Type":"host-gw"}"#;
 
 /// Hosts that check the sources of packets.

@@ -9,7 +9,7 @@ use flannel_tests::traffic::Ping;
 use flannel_tests::wait;
 use rstest::rstest;
 
-use crate::{DIRECT, HOST_GW, STRICT, UDP, VXLAN, plan};
+use crate::{DIRECT, HOST_GW, STRICT, UDP, UDP_DIRECT, VXLAN, plan};
 
 #[rstest]
 #[case::udp(UDP, "auto", HostOptions::default())]
@@ -21,6 +21,7 @@ use crate::{DIRECT, HOST_GW, STRICT, UDP, VXLAN, plan};
 #[case::vxlan_xdp(VXLAN, "xdp", STRICT)]
 #[case::vxlan_tcx(VXLAN, "tcx", STRICT)]
 #[case::direct_routing(DIRECT, "auto", STRICT)]
+#[case::udp_direct_routing(UDP_DIRECT, "auto", STRICT)]
 #[case::direct_routing_xdp(DIRECT, "xdp", HostOptions::default())]
 fn everybody_across_a_router(#[case] backend: &str, #[case] hook: &str, #[case] host: HostOptions) {
     let plan = Plan { host, pods: 2, ..plan(backend) };
@@ -52,9 +53,11 @@ fn host_gw_says_who_is_behind_a_router() {
     assert!(!routes.contains(&far.file.subnet.to_string()), "{routes}");
 }
 
-#[test]
-fn direct_routing_tunnels_only_across_the_router() {
-    let cluster = Cluster::start(&plan(DIRECT).with_far_host()).unwrap();
+#[rstest]
+#[case::vxlan(DIRECT, "dev flannel.1 onlink")]
+#[case::udp(UDP_DIRECT, "")]
+fn direct_routing_tunnels_only_across_the_router(#[case] backend: &str, #[case] route_to_far: &str) {
+    let cluster = Cluster::start(&plan(backend).with_far_host()).unwrap();
     check_reached(&all_pairs(&cluster.nodes())).unwrap();
     let first = &cluster.members[0];
     let route = |member: usize| {
@@ -62,7 +65,9 @@ fn direct_routing_tunnels_only_across_the_router() {
         first.node.host.namespace.ip(&format!("route show {subnet}")).unwrap()
     };
     assert!(route(1).contains("via 192.168.77.12 dev eth0"), "{}", route(1));
-    assert!(route(2).contains("dev flannel.1 onlink"), "{}", route(2));
+    // With udp one route brings everybody behind routers to the programs.
+    assert_eq!(route(2).is_empty(), route_to_far.is_empty(), "{}", route(2));
+    assert!(route(2).contains(route_to_far), "{}", route(2));
     let sent = first.daemon.count("encap", "forwarded").unwrap();
     Ping { count: 5, ..Ping::default() }.send(cluster.pod(0).unwrap(), cluster.pod(1).unwrap()).unwrap();
     assert_eq!(first.daemon.count("encap", "forwarded").unwrap(), sent, "nothing more is encapsulated");

@@ -48,6 +48,7 @@ pub const GOALS: &[Goal] = &[
     of("udp", FourStreams, AtLeast(1.0), KERNEL_VXLAN),
     of("udp", CpuPerGigabyte, AtMost(0.70), KERNEL_VXLAN),
     of("udp", OneStream, AtLeast(20.0), TUN_PROXY),
+    of("udp", FourStreams, AtLeast(20.0), TUN_PROXY),
     of(VXLAN_FAST, CpuPerPacket, AtMost(0.50), KERNEL_VXLAN),
     of(VXLAN_FAST, CpuPerPacket, AtMost(0.75), ROUTES),
     of(VXLAN_FAST, PacketRate, AtLeast(2.2), KERNEL_VXLAN),
@@ -66,6 +67,7 @@ pub const GOALS: &[Goal] = &[
     at_100_mbit("vxlan", 90.6e6),
     at_100_mbit(ROUTES, 94.0e6),
     at_100_mbit("vxlan, DirectRouting", 94.0e6),
+    at_100_mbit("udp, DirectRouting", 94.0e6),
 ];
 
 const fn of(path: &'static str, measure: Measure, bound: Bound, against: &'static str) -> Goal {

@@ -34,6 +34,7 @@ pub enum Carrier {
 }
 
 const UDP: &str = r#"{"Type":"udp"}"#;
+const UDP_DIRECT: &str = r#"{"Type":"udp","DirectRouting":true}"#;
 const VXLAN: &str = r#"{"Type":"vxlan"}"#;
 const DIRECT_ROUTING: &str = r#"{"Type":"vxlan","DirectRouting":true}"#;
 const HOST_GW: &str = r#"{"Type":"host-gw"}"#;
@@ -72,6 +73,12 @@ pub const PATHS: &[Path] = &[
     },
     Path { name: "udp", carrier: flanneld(UDP, LONG_WAY), links: Link::ALL, quick: true },
     Path { name: "udp, fast path", carrier: flanneld(UDP, &[]), links: Link::FAST, quick: true },
+    Path {
+        name: "udp, DirectRouting",
+        carrier: flanneld(UDP_DIRECT, LONG_WAY),
+        links: Link::SLOW,
+        quick: false,
+    },
     Path { name: "udp, clsact", carrier: flanneld(UDP, CLSACT), links: Link::FAST, quick: false },
     Path { name: "udp, xdp", carrier: flanneld(UDP, XDP), links: Link::FAST, quick: false },
 ];

@@ -17,7 +17,7 @@ use flannel_tests::traffic::{Ping, Stream, transfer};
 use flannel_tests::wait;
 use rstest::rstest;
 
-use crate::{DIRECT, HOST_GW, STRICT, UDP, VXLAN, wait_for_bridges};
+use crate::{DIRECT, HOST_GW, STRICT, UDP, UDP_DIRECT, VXLAN, wait_for_bridges};
 use flow::{Datagrams, Flow as _};
 
 /// Bytes of a file.
@@ -90,6 +90,7 @@ pub fn shortened(daemon: &Daemon) -> (u64, u64) {
 #[case::host_gw(HOST_GW, "auto", Place::Near)]
 #[case::host_gw_clsact(HOST_GW, "clsact", Place::Near)]
 #[case::direct_routing(DIRECT, "auto", Place::Near)]
+#[case::udp_direct_routing(UDP_DIRECT, "auto", Place::Near)]
 fn flows_are_shortened_without_loss_or_overtaking(
     #[case] backend: &str,
     #[case] hook: &str,
