@@ -45,6 +45,10 @@ pub const CANDIDATES: &str = "CANDIDATES";
 pub const GENERATION: &str = "GENERATION";
 /// Name of the read-only global by which the programs know their [`Node`].
 pub const NODE: &str = "NODE";
+/// Name of the read-only global, one byte, that is zero where programs are not to count.
+pub const COUNTING: &str = "COUNTING";
+/// Name of the ring of lines that programs write for the log. It is not pinned: each load of the programs has its own.
+pub const LINES: &str = "AYA_LOGS";
 
 /// How a map is organised in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

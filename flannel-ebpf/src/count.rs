@@ -1,11 +1,17 @@
 //! Counters: every packet a program sees is counted once.
 
+use aya_ebpf::Global;
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use flannel_common::maps::{Count, PeerCount};
 use flannel_common::{Hook, Ip4, Reason};
 
 use crate::table::{COUNTERS, PEER_COUNTERS};
+
+/// Zero where nothing is counted, which is decided when the programs are loaded: the kernel leaves out of them what
+/// cannot run.
+#[unsafe(no_mangle)]
+static COUNTING: Global<u8> = Global::new(1);
 
 /// In memory of the kernel's, for none of the programs' own can be cleared without calling a memory function.
 static NOTHING: &PeerCount = &PeerCount {
@@ -17,6 +23,9 @@ static NOTHING: &PeerCount = &PeerCount {
 /// Counts a packet of `bytes` under its reason.
 #[inline(always)]
 pub(crate) fn packet(hook: Hook, reason: Reason, bytes: u32) {
+    if !is_on() {
+        return;
+    }
     if let Some(count) = COUNTERS.get_ptr_mut(hook.slot(reason)) {
         // SAFETY: the map gave the address; the entry is this CPU's own, and a program is not preempted by
         // another one on the same CPU while it adds.
@@ -49,11 +58,19 @@ pub(crate) fn received(subnet: Ip4, bytes: u32) {
 /// never have one, and an entry per CPU takes the kernel long to make.
 #[inline(always)]
 fn of_peer(subnet: Ip4) -> Option<*mut PeerCount> {
+    if !is_on() {
+        return None;
+    }
     PEER_COUNTERS.get_ptr_mut(subnet).or_else(|| {
         // It fails where another CPU was faster, or where there is no memory at hand: the next packet tries again.
         let _ = PEER_COUNTERS.insert(subnet, NOTHING, BPF_NOEXIST.into());
         PEER_COUNTERS.get_ptr_mut(subnet)
     })
+}
+
+#[inline(always)]
+fn is_on() -> bool {
+    COUNTING.load() != 0
 }
 
 #[inline(always)]

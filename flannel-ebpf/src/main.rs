@@ -13,6 +13,7 @@
 mod context;
 mod count;
 mod learned;
+mod log;
 mod next_hop;
 mod pod;
 mod table;
@@ -252,6 +253,7 @@ fn arrive(skb: &mut Skb, node: &Node, mark: u32, entered: Reason) -> Result<Reas
 fn verdict(skb: &Skb, hook: Hook, reason: Reason) -> i32 {
     count::packet(hook, reason, skb.len());
     trace::decided(skb, hook, reason);
+    log::decided(skb, hook, reason);
     action(reason.verdict())
 }
 
@@ -277,6 +279,7 @@ fn xdp_verdict(xdp: &Xdp, arrived: Result<Ip4, Reason>) -> u32 {
     };
     count::packet(Hook::Xdp, reason, bytes);
     trace::decided(xdp, Hook::Xdp, reason);
+    log::decided(xdp, Hook::Xdp, reason);
     match reason.verdict() {
         // The packet goes up to TC, which hands it to the flannel device.
         Verdict::Forward | Verdict::Pass => xdp_action::XDP_PASS,

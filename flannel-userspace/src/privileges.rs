@@ -6,7 +6,7 @@
 //! programs are loaded, with the thread that loads them.
 
 use std::collections::HashSet;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::Path;
 use std::process::Command;
@@ -111,7 +111,7 @@ pub fn settle() -> Result<(), PrivilegeError> {
 /// What is kept beyond [`NEEDED`], if it is held.
 fn extra(needs: &Needs<'_>, held: &CapsHashSet) -> Result<Vec<Capability>, PrivilegeError> {
     let mut extra = Vec::new();
-    if needs.iptables && iptables_is_legacy() {
+    if needs.iptables && (iptables_is_legacy() || has_legacy_tables()) {
         extra.push(Capability::CAP_NET_RAW);
         if !held.contains(&Capability::CAP_NET_RAW) {
             warn!(
@@ -154,6 +154,12 @@ fn unreadable<'a>(files: &[&'a Path]) -> Result<Option<&'a Path>, PrivilegeError
 fn iptables_is_legacy() -> bool {
     let version = Command::new("iptables").arg("--version").output();
     version.is_ok_and(|output| output.status.success() && is_legacy(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// Whether somebody uses the legacy variant all the same: then its rules have to be looked at. Without tables that takes
+/// nothing.
+fn has_legacy_tables() -> bool {
+    fs::read_to_string("/proc/net/ip_tables_names").is_ok_and(|tables| !tables.trim().is_empty())
 }
 
 /// Only the other variant has always said which it is.

@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::claim::{self, BPFFS, Claim, Thing};
+use crate::fallback::Fallback;
 use crate::ledger::Ledger;
 use crate::network::{Host, SubnetFile};
 use crate::process::Process;
@@ -108,7 +109,11 @@ impl Daemon {
         command.arg(format!("--subnet-file={}", self.subnet_file().display()));
         command.arg(format!("--state-file={}", self.state_file().display()));
         command.arg(format!("--pin-dir={}", self.pin_dir.display()));
-        command.args(&self.settings.flags);
+        let mut flags = self.settings.flags.clone();
+        if let Some(fallback) = Fallback::forced()? {
+            fallback.force(&mut command, &mut flags, &self.directory)?;
+        }
+        command.args(flags);
         let name = format!("flanneld on {}", self.host.name);
         self.process = Some(Process::spawn(&name, command, &self.log())?);
         Ok(())
@@ -264,6 +269,17 @@ impl Daemon {
         let program = binaries::find("flannelctl")?;
         let program = program.to_str().context("the path of flannelctl is no text")?;
         self.host.namespace.run(program, &format!("--pin-dir {} {arguments}", self.pin_dir.display()))
+    }
+
+    /// Has `flannelctl trace` run with these flags, until it is dropped; what it prints comes into a file beside the log.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn trace(&self, flags: &str) -> Result<Process> {
+        let mut command = self.host.namespace.command(binaries::find("flannelctl")?)?;
+        command.arg(format!("--pin-dir={}", self.pin_dir.display())).arg("trace");
+        command.args(flags.split_whitespace());
+        Process::spawn(&format!("trace on {}", self.host.name), command, &self.directory.join("trace"))
     }
 
     /// What `flannelctl -o json` prints for it.

@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod daemon;
 pub mod demo;
 pub mod etcd;
+pub mod fallback;
 pub mod leases;
 pub mod ledger;
 pub mod namespace;

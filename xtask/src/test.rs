@@ -1,23 +1,28 @@
 //! `test`: every test of the workspace, as root, with one line that sums them up.
 
+mod fallback;
 mod summary;
 
 use std::io::{BufRead as _, BufReader};
-use std::process::{ExitCode, Stdio};
+use std::process::{ExitCode, ExitStatus, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
+use self::fallback::Fallback;
 use self::summary::Summary;
 use crate::toolchain::Flag;
 use crate::{build_ebpf, privilege, setup, step, workspace};
+
+/// The suite that fallbacks are forced in.
+const NETWORK: &str = "network";
 
 /// Runs the tests of the whole workspace, as root
 ///
 /// First does what `setup` and `build-ebpf` do, and builds the programs that the tests start. Builds as you
 /// and runs the tests as root, through sudo if need be: they load programs into the kernel and play hosts
 /// by network namespaces. Prints the tests' own output, and at the end their number: "N passed, N failed".
-/// Fails if no test ran.
+/// Fails if no test ran. All tests are followed by the suite network once more, as on a kernel without TCX.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -25,12 +30,18 @@ pub struct Args {
     /// Only this suite of the tests crate, for example packet
     #[arg(long, value_name = "NAME")]
     suite: Option<String>,
+    /// Only the suite network, as on a kernel or a host that lacks this; without tests that choose themselves
+    #[arg(long, value_enum, value_name = "NAME")]
+    fallback: Option<Fallback>,
     /// Passed on to cargo test: `-- NAME` runs tests whose name holds NAME, `-- -- --nocapture` shows output
     #[arg(last = true, value_name = "ARGUMENTS")]
     arguments: Vec<String>,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
+    if args.fallback.is_some() && args.suite.as_deref().is_some_and(|suite| suite != NETWORK) {
+        bail!("--fallback is for the suite {NETWORK}");
+    }
     let started = Instant::now();
     build_ebpf::build(&setup::ensure(args.toolchain)?)?;
     // The tests start flanneld and flannelctl. Built together with the tests, nothing is built twice: cargo
@@ -39,35 +50,58 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     build.args(["build", "--workspace", "--locked", "--bins", "--tests"]);
     workspace::run(build)?;
 
+    let mut summary = Summary::default();
+    let mut is_success = true;
+    for fallback in args.passes() {
+        let status = pass(args, fallback, &mut summary)?;
+        is_success &= status.success();
+    }
+
+    println!("\n{:.0} s in all, with building", started.elapsed().as_secs_f32());
+    println!("{summary}");
+    if summary.failed == 0 && !is_success {
+        bail!("cargo test failed though no test did: see what it says above");
+    }
+    if summary.passed + summary.failed == 0 {
+        bail!("no test ran");
+    }
+    Ok(if is_success { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+impl Args {
+    /// The runs of cargo test, by the fallback that each forces.
+    fn passes(&self) -> Vec<Option<Fallback>> {
+        match (self.fallback, &self.suite, &self.arguments[..]) {
+            (None, None, []) => vec![None, Some(Fallback::Clsact)],
+            (fallback, ..) => vec![fallback],
+        }
+    }
+}
+
+/// Runs tests once, and shows and sums up what they say.
+fn pass(args: &Args, fallback: Option<Fallback>, summary: &mut Summary) -> Result<ExitStatus> {
     let mut test = workspace::cargo();
     test.args(["test", "--workspace", "--locked", "--no-fail-fast"]);
     if !privilege::is_root() {
         test.arg("--config").arg(runner(&privilege::words()?));
     }
-    if let Some(suite) = &args.suite {
+    let suite = fallback.map(|_| NETWORK).or(args.suite.as_deref());
+    if let Some(suite) = suite {
         test.args(["--test", suite]);
     }
     test.args(&args.arguments).stdout(Stdio::piped());
+    if let Some(fallback) = fallback {
+        fallback.force(&mut test, args.arguments.iter().any(|argument| argument == "--"));
+    }
     let shown = step::shown(&test);
     let mut child = test.spawn().with_context(|| format!("cannot run {shown}"))?;
-    let mut summary = Summary::default();
     for line in BufReader::new(child.stdout.take().context("cargo test has no output")?).split(b'\n') {
         let line = line.context("cannot read what the tests say")?;
         let line = String::from_utf8_lossy(&line);
         println!("{line}");
         summary.read(&line);
     }
-    let status = child.wait().with_context(|| format!("cannot wait for {shown}"))?;
-
-    println!("\n{:.0} s in all, with building", started.elapsed().as_secs_f32());
-    println!("{summary}");
-    if summary.failed == 0 && !status.success() {
-        bail!("{shown} failed ({status}) though no test did: see what it says above");
-    }
-    if summary.passed + summary.failed == 0 {
-        bail!("no test ran");
-    }
-    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    child.wait().with_context(|| format!("cannot wait for {shown}"))
 }
 
 /// The cargo setting by which test programs, and only they, run as root.

@@ -9,8 +9,8 @@ use crate::{build_ebpf, privilege, setup, workspace};
 
 /// Loads every kernel program and shows what the kernel's verifier made of it
 ///
-/// First does what `setup` and `build-ebpf` do. Loads each program twice, as root with all capabilities and
-/// with CAP_BPF and CAP_NET_ADMIN alone, and prints a table: instructions verified, bytes after
+/// First does what `setup` and `build-ebpf` do. Loads each program as root with all capabilities, with
+/// CAP_BPF and CAP_NET_ADMIN alone, and with these as `flanneld --datapath-log=info` does, and prints a table: instructions verified, bytes after
 /// translation, bytes of machine code. Attaches nothing. Fails if a program is refused.
 #[derive(clap::Args)]
 pub struct Args {

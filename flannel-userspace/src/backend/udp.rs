@@ -49,7 +49,8 @@ impl Udp {
         Self { device, segmenter, port, direct_routing, link: underlay.index, mtu: inner_mtu(underlay) }
     }
 
-    pub(super) const fn wanted_mtu(&self) -> u32 {
+    /// Largest packet its device and its segmenter are to take.
+    pub(crate) const fn wanted_mtu(&self) -> u32 {
         self.mtu
     }
 

@@ -26,6 +26,7 @@ pub use error::DaemonError;
 pub use exclusive::ExclusiveError;
 pub use log::{LogFormat, Loudness, start_logging};
 pub use report::Chain;
+pub(crate) use rules::rules;
 use signals::Signals;
 use start::Started;
 pub(crate) use start::site;

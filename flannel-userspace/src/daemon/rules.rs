@@ -15,6 +15,19 @@ use crate::config::NetworkConfig;
 use crate::kernel::Netlink;
 use crate::rules::{Engine, Names, Rules, RulesError, Spec};
 
+/// The rules of this host's subnet, as a daemon that is told `options` keeps them.
+pub(crate) fn rules(
+    options: &RuleOptions,
+    prefix: &str,
+    config: &NetworkConfig,
+    subnet: Ipv4Network,
+) -> Rules {
+    let RuleOptions { masquerade, fully_random, forward, .. } = *options;
+    let spec = Spec { network: config.network, subnet, masquerade, fully_random, forward };
+    let engine = if config.enable_nftables { Engine::Nftables } else { Engine::Iptables };
+    Rules::new(&spec, engine, Names::of(prefix))
+}
+
 /// Looks after the rules of this host's subnet.
 pub(super) struct RuleKeeper {
     rules: Rules,
@@ -34,11 +47,9 @@ impl RuleKeeper {
         subnet: Ipv4Network,
         netlink: Netlink,
     ) -> Result<Self, DaemonError> {
-        let RuleOptions { masquerade, fully_random, forward, resync, blackhole } = *options;
-        let spec = Spec { network: config.network, subnet, masquerade, fully_random, forward };
-        let engine = if config.enable_nftables { Engine::Nftables } else { Engine::Iptables };
+        let RuleOptions { masquerade, resync, blackhole, .. } = *options;
         let mut keeper = Self {
-            rules: Rules::new(&spec, engine, Names::of(prefix)),
+            rules: rules(options, prefix, config, subnet),
             netlink,
             blackhole: blackhole.then_some(subnet),
             resync,

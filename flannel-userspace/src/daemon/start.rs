@@ -143,6 +143,7 @@ pub(super) async fn start(
         subnet,
         pins,
         hook: options.hook,
+        telling: options.telling,
         guard: options.guard,
         fast_path: options.fast_path,
         copy_dscp: options.copy_dscp,

@@ -2,21 +2,36 @@
 
 use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, EbpfLoader};
-use flannel_common::maps::{ALL, NODE};
+use flannel_common::maps::{ALL, COUNTING, LINES, NODE, Node};
+use nix::unistd::{SysconfVar, sysconf};
 
-use super::{DatapathError, Format, PinDir, Spec, foreign, map_path};
+use super::{DatapathError, Format, LogChoice, PinDir, Spec, Telling, foreign, map_path};
 
 /// The object file with every program, as the build embeds it.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("FLANNEL_DATAPATH_OBJECT"));
 
+/// A loader of [`OBJECT`] for a host.
+#[must_use]
+pub fn loader<'a>(node: &'a Node, telling: &Telling) -> EbpfLoader<'a> {
+    let mut loader = EbpfLoader::new();
+    loader.override_global(NODE, node, true);
+    loader.override_global(COUNTING, if telling.counts { &1_u8 } else { &0_u8 }, true);
+    loader.override_global(aya_log::LEVEL, telling.log.number(), true);
+    if telling.log == LogChoice::Off {
+        // The least the kernel makes.
+        let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|page| page.try_into().ok());
+        loader.map_max_entries(LINES, page.unwrap_or(4096));
+    }
+    loader
+}
+
 /// Loads every program that can be needed for `spec`, over the pinned maps.
 pub(super) fn load(pins: &PinDir, spec: &Spec) -> Result<Ebpf, DatapathError> {
     foreign::check(pins)?;
-    let mut loader = EbpfLoader::new();
+    let mut loader = loader(&spec.node, &spec.telling);
     for layout in &ALL {
         loader.map_pin_path(layout.name, map_path(pins.path(), layout.name));
     }
-    loader.override_global(NODE, &spec.node, true);
     let mut ebpf = loader.load(OBJECT).map_err(DatapathError::Load)?;
     for program in programs(spec) {
         load_program(&mut ebpf, program)?;

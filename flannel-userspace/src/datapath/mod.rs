@@ -9,6 +9,7 @@ mod attach;
 mod bpffs;
 mod flows;
 mod foreign;
+mod lines;
 mod load;
 mod read_only;
 mod tables;
@@ -36,7 +37,8 @@ pub use attach::{
 };
 pub use bpffs::PinDir;
 pub use flows::Approver;
-pub use load::OBJECT;
+use lines::Lines;
+pub use load::{OBJECT, loader};
 pub use tables::{PeerEntry, Tables};
 pub use witness::{Witness, time_of_day};
 
@@ -67,6 +69,44 @@ pub enum HookChoice {
     Clsact,
 }
 
+/// Of which packets the programs write lines for the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogChoice {
+    /// Of none, which costs nothing.
+    #[default]
+    Off,
+    /// Of those they drop.
+    Warn,
+    /// Also of those for the tunnel that they leave to the stack: another network's, fragments, and what is too long.
+    Info,
+}
+
+impl LogChoice {
+    /// What the programs know it by: the least important of aya-log's levels that is wanted.
+    const fn number(self) -> &'static u8 {
+        match self {
+            Self::Off => &0,
+            Self::Warn => &(aya_log::Level::Warn as u8),
+            Self::Info => &(aya_log::Level::Info as u8),
+        }
+    }
+}
+
+/// What programs do besides forwarding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Telling {
+    /// Of which packets they write lines for the log.
+    pub log: LogChoice,
+    /// Whether they count packets.
+    pub counts: bool,
+}
+
+impl Default for Telling {
+    fn default() -> Self {
+        Self { log: LogChoice::Off, counts: true }
+    }
+}
+
 /// What the datapath is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
@@ -78,6 +118,8 @@ pub struct Spec {
     pub node: Node,
     /// Where programs are attached.
     pub hook: HookChoice,
+    /// What they do besides.
+    pub telling: Telling,
 }
 
 impl Spec {
@@ -151,6 +193,9 @@ pub enum DatapathError {
     /// The object cannot be loaded.
     #[error("cannot load the eBPF programs (the kernel must be 5.13 or newer, with BTF and CAP_BPF granted)")]
     Load(#[source] EbpfError),
+    /// What programs write for the log cannot be read.
+    #[error("cannot read the lines that the programs write for the log; --datapath-log=off goes without")]
+    Lines(#[source] io::Error),
     /// A program is refused by the kernel.
     #[error("the kernel refuses the program {program}")]
     Program {
@@ -196,6 +241,8 @@ pub enum DatapathError {
 pub struct Datapath {
     tables: Tables,
     attacher: Attacher,
+    /// What the programs write for the log, if they do.
+    _lines: Option<Lines>,
 }
 
 impl Datapath {
@@ -205,12 +252,16 @@ impl Datapath {
     /// # Errors
     /// A pin is not ours; the kernel refuses a program or its place.
     pub fn start(pins: Arc<PinDir>, spec: Spec) -> Result<Self, DatapathError> {
-        let ebpf = load::load(&pins, &spec)?;
+        let mut ebpf = load::load(&pins, &spec)?;
+        let lines = match spec.telling.log {
+            LogChoice::Off => None,
+            LogChoice::Warn | LogChoice::Info => Some(Lines::carry(&mut ebpf)?),
+        };
         let mut tables = Tables::open(pins.path())?;
         tables.put_node(spec.node)?;
         tables.begin_generation()?;
         let attacher = Attacher::start(ebpf, pins, spec)?;
-        Ok(Self { tables, attacher })
+        Ok(Self { tables, attacher, _lines: lines })
     }
 
     /// The maps.

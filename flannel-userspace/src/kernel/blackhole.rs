@@ -7,8 +7,8 @@ use nix::errno::Errno;
 use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_route::route::{RouteMessage, RouteScope, RouteType};
 
-use super::route::ROUTE_PROTOCOL;
-use super::{During, Error, Netlink};
+use super::route::{ROUTE_PROTOCOL, RouteFilter};
+use super::{During, Error, Netlink, collect};
 
 /// Any other route to the subnet is preferred, such as that of the bridge. Stock flannel states no metric,
 /// and takes the subnet from a bridge that comes up later.
@@ -27,6 +27,27 @@ impl Netlink {
             Err(error) if error.errno() == Some(Errno::EEXIST) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether the blackhole route for `subnet` is there.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub async fn has_blackhole(&self, subnet: Ipv4Network) -> Result<bool, Error> {
+        let wanted = blackhole(subnet);
+        let ours = RouteFilter { device: None, protocol: Some(ROUTE_PROTOCOL) };
+        let is_it = |route: RouteMessage| {
+            let (wanted_header, header) = (&wanted.header, &route.header);
+            let is_it = header.kind == wanted_header.kind
+                && header.destination_prefix_length == wanted_header.destination_prefix_length
+                && wanted.attributes.iter().all(|attribute| route.attributes.contains(attribute));
+            is_it.then_some(())
+        };
+        let mut request = ours.message();
+        request.header.kind = RouteType::BlackHole;
+        let listing = self.0.route().get(request).execute();
+        let found: Vec<()> = collect(listing, "list the routes", is_it).await?;
+        Ok(!found.is_empty())
     }
 
     /// Removes the blackhole route for `subnet`. Whether there was one.
@@ -71,6 +92,7 @@ mod tests {
     fn kept_and_removed() {
         in_namespace(async |netlink| {
             for expected in [true, false] {
+                assert_eq!(netlink.has_blackhole(subnet()).await.unwrap(), !expected);
                 assert_eq!(netlink.ensure_blackhole(subnet()).await.unwrap(), expected);
                 assert_eq!(ip("route show").trim(), "blackhole 10.5.1.0/24 proto 85 metric 4294967295");
             }

@@ -39,6 +39,15 @@ pub(super) fn finish_checksums(device: &str) -> Result<(), Error> {
     call(device, SET_TX_CHECKSUM, 0).map(drop).during(during)
 }
 
+/// Whether the device promises to finish checksums.
+///
+/// # Errors
+/// The kernel refused.
+pub(super) fn promises_checksums(device: &str) -> Result<bool, Error> {
+    let during = || format!("ask for the transmit checksum offload of interface {device}");
+    call(device, GET_TX_CHECKSUM, 0).map(|answer| answer != 0).during(during)
+}
+
 fn call(device: &str, command: u32, data: u32) -> io::Result<u32> {
     let socket: OwnedFd = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     let mut value = Value { command, data };

@@ -16,7 +16,9 @@ use crate::backend::{Backend, Object, PrepareError};
 use crate::config::BackendConfig;
 use crate::config::interface::InterfaceOptions;
 use crate::daemon::Chain;
-use crate::datapath::{Datapath, DatapathError, Format, HookChoice, PeerEntry, PinDir, Spec, Tables};
+use crate::datapath::{
+    Datapath, DatapathError, Format, HookChoice, PeerEntry, PinDir, Spec, Tables, Telling,
+};
 use crate::kernel::device::DeviceError;
 use crate::kernel::{self, Netlink, ObjectError, Objects, Underlay, interface};
 
@@ -40,6 +42,8 @@ pub struct Ground {
     pub pins: Arc<PinDir>,
     /// Where programs are attached.
     pub hook: HookChoice,
+    /// What programs do besides.
+    pub telling: Telling,
     /// How strictly the guard looks at packets out of the tunnel.
     pub guard: Guard,
     /// Which flows are shortened.
@@ -288,7 +292,8 @@ impl Ground {
             Backend::Vxlan(_) => Some(Format::Vxlan),
             Backend::HostGw(_) | Backend::Alloc { .. } => None,
         };
-        Spec { format, routes: self.backend.depends_on_hop(), node: self.node(), hook: self.hook }
+        let routes = self.backend.depends_on_hop();
+        Spec { format, routes, node: self.node(), hook: self.hook, telling: self.telling }
     }
 
     /// Without peers there is nothing to shorten.

@@ -29,18 +29,18 @@ mod error;
 mod iptables;
 mod names;
 mod nftables;
+mod repair;
 mod rule;
 #[cfg(test)]
 mod tests;
 mod tool;
-
-use std::fmt;
 
 use ipnetwork::Ipv4Network;
 use tokio::sync::Mutex;
 
 pub use error::RulesError;
 pub use names::Names;
+pub use repair::{Fault, Repair, Repairs};
 use rule::Wanted;
 
 /// What the rules are made from.
@@ -78,9 +78,14 @@ pub struct Rules {
     turn: Mutex<()>,
 }
 
-/// What was not as it should be and is now, one short text each.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Repairs(Vec<String>);
+/// What becomes of differences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Intent {
+    /// They are put right.
+    Correct,
+    /// They are told.
+    Compare,
+}
 
 impl Rules {
     /// The rules of `spec`, written with `engine` under `names`. Nothing is done yet.
@@ -94,28 +99,40 @@ impl Rules {
     /// # Errors
     /// A program is missing, fails, or takes too long; each table has its old or its new rules.
     pub async fn ensure(&self) -> Result<Repairs, RulesError> {
+        self.work(Intent::Correct).await
+    }
+
+    /// What [`Rules::ensure`] would put right; nothing is changed.
+    ///
+    /// # Errors
+    /// A program is missing, fails, or takes too long.
+    pub async fn differences(&self) -> Result<Repairs, RulesError> {
+        self.work(Intent::Compare).await
+    }
+
+    async fn work(&self, intent: Intent) -> Result<Repairs, RulesError> {
         let _turn = self.turn.lock().await;
         let Self { engine, names, wanted, iptables, .. } = self;
         let elsewhere = wanted.elsewhere();
         let mut repairs = Vec::new();
         match engine {
             // No program need be there for nothing.
-            _ if wanted.is_nothing() => return tidy(*iptables, names, wanted).await,
+            _ if wanted.is_nothing() => return tidy(*iptables, names, wanted, intent).await,
             Engine::Nftables => {
-                repairs.extend(nftables::ensure(names, wanted).await?);
+                repairs.extend(nftables::ensure(names, wanted, intent).await?);
                 for tool in iptables::tools(*iptables).await.or_else(none_if_absent)? {
-                    repairs.extend(iptables::tidy(&tool, names, &elsewhere).await?);
+                    repairs.extend(iptables::tidy(&tool, names, &elsewhere, intent).await?);
                 }
             }
             Engine::Iptables => {
                 let mut tools = iptables::tools(*iptables).await?.into_iter();
                 if let Some(chosen) = tools.next() {
-                    repairs.extend(iptables::ensure(&chosen, names, wanted).await?);
+                    repairs.extend(iptables::ensure(&chosen, names, wanted, intent).await?);
                 }
                 for tool in tools {
-                    repairs.extend(iptables::tidy(&tool, names, &elsewhere).await?);
+                    repairs.extend(iptables::tidy(&tool, names, &elsewhere, intent).await?);
                 }
-                repairs.extend(nftables::tidy(names, &elsewhere).await?);
+                repairs.extend(nftables::tidy(names, &elsewhere, intent).await?);
             }
         }
         Ok(Repairs(repairs))
@@ -141,40 +158,24 @@ impl Rules {
 /// # Errors
 /// A program fails, or takes too long, or rules may not be read. A missing one has left nothing behind.
 pub async fn remove(names: &Names, network: Option<Ipv4Network>) -> Result<Repairs, RulesError> {
-    tidy(iptables::DEFAULT, names, &Wanted::nothing(network)).await
+    tidy(iptables::DEFAULT, names, &Wanted::nothing(network), Intent::Correct).await
 }
 
-async fn tidy(first: iptables::Tool, names: &Names, wanted: &Wanted) -> Result<Repairs, RulesError> {
+async fn tidy(
+    first: iptables::Tool,
+    names: &Names,
+    wanted: &Wanted,
+    intent: Intent,
+) -> Result<Repairs, RulesError> {
     let mut removed = Vec::new();
     for tool in iptables::tools(first).await.or_else(none_if_absent)? {
-        removed.extend(iptables::tidy(&tool, names, wanted).await?);
+        removed.extend(iptables::tidy(&tool, names, wanted, intent).await?);
     }
-    removed.extend(nftables::tidy(names, wanted).await?);
+    removed.extend(nftables::tidy(names, wanted, intent).await?);
     Ok(Repairs(removed))
 }
 
 /// What is not there has no rules.
 fn none_if_absent<T: Default>(error: RulesError) -> Result<T, RulesError> {
     if error.is_absence() { Ok(T::default()) } else { Err(error) }
-}
-
-impl Repairs {
-    /// Whether everything was as it should be.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// How many things were put right.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-}
-
-/// All of them on one line.
-impl fmt::Display for Repairs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.join(", "))
-    }
 }

@@ -6,7 +6,7 @@ use tracing::debug;
 
 use super::rule::{Forward, KUBE_PROXY_MARK, Rule, Side, Verdict, Wanted};
 use super::tool::Program;
-use super::{Names, RulesError};
+use super::{Intent, Names, Repair, RulesError};
 
 const NFT: Program = Program { name: "nft", package: "nftables", other_engine: false };
 
@@ -23,14 +23,18 @@ const POSTROUTING: Base = Base { name: "postrtg", kind: "nat", hook: "postroutin
 const FORWARD: Base = Base { name: "forward", kind: "filter", hook: "forward", priority: 0 };
 
 /// Makes the table what is `wanted`, and tells what was changed.
-pub(super) async fn ensure(names: &Names, wanted: &Wanted) -> Result<Vec<String>, RulesError> {
-    put(list("ip", &names.table).await?, names, wanted).await
+pub(super) async fn ensure(
+    names: &Names,
+    wanted: &Wanted,
+    intent: Intent,
+) -> Result<Vec<Repair>, RulesError> {
+    put(list("ip", &names.table).await?, names, wanted, intent).await
 }
 
 /// As [`ensure`], where nftables is not the chosen engine: where it cannot be read it has no rules.
-pub(super) async fn tidy(names: &Names, wanted: &Wanted) -> Result<Vec<String>, RulesError> {
+pub(super) async fn tidy(names: &Names, wanted: &Wanted, intent: Intent) -> Result<Vec<Repair>, RulesError> {
     match list("ip", &names.table).await {
-        Ok(listing) => put(listing, names, wanted).await,
+        Ok(listing) => put(listing, names, wanted, intent).await,
         Err(error) if error.is_absence() => {
             debug!(%error, "no rules of nftables to tidy up");
             Ok(Vec::new())
@@ -39,7 +43,12 @@ pub(super) async fn tidy(names: &Names, wanted: &Wanted) -> Result<Vec<String>, 
     }
 }
 
-async fn put(listing: Option<Listing>, names: &Names, wanted: &Wanted) -> Result<Vec<String>, RulesError> {
+async fn put(
+    listing: Option<Listing>,
+    names: &Names,
+    wanted: &Wanted,
+    intent: Intent,
+) -> Result<Vec<Repair>, RulesError> {
     let mut edit = Edit { table: &names.table, commands: Vec::new(), done: Vec::new() };
     let accept: &[Rule] = match &wanted.forward {
         Forward::Here(rules) => rules,
@@ -57,7 +66,7 @@ async fn put(listing: Option<Listing>, names: &Names, wanted: &Wanted) -> Result
         edit.delete_table("ip", &names.table);
     }
     edit.delete_left(names, wanted).await?;
-    if !edit.commands.is_empty() {
+    if intent == Intent::Correct && !edit.commands.is_empty() {
         NFT.run(&["-j", "-f", "-"], &json!({ "nftables": edit.commands }).to_string()).await?;
     }
     Ok(edit.done)
@@ -109,8 +118,8 @@ async fn objects(arguments: &[&str]) -> Result<Vec<Value>, RulesError> {
 struct Edit<'a> {
     table: &'a str,
     commands: Vec<Value>,
-    /// What it does, in words.
-    done: Vec<String>,
+    /// What it does.
+    done: Vec<Repair>,
 }
 
 impl Edit<'_> {
@@ -120,7 +129,7 @@ impl Edit<'_> {
 
     fn delete_table(&mut self, family: &str, table: &str) {
         self.commands.push(json!({ "delete": { "table": { "family": family, "name": table } } }));
-        self.done.push(format!("removed table {family} {table}"));
+        self.done.push(Repair::removal(format!("table {family} {table}")));
     }
 
     /// Deletes what stock flannel left under its own names: its table for IPv6, which it always makes, and
@@ -154,6 +163,7 @@ impl Edit<'_> {
         if wanted.is_empty() && found.is_none() || is_hooked && found_rules == wanted {
             return;
         }
+        let text = format!("chain {} of table ip {}", base.name, self.table);
         let chain = json!({ "family": "ip", "table": self.table, "name": base.name });
         if found.is_some() {
             self.commands.push(json!({ "flush": { "chain": chain } }));
@@ -162,7 +172,7 @@ impl Edit<'_> {
             }
         }
         if wanted.is_empty() {
-            self.done.push(format!("removed chain {} of table ip {}", base.name, self.table));
+            self.done.push(Repair::removal(text));
             return;
         }
         if !is_hooked {
@@ -176,7 +186,7 @@ impl Edit<'_> {
                 "family": "ip", "table": self.table, "chain": base.name, "expr": expression,
             } } })
         }));
-        self.done.push(format!("wrote chain {} of table ip {}", base.name, self.table));
+        self.done.push(Repair::chain(found.is_some(), text));
     }
 }
 

@@ -1,23 +1,28 @@
-//! Loads every kernel program of an object and shows what the kernel's verifier made of it, once with all
-//! capabilities and once with the two that flanneld asks for. `cargo xtask verifier` runs it.
+//! Loads every kernel program of an object and shows what the kernel's verifier made of it: with all capabilities, with
+//! the two that flanneld goes on with, and with these where programs write lines for the log. `cargo xtask verifier`
+//! runs it.
 
 use std::env;
 use std::fmt::{self, Display, Formatter};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
+use aya::Ebpf;
 use aya::programs::{Program, ProgramInfo};
-use aya::{Ebpf, EbpfLoader};
 use caps::{CapSet, Capability, CapsHashSet};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use flannel_common::maps::Node;
+use flannel_userspace::datapath::{LogChoice, Telling, loader};
 
-/// With which capabilities programs are loaded.
+/// How programs are loaded: with which capabilities, and whether they write lines.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Held {
     /// Those of root: CAP_PERFMON among them spares a program the masking against speculation.
     All,
     /// CAP_BPF and CAP_NET_ADMIN: the least that flanneld runs with.
     Two,
+    /// The same, with `--datapath-log=info`.
+    TwoWithLines,
 }
 
 impl Display for Held {
@@ -25,15 +30,21 @@ impl Display for Held {
         formatter.pad(match self {
             Self::All => "all",
             Self::Two => "BPF, NET_ADMIN",
+            Self::TwoWithLines => "BPF, NET_ADMIN; lines",
         })
     }
 }
 
 impl Held {
+    fn telling(self) -> Telling {
+        let log = if self == Self::TwoWithLines { LogChoice::Info } else { LogChoice::Off };
+        Telling { log, ..Telling::default() }
+    }
+
     /// Does `work` while this thread has just these capabilities in effect.
     fn during<T>(self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let all = caps::read(None, CapSet::Effective).context("cannot read the capabilities")?;
-        if self == Self::Two {
+        if self != Self::All {
             let two: CapsHashSet = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN].into();
             if !all.is_superset(&two) {
                 bail!("CAP_BPF and CAP_NET_ADMIN are needed: run as root");
@@ -51,9 +62,10 @@ fn main() -> Result<ExitCode> {
     let object = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut rows = Vec::new();
     let mut refused = 0;
-    for held in [Held::All, Held::Two] {
+    for held in [Held::All, Held::Two, Held::TwoWithLines] {
         // Maps belong to the programs: each round has its own.
-        let mut ebpf = held.during(|| EbpfLoader::new().load(&object).context("the object does not load"))?;
+        let open = || loader(&Node::UNSET, &held.telling()).load(&object);
+        let mut ebpf = held.during(|| open().context("the object does not load"))?;
         for name in names(&ebpf) {
             match held.during(|| load(&mut ebpf, &name)) {
                 Ok(info) => rows.push(row(&name, held, &info)),

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use aya::programs::{Xdp, XdpMode};
+use flannel_common::maps::Node;
 use flannel_tests::cluster::{check_reached, pod_pairs};
 use flannel_tests::namespace::Namespace;
 use flannel_tests::traffic::Ping;
+use flannel_userspace::datapath::{OBJECT, Telling, loader};
 use rstest::rstest;
 use serde_json::Value;
 
@@ -89,7 +91,7 @@ fn xdp_program_of_somebody_else_stays_and_tc_does_the_work(#[case] backend: &str
     let host = cluster.members[0].node.host.namespace.clone();
     // The program of the other backend, told nothing: it passes every packet on.
     let name = if backend == UDP { "vxlan_xdp" } else { "udp_xdp" };
-    let mut ebpf = aya::Ebpf::load(flannel_userspace::datapath::OBJECT).unwrap();
+    let mut ebpf = loader(&Node::UNSET, &Telling::default()).load(OBJECT).unwrap();
     let program: &mut Xdp = ebpf.program_mut(name).unwrap().try_into().unwrap();
     program.load().unwrap();
     host.within(|| Ok(program.attach("eth0", XdpMode::Driver)?)).unwrap();

@@ -14,12 +14,12 @@ use rstest::rstest;
 use crate::{UDP, VXLAN, format_to, plan};
 
 /// Packets sent of each kind.
-const COUNT: usize = 100;
+pub(crate) const COUNT: usize = 100;
 const PORT: u16 = 4711;
 
 /// Somebody sends what is not theirs to send.
 #[derive(Clone, Copy, Debug)]
-enum Forgery {
+pub(crate) enum Forgery {
     /// A host without a lease, in a pod's name.
     NoLease,
     /// A peer, in the name of a pod of another host.
@@ -29,7 +29,7 @@ enum Forgery {
 }
 
 impl Forgery {
-    fn send(self, cluster: &Cluster, stranger: &Endpoint) {
+    pub(crate) fn send(self, cluster: &Cluster, stranger: &Endpoint) {
         let (peer, victim) = (&cluster.members[0].node, &cluster.members[1].node);
         let (pod, target) = (cluster.pod(0).unwrap().address, cluster.pod(1).unwrap().address);
         let sender = if matches!(self, Self::NoLease) { stranger } else { &peer.host.endpoint() };
@@ -52,7 +52,7 @@ impl Forgery {
 }
 
 /// A host without a lease, as soon as it reaches the second member.
-fn stranger(cluster: &Cluster) -> Endpoint {
+pub(crate) fn stranger(cluster: &Cluster) -> Endpoint {
     let host = Host::new(&cluster.network, Place::Near, 9, HostOptions::default()).unwrap();
     check_reached(&[(host.endpoint(), cluster.members[1].node.host.endpoint())]).unwrap();
     host.endpoint()

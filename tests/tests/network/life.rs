@@ -25,9 +25,9 @@ const DEATHS: u32 = 25;
 const LIFE: Duration = Duration::from_millis(800);
 
 #[rstest]
-#[case::udp(UDP, "tcx")]
+#[case::udp_tcx(UDP, "tcx")]
 #[case::udp_clsact(UDP, "clsact")]
-#[case::vxlan(VXLAN, "tcx")]
+#[case::vxlan_tcx(VXLAN, "tcx")]
 #[case::vxlan_clsact(VXLAN, "clsact")]
 fn nothing_is_lost_or_left_by_daemons_that_are_killed(#[case] backend: &str, #[case] hook: &str) {
     let plan = plan(backend).with_flag(&format!("--datapath-hook={hook}")).with_flag("--ip-masq");

@@ -10,6 +10,7 @@ mod foreign;
 mod guard;
 mod headers;
 mod life;
+mod lines;
 mod next_hop;
 mod offload;
 mod options;
@@ -50,7 +51,7 @@ fn plan(backend: &str) -> Plan {
 /// A cluster whose programs are attached in that way.
 fn cluster(backend: &str, hook: &str) -> Cluster {
     let cluster = Cluster::start(&plan(backend).with_flag(&format!("--datapath-hook={hook}"))).unwrap();
-    if hook == "clsact" && backend != HOST_GW {
+    if backend != HOST_GW {
         wait_for_bridges(&cluster);
     }
     cluster

@@ -4,5 +4,6 @@
 
 mod log;
 mod prometheus;
+mod same;
 mod scrape;
 mod shipped;

@@ -2,17 +2,18 @@
 
 use std::cell::RefCell;
 
+use aya::Ebpf;
 use aya::maps::{HashMap, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
 use aya::programs::{Program, SchedClassifier, TestRun, TestRunOptions, Xdp};
-use aya::{Ebpf, EbpfLoader};
 use caps::{CapSet, Capability};
 use flannel_common::flow::{FastPath, Flow, FlowKey};
 use flannel_common::maps::{
-    Backend, COUNTERS, Count, FLOWS, Guard, NODE, Node, PEER_COUNTERS, PEERS, PeerCount, SOURCES,
+    Backend, COUNTERS, Count, FLOWS, Guard, Node, PEER_COUNTERS, PEERS, PeerCount, SOURCES,
 };
 use flannel_common::wire::Ipv4Header;
 use flannel_common::{Hook, Ip4, Reason, Verdict};
 use flannel_ebpf::frame::Encapsulation;
+use flannel_userspace::datapath::{LogChoice, OBJECT, Telling, loader};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use rstest::rstest;
@@ -47,9 +48,8 @@ impl Kernel {
 
     /// Loads the programs for another host.
     pub fn load_for(node: &Node, programs: &[&str]) -> Self {
-        let mut ebpf = EbpfLoader::new()
-            .override_global(NODE, node, true)
-            .load(flannel_userspace::datapath::OBJECT)
+        let mut ebpf = loader(node, &Telling::default())
+            .load(OBJECT)
             .expect("the object loads (this test needs root or CAP_BPF and CAP_NET_ADMIN)");
         for name in programs {
             match ebpf.program_mut(name) {
@@ -266,6 +266,7 @@ fn programs_are_accepted_with_two_capabilities_whatever_the_host(
     #[values(Guard::Strict, Guard::Peer, Guard::Off)] guard: Guard,
     #[values(FastPath::Off, FastPath::Flow, FastPath::Direct)] fast_path: FastPath,
     #[values(Backend::Udp, Backend::Vxlan, Backend::HostGw)] backend: Backend,
+    #[values(LogChoice::Off, LogChoice::Info)] log: LogChoice,
 ) {
     let node =
         Node { backend: backend as u32, fast_path: fast_path as u32, ..frames::node(encapsulation, guard) };
@@ -273,10 +274,8 @@ fn programs_are_accepted_with_two_capabilities_whatever_the_host(
     let load = || {
         let two = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN].into();
         caps::set(None, CapSet::Effective, &two).unwrap();
-        let mut ebpf = EbpfLoader::new()
-            .override_global(NODE, &node, true)
-            .load(flannel_userspace::datapath::OBJECT)
-            .unwrap();
+        let telling = Telling { log, ..Telling::default() };
+        let mut ebpf = loader(&node, &telling).load(OBJECT).unwrap();
         for (name, program) in ebpf.programs_mut() {
             match program {
                 Program::SchedClassifier(program) => program.load(),

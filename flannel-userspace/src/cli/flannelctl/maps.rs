@@ -101,7 +101,11 @@ fn entries(tables: &Tables, map: &str) -> anyhow::Result<Vec<Value>> {
         PEER_COUNTERS => {
             let mut counts = Vec::new();
             for subnet in tables.peers()?.keys() {
-                counts.push(peer_count(*subnet, &tables.peer_count(*subnet)?));
+                let count = tables.peer_count(*subnet)?;
+                // An entry is made with a peer's first packet.
+                if count != PeerCount::default() {
+                    counts.push(peer_count(*subnet, &count));
+                }
             }
             counts
         }

@@ -14,7 +14,7 @@ use super::output::{Page, Report, Tone, cell, or_dash, toned};
 use super::place::Context;
 use super::status::network;
 use super::units;
-use crate::backend::Object;
+use crate::backend::{Kind, Object};
 use crate::datapath::{DatapathError, PeerEntry, Tables, monotonic_nanoseconds};
 use crate::kernel::{Netlink, Objects};
 
@@ -110,16 +110,22 @@ struct Peer {
     received_bytes: u64,
     /// Seconds since the last packet from the peer.
     last_seen_seconds: Option<u64>,
+    /// Whether it takes packets whole; nothing where that is not learned.
+    whole: Option<bool>,
 }
 
 impl Peers {
     /// Reads the maps.
     pub(super) fn read(tables: &Tables) -> Result<Self, DatapathError> {
-        let netmask = tables.node()?.netmask;
+        let node = tables.node()?;
         let now = monotonic_nanoseconds();
-        let peers = tables.peers()?.into_iter().map(|(subnet, entry)| {
+        let seconds = u32::try_from(now / 1_000_000_000).unwrap_or(u32::MAX);
+        let peers = tables.raw_peers()?.into_iter().map(|(subnet, raw)| {
             let count = tables.peer_count(subnet)?;
-            Ok(Peer::new(network(subnet.into(), netmask), &entry, &count, now))
+            let is_learned = node.backend == Kind::Udp.number() && raw.direct == 0;
+            let whole = is_learned.then(|| raw.takes_whole(seconds));
+            let peer = Peer::new(network(subnet.into(), node.netmask), &raw.into(), &count, now);
+            Ok(Peer { whole, ..peer })
         });
         Ok(Self { peers: peers.collect::<Result<_, DatapathError>>()? })
     }
@@ -138,6 +144,7 @@ impl Peer {
             received_packets: count.received.packets,
             received_bytes: count.received.bytes,
             last_seen_seconds: (count.last_seen != 0).then_some(ago),
+            whole: None,
         }
     }
 }
@@ -252,6 +259,7 @@ mod tests {
             received_packets: 300,
             received_bytes: 29_400,
             last_seen_seconds: Some(130),
+            whole: None,
         }
     }
 
@@ -269,7 +277,7 @@ mod tests {
             json!({"peers": [{
                 "subnet": "10.5.22.0/24", "public_ip": "192.168.77.12", "vtep_mac": "9a:54:52:6f:7f:94",
                 "path": "tunnel", "sent_packets": 3, "sent_bytes": 294, "received_packets": 300,
-                "received_bytes": 29400, "last_seen_seconds": 130,
+                "received_bytes": 29400, "last_seen_seconds": 130, "whole": null,
             }]})
         );
     }

@@ -11,7 +11,7 @@ use super::stock;
 use super::values::{FastPathChoice, GuardChoice, Interfaces, Switch, lease_ttl, pause};
 use crate::cli::DEFAULT_ETCD_PREFIX;
 use crate::daemon::LogFormat;
-use crate::datapath::HookChoice;
+use crate::datapath::{HookChoice, LogChoice};
 
 /// Default of `--kube-annotation-prefix`.
 pub(super) const ANNOTATION_PREFIX: &str = "flannel.alpha.coreos.com";
@@ -138,6 +138,13 @@ pub(super) struct DatapathFlags {
     /// Where programs are attached.
     #[arg(long, value_enum, default_value = "auto", value_name = "HOOK")]
     pub(super) datapath_hook: HookChoice,
+    /// Of which packets programs write lines for the log; twenty lines a second at most, and how many more there were.
+    #[arg(long, value_enum, default_value_t, value_name = "LEVEL")]
+    pub(super) datapath_log: LogChoice,
+    /// Count packets, for peers and by what became of them. Only measuring what that costs needs this: without it
+    /// metrics and flannelctl show no packet.
+    #[arg(long, default_value = "true")]
+    pub(super) datapath_counters: Switch,
     /// Whose packets are let in from the tunnel.
     #[arg(long, value_enum, default_value = "strict", value_name = "LEVEL")]
     pub(super) guard: GuardChoice,

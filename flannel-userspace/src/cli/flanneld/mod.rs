@@ -28,7 +28,7 @@ use self::words::Settings;
 use crate::config::interface::InterfaceOptions;
 use crate::config::{default_pin_dir, default_state_file};
 use crate::daemon::LogFormat;
-use crate::datapath::HookChoice;
+use crate::datapath::{HookChoice, Telling};
 use crate::lease::HoldConfig;
 use crate::observe::Endpoints;
 use crate::peers::Restraint;
@@ -58,6 +58,8 @@ pub struct Options {
     pub pin_dir: PathBuf,
     /// Where programs are attached.
     pub hook: HookChoice,
+    /// What they do besides.
+    pub telling: Telling,
     /// How strictly packets out of the tunnel are looked at.
     pub guard: Guard,
     /// Which flows between pods and peers are shortened.
@@ -149,6 +151,7 @@ impl Options {
             },
             subnet_file: lease.subnet_file,
             hook: datapath.datapath_hook,
+            telling: Telling { log: datapath.datapath_log, counts: datapath.datapath_counters.is_on() },
             guard: datapath.guard.into(),
             fast_path: datapath.pod_fast_path.into(),
             copy_dscp: datapath.copy_dscp.is_on(),

@@ -221,9 +221,12 @@ impl Attacher {
     }
 
     fn attach_clsact(&mut self, place: Place) -> Result<Attached, DatapathError> {
-        // Without a device the subnet tells networks apart.
+        // Without a device the subnet tells networks apart. So it does programs that see packets on direct routes: at
+        // the underlay they stand beside the tunnel's.
         let handle = match self.spec.node.device {
-            0 => u32::from_ne_bytes(self.spec.node.subnet.octets()),
+            device if device == 0 || place.program.starts_with("direct_") => {
+                u32::from_ne_bytes(self.spec.node.subnet.octets())
+            }
             device => device,
         };
         clsact::attach(&mut self.ebpf, &self.pins, place, handle)

@@ -7,7 +7,7 @@ use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags};
 
 use super::{DeviceError, set_ipv6};
 use crate::kernel::link::{Kind, Link};
-use crate::kernel::{Netlink, offload};
+use crate::kernel::{Error, Netlink, offload};
 
 /// Where packets go in.
 pub const ENTRANCE: &str = "flannel0-in";
@@ -46,6 +46,29 @@ impl Netlink {
             self.bring_up(end, mtu).await?;
         }
         Ok(Segmenter { entrance: entrance.index, exit: exit.index })
+    }
+
+    /// In what the ends of the segmenter for packets up to `mtu` bytes, as far as they are there, are not as they should
+    /// be: the end's name and the difference.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub async fn segmenter_differences(&self, mtu: u32) -> Result<Vec<(&'static str, String)>, Error> {
+        let mut differences = Vec::new();
+        for name in [ENTRANCE, EXIT] {
+            let Some(end) = self.link(name).await? else { continue };
+            let mut differs = |is_so: bool, text: String| {
+                if is_so {
+                    differences.push((name, text));
+                }
+            };
+            differs(end.mtu != mtu, format!("mtu is {}, wanted {mtu}", end.mtu));
+            differs(!end.is_up(), "it is down".to_owned());
+            differs(!end.flags.contains(LinkFlags::Noarp), "it speaks ARP".to_owned());
+            let promises = name == ENTRANCE && offload::promises_checksums(name)?;
+            differs(promises, "it promises checksums and segmentation (tx-checksumming is on)".to_owned());
+        }
+        Ok(differences)
     }
 
     /// Deletes the segmenter; tells whether there was one.

@@ -10,7 +10,7 @@ use flannel_common::trace::Question;
 use flannel_common::{Hook, Ip4, Mac, Reason};
 
 use crate::backend::Kind;
-use crate::datapath::{self, Datapath, HookChoice, PeerEntry, PinDir, Spec};
+use crate::datapath::{self, Datapath, HookChoice, PeerEntry, PinDir, Spec, Telling};
 
 /// The maps of a host with the subnet 10.5.1.0/24, pinned in a directory of its own. No program is attached.
 pub(super) struct Pins {
@@ -38,9 +38,9 @@ impl Pins {
             ..Node::UNSET
         };
         let pins = Arc::new(PinDir::open(&path).unwrap());
-        let datapath =
-            Datapath::start(pins, Spec { format: None, routes: false, node, hook: HookChoice::Auto })
-                .unwrap();
+        let telling = Telling::default();
+        let spec = Spec { format: None, routes: false, node, hook: HookChoice::Auto, telling };
+        let datapath = Datapath::start(pins, spec).unwrap();
         Self { path, datapath }
     }
 

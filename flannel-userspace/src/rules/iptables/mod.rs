@@ -10,7 +10,7 @@ use tracing::debug;
 
 use super::rule::{Forward, KUBE_PROXY_MARK, Rule, Side, Verdict, Wanted};
 use super::tool::Program;
-use super::{Names, RulesError};
+use super::{Intent, Names, Repair, RulesError};
 use plan::{Chain, Edit};
 use saved::{Line, Saved, Table};
 
@@ -71,14 +71,24 @@ pub(super) async fn tools(first: Tool) -> Result<Vec<Tool>, RulesError> {
 }
 
 /// Makes the rules of one variant what is `wanted`, and tells what was changed.
-pub(super) async fn ensure(tool: &Tool, names: &Names, wanted: &Wanted) -> Result<Vec<String>, RulesError> {
-    put(tool, tool.read().await?, names, wanted).await
+pub(super) async fn ensure(
+    tool: &Tool,
+    names: &Names,
+    wanted: &Wanted,
+    intent: Intent,
+) -> Result<Vec<Repair>, RulesError> {
+    put(tool, tool.read().await?, names, wanted, intent).await
 }
 
 /// As [`ensure`], for a variant that is not the chosen one: where it cannot be read it has no rules.
-pub(super) async fn tidy(tool: &Tool, names: &Names, wanted: &Wanted) -> Result<Vec<String>, RulesError> {
+pub(super) async fn tidy(
+    tool: &Tool,
+    names: &Names,
+    wanted: &Wanted,
+    intent: Intent,
+) -> Result<Vec<Repair>, RulesError> {
     match tool.read().await {
-        Ok(saved) => put(tool, saved, names, wanted).await,
+        Ok(saved) => put(tool, saved, names, wanted, intent).await,
         Err(error) if error.is_absence() => {
             debug!(%error, "no rules of {} to tidy up", tool.main.name);
             Ok(Vec::new())
@@ -92,7 +102,12 @@ async fn put(
     mut saved: Saved,
     names: &Names,
     wanted: &Wanted,
-) -> Result<Vec<String>, RulesError> {
+    intent: Intent,
+) -> Result<Vec<Repair>, RulesError> {
+    let done = |edits: [Edit; 2]| {
+        let done = edits.into_iter().flat_map(|edit| edit.done);
+        done.map(|repair| repair.of(tool.main.name)).collect()
+    };
     let mut attempt = 1;
     loop {
         let edits = edits(&saved, names, wanted);
@@ -100,11 +115,11 @@ async fn put(
         if payload.is_empty() {
             return Ok(Vec::new());
         }
+        if intent == Intent::Compare {
+            return Ok(done(edits));
+        }
         match tool.restore.run(&["--noflush", WAIT], &payload).await {
-            Ok(_) => {
-                let done = edits.into_iter().flat_map(|edit| edit.done);
-                return Ok(done.map(|done| format!("{done} ({})", tool.main.name)).collect());
-            }
+            Ok(_) => return Ok(done(edits)),
             Err(RulesError::Failed { stderr, .. }) if attempt < ATTEMPTS => {
                 debug!(stderr, "iptables refused; reading the rules again");
                 attempt += 1;

@@ -1,7 +1,7 @@
 //! From what is there to what is wanted, in as few changes as it takes.
 
 use super::saved::{Line, Table};
-use super::{Rule, line};
+use super::{Repair, Rule, line};
 
 /// A chain of flannel's, and the built-in one that jumps to it.
 #[derive(Clone, Copy, Debug)]
@@ -16,8 +16,8 @@ pub(super) struct Chain<'a> {
 pub(super) struct Edit {
     table: &'static str,
     lines: Vec<String>,
-    /// What they do, in words.
-    pub(super) done: Vec<String>,
+    /// What they do.
+    pub(super) done: Vec<Repair>,
 }
 
 impl Edit {
@@ -44,7 +44,7 @@ impl Edit {
             // Empties the chain where there is one: within the transaction.
             self.lines.push(format!(":{name} - [0:0]"));
             self.lines.extend(wanted.iter().map(|rule| format!("-A {name} {}", rule.text)));
-            self.done.push(format!("wrote chain {name}"));
+            self.done.push(Repair::chain(table.rules(name).is_some(), format!("chain {name}")));
         }
         self.put_jump(table, chain);
     }
@@ -60,7 +60,7 @@ impl Edit {
         self.lines.extend(jumps.iter().map(|jump| format!("-D {parent} {}", jump.text)));
         let number = 1 + before.iter().filter(|rule| !rule.leads_to(name)).count();
         self.lines.push(format!("-I {parent} {number} {}", wanted.text));
-        self.done.push(format!("put the jump from {parent} to {name}"));
+        self.done.push(Repair::jump(!jumps.is_empty(), parent, name));
     }
 
     fn remove(&mut self, table: &Table, Chain { parent, name, .. }: Chain<'_>) {
@@ -77,7 +77,7 @@ impl Edit {
         }
         if !lines.is_empty() {
             self.lines.extend(lines);
-            self.done.push(format!("removed chain {name}"));
+            self.done.push(Repair::removal(format!("chain {name}")));
         }
     }
 
@@ -85,7 +85,8 @@ impl Edit {
     pub(super) fn remove_old(&mut self, parent: &str, old: &[Line]) {
         if !old.is_empty() {
             self.lines.extend(old.iter().map(|rule| format!("-D {parent} {}", rule.text)));
-            self.done.push(format!("removed {} rules of an earlier flannel from {parent}", old.len()));
+            self.done
+                .push(Repair::removal(format!("{} rules of an earlier flannel from {parent}", old.len())));
         }
     }
 }

@@ -17,6 +17,7 @@ fn second_time_changes_nothing(#[case] means: Means) {
         let before = means.identity();
         assert!(before.contains("10.5.1.0/24"), "{before}");
         assert!(rules.ensure().await.unwrap().is_empty());
+        assert!(rules.differences().await.unwrap().is_empty());
         // Nor does a daemon that starts.
         assert!(means.ensure(&spec()).await.is_empty());
         assert_eq!(means.identity(), before);
@@ -52,9 +53,13 @@ fn what_is_gone_comes_back(#[case] means: Means, #[case] program: &str, #[case] 
         rules.ensure().await.unwrap();
         let before = means.listing();
         run(program, arguments);
-        assert_ne!(means.listing(), before);
+        let damaged = means.listing();
+        assert_ne!(damaged, before);
+        let told = rules.differences().await.unwrap();
+        assert_eq!(means.listing(), damaged, "nothing is changed by looking");
         let repairs = rules.ensure().await.unwrap();
         assert!(!repairs.is_empty());
+        assert_eq!(told, repairs);
         assert_eq!(means.listing(), before, "{repairs}");
         assert!(rules.ensure().await.unwrap().is_empty());
     });

@@ -6,12 +6,13 @@ use std::net::Ipv4Addr;
 use anyhow::{Context as _, Result};
 use ipnetwork::Ipv4Network;
 
-use super::path::{Carrier, Path};
+use super::path::{Carrier, Path, VXLAN};
 use crate::cluster::check_reached;
 use crate::daemon::{Daemon, Settings};
 use crate::etcd::Etcd;
 use crate::leases::Lease;
 use crate::network::{Host, Network, Node, SubnetFile};
+use crate::process::Process;
 use crate::stock_udp::{self, StockUdpHost};
 use crate::traffic::{Carriers, Endpoint};
 use crate::vxlan_host::{self, VxlanHost};
@@ -25,6 +26,8 @@ pub(super) struct Way {
     /// Who carries packets between the ends.
     pub(super) between: Carriers,
     pub(super) hosts: [Host; 2],
+    /// Those that trace.
+    tracers: Vec<Process>,
     daemons: Vec<Daemon>,
     /// What else must live as long as the path.
     _others: Box<dyn Debug>,
@@ -52,7 +55,10 @@ impl Lab {
 
     /// Fails if a daemon has ended.
     pub(super) fn check_running(&mut self) -> Result<()> {
-        self.ways.iter_mut().flat_map(|way| &mut way.daemons).try_for_each(Daemon::check_running)
+        self.ways.iter_mut().try_for_each(|way| {
+            way.daemons.iter_mut().try_for_each(Daemon::check_running)?;
+            way.tracers.iter_mut().try_for_each(Process::check_running)
+        })
     }
 }
 
@@ -60,7 +66,7 @@ impl Way {
     fn new(network: &Network, etcd: &Etcd, number: u8, path: Path) -> Result<Self> {
         let hosts = Host::pair(network, number)?;
         let prefix = format!("/bench/{number}");
-        let (mut daemons, mut proxies) = (Vec::new(), Vec::new());
+        let (mut daemons, mut proxies, mut tracers) = (Vec::new(), Vec::new(), Vec::new());
         let (others, ends): (Box<dyn Debug>, _) = match path.carrier {
             Carrier::Cable => (Box::new(()), hosts.each_ref().map(Host::endpoint)),
             Carrier::KernelVxlan => {
@@ -91,10 +97,20 @@ impl Way {
                 let ends = nodes.each_ref().map(pod);
                 (Box::new(nodes), ends)
             }
+            Carrier::Traced { flags, trace } => {
+                let nodes = start(&mut daemons, etcd, &prefix, &hosts, VXLAN, flags)?;
+                for daemon in &daemons {
+                    tracers.push(daemon.trace(trace)?);
+                }
+                proxies.extend(tracers.iter().map(Process::pid));
+                let ends = nodes.each_ref().map(pod);
+                (Box::new(nodes), ends)
+            }
         };
         check_reached(&[(ends[0].clone(), ends[1].clone()), (ends[1].clone(), ends[0].clone())])?;
         let [from, to] = ends;
-        Ok(Self { path, from, to, between: Carriers::new(&proxies)?, hosts, daemons, _others: others })
+        let between = Carriers::new(&proxies)?;
+        Ok(Self { path, from, to, between, hosts, tracers, daemons, _others: others })
     }
 }
 

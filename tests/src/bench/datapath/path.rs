@@ -31,17 +31,26 @@ pub enum Carrier {
         /// Flags of both daemons.
         flags: &'static [&'static str],
     },
+    /// The same with the vxlan backend, while `flannelctl trace` runs on both hosts.
+    Traced {
+        /// Flags of both daemons.
+        flags: &'static [&'static str],
+        /// What is traced, as flags of it.
+        trace: &'static str,
+    },
 }
 
 const UDP: &str = r#"{"Type":"udp"}"#;
 const UDP_DIRECT: &str = r#"{"Type":"udp","DirectRouting":true}"#;
-const VXLAN: &str = r#"{"Type":"vxlan"}"#;
+/// The backend that is traced.
+pub const VXLAN: &str = r#"{"Type":"vxlan"}"#;
 const DIRECT_ROUTING: &str = r#"{"Type":"vxlan","DirectRouting":true}"#;
 const HOST_GW: &str = r#"{"Type":"host-gw"}"#;
 
 const LONG_WAY: &[&str] = &["--pod-fast-path=off"];
 const CLSACT: &[&str] = &["--pod-fast-path=off", "--datapath-hook=clsact"];
 const XDP: &[&str] = &["--pod-fast-path=off", "--datapath-hook=xdp"];
+const NO_COUNTERS: &[&str] = &["--pod-fast-path=off", "--datapath-counters=false"];
 const NO_GUARD: &[&str] = &["--pod-fast-path=off", "--guard=off"];
 
 /// From host to host.
@@ -64,6 +73,16 @@ pub const PATHS: &[Path] = &[
     Path { name: "vxlan, fast path", carrier: flanneld(VXLAN, &[]), links: Link::FAST, quick: true },
     Path { name: "vxlan, clsact", carrier: flanneld(VXLAN, CLSACT), links: Link::FAST, quick: false },
     Path { name: "vxlan, xdp", carrier: flanneld(VXLAN, XDP), links: Link::FAST, quick: false },
+    Path { name: "vxlan, no counters", carrier: flanneld(VXLAN, NO_COUNTERS), links: VETH, quick: false },
+    Path {
+        name: "vxlan, fast path, no counters",
+        carrier: flanneld(VXLAN, &["--datapath-counters=false"]),
+        links: VETH,
+        quick: false,
+    },
+    // Every packet is held against what is asked for, and none is told.
+    Path { name: "vxlan, traced", carrier: traced("--reason ttl_exceeded"), links: VETH, quick: false },
+    Path { name: "vxlan, sampled", carrier: traced("--every 1000"), links: VETH, quick: false },
     Path { name: "vxlan, no guard", carrier: flanneld(VXLAN, NO_GUARD), links: Link::FAST, quick: false },
     Path {
         name: "vxlan, DirectRouting",
@@ -82,6 +101,13 @@ pub const PATHS: &[Path] = &[
     Path { name: "udp, clsact", carrier: flanneld(UDP, CLSACT), links: Link::FAST, quick: false },
     Path { name: "udp, xdp", carrier: flanneld(UDP, XDP), links: Link::FAST, quick: false },
 ];
+
+/// What programs do besides is measured where they are the larger part.
+const VETH: &[Link] = &[Link::Veth];
+
+const fn traced(trace: &'static str) -> Carrier {
+    Carrier::Traced { flags: LONG_WAY, trace }
+}
 
 const fn flanneld(backend: &'static str, flags: &'static [&'static str]) -> Carrier {
     Carrier::Flanneld { backend, flags }

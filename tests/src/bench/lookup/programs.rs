@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use aya::Ebpf;
 use aya::maps::{HashMap, MapData, PerCpuHashMap, PerCpuValues};
 use aya::programs::{Program as Loaded, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
-use aya::{Ebpf, EbpfLoader};
 use flannel_common::Ip4;
-use flannel_common::maps::{NODE, PEER_COUNTERS, PEERS, Peer, PeerCount, SOURCES};
-use flannel_userspace::datapath::OBJECT;
+use flannel_common::maps::{PEER_COUNTERS, PEERS, Peer, PeerCount, SOURCES};
+use flannel_userspace::datapath::{OBJECT, Telling, loader};
 
 use super::frames::{self, UDP, VXLAN};
 use crate::traffic::inject::Format;
@@ -55,7 +55,7 @@ pub(super) struct Programs {
 impl Programs {
     pub(super) fn load(program: Program) -> Result<Self> {
         let node = frames::node(program.format);
-        let mut ebpf = EbpfLoader::new().override_global(NODE, &node, true).load(OBJECT)?;
+        let mut ebpf = loader(&node, &Telling::default()).load(OBJECT)?;
         match ebpf.program_mut(program.name) {
             Some(Loaded::SchedClassifier(loaded)) => loaded.load(),
             Some(Loaded::Xdp(loaded)) => loaded.load(),

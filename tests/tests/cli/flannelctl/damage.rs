@@ -42,7 +42,7 @@ fn what_the_daemon_made_is_as_it_should_be(#[case] backend: &str, #[case] flag: 
 }
 
 /// Each difference as one line.
-fn differences(member: &Member, source: &str) -> Vec<String> {
+pub(super) fn differences(member: &Member, source: &str) -> Vec<String> {
     let (code, answer) = ask_json(member, &["verify", source]);
     let differences: Vec<Value> = answer["differences"].as_array().unwrap().clone();
     assert_eq!(code, Some(i32::from(!differences.is_empty())), "{answer}");
@@ -54,7 +54,7 @@ fn differences(member: &Member, source: &str) -> Vec<String> {
 }
 
 /// Damages something and has it found; what was damaged before stays so.
-fn check_found(member: &Member, source: &str, expected: &str, damage: impl FnOnce()) {
+pub(super) fn check_found(member: &Member, source: &str, expected: &str, damage: impl FnOnce()) {
     let is_told = |told: &[String]| told.iter().any(|line| line.starts_with(expected));
     let before = differences(member, source);
     assert!(!is_told(&before), "{expected} is told before it is so: {before:#?}");

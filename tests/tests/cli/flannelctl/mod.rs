@@ -4,6 +4,7 @@ mod damage;
 mod explain;
 mod lists;
 mod streams;
+mod told;
 mod witness;
 
 use std::path::Path;
@@ -87,7 +88,8 @@ fn everything_is_shown_without_the_daemon() {
             "sent_bytes",
             "sent_packets",
             "subnet",
-            "vtep_mac"
+            "vtep_mac",
+            "whole"
         ]
     );
 

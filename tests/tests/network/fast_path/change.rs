@@ -55,9 +55,10 @@ fn a_pod_made_again_behind_another_port_gets_the_flow(#[case] backend: &str) {
     flow.wait_for(300).unwrap();
     let after = shortened(&member.daemon).1;
     assert!(after > before + 200, "it is shortened again: {before}, {after}");
-    let links = member.daemon.pin_dir().join("links");
+    let pins = ["links", "filters"].map(|kind| member.daemon.pin_dir().join(kind));
     let is_clean = || {
-        let names = std::fs::read_dir(&links).unwrap().map(|entry| entry.unwrap().file_name());
+        let entries = pins.iter().filter_map(|pins| std::fs::read_dir(pins).ok()).flatten();
+        let names = entries.map(|entry| entry.unwrap().file_name());
         names.filter(|name| name.to_string_lossy().starts_with("pod_")).count() == 2
     };
     wait::until_true("the pins of the pod that is gone to be removed", Duration::from_secs(5), is_clean)

@@ -19,7 +19,7 @@ use tracing::Level;
 use super::{Options, Refusal, parse_in};
 use crate::config::default_pin_dir;
 use crate::config::interface::InterfaceOptions;
-use crate::datapath::HookChoice;
+use crate::datapath::{HookChoice, LogChoice, Telling};
 use crate::observe::Endpoints;
 use crate::registry::etcd::Password;
 
@@ -52,6 +52,7 @@ fn nothing_given_means_the_defaults() {
     assert_eq!(options.subnet_file, Path::new("/run/flannel/subnet.env"));
     assert_eq!(options.pin_dir, default_pin_dir("/coreos.com/network"));
     assert_eq!(options.hook, HookChoice::Auto);
+    assert_eq!(options.telling, Telling { log: LogChoice::Off, counts: true });
     assert_eq!(options.guard, Guard::Strict);
     assert_eq!(options.fast_path, FastPath::Flow);
     assert!(!options.copy_dscp);
@@ -65,8 +66,8 @@ fn everything_given_arrives() {
         "-etcd-endpoints https://a:1,b:2 -etcd-prefix /net -etcd-keyfile=/k -etcd-certfile=/c -etcd-cafile=/a \
          -etcd-username=u -etcd-password=p --iface eth1 --iface-regex ^10 --iface-can-reach 10.0.0.1 \
          --public-ip 192.0.2.1 --subnet-file /s --subnet-lease-renew-margin 5 --subnet-lease-ttl 1h30m \
-         --pin-dir /pins --datapath-hook clsact --guard peer --pod-bridges cni1 --pod-fast-path direct \
-         --copy-dscp -v=2",
+         --pin-dir /pins --datapath-hook clsact --datapath-log warn --datapath-counters=false --guard peer \
+         --pod-bridges cni1 --pod-fast-path direct --copy-dscp -v=2",
     )
     .unwrap();
     assert_eq!(options.etcd.endpoints, ["https://a:1", "b:2"]);
@@ -85,6 +86,7 @@ fn everything_given_arrives() {
     assert_eq!(options.lease.ttl, Duration::from_secs(5_400));
     assert_eq!(options.pin_dir, Path::new("/pins"));
     assert_eq!(options.hook, HookChoice::Clsact);
+    assert_eq!(options.telling, Telling { log: LogChoice::Warn, counts: false });
     assert_eq!(options.guard, Guard::Peer);
     assert_eq!(options.fast_path, FastPath::Direct);
     assert!(options.copy_dscp);

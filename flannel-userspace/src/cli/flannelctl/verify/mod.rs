@@ -1,5 +1,7 @@
 //! `flannelctl verify`: whether maps and kernel are what the leases ask for.
 
+mod told;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::process::ExitCode;
@@ -18,6 +20,7 @@ use super::units;
 use super::wanted::{Known, Source};
 use crate::backend::{Backend, Object};
 use crate::datapath::{PeerEntry, Tables};
+use crate::kernel::device::segmenter::EXIT;
 use crate::kernel::{Hop, Netlink, Objects, Underlay, hops};
 
 #[derive(Debug, Args)]
@@ -40,12 +43,16 @@ impl Arguments {
         let tables = context.place.tables()?;
         let known = Known::read(context, &self.state_file, &self.etcd).await?;
         let node = tables.node()?;
-        let mut found = Findings { checked: 0, differences: Vec::new(), netlink: Netlink::open()? };
+        let mut found = Findings::new()?;
         found.compare(&known, &tables, &node).await?;
         found.compare_hooks(context, &node).await?;
-        let Findings { checked, differences, .. } = found;
+        if let Some(subnet) = network(node.subnet, node.netmask) {
+            found.compare_told(&known, context.place, subnet).await?;
+        }
+        let Findings { checked, differences, not_compared, .. } = found;
+        let equal = differences.is_empty();
         let (source, age_seconds) = (known.source, known.age_seconds);
-        Ok(Verification { equal: differences.is_empty(), source, age_seconds, checked, differences })
+        Ok(Verification { equal, source, age_seconds, checked, not_compared, differences })
     }
 }
 
@@ -58,6 +65,8 @@ pub(super) struct Verification {
     age_seconds: Option<u64>,
     /// How many things were compared.
     checked: usize,
+    /// What could not be compared, and why.
+    not_compared: Vec<&'static str>,
     differences: Vec<Difference>,
 }
 
@@ -85,10 +94,16 @@ impl Difference {
 struct Findings {
     netlink: Netlink,
     checked: usize,
+    not_compared: Vec<&'static str>,
     differences: Vec<Difference>,
 }
 
 impl Findings {
+    fn new() -> anyhow::Result<Self> {
+        let netlink = Netlink::open()?;
+        Ok(Self { netlink, checked: 0, not_compared: Vec::new(), differences: Vec::new() })
+    }
+
     async fn compare(&mut self, known: &Known, tables: &Tables, node: &Node) -> anyhow::Result<()> {
         let underlay = match known.underlay(&self.netlink, node).await {
             Ok(underlay) => underlay,
@@ -171,6 +186,13 @@ impl Findings {
         self.equal("device address", device.mac, node.device_mac);
         if let Backend::Udp(udp) = backend {
             self.equal("segmenter index", udp.segmenter.entrance, node.segmenter);
+            self.checked += 1;
+            for (end, difference) in self.netlink.segmenter_differences(udp.wanted_mtu()).await? {
+                self.differences.push(Difference::changed("segmenter", &end, &difference));
+            }
+            if udp.segmenter.exit == 0 {
+                self.missing("segmenter", EXIT.to_owned());
+            }
         }
         self.checked += 1;
         if let Some(link) = self.netlink.link_by_index(device.index).await? {
@@ -281,6 +303,9 @@ fn differences(wanted: &BTreeSet<Object>, actual: &BTreeSet<Object>) -> Vec<Diff
 impl Report for Verification {
     fn show(&self, page: &mut Page) {
         let source = self.source.text(self.age_seconds);
+        for what in &self.not_compared {
+            page.toned_line(Tone::Warning, &format!("not compared: {what}"));
+        }
         if self.equal {
             let text =
                 format!("{} as {source} asks for", units::count(self.checked, "thing is", "things are"));
@@ -331,6 +356,7 @@ mod tests {
             source: Source::StateFile,
             age_seconds: Some(12),
             checked: wanted.len(),
+            not_compared: Vec::new(),
             differences,
         }
     }
@@ -363,7 +389,8 @@ mod tests {
         assert_eq!(verification.text(), "1 thing is as the state file, written 12 s ago, asks for\n");
         assert_eq!(
             serde_json::to_value(&verification).unwrap(),
-            json!({"equal": true, "source": "state_file", "age_seconds": 12, "checked": 1, "differences": []})
+            json!({"equal": true, "source": "state_file", "age_seconds": 12, "checked": 1, "not_compared": [],
+                "differences": []})
         );
     }
 }
