@@ -147,6 +147,27 @@ pub fn udp_xdp(context: XdpContext) -> u32 {
     xdp_verdict(&xdp, arrived)
 }
 
+/// As [`vxlan_xdp`], for generic XDP. It does not take packets of several buffers: of packets for programs that do, a
+/// kernel from 6.9 on makes copies that TC sees without their Ethernet headers.
+#[xdp]
+pub fn vxlan_xdp_skb(context: XdpContext) -> u32 {
+    let node = node();
+    let mut xdp = Xdp::new(context);
+    trace::arrived(&xdp, Hook::Xdp);
+    let arrived = vxlan::decapsulate(&mut xdp, &Table, node);
+    xdp_verdict(&xdp, arrived)
+}
+
+/// As [`udp_xdp`], for generic XDP.
+#[xdp]
+pub fn udp_xdp_skb(context: XdpContext) -> u32 {
+    let node = node();
+    let mut xdp = Xdp::new(context);
+    trace::arrived(&xdp, Hook::Xdp);
+    let arrived = udp::decapsulate(&mut xdp, &Table, node);
+    xdp_verdict(&xdp, arrived)
+}
+
 /// TC ingress of `flannel.<VNI>`: what the kernel has decapsulated itself, because it came where no
 /// program of ours saw it, passed no guard.
 #[classifier]

@@ -33,7 +33,8 @@ use thiserror::Error;
 
 use attach::Attacher;
 pub use attach::{
-    Mechanism, Pinned, PinnedAs, is_ingress, is_linked, pinned_programs, tcx_programs, wanted_places,
+    Choice, Decapsulation, Mechanism, Offer, Pinned, PinnedAs, choose, is_ingress, is_linked,
+    pinned_programs, tcx_programs, wanted_places,
 };
 pub use bpffs::PinDir;
 pub use flows::Approver;
@@ -57,12 +58,15 @@ pub enum Format {
 /// Where the operator wants programs to be attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum HookChoice {
-    /// TCX where the kernel has it (6.6), else clsact.
+    /// TCX where the kernel has it (6.6), else clsact; decapsulation by native XDP where that was measured to win
+    /// (`udp`) and the underlay is a network card whose driver takes it.
     #[default]
     Auto,
-    /// Decapsulation by native XDP on the underlay, everything else as with `auto`. Where XDP is taken or
-    /// not supported by the driver, as `auto`.
+    /// Decapsulation by native XDP on the underlay, everything else by TCX or clsact. Where XDP is taken or
+    /// not supported by the driver, by these, too.
     Xdp,
+    /// The same by generic XDP, for which no driver is asked: after receive offload, and slower than TCX.
+    XdpGeneric,
     /// TCX or nothing.
     Tcx,
     /// The clsact qdisc.

@@ -66,7 +66,8 @@ fn filter(message: &TcMessage, ingress: bool) -> Option<Filter> {
     (handle != 0).then_some(Filter { ingress, priority, handle })
 }
 
-fn xdp_of(message: &LinkMessage) -> Option<XdpProgram> {
+/// The XDP program the kernel names of a link.
+pub(super) fn xdp_of(message: &LinkMessage) -> Option<XdpProgram> {
     let attributes = message.attributes.iter().find_map(|attribute| match attribute {
         LinkAttribute::Xdp(attributes) => Some(attributes),
         _ => None,

@@ -33,7 +33,7 @@ pub use interface::Underlay;
 pub use monitor::{Change, Monitor};
 pub use objects::{ObjectError, Objects};
 pub use route::{Hop, hops};
-pub use xdp_support::takes_native_xdp;
+pub use xdp_support::{XdpSupport, xdp_support};
 
 /// A conversation with the kernel about the network namespace in which it was opened.
 #[derive(Clone, Debug)]

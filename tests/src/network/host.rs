@@ -25,6 +25,8 @@ pub struct HostOptions {
     pub rp_filter: RpFilter,
     /// Offloads of both ends of its cable.
     pub offloads: Offloads,
+    /// Queues of both ends of its cable, for each direction; where none are stated, as many as the kernel makes.
+    pub queues: Option<u8>,
 }
 
 /// A machine that forwards packets, with `eth0` as its interface on the segment.
@@ -38,6 +40,7 @@ pub struct Host {
     pub namespace: Namespace,
     /// Its address on the segment.
     pub address: Ipv4Addr,
+    queues: Option<u8>,
     label: String,
 }
 
@@ -51,7 +54,7 @@ impl Host {
     /// Namespaces or interfaces cannot be made.
     pub fn new(network: &Network, place: Place, number: u8, options: HostOptions) -> Result<Self> {
         let segment = network.segment(place);
-        let host = Self::unplugged(network, place, number, segment.address(10 + number), options.rp_filter)?;
+        let host = Self::unplugged(network, place, number, segment.address(10 + number), options)?;
         host.plug_in(network)?;
         set_offloads(&host.namespace, "eth0", options.offloads)?;
         set_offloads(&segment.namespace, &host.name, options.offloads)?;
@@ -66,12 +69,12 @@ impl Host {
     pub fn pair(network: &Network, first: u8) -> Result<[Self; 2]> {
         let (near, address) = (network.segment(Place::Near), |last| Ipv4Addr::new(192, 168, 99, last));
         let host = |number, last| {
-            let host = Self::unplugged(network, Place::Near, number, address(last), RpFilter::Off)?;
-            near.plug_in(&host.namespace, "etcd0", &host.name, near.address(10 + number))?;
+            let host = Self::unplugged(network, Place::Near, number, address(last), HostOptions::default())?;
+            near.plug_in(&host.namespace, "etcd0", &host.name, near.address(10 + number), None)?;
             anyhow::Ok(host)
         };
         let pair = [host(first, 1)?, host(first + 1, 2)?];
-        link::cable(&pair[0].namespace, "eth0", &pair[1].namespace, "eth0")?;
+        link::cable(&pair[0].namespace, "eth0", &pair[1].namespace, "eth0", None)?;
         for host in &pair {
             host.namespace.ip(&format!("address add {}/24 dev eth0", host.address))?;
             host.namespace.ip("link set eth0 up")?;
@@ -84,12 +87,12 @@ impl Host {
         place: Place,
         number: u8,
         address: Ipv4Addr,
-        rp_filter: RpFilter,
+        options: HostOptions,
     ) -> Result<Self> {
         let name = format!("h{number}");
         let label = format!("{}-{name}", network.number());
         let namespace = Namespace::add(&label)?;
-        let rp_filter = match rp_filter {
+        let rp_filter = match options.rp_filter {
             RpFilter::Off => "0",
             RpFilter::Strict => "1",
         };
@@ -97,7 +100,7 @@ impl Host {
             namespace.sysctl(&format!("ipv4/conf/{interface}/rp_filter"), rp_filter)?;
         }
         namespace.sysctl("ipv4/ip_forward", "1")?;
-        Ok(Self { name, place, namespace, address, label })
+        Ok(Self { name, place, namespace, address, queues: options.queues, label })
     }
 
     /// Gives it `eth0` on its segment, which it has lost.
@@ -106,7 +109,7 @@ impl Host {
     /// It has one.
     pub fn plug_in(&self, network: &Network) -> Result<()> {
         let segment = network.segment(self.place);
-        segment.plug_in(&self.namespace, "eth0", &self.name, self.address)?;
+        segment.plug_in(&self.namespace, "eth0", &self.name, self.address, self.queues)?;
         self.namespace.ip(&format!("route add default via {}", segment.gateway))?;
         Ok(())
     }

@@ -23,8 +23,17 @@ pub enum Offloads {
 }
 
 /// Joins an interface of one machine with one of another.
-pub(super) fn cable(one: &Namespace, name: &str, other: &Namespace, other_name: &str) -> Result<()> {
-    one.ip(&format!("link add {name} type veth peer name {other_name} netns {}", other.name()))?;
+pub(super) fn cable(
+    one: &Namespace,
+    name: &str,
+    other: &Namespace,
+    other_name: &str,
+    queues: Option<u8>,
+) -> Result<()> {
+    let queues = queues.map(|number| format!("numrxqueues {number} numtxqueues {number}"));
+    let queues = queues.unwrap_or_default();
+    let peer = format!("peer name {other_name} {queues} netns {}", other.name());
+    one.ip(&format!("link add {name} {queues} type veth {peer}"))?;
     Ok(())
 }
 

@@ -65,7 +65,7 @@ impl Network {
         let near =
             Segment::new(Namespace::add(&format!("{number}-lan"))?, "lan", ETCD_ADDRESS, NEAR_GATEWAY)?;
         let router = Namespace::add(&format!("{number}-router"))?;
-        near.plug_in(&router, "eth0", "router", NEAR_GATEWAY)?;
+        near.plug_in(&router, "eth0", "router", NEAR_GATEWAY, None)?;
         router.sysctl("ipv4/ip_forward", "1")?;
         let far = Segment::new(router, "far", FAR_GATEWAY, FAR_GATEWAY)?;
         near.namespace.ip(&format!("route add {} via {NEAR_GATEWAY}", far.network))?;
@@ -109,8 +109,15 @@ impl Segment {
     }
 
     /// Gives a machine an interface on this segment, at the port called `name`.
-    fn plug_in(&self, machine: &Namespace, interface: &str, name: &str, address: Ipv4Addr) -> Result<()> {
-        link::cable(machine, interface, &self.namespace, name)?;
+    fn plug_in(
+        &self,
+        machine: &Namespace,
+        interface: &str,
+        name: &str,
+        address: Ipv4Addr,
+        queues: Option<u8>,
+    ) -> Result<()> {
+        link::cable(machine, interface, &self.namespace, name, queues)?;
         self.namespace.ip(&format!("link set {name} master {} up", self.bridge))?;
         machine.ip(&format!("address add {address}/24 dev {interface}"))?;
         machine.ip(&format!("link set {interface} up"))?;

@@ -80,7 +80,7 @@ impl Pod {
         }
         let port = format!("pod{number}");
         let namespace = Namespace::add(&format!("{}-p{number}", host.label()))?;
-        link::cable(&namespace, "eth0", &host.namespace, &port)?;
+        link::cable(&namespace, "eth0", &host.namespace, &port, None)?;
         host.namespace.ip(&format!("link set {port} mtu {} master {BRIDGE} up", file.mtu))?;
         namespace.ip(&format!("address add {address}/{} dev eth0", file.subnet.prefix()))?;
         namespace.ip(&format!("link set eth0 mtu {} up", file.mtu))?;

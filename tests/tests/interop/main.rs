@@ -58,7 +58,8 @@ fn kernel_vxlan_host(
     #[case] rp_filter: RpFilter,
     #[case] offloads: Offloads,
 ) {
-    let (cluster, host) = cluster_and_host(VXLAN, hook, place, HostOptions { rp_filter, offloads });
+    let (cluster, host) =
+        cluster_and_host(VXLAN, hook, place, HostOptions { rp_filter, offloads, ..HostOptions::default() });
     let stock = VxlanHost::join(&host, &cluster.etcd, PREFIX, stock_file(vxlan_host::MTU), 2).unwrap();
     stock.learn(&cluster.etcd, PREFIX).unwrap();
     let nodes = [cluster.nodes(), vec![&stock.node]].concat();
@@ -73,7 +74,7 @@ fn kernel_vxlan_host(
 #[case::on_a_wire("auto", Place::Near, Offloads::Receive)]
 #[case::xdp("xdp", Place::Near, Offloads::Receive)]
 fn stock_udp_host(#[case] hook: &str, #[case] place: Place, #[case] offloads: Offloads) {
-    let options = HostOptions { rp_filter: RpFilter::Strict, offloads };
+    let options = HostOptions { rp_filter: RpFilter::Strict, offloads, queues: None };
     let (cluster, host) = cluster_and_host(UDP, hook, place, options);
     let stock = StockUdpHost::join(&host, &cluster.etcd, PREFIX, stock_file(stock_udp::MTU), 2).unwrap();
     let nodes = [cluster.nodes(), vec![&stock.node]].concat();

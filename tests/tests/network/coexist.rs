@@ -6,13 +6,14 @@ use std::time::Duration;
 use aya::programs::{Xdp, XdpMode};
 use flannel_common::maps::Node;
 use flannel_tests::cluster::{check_reached, pod_pairs};
+use flannel_tests::daemon::Daemon;
 use flannel_tests::namespace::Namespace;
-use flannel_tests::traffic::Ping;
+use flannel_tests::traffic::{Ping, Stream, backlog_drops};
 use flannel_userspace::datapath::{OBJECT, Telling, loader};
 use rstest::rstest;
 use serde_json::Value;
 
-use crate::{UDP, VXLAN, cluster};
+use crate::{UDP, VXLAN, cluster, wait_for_bridges};
 
 /// Priorities of the filters of somebody else: one before ours, two behind.
 const FIRST: u16 = 7;
@@ -82,11 +83,18 @@ fn filters_of_others_see_what_is_not_the_tunnels(#[case] backend: &str, #[case] 
     assert_eq!(ours, usize::from(hook == "clsact"), "{filters}");
 }
 
+/// The flag, and what the daemon says of it.
 #[rstest]
-#[case::udp(UDP)]
-#[case::vxlan(VXLAN)]
-fn xdp_program_of_somebody_else_stays_and_tc_does_the_work(#[case] backend: &str) {
-    let mut cluster = cluster(backend, "auto");
+#[case::udp(UDP, "xdp", "another XDP program is attached: decapsulating at TC instead")]
+#[case::vxlan(VXLAN, "xdp", "another XDP program is attached: decapsulating at TC instead")]
+#[case::vxlan_generic(VXLAN, "xdp-generic", "another XDP program is attached: decapsulating at TC instead")]
+#[case::udp_auto(UDP, "auto", r#"by=tc because="another XDP program is attached""#)]
+fn xdp_program_of_somebody_else_stays_and_tc_does_the_work(
+    #[case] backend: &str,
+    #[case] hook: &str,
+    #[case] said: &str,
+) {
+    let mut cluster = cluster(backend, "tcx");
     let pairs = pod_pairs(&cluster.nodes());
     let host = cluster.members[0].node.host.namespace.clone();
     // The program of the other backend, told nothing: it passes every packet on.
@@ -98,13 +106,63 @@ fn xdp_program_of_somebody_else_stays_and_tc_does_the_work(#[case] backend: &str
 
     let daemon = &mut cluster.members[0].daemon;
     daemon.terminate().unwrap();
-    daemon.settings().flags = vec!["--datapath-hook=xdp".to_owned()];
+    daemon.settings().flags = vec![format!("--datapath-hook={hook}")];
     daemon.restart().unwrap();
     daemon.wait_ready().unwrap();
     let log = std::fs::read_to_string(daemon.log()).unwrap();
-    assert!(log.contains("another XDP program is attached"), "{log}");
+    assert!(log.contains(said), "{log}");
+    let seen = program.info().unwrap().run_count();
     check_reached(&pairs).unwrap();
     assert!(daemon.count("decap", "forwarded").unwrap() > 0);
+    assert!(program.info().unwrap().run_count() > seen, "it sees packets no more");
     let link = host.ip("-details link show eth0").unwrap();
     assert!(link.contains(&format!("name {name}")) || link.contains("prog/xdp"), "{link}");
+    let features = daemon.ctl_json("features").unwrap();
+    assert_eq!(features["interface"]["xdp_taken"], true);
+    assert_eq!(features["choice"]["mechanism"], "tc");
+}
+
+/// How the underlay's XDP program of ours is attached, if there is one.
+fn xdp_of(daemon: &Daemon) -> Option<String> {
+    let status = daemon.ctl_json("status").unwrap();
+    assert_eq!(status["attached"], true);
+    let ours: Vec<&Value> = status["programs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|program| program["program"].as_str().unwrap().contains("_xdp"))
+        .collect();
+    assert!(ours.len() < 2, "{ours:?}");
+    ours.first().map(|program| program["mechanism"].as_str().unwrap().to_owned())
+}
+
+#[rstest]
+#[case::udp(UDP)]
+#[case::vxlan(VXLAN)]
+fn another_choice_of_the_hook_leaves_one_program_and_loses_nothing(#[case] backend: &str) {
+    let mut cluster = cluster(backend, "auto");
+    check_reached(&pod_pairs(&cluster.nodes())).unwrap();
+    wait_for_bridges(&cluster);
+    let (one, other) = (cluster.pod(0).unwrap().clone(), cluster.pod(1).unwrap().clone());
+    let choices = [
+        ("auto", None),
+        ("xdp-generic", Some("xdp-generic")),
+        ("xdp", Some("xdp")),
+        ("xdp-generic", Some("xdp-generic")),
+        ("tcx", None),
+    ];
+    for (hook, attached) in choices {
+        let before = backlog_drops().unwrap();
+        let stream = Stream::start(&other, &one, 2000).unwrap();
+        let daemon = &mut cluster.members[0].daemon;
+        daemon.terminate().unwrap();
+        daemon.settings().flags = vec![format!("--datapath-hook={hook}")];
+        daemon.restart().unwrap();
+        daemon.wait_ready().unwrap();
+        assert_eq!(xdp_of(daemon).as_deref(), attached, "{hook}");
+        let losses = stream.stop().unwrap();
+        let excused = backlog_drops().unwrap() - before;
+        println!("{hook}: {losses:?}, {excused} excused");
+        assert!(losses.sent > 100 && losses.lost <= excused, "{hook}: {losses:?}, {excused} excused");
+    }
 }

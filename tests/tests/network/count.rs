@@ -26,6 +26,7 @@ fn peer_counts(daemon: &Daemon) -> (u64, u64) {
 #[case::udp_xdp(UDP, "xdp", "xdp")]
 #[case::vxlan(VXLAN, "auto", "decap")]
 #[case::vxlan_xdp(VXLAN, "xdp", "xdp")]
+#[case::udp_xdp_generic(UDP, "xdp-generic", "xdp")]
 fn what_one_host_sends_the_other_receives(
     #[case] backend: &str,
     #[case] hook: &str,

@@ -66,6 +66,7 @@ fn ecn_of(frame: &[u8], port: u16) -> Option<u8> {
 #[case::vxlan(VXLAN, "auto", "decap")]
 #[case::vxlan_clsact(VXLAN, "clsact", "decap")]
 #[case::vxlan_xdp(VXLAN, "xdp", "xdp")]
+#[case::udp_xdp_generic(UDP, "xdp-generic", "xdp")]
 fn sixteen_cells_of_decapsulation(#[case] backend: &str, #[case] hook: &str, #[case] counted_at: &str) {
     let cluster = cluster(backend, hook);
     check_reached(&pod_pairs(&cluster.nodes())).unwrap();

@@ -18,6 +18,7 @@ const SOON: Duration = Duration::from_secs(2);
 #[case::vxlan(VXLAN, "auto", 8472)]
 #[case::vxlan_clsact(VXLAN, "clsact", 8472)]
 #[case::vxlan_xdp(VXLAN, "xdp", 8472)]
+#[case::vxlan_xdp_generic(VXLAN, "xdp-generic", 8472)]
 fn two_hops_and_a_fresh_outer_header(#[case] backend: &str, #[case] hook: &str, #[case] port: u16) {
     let cluster = cluster(backend, hook);
     check_reached(&pod_pairs(&cluster.nodes())).unwrap();

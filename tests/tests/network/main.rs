@@ -16,6 +16,7 @@ mod offload;
 mod options;
 mod path_mtu;
 mod privilege;
+mod queues;
 mod reach;
 mod restart;
 mod size;
@@ -40,8 +41,11 @@ const UDP_DIRECT: &str = r#"{"Type":"udp","DirectRouting":true}"#;
 const HOST_GW: &str = r#"{"Type":"host-gw"}"#;
 
 /// Hosts that check the sources of packets.
-const STRICT: HostOptions =
-    HostOptions { rp_filter: RpFilter::Strict, offloads: flannel_tests::network::Offloads::All };
+const STRICT: HostOptions = HostOptions {
+    rp_filter: RpFilter::Strict,
+    offloads: flannel_tests::network::Offloads::All,
+    queues: None,
+};
 
 /// Two hosts, whose programs must have counted every packet once when they are gone.
 fn plan(backend: &str) -> Plan {

@@ -31,6 +31,7 @@ fn end_by_sigkill(daemon: &mut Daemon) {
 #[case::vxlan(VXLAN, "auto")]
 #[case::vxlan_clsact(VXLAN, "clsact")]
 #[case::vxlan_xdp(VXLAN, "xdp")]
+#[case::vxlan_xdp_generic(VXLAN, "xdp-generic")]
 #[case::host_gw(HOST_GW, "auto")]
 fn nothing_is_lost_while_daemons_go_and_come(#[case] backend: &str, #[case] hook: &str) {
     let mut cluster = cluster(backend, hook);

@@ -39,6 +39,10 @@ fn gigabyte_arrives_whole(#[case] backend: &str, #[case] place: Place) {
 #[case::vxlan_on_a_card(VXLAN, "clsact", Offloads::Receive)]
 #[case::vxlan_xdp(VXLAN, "xdp", Offloads::All)]
 #[case::vxlan_xdp_on_a_card(VXLAN, "xdp", Offloads::Receive)]
+#[case::vxlan_xdp_generic(VXLAN, "xdp-generic", Offloads::All)]
+#[case::udp_xdp_generic(UDP, "xdp-generic", Offloads::All)]
+#[case::vxlan_xdp_generic_on_a_card(VXLAN, "xdp-generic", Offloads::Receive)]
+#[case::udp_xdp_generic_on_a_wire(UDP, "xdp-generic", Offloads::None)]
 fn file_arrives_whole_both_ways(#[case] backend: &str, #[case] hook: &str, #[case] offloads: Offloads) {
     let host = HostOptions { offloads, ..STRICT };
     let plan = Plan { host, ..plan(backend) }.with_flag(&format!("--datapath-hook={hook}"));

@@ -11,12 +11,12 @@ use clap::Args;
 use flannel_common::maps::Node;
 use serde::Serialize;
 
-use super::hooks::{Hook, hooks};
+use super::hooks::{Hook, format, hooks};
 use super::objects;
 use super::output::{Page, Report, Tone, cell, toned};
 use super::place::Context;
-use crate::datapath::tcx_programs;
-use crate::kernel::{Netlink, takes_native_xdp};
+use crate::datapath::{Choice, Decapsulation, Offer, choose, tcx_programs};
+use crate::kernel::{Netlink, XdpProgram};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {}
@@ -36,6 +36,8 @@ pub(super) struct Features {
     features: Vec<Feature>,
     /// The underlay, where a datapath names one.
     interface: Option<Nic>,
+    /// What `--datapath-hook=auto` has decapsulate there, where there is a tunnel.
+    choice: Option<Chosen>,
     /// Programs in their places, and why there.
     used: Vec<Used>,
 }
@@ -63,6 +65,19 @@ struct Nic {
     xdp: &'static str,
     /// Whether the driver takes native XDP; nothing where the kernel does not tell.
     xdp_native: Option<bool>,
+    /// Whether the driver hands native XDP packets of several buffers.
+    xdp_several_buffers: bool,
+    /// Whether the XDP program that is attached is somebody else's.
+    xdp_taken: bool,
+    /// Whether it is a network card, and no virtual device.
+    card: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Chosen {
+    /// `xdp` or `tc`.
+    mechanism: String,
+    reason: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -83,14 +98,23 @@ impl Features {
             None => Vec::new(),
         };
         let has_tcx = tcx_programs(1, "udp_decap").ok().map(|programs| programs.is_some());
+        let offer = match &node {
+            Some(node) => Some(Offer::of(node.underlay, &context.place.pin_dir())?),
+            None => None,
+        };
+        let format = node.as_ref().and_then(format);
+        let choice = offer.as_ref().zip(format).map(|(offer, format)| choose(offer, format));
+        let used = |hook: &Hook| used(hook, has_tcx, choice);
         Ok(Self {
             kernel: nix::sys::utsname::uname()?.release().to_string_lossy().into_owned(),
             features: features(has_tcx),
-            interface: match &node {
-                Some(node) => nic(&netlink, node).await?,
+            interface: match node.as_ref().zip(offer.as_ref()) {
+                Some((node, offer)) => nic(&netlink, node, offer).await?,
                 None => None,
             },
-            used: hooks.iter().filter(|hook| hook.attached).map(|hook| used(hook, has_tcx)).collect(),
+            choice: choice
+                .map(|Choice { by, because }| Chosen { mechanism: by.to_string(), reason: because }),
+            used: hooks.iter().filter(|hook| hook.attached).map(used).collect(),
         })
     }
 }
@@ -105,7 +129,7 @@ fn features(has_tcx: Option<bool>) -> Vec<Feature> {
     ];
     let programs = [
         (ProgramType::SchedClassifier, "sched_cls", true, "the tunnel's programs at TCX or clsact"),
-        (ProgramType::Xdp, "xdp", false, "decapsulation in the driver (--datapath-hook=xdp)"),
+        (ProgramType::Xdp, "xdp", false, "decapsulation before receive offload"),
     ];
     for (program, name, required, purpose) in programs {
         let supported = is_program_supported(program).ok();
@@ -173,34 +197,39 @@ fn features(has_tcx: Option<bool>) -> Vec<Feature> {
     all
 }
 
-async fn nic(netlink: &Netlink, node: &Node) -> anyhow::Result<Option<Nic>> {
+async fn nic(netlink: &Netlink, node: &Node, offer: &Offer) -> anyhow::Result<Option<Nic>> {
     let Some(link) = netlink.link_by_index(node.underlay).await? else { return Ok(None) };
     // What is mounted at /sys may be of another network namespace.
     let sys = format!("/sys/class/net/{}", link.name);
     let address = fs::read_to_string(format!("{sys}/address")).unwrap_or_default();
     let is_it = address.trim() == link.mac.to_string();
     let driver = fs::read_link(format!("{sys}/device/driver")).ok().filter(|_| is_it);
-    let xdp = match netlink.xdp_program(node.underlay).await? {
-        Some(program) if program.native => "native",
-        Some(_) => "generic",
-        None => "none",
-    };
+    let Offer { support, is_taken } = offer;
     Ok(Some(Nic {
         driver: driver.and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned())),
         mtu: link.mtu,
-        xdp,
-        xdp_native: takes_native_xdp(node.underlay).ok().flatten(),
+        xdp: match support.attached {
+            Some(XdpProgram { native: true, .. }) => "native",
+            Some(_) => "generic",
+            None => "none",
+        },
+        xdp_native: support.native,
+        xdp_several_buffers: support.several_buffers,
+        xdp_taken: *is_taken,
+        card: support.is_card,
         name: link.name,
     }))
 }
 
-fn used(hook: &Hook, has_tcx: Option<bool>) -> Used {
+fn used(hook: &Hook, has_tcx: Option<bool>, choice: Option<Choice>) -> Used {
     let mechanism = hook.mechanism.clone().unwrap_or_default();
-    let reason = match (mechanism.as_str(), has_tcx) {
-        ("tcx", _) => "the kernel knows TCX, and --datapath-hook is not clsact",
-        ("clsact", Some(false)) => "the kernel knows no TCX",
-        ("clsact", _) => "--datapath-hook=clsact",
-        ("xdp", _) => "--datapath-hook=xdp, and the driver takes native XDP",
+    let reason = match (mechanism.as_str(), has_tcx, choice) {
+        ("tcx", _, _) => "the kernel knows TCX, and --datapath-hook is not clsact",
+        ("clsact", Some(false), _) => "the kernel knows no TCX",
+        ("clsact", _, _) => "--datapath-hook=clsact",
+        ("xdp", _, Some(Choice { by: Decapsulation::Xdp, because })) => because,
+        ("xdp", _, _) => "--datapath-hook=xdp, and the driver takes native XDP",
+        ("xdp-generic", _, _) => "--datapath-hook=xdp-generic",
         _ => "",
     };
     Used { program: hook.program.clone(), interface: objects::name(hook.interface.index), mechanism, reason }
@@ -219,16 +248,11 @@ impl Report for Features {
             vec![cell(feature.kind), cell(feature.name), supported, cell(feature.purpose)]
         });
         page.table(&["KIND", "NAME", "THERE", "FOR"], rows);
-        if let Some(Nic { name, driver, mtu, xdp, xdp_native }) = &self.interface {
-            let native = match xdp_native {
-                Some(true) => "yes",
-                Some(false) => "no",
-                None => "unknown",
-            };
-            page.heading(&format!(
-                "underlay {name}: driver {}, MTU {mtu}, takes native XDP: {native}, XDP attached: {xdp}",
-                driver.as_deref().unwrap_or("unstated")
-            ));
+        if let Some(nic) = &self.interface {
+            nic.show(page);
+        }
+        if let Some(Chosen { mechanism, reason }) = &self.choice {
+            page.line(format!("--datapath-hook=auto decapsulates by {mechanism}: {reason}"));
         }
         if !self.used.is_empty() {
             page.heading("used");
@@ -240,9 +264,27 @@ impl Report for Features {
     }
 }
 
+impl Nic {
+    fn show(&self, page: &mut Page) {
+        let Self { name, driver, mtu, xdp, .. } = self;
+        let native = match (self.xdp_native, self.xdp_several_buffers) {
+            (Some(true), true) => "yes, in several buffers",
+            (Some(true), false) => "yes, in one buffer",
+            (Some(false), _) => "no",
+            (None, _) => "unknown",
+        };
+        let what = if self.card { "network card" } else { "virtual device" };
+        let whose = if self.xdp_taken { " by another" } else { "" };
+        page.heading(&format!(
+            "underlay {name}: {what}, driver {}, MTU {mtu}, takes native XDP: {native}, XDP attached: {xdp}{whose}",
+            driver.as_deref().unwrap_or("unstated")
+        ));
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Feature, Features, Nic, Used};
+    use super::{Chosen, Feature, Features, Nic, Used};
     use crate::cli::flannelctl::output::Report as _;
 
     fn features() -> Features {
@@ -267,7 +309,11 @@ mod tests {
                 mtu: 1500,
                 xdp: "none",
                 xdp_native: Some(true),
+                xdp_several_buffers: true,
+                xdp_taken: false,
+                card: true,
             }),
+            choice: Some(Chosen { mechanism: "xdp".to_owned(), reason: "it wins" }),
             used: vec![Used {
                 program: "vxlan_encap".to_owned(),
                 interface: "flannel.1".to_owned(),
@@ -288,7 +334,8 @@ mod tests {
  kernel  hash  no, required  types
  kernel  xdp   unknown       types
 
-underlay eth0: driver unstated, MTU 1500, takes native XDP: yes, XDP attached: none
+underlay eth0: network card, driver unstated, MTU 1500, takes native XDP: yes, in several buffers, XDP attached: none
+--datapath-hook=auto decapsulates by xdp: it wins
 
 used
  PROGRAM      INTERFACE  BY      BECAUSE
@@ -305,6 +352,7 @@ used
             serde_json::json!({"kind": "kernel", "name": "tcx", "supported": false, "purpose": "types", "required": false})
         );
         assert_eq!(value["interface"]["xdp"], "none");
+        assert_eq!(value["choice"], serde_json::json!({"mechanism": "xdp", "reason": "it wins"}));
         assert_eq!(value["used"][0]["mechanism"], "clsact");
     }
 }

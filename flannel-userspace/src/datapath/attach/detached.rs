@@ -27,6 +27,13 @@ struct ObjGetInfo {
     info: u64,
 }
 
+/// Detaches a link at once: the removal of its pin does it some time later.
+const LINK_DETACH: libc::c_int = 34;
+#[repr(C)]
+struct LinkDetach {
+    link_fd: u32,
+}
+
 /// The beginning of `struct bpf_link_info`, the same for TCX and XDP.
 #[repr(C)]
 #[derive(Default)]
@@ -42,6 +49,13 @@ struct LinkInfo {
 /// Whether the link is detached, or its pin gone.
 pub(super) fn is_detached(pin: &Path) -> bool {
     interface_of(pin).is_ok_and(|interface| interface == 0) || !pin.exists()
+}
+
+/// Detaches the pinned link, now. One that leads nowhere any more is as good.
+pub(super) fn detach(pin: &Path) -> io::Result<()> {
+    let link = open_pin(pin)?;
+    let link_fd = u32::try_from(link.as_raw_fd()).map_err(io::Error::other)?;
+    bpf(LINK_DETACH, &LinkDetach { link_fd }).map(drop)
 }
 
 /// Opens whatever is pinned there.
@@ -65,7 +79,7 @@ fn interface_of(pin: &Path) -> io::Result<u32> {
     Ok(info.interface)
 }
 
-/// One of the two commands above.
+/// One of the commands above.
 fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<libc::c_int> {
     // SAFETY: the kernel reads no more than the attributes' size, and what they point to lives in the callers for longer
     // than this call and is as large as they say.

@@ -29,7 +29,7 @@ pub struct Pinned {
 pub enum PinnedAs {
     /// By a link that is pinned itself; one that somebody detached bears the same program.
     Link {
-        /// TCX or XDP.
+        /// TCX, XDP or generic XDP.
         mechanism: Mechanism,
         /// Id of the program.
         program_id: u32,
@@ -50,6 +50,15 @@ impl PinnedAs {
         match self {
             Self::Link { mechanism, .. } => mechanism,
             Self::Filter { .. } => Mechanism::Clsact,
+        }
+    }
+
+    /// Id of the program, where a link tells it.
+    #[must_use]
+    pub const fn program_id(self) -> Option<u32> {
+        match self {
+            Self::Link { program_id, .. } => Some(program_id),
+            Self::Filter { .. } => None,
         }
     }
 }
@@ -83,6 +92,8 @@ pub fn pinned_programs(pin_dir: &Path) -> Result<Vec<Pinned>, DatapathError> {
         let link = PinnedLink::from_pin(&pin).map_err(|error| foreign_link(&pin, &error))?;
         let info = FdLink::from(link).info().map_err(|error| foreign_link(&pin, &error))?;
         let mechanism = match info.link_type() {
+            // A link does not tell its mode, but each has programs of its own.
+            Ok(LinkType::Xdp) if program.ends_with("_skb") => Mechanism::XdpGeneric,
             Ok(LinkType::Xdp) => Mechanism::Xdp,
             _ => Mechanism::Tcx,
         };

@@ -4,6 +4,7 @@
 //! behind a pin, detached; it is recognised by that and replaced. A filter under clsact cannot be pinned: its
 //! program is, as `filters/<program>-<interface index>-<handle>`, which tells where to find the filter again.
 
+mod choice;
 mod clsact;
 mod detached;
 mod foreign;
@@ -24,6 +25,7 @@ use aya::programs::{ProgramError, SchedClassifier, TcAttachType, tc};
 use nix::errno::Errno;
 use tracing::{debug, info};
 
+pub use choice::{Choice, Decapsulation, Offer, choose};
 pub(super) use detached::open_pin;
 pub use inspect::{Pinned, PinnedAs, is_ingress, is_linked, pinned_programs, tcx_programs, wanted_places};
 
@@ -39,6 +41,8 @@ pub enum Mechanism {
     Clsact,
     /// An XDP link in the driver.
     Xdp,
+    /// An XDP link in the network stack.
+    XdpGeneric,
 }
 
 impl fmt::Display for Mechanism {
@@ -47,6 +51,7 @@ impl fmt::Display for Mechanism {
             Self::Tcx => "tcx",
             Self::Clsact => "clsact",
             Self::Xdp => "xdp",
+            Self::XdpGeneric => "xdp-generic",
         })
     }
 }
@@ -70,6 +75,8 @@ pub(super) struct Attacher {
     ebpf: Ebpf,
     pins: Arc<PinDir>,
     spec: Spec,
+    /// How XDP is to decapsulate, if it is.
+    xdp: Option<Mechanism>,
     bridges: BTreeSet<u32>,
     /// Ports of pods, by their interface indexes.
     pods: BTreeSet<u32>,
@@ -89,7 +96,8 @@ impl Attacher {
         let (bridges, pods) = (served(&pins, "bridge-")?, served(&pins, "pod_out-")?);
         let waits = !pins.other_maps()?.is_empty();
         let (left_alone, attached) = (BTreeSet::new(), BTreeMap::new());
-        let mut attacher = Self { ebpf, pins, spec, bridges, pods, left_alone, attached, waits };
+        let xdp = xdp_of(&spec, &pins)?;
+        let mut attacher = Self { ebpf, pins, spec, xdp, bridges, pods, left_alone, attached, waits };
         attacher.hold()?;
         Ok(attacher)
     }
@@ -169,13 +177,10 @@ impl Attacher {
     }
 
     fn places(&self) -> Vec<Place> {
-        let Spec { format, node, hook, .. } = &self.spec;
+        let Spec { format, node, .. } = &self.spec;
         let place = |(program, interface)| Place { program, interface };
         let mut places: Vec<Place> = wanted_places(*format, node).into_iter().map(place).collect();
-        if *hook == HookChoice::Xdp && format.is_some() {
-            let program = if matches!(format, Some(Format::Udp { .. })) { "udp_xdp" } else { "vxlan_xdp" };
-            places.push(Place { program, interface: node.underlay });
-        }
+        places.extend(self.xdp_program().map(|(program, _)| place((program, node.underlay))));
         if format.is_some() {
             places.extend(self.bridges.iter().map(|bridge| Place { program: "bridge", interface: *bridge }));
         }
@@ -187,6 +192,18 @@ impl Attacher {
             }
         }
         places
+    }
+
+    /// The program that decapsulates by XDP, if one does, and how it is attached.
+    fn xdp_program(&self) -> Option<(&'static str, Mechanism)> {
+        let mechanism = self.xdp?;
+        let program = match (self.spec.format?, mechanism) {
+            (Format::Udp { .. }, Mechanism::XdpGeneric) => "udp_xdp_skb",
+            (Format::Udp { .. }, _) => "udp_xdp",
+            (Format::Vxlan, Mechanism::XdpGeneric) => "vxlan_xdp_skb",
+            (Format::Vxlan, _) => "vxlan_xdp",
+        };
+        Some((program, mechanism))
     }
 
     /// Bridges and pods come and go; that one is gone is soon told.
@@ -202,10 +219,14 @@ impl Attacher {
     }
 
     fn attach(&mut self, place: Place) -> Result<Option<Attached>, DatapathError> {
-        if place.program.ends_with("_xdp") {
+        if let Some((_, mechanism)) = self.xdp_program().filter(|(program, _)| *program == place.program) {
             // What keeps XDP away is reported once; the place is tried again when the daemon starts anew.
             let refused = !self.attached.is_empty() && !self.attached.contains_key(&place);
-            return if refused { Ok(None) } else { xdp::attach(&mut self.ebpf, &self.pins, place) };
+            return if refused {
+                Ok(None)
+            } else {
+                xdp::attach(&mut self.ebpf, &self.pins, place, mechanism)
+            };
         }
         if self.spec.hook == HookChoice::Clsact {
             return self.attach_clsact(place).map(Some);
@@ -247,6 +268,23 @@ impl Attacher {
         }
         Ok(())
     }
+}
+
+/// How XDP is to decapsulate: as the operator says, or by the rule.
+fn xdp_of(spec: &Spec, pins: &PinDir) -> Result<Option<Mechanism>, DatapathError> {
+    let Some(format) = spec.format else { return Ok(None) };
+    Ok(match spec.hook {
+        HookChoice::Xdp => Some(Mechanism::Xdp),
+        HookChoice::XdpGeneric => Some(Mechanism::XdpGeneric),
+        HookChoice::Tcx | HookChoice::Clsact => None,
+        HookChoice::Auto => {
+            let underlay = spec.node.underlay;
+            let Choice { by, because } = choose(&Offer::of(underlay, pins.path())?, format);
+            let interface = name_of(underlay).unwrap_or_default();
+            info!(interface, %by, because, "chose the hook of decapsulation");
+            (by == Decapsulation::Xdp).then_some(Mechanism::Xdp)
+        }
+    })
 }
 
 /// Detaches every program that is pinned, and returns the names of the pins.

@@ -1,16 +1,20 @@
-//! XDP in the driver of the underlay: one program per interface, so that somebody else's keeps ours away.
+//! XDP of the underlay: one program per interface, so that somebody else's keeps ours away.
+//!
+//! The program at TC is attached as well, and does the whole work on packets that no XDP program has decapsulated. So
+//! XDP may come and go, as when another mode is chosen, and no packet is lost.
 
 use aya::Ebpf;
 use aya::programs::links::FdLink;
 use aya::programs::xdp::XdpLink;
 use aya::programs::{ProgramError, Xdp, XdpMode};
 use nix::errno::Errno;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::super::load::load_program;
+use super::inspect::pinned_programs;
 use super::{
-    Attached, DatapathError, Mechanism, PinDir, Place, errno, foreign_link, is_detached, name_of, pin_link,
-    pinned, remove_pin,
+    Attached, DatapathError, Mechanism, PinDir, Place, detached, errno, foreign_link, is_detached, name_of,
+    pin_link, pinned, remove_pin,
 };
 
 /// Attaches the program, or says why the packets are left to TC.
@@ -18,28 +22,30 @@ pub(super) fn attach(
     ebpf: &mut Ebpf,
     pins: &PinDir,
     place: Place,
+    mechanism: Mechanism,
 ) -> Result<Option<Attached>, DatapathError> {
     load_program(ebpf, place.program)?;
     let missing =
         || DatapathError::Program { program: place.program.to_owned(), source: ProgramError::NotLoaded };
     let program: &mut Xdp =
         ebpf.program_mut(place.program).and_then(|program| program.try_into().ok()).ok_or_else(missing)?;
-    let attached = Attached { mechanism: Mechanism::Xdp, pin: place.pin() };
+    clear(pins, place)?;
+    let attached = Attached { mechanism, pin: place.pin() };
     let pin = pins.links().join(&attached.pin);
     if let Some(link) = pinned(&pin)? {
         let link = XdpLink::try_from(link).map_err(|error| foreign_link(&pin, &error))?;
         match program.attach_to_link(link).and_then(|id| program.take_link(id)) {
             Ok(_) => return Ok(Some(attached)),
             Err(error) if is_detached(&error) => remove_pin(&pin)?,
-            Err(error) => return Err(place.error(Mechanism::Xdp, error)),
+            Err(error) => return Err(place.error(mechanism, error)),
         }
     }
-    let link =
-        program.attach_to_if_index(place.interface, XdpMode::Driver).and_then(|id| program.take_link(id));
+    let mode = if mechanism == Mechanism::XdpGeneric { XdpMode::Skb } else { XdpMode::Driver };
+    let link = program.attach_to_if_index(place.interface, mode).and_then(|id| program.take_link(id));
     let link = match link {
         Ok(link) => link,
         Err(error) => {
-            leave_to_tc(place, &error)?;
+            leave_to_tc(place, mechanism, &error)?;
             return Ok(None);
         }
     };
@@ -47,11 +53,29 @@ pub(super) fn attach(
     Ok(Some(attached))
 }
 
-fn leave_to_tc(place: Place, error: &ProgramError) -> Result<(), DatapathError> {
-    let reason = if errno(error) == Some(Errno::EBUSY) {
-        "another XDP program is attached"
-    } else {
-        "the driver takes no native XDP program"
+/// Detaches what an earlier daemon of ours attached in another mode or for another backend: an interface has room for
+/// one.
+fn clear(pins: &PinDir, place: Place) -> Result<(), DatapathError> {
+    for other in pinned_programs(pins.path())? {
+        let is_xdp = matches!(other.by.mechanism(), Mechanism::Xdp | Mechanism::XdpGeneric);
+        if !is_xdp || other.interface != place.interface || other.program == place.program {
+            continue;
+        }
+        let link = format!("{}-{}", other.program, other.interface);
+        info!(link, by = %other.by.mechanism(), "detaching");
+        let pin = pins.links().join(&link);
+        detached::detach(&pin).map_err(|source| DatapathError::Unpin { path: pin.clone(), source })?;
+        remove_pin(&pin)?;
+    }
+    Ok(())
+}
+
+fn leave_to_tc(place: Place, mechanism: Mechanism, error: &ProgramError) -> Result<(), DatapathError> {
+    let reason = match errno(error) {
+        // Native and generic XDP keep each other away, too.
+        Some(Errno::EBUSY | Errno::EEXIST) => "another XDP program is attached",
+        _ if mechanism == Mechanism::XdpGeneric => "the interface takes no generic XDP program",
+        _ => "the driver takes no native XDP program",
     };
     warn!(interface = name_of(place.interface)?, %error, "{reason}: decapsulating at TC instead");
     Ok(())

@@ -2,7 +2,7 @@
 
 use super::link::Link;
 use super::measure::Measure;
-use super::path::{DIRECT, KERNEL_VXLAN, ROUTES, TUN_PROXY};
+use super::path::{DIRECT, KERNEL_VXLAN, KERNEL_VXLAN_MASQUERADE, ROUTES, TUN_PROXY};
 use super::samples::Samples;
 
 /// A figure that should be reached, or not be exceeded.
@@ -67,6 +67,12 @@ pub const GOALS: &[Goal] = &[
     of(UDP_FAST, FourStreams, AtLeast(1.0), ROUTES),
     of(UDP_FAST, CpuPerGigabyte, AtMost(0.70), KERNEL_VXLAN),
     of(UDP_FAST, LatencyApart, AtMost(1.03), DIRECT),
+    of("vxlan, masquerade", CpuPerPacket, AtMost(0.75), KERNEL_VXLAN_MASQUERADE),
+    of("vxlan, fast path, masquerade", CpuPerPacket, AtMost(0.50), KERNEL_VXLAN_MASQUERADE),
+    of("vxlan, fast path, masquerade", CpuPerPacket, AtMost(0.75), "host-gw, masquerade"),
+    of("vxlan, fast path, masquerade", PacketRate, AtLeast(2.2), KERNEL_VXLAN_MASQUERADE),
+    of("udp, fast path, masquerade", CpuPerPacket, AtMost(0.50), KERNEL_VXLAN_MASQUERADE),
+    of("udp, fast path, masquerade", PacketRate, AtLeast(2.2), KERNEL_VXLAN_MASQUERADE),
     at_100_mbit("udp", 92.0e6),
     at_100_mbit("vxlan", 90.6e6),
     at_100_mbit(ROUTES, 94.0e6),

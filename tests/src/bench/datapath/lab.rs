@@ -69,7 +69,7 @@ impl Way {
         let (mut daemons, mut proxies, mut tracers) = (Vec::new(), Vec::new(), Vec::new());
         let (others, ends): (Box<dyn Debug>, _) = match path.carrier {
             Carrier::Cable => (Box::new(()), hosts.each_ref().map(Host::endpoint)),
-            Carrier::KernelVxlan => {
+            Carrier::KernelVxlan { masquerades } => {
                 let join = |index: u8| {
                     let file = subnet_file(index, vxlan_host::MTU)?;
                     VxlanHost::join(&hosts[usize::from(index)], etcd, &prefix, file, 1)
@@ -77,6 +77,12 @@ impl Way {
                 let both = [join(0)?, join(1)?];
                 both.iter().try_for_each(|host| host.learn(etcd, &prefix))?;
                 hosts.iter().try_for_each(add_stock_rules)?;
+                if masquerades {
+                    hosts
+                        .iter()
+                        .zip(&both)
+                        .try_for_each(|(host, node)| add_masquerade(host, node.node.file))?;
+                }
                 let ends = both.each_ref().map(|host| pod(&host.node));
                 (Box::new(both), ends)
             }
@@ -142,6 +148,24 @@ fn add_stock_rules(host: &Host) -> Result<()> {
         "-A FORWARD -m comment --comment flanneld-forward -j FLANNEL-FWD",
     ] {
         host.namespace.run("iptables", &format!("--wait {rule}"))?;
+    }
+    Ok(())
+}
+
+/// The rules of stock flannel 0.28 for `--ip-masq`.
+fn add_masquerade(host: &Host, file: SubnetFile) -> Result<()> {
+    let SubnetFile { network, subnet, .. } = file;
+    for rule in [
+        "-N FLANNEL-POSTRTG".to_owned(),
+        "-A FLANNEL-POSTRTG -m mark --mark 0x4000/0x4000 -j RETURN".to_owned(),
+        format!("-A FLANNEL-POSTRTG -s {subnet} -d {network} -j RETURN"),
+        format!("-A FLANNEL-POSTRTG -s {network} -d {subnet} -j RETURN"),
+        format!("-A FLANNEL-POSTRTG ! -s {network} -d {subnet} -j RETURN"),
+        format!("-A FLANNEL-POSTRTG -s {network} ! -d 224.0.0.0/4 -j MASQUERADE --random-fully"),
+        format!("-A FLANNEL-POSTRTG ! -s {network} -d {network} -j MASQUERADE --random-fully"),
+        "-A POSTROUTING -j FLANNEL-POSTRTG".to_owned(),
+    ] {
+        host.namespace.run("iptables", &format!("--wait -t nat {rule}"))?;
     }
     Ok(())
 }

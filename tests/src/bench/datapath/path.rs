@@ -21,7 +21,10 @@ pub enum Carrier {
     /// Nothing: from host to host.
     Cable,
     /// The kernel's vxlan device between pods, set up as stock flannel does.
-    KernelVxlan,
+    KernelVxlan {
+        /// Whether with its rules for `--ip-masq`, by which every connection is tracked.
+        masquerades: bool,
+    },
     /// A TUN device and a process between pods, as in stock flannel's udp backend.
     TunProxy,
     /// flanneld's datapath between pods.
@@ -47,9 +50,12 @@ pub const VXLAN: &str = r#"{"Type":"vxlan"}"#;
 const DIRECT_ROUTING: &str = r#"{"Type":"vxlan","DirectRouting":true}"#;
 const HOST_GW: &str = r#"{"Type":"host-gw"}"#;
 
+const MASQUERADE: &[&str] = &["--ip-masq"];
+const MASQUERADE_LONG_WAY: &[&str] = &["--ip-masq", "--pod-fast-path=off"];
 const LONG_WAY: &[&str] = &["--pod-fast-path=off"];
 const CLSACT: &[&str] = &["--pod-fast-path=off", "--datapath-hook=clsact"];
 const XDP: &[&str] = &["--pod-fast-path=off", "--datapath-hook=xdp"];
+const XDP_GENERIC: &[&str] = &["--pod-fast-path=off", "--datapath-hook=xdp-generic"];
 const NO_COUNTERS: &[&str] = &["--pod-fast-path=off", "--datapath-counters=false"];
 const NO_GUARD: &[&str] = &["--pod-fast-path=off", "--guard=off"];
 
@@ -57,6 +63,8 @@ const NO_GUARD: &[&str] = &["--pod-fast-path=off", "--guard=off"];
 pub const DIRECT: &str = "direct";
 /// What stock flannel's vxlan backend sets up.
 pub const KERNEL_VXLAN: &str = "kernel vxlan";
+/// The same with `--ip-masq`, as in most clusters.
+pub const KERNEL_VXLAN_MASQUERADE: &str = "kernel vxlan, masquerade";
 /// What stock flannel's udp backend is.
 pub const TUN_PROXY: &str = "TUN proxy";
 /// Routes, as both flannels set them up.
@@ -66,13 +74,24 @@ pub const ROUTES: &str = "host-gw";
 pub const PATHS: &[Path] = &[
     Path { name: DIRECT, carrier: Carrier::Cable, links: Link::ALL, quick: true },
     Path { name: ROUTES, carrier: flanneld(HOST_GW, LONG_WAY), links: Link::ALL, quick: true },
-    Path { name: KERNEL_VXLAN, carrier: Carrier::KernelVxlan, links: Link::ALL, quick: true },
+    Path {
+        name: KERNEL_VXLAN,
+        carrier: Carrier::KernelVxlan { masquerades: false },
+        links: Link::ALL,
+        quick: true,
+    },
     Path { name: TUN_PROXY, carrier: Carrier::TunProxy, links: Link::ALL, quick: true },
     Path { name: "host-gw, fast path", carrier: flanneld(HOST_GW, &[]), links: Link::FAST, quick: true },
     Path { name: "vxlan", carrier: flanneld(VXLAN, LONG_WAY), links: Link::ALL, quick: true },
     Path { name: "vxlan, fast path", carrier: flanneld(VXLAN, &[]), links: Link::FAST, quick: true },
     Path { name: "vxlan, clsact", carrier: flanneld(VXLAN, CLSACT), links: Link::FAST, quick: false },
     Path { name: "vxlan, xdp", carrier: flanneld(VXLAN, XDP), links: Link::FAST, quick: false },
+    Path {
+        name: "vxlan, xdp generic",
+        carrier: flanneld(VXLAN, XDP_GENERIC),
+        links: Link::FAST,
+        quick: false,
+    },
     Path { name: "vxlan, no counters", carrier: flanneld(VXLAN, NO_COUNTERS), links: VETH, quick: false },
     Path {
         name: "vxlan, fast path, no counters",
@@ -98,11 +117,42 @@ pub const PATHS: &[Path] = &[
         links: Link::SLOW,
         quick: false,
     },
+    Path {
+        name: KERNEL_VXLAN_MASQUERADE,
+        carrier: Carrier::KernelVxlan { masquerades: true },
+        links: VETH,
+        quick: false,
+    },
+    Path {
+        name: "host-gw, masquerade",
+        carrier: flanneld(HOST_GW, MASQUERADE_LONG_WAY),
+        links: VETH,
+        quick: false,
+    },
+    Path {
+        name: "vxlan, masquerade",
+        carrier: flanneld(VXLAN, MASQUERADE_LONG_WAY),
+        links: VETH,
+        quick: false,
+    },
+    Path {
+        name: "vxlan, fast path, masquerade",
+        carrier: flanneld(VXLAN, MASQUERADE),
+        links: VETH,
+        quick: false,
+    },
+    Path {
+        name: "udp, fast path, masquerade",
+        carrier: flanneld(UDP, MASQUERADE),
+        links: VETH,
+        quick: false,
+    },
     Path { name: "udp, clsact", carrier: flanneld(UDP, CLSACT), links: Link::FAST, quick: false },
     Path { name: "udp, xdp", carrier: flanneld(UDP, XDP), links: Link::FAST, quick: false },
+    Path { name: "udp, xdp generic", carrier: flanneld(UDP, XDP_GENERIC), links: Link::FAST, quick: false },
 ];
 
-/// What programs do besides is measured where they are the larger part.
+/// What programs and rules do besides is measured where they are the larger part.
 const VETH: &[Link] = &[Link::Veth];
 
 const fn traced(trace: &'static str) -> Carrier {

@@ -4,6 +4,7 @@
 mod frames;
 mod programs;
 mod report;
+mod stack;
 
 use std::fs;
 use std::path::PathBuf;
@@ -42,6 +43,8 @@ pub struct Figures {
     program: String,
     /// Instructions the verifier followed, with all capabilities.
     verified_instructions: u32,
+    /// Bytes of stack it takes by the verifier's word, of which there are 512.
+    stack_bytes: u32,
     /// A packet that is none of its business.
     passed_on_ns: u64,
     /// By number of peers, in the order of [`SIZES`].
@@ -82,10 +85,10 @@ pub fn run(options: &Options) -> Result<()> {
             anyhow::Ok(Lookup { peers, warm_ns, cold_ns })
         };
         let lookups = SIZES.map(lookup).into_iter().collect::<Result<_>>()?;
-        let verified_instructions = programs.verified_instructions()?;
         all.programs.push(Figures {
             program: program.name.to_owned(),
-            verified_instructions,
+            verified_instructions: programs.verified_instructions()?,
+            stack_bytes: stack::depth(program)?,
             passed_on_ns,
             lookups,
         });
@@ -108,15 +111,20 @@ pub fn check_sizes() -> Result<()> {
     for program in Program::ALL {
         let name = program.name;
         let found = written.programs.iter().find(|figures| figures.program == name);
-        let written =
-            found.with_context(|| format!("lookup.toml tells nothing of {name}"))?.verified_instructions;
-        let now = Programs::load(program)?.verified_instructions()?;
-        println!("{name}: {now} instructions verified, {written} written down");
-        ensure!(
-            f64::from(now) <= f64::from(written) * TOLERANCE,
-            "{name} has grown from {written} to {now} verified instructions; if that is meant to be: \
-             cargo xtask bench lookup --write"
-        );
+        let written = found.with_context(|| format!("lookup.toml tells nothing of {name}"))?;
+        let instructions = Programs::load(program)?.verified_instructions()?;
+        check(name, "verified instructions", instructions, written.verified_instructions)?;
+        check(name, "bytes of stack", stack::depth(program)?, written.stack_bytes)?;
     }
+    Ok(())
+}
+
+fn check(name: &str, what: &str, now: u32, written: u32) -> Result<()> {
+    println!("{name}: {now} {what}, {written} written down");
+    ensure!(
+        f64::from(now) <= f64::from(written) * TOLERANCE,
+        "{name} has grown from {written} to {now} {what}; if that is meant to be: \
+         cargo xtask bench lookup --write"
+    );
     Ok(())
 }

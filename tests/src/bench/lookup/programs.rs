@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use aya::Ebpf;
 use aya::maps::{HashMap, MapData, PerCpuHashMap, PerCpuValues};
-use aya::programs::{Program as Loaded, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
+use aya::programs::{Program as Loaded, ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
+use aya::{Ebpf, VerifierLogLevel};
 use flannel_common::Ip4;
 use flannel_common::maps::{PEER_COUNTERS, PEERS, Peer, PeerCount, SOURCES};
 use flannel_userspace::datapath::{OBJECT, Telling, loader};
@@ -40,6 +40,22 @@ impl Program {
         Self { name: "udp_xdp", format: UDP, incoming: true, forwards: 2 },
     ];
 
+    /// The object and its maps, for a host of this format; no program of it is loaded yet.
+    pub(super) fn open(self) -> Result<Ebpf> {
+        let node = frames::node(self.format);
+        let mut loader = loader(&node, &Telling::default());
+        Ok(loader.verifier_log_level(VerifierLogLevel::STATS).load(OBJECT)?)
+    }
+
+    /// Loads it, and returns what the kernel said.
+    pub(super) fn load(self, ebpf: &mut Ebpf) -> Result<Result<(), ProgramError>> {
+        match ebpf.program_mut(self.name) {
+            Some(Loaded::SchedClassifier(loaded)) => Ok(loaded.load()),
+            Some(Loaded::Xdp(loaded)) => Ok(loaded.load()),
+            _ => bail!("the object has no program {}", self.name),
+        }
+    }
+
     fn frame(self, peer: u32) -> Result<Vec<u8>> {
         if self.incoming { frames::incoming(peer, self.format) } else { frames::outgoing(peer) }
     }
@@ -54,14 +70,9 @@ pub(super) struct Programs {
 
 impl Programs {
     pub(super) fn load(program: Program) -> Result<Self> {
-        let node = frames::node(program.format);
-        let mut ebpf = loader(&node, &Telling::default()).load(OBJECT)?;
-        match ebpf.program_mut(program.name) {
-            Some(Loaded::SchedClassifier(loaded)) => loaded.load(),
-            Some(Loaded::Xdp(loaded)) => loaded.load(),
-            _ => bail!("the object has no program {}", program.name),
-        }
-        .with_context(|| format!("{} is refused", program.name))?;
+        let mut ebpf = program.open()?;
+        let loaded = program.load(&mut ebpf)?;
+        loaded.with_context(|| format!("{} is refused", program.name))?;
         Ok(Self { program, ebpf, peers: 0 })
     }
 

@@ -101,6 +101,12 @@ fn one_peer_maps_and_features() {
     assert_eq!(lacking, Vec::<&Value>::new(), "what runs here is told to be missing");
     assert_eq!(features["interface"]["name"], "eth0");
     assert_eq!(features["interface"]["xdp_native"], true, "a virtual cable takes it");
+    assert_eq!(
+        (&features["interface"]["card"], &features["interface"]["xdp_taken"]),
+        (&json!(false), &json!(false))
+    );
+    assert_eq!(features["choice"]["mechanism"], "tc", "and yet does not get it");
+    assert!(features["choice"]["reason"].as_str().is_some_and(|reason| !reason.is_empty()));
     assert!(features["used"].as_array().unwrap().len() >= 3, "{features}");
 }
 

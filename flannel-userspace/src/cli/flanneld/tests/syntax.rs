@@ -108,7 +108,7 @@ fn the_last_of_several_wins_even_when_it_is_empty() {
 #[case::margin("--subnet-lease-renew-margin=1h", "invalid value '1h'")]
 #[case::ttl("--subnet-lease-ttl=86400", "such as 24h")]
 #[case::resync("--iptables-resync=0", "0 is not in 1..")]
-#[case::hook("--datapath-hook=netkit", "[possible values: auto, xdp, tcx, clsact]")]
+#[case::hook("--datapath-hook=netkit", "[possible values: auto, xdp, xdp-generic, tcx, clsact]")]
 #[case::guard("--guard=on", "[possible values: strict, peer, off]")]
 #[case::bridge("--pod-bridges=a/b", "'a/b' is no name of an interface")]
 #[case::passwords("--etcd-password=p --etcd-password-file=/f", "cannot be used with")]
