@@ -11,7 +11,7 @@ use flannel_tests::traffic::capture::Capture;
 use nix::sys::socket::{setsockopt, sockopt};
 use rstest::rstest;
 
-use crate::{UDP, VXLAN};
+use crate::{UDP, VXLAN, wait_for_bridges};
 
 /// Expedited forwarding (RFC 3246), as a TOS byte.
 const EXPEDITED: u8 = 46 << 2;
@@ -52,6 +52,7 @@ fn dscp_is_shown_outside_where_told(#[case] backend: &str, #[case] hook: &str, #
     first.restart().unwrap();
     first.wait_ready().unwrap();
     check_reached(&pod_pairs(&cluster.nodes())).unwrap();
+    wait_for_bridges(&cluster);
 
     let hosts = [0, 1].map(|member| cluster.members[member].node.host.address.octets());
     for (from, to, outside) in [(0, 1, EXPEDITED), (1, 0, 0)] {

@@ -28,6 +28,7 @@ mod traces;
 use std::time::Duration;
 
 use flannel_tests::cluster::{Cluster, Plan};
+use flannel_tests::daemon::Daemon;
 use flannel_tests::leases;
 use flannel_tests::network::{HostOptions, RpFilter};
 use flannel_tests::traffic::inject::Format;
@@ -64,10 +65,12 @@ fn cluster(backend: &str, hook: &str) -> Cluster {
 /// Adding the clsact qdisc to a bridge in use loses packets in the kernel itself, whoever adds it: who counts losses
 /// waits until it is there.
 fn wait_for_bridges(cluster: &Cluster) {
-    for member in &cluster.members {
-        let is_served = || member.daemon.ctl("status").is_ok_and(|status| status.contains("bridge-"));
-        until_true("the bridge to be served", Duration::from_secs(5), is_served).unwrap();
-    }
+    cluster.members.iter().for_each(|member| wait_for_bridge(&member.daemon));
+}
+
+fn wait_for_bridge(daemon: &Daemon) {
+    let is_served = || daemon.ctl("status").is_ok_and(|status| status.contains("bridge-"));
+    until_true("the bridge to be served", Duration::from_secs(5), is_served).unwrap();
 }
 
 /// How a tunnel packet to a member must be wrapped.

@@ -35,6 +35,11 @@ fn mean_length(at: &Endpoint, work: impl FnOnce()) -> u64 {
     Received::by(&at.namespace, "eth0").unwrap().mean_since(&before)
 }
 
+/// Whether datagrams that the kernel is to cut get to the pod uncut.
+fn stay_whole(backend: &str, hook: &str, offloads: Offloads) -> bool {
+    backend != UDP && offloads == Offloads::All && hook != "xdp"
+}
+
 #[rstest]
 #[case::udp(UDP, "auto", "auto", Offloads::All)]
 #[case::udp_clsact(UDP, "clsact", "off", Offloads::All)]
@@ -56,14 +61,17 @@ fn datagrams_keep_their_boundaries(
         // The kernel cuts them, as late as it can: with the UDP backend on the host, and on a card's wire.
         let segmented = Datagrams { count: 100, payload: 40_000, segment: Some(1300) };
         let mean = mean_length(to, || segmented.send(from, to).unwrap());
-        let stay_whole = backend != UDP && offloads == Offloads::All && hook != "xdp";
-        assert_eq!(mean > 20_000, stay_whole, "mean length {mean}");
+        assert_eq!(mean > 20_000, stay_whole(backend, hook, offloads), "mean length {mean}");
         // As long as may be: fragments.
         Datagrams { count: 20, payload: 65_507, segment: None }.send(from, to).unwrap();
         let sizes = [1, 1399, 1421, 1422, 1423, 1443, 1444, 1445, 2845];
         for payload in sizes {
             Datagrams { count: 2, payload, segment: None }.send(from, to).unwrap();
         }
+    }
+    if stay_whole(backend, hook, offloads) && backend == VXLAN {
+        let left = cluster.members[0].daemon.count("decap", "left_to_device").unwrap();
+        assert!(left >= 100, "{left} super-packets of datagrams were left to the kernel's device");
     }
     let short = sent_short(&cluster);
     assert_eq!(short > 50, fast_path == "auto", "{short} packets were shortened");
@@ -91,6 +99,10 @@ fn pods_that_do_it_themselves(#[case] backend: &str, #[case] fast_path: &str, #[
     let inside = [0, 1].map(|end| Endpoint { address: ends[end], ..ways[end].0.clone() });
     transfer(&inside[0], &inside[1], FILE).unwrap();
     transfer(&inside[1], &inside[0], FILE).unwrap();
+    if backend == VXLAN {
+        let left = cluster.members[0].daemon.count("encap", "left_to_device").unwrap();
+        assert!(left > 10, "{left} super-packets of the pod's tunnel were left to the kernel's device");
+    }
 
     cluster
         .pod(0)

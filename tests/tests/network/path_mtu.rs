@@ -9,7 +9,7 @@ use flannel_tests::vxlan_host::{self, VxlanHost};
 use flannel_tests::wait;
 use rstest::rstest;
 
-use crate::{UDP, VXLAN};
+use crate::{UDP, VXLAN, wait_for_bridges};
 
 /// What it carries.
 const PATH: u32 = 1400;
@@ -27,6 +27,7 @@ fn start(backend: &str, flags: &[&str]) -> Cluster {
         cluster.network.router().ip(&format!("route replace {route} mtu {PATH}")).unwrap();
     }
     check_reached(&pod_pairs(&cluster.nodes())).unwrap();
+    wait_for_bridges(&cluster);
     cluster
 }
 
@@ -64,9 +65,8 @@ fn vxlan_goes_on_in_fragments(#[case] hook: &str, #[case] fast_path: &str, #[cas
     assert_eq!(receiver.count("device", "not_guarded").unwrap(), 0);
 }
 
-#[test]
-fn so_does_the_kernels_own_device() {
-    let cluster = start(VXLAN, &[]);
+/// A host behind the router with the kernel's device alone.
+fn stock_host(cluster: &Cluster) -> VxlanHost {
     let host = Host::new(&cluster.network, Place::Far, 5, HostOptions::default()).unwrap();
     let file = SubnetFile {
         subnet: "10.5.250.0/24".parse().unwrap(),
@@ -76,6 +76,27 @@ fn so_does_the_kernels_own_device() {
     let stock = VxlanHost::join(&host, &cluster.etcd, PREFIX, file, 1).unwrap();
     stock.learn(&cluster.etcd, PREFIX).unwrap();
     check_reached(&pod_pairs(&[cluster.nodes()[0], &stock.node])).unwrap();
+    stock
+}
+
+#[test]
+fn so_does_the_kernels_own_device() {
+    let cluster = start(VXLAN, &[]);
+    let stock = stock_host(&cluster);
+    check_large(cluster.pod(0).unwrap(), stock.node.endpoints().next().unwrap(), vxlan_host::MTU);
+}
+
+/// Pods of either host are not told of it, and go on.
+#[test]
+fn the_mtu_of_a_hosts_route_to_a_peer_is_not_looked_at() {
+    let cluster = start(VXLAN, &[]);
+    let stock = stock_host(&cluster);
+    let ours = &cluster.members[0].node;
+    let narrow = |host: &Host, route: &str| {
+        host.namespace.ip(&format!("route replace {route} mtu lock {PATH}")).unwrap();
+    };
+    narrow(&ours.host, "192.168.88.0/24 via 192.168.77.254");
+    narrow(&stock.node.host, "192.168.77.0/24 via 192.168.88.1");
     check_large(cluster.pod(0).unwrap(), stock.node.endpoints().next().unwrap(), vxlan_host::MTU);
 }
 
