@@ -35,6 +35,9 @@ const OUTER_IPV4_UDP: u64 = (BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP
 const INNER_ETHERNET: u64 =
     BPF_F_ADJ_ROOM_ENCAP_L2_ETH as u64 | (EthernetHeader::LEN as u64) << BPF_ADJ_ROOM_ENCAP_L2_SHIFT;
 
+/// The bits of a VLAN tag that name the VLAN.
+const VLAN_ID: u32 = 0xfff;
+
 /// A packet at a TC hook.
 pub(crate) struct Skb(TcContext);
 
@@ -78,6 +81,14 @@ impl Skb {
     pub(crate) fn set_priority(&self, priority: u32) {
         // SAFETY: the kernel gave the context; the field is always writable.
         unsafe { (*self.raw()).priority = priority };
+    }
+
+    /// Whether the packet is one of a VLAN on this link, of which the card has put the tag aside. It is for the
+    /// interface of that VLAN. Tag 0 tells a priority alone (IEEE 802.1Q).
+    pub(crate) fn is_of_vlan(&self) -> bool {
+        // SAFETY: the kernel gave the context; the fields are always readable.
+        let (is_tagged, tag) = unsafe { ((*self.raw()).vlan_present, (*self.raw()).vlan_tci) };
+        is_tagged != 0 && tag & VLAN_ID != 0
     }
 
     /// Whether our XDP program has decapsulated this packet.

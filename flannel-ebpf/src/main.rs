@@ -109,6 +109,9 @@ pub fn vxlan_decap(context: TcContext) -> i32 {
     if skb.has_token() {
         return handed_over(&mut skb, node, GUARDED);
     }
+    if skb.is_of_vlan() {
+        return verdict(&skb, Hook::Decap, Reason::NotTunnel);
+    }
     trace::arrived(&skb, Hook::Decap);
     let arrived = vxlan::decapsulate(&mut skb, &Table, node);
     decapsulated(&mut skb, node, arrived, GUARDED)
@@ -121,6 +124,9 @@ pub fn udp_decap(context: TcContext) -> i32 {
     let mut skb = Skb::new(context);
     if skb.has_token() {
         return handed_over(&mut skb, node, UNMARKED);
+    }
+    if skb.is_of_vlan() {
+        return verdict(&skb, Hook::Decap, Reason::NotTunnel);
     }
     trace::arrived(&skb, Hook::Decap);
     let arrived = udp::decapsulate(&mut skb, &Table, node);

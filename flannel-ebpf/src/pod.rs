@@ -55,6 +55,9 @@ pub fn direct_out(context: TcContext) -> i32 {
 pub fn direct_in(context: TcContext) -> i32 {
     let node = node();
     let mut skb = Skb::new(context);
+    if skb.is_of_vlan() {
+        return verdict(&skb, Hook::DirectIn, Reason::ToStack);
+    }
     let bytes = skb.len();
     let shortened = Packet::read(&skb).and_then(|packet| {
         let subnet = flows::from_peer(&packet, &Table, node)?;

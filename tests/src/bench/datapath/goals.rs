@@ -41,12 +41,10 @@ pub const GOALS: &[Goal] = &[
     of("vxlan", PacketRate, AtLeast(1.4), KERNEL_VXLAN),
     of("vxlan", FourStreams, AtLeast(1.0), KERNEL_VXLAN),
     of("vxlan", CpuPerGigabyte, AtMost(0.70), KERNEL_VXLAN),
-    // What the guard, the counters and one who looks on cost.
+    // What the guard and the counters cost.
     of("vxlan", CpuPerPacket, AtMost(1.03), "vxlan, no guard"),
     of("vxlan", CpuPerPacket, AtMost(1.03), "vxlan, no counters"),
     of(VXLAN_FAST, CpuPerPacket, AtMost(1.03), "vxlan, fast path, no counters"),
-    of("vxlan, traced", CpuPerPacket, AtMost(1.03), "vxlan"),
-    of("vxlan, sampled", CpuPerPacket, AtMost(1.03), "vxlan"),
     of("udp", CpuPerPacket, AtMost(0.75), KERNEL_VXLAN),
     of("udp", PacketRate, AtLeast(1.4), KERNEL_VXLAN),
     of("udp", FourStreams, AtLeast(1.0), KERNEL_VXLAN),
