@@ -11,7 +11,8 @@ use flannel_tests::traffic::capture::Capture;
 use nix::sys::socket::{setsockopt, sockopt};
 use rstest::rstest;
 
-use crate::{UDP, VXLAN, wait_for_bridges};
+use crate::fast_path::told;
+use crate::{UDP, VXLAN, plan, wait_for_bridges};
 
 /// Expedited forwarding (RFC 3246), as a TOS byte.
 const EXPEDITED: u8 = 46 << 2;
@@ -41,9 +42,9 @@ fn seen(namespace: &Namespace, interface: &str, work: impl FnOnce(), ends: [[u8;
 #[case::udp(UDP, "auto", "auto")]
 #[case::udp_clsact(UDP, "clsact", "off")]
 fn dscp_is_shown_outside_where_told(#[case] backend: &str, #[case] hook: &str, #[case] fast_path: &str) {
-    let plan = Plan { is_sociable: true, ..Plan::new(backend) }
+    let plan = Plan { is_sociable: true, ..plan(backend) }
         .with_flag(&format!("--datapath-hook={hook}"))
-        .with_flag(&format!("--pod-fast-path={fast_path}"));
+        .with_flag(&format!("--pod-fast-path={}", told(fast_path)));
     // The first one copies, the second one does not.
     let mut cluster = Cluster::start(&plan).unwrap();
     let first = &mut cluster.members[0].daemon;

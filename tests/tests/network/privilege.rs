@@ -78,7 +78,8 @@ fn everything_goes_with_two_capabilities(
 
     let member = &cluster.members[0];
     let programs = loaded_programs(member);
-    assert!(!programs.is_empty());
+    // With host-gw there are those of the fast path alone.
+    assert!(backend == HOST_GW || !programs.is_empty());
     for program in programs {
         assert_eq!(has_barriers(member, &program), is_bounded, "{program}");
     }

@@ -6,7 +6,7 @@ use flannel_tests::network::{Host, HostOptions, Node, Place};
 use flannel_tests::traffic::{Datagrams, Ping, transfer};
 use rstest::rstest;
 
-use crate::{UDP, VXLAN, wait_for_bridge, wait_for_bridges};
+use crate::{UDP, VXLAN, plan, wait_for_bridge, wait_for_bridges};
 
 /// A host whose `eth0` is a macvlan device on its card.
 fn stacked_host(cluster: &Cluster, number: u8) -> Host {
@@ -31,7 +31,7 @@ fn stacked_host(cluster: &Cluster, number: u8) -> Host {
 #[case::vxlan_clsact(VXLAN, "clsact")]
 #[case::vxlan_xdp(VXLAN, "xdp")]
 fn a_tunnel_by_a_device_on_a_card(#[case] backend: &str, #[case] hook: &str) {
-    let plan = Plan { is_sociable: true, ..Plan::new(backend) };
+    let plan = Plan { is_sociable: true, ..plan(backend) };
     let plan = plan.with_flag(&format!("--datapath-hook={hook}"));
     let cluster = Cluster::start(&plan).unwrap();
     let host = stacked_host(&cluster, 3);

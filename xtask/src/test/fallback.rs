@@ -38,6 +38,7 @@ impl Fallback {
                 "filters_of_others",
                 "flows_are_shortened_without_loss",
                 "daemons_go_and_come",
+                "another_choice_of_the_hook",
             ],
             Self::LongWay => &["fast_path::"],
             // That variant takes one capability more than the two.

@@ -17,7 +17,7 @@ use flannel_tests::traffic::{Ping, Stream, transfer};
 use flannel_tests::wait;
 use rstest::rstest;
 
-use crate::{DIRECT, HOST_GW, STRICT, UDP, UDP_DIRECT, VXLAN, wait_for_bridges};
+use crate::{DIRECT, HOST_GW, STRICT, UDP, UDP_DIRECT, VXLAN, plan, wait_for_bridges};
 use flow::{Datagrams, Flow as _};
 
 /// Bytes of a file.
@@ -25,7 +25,7 @@ const FILE: u64 = 100_000_000;
 
 /// Two hosts with a pod each, whose ports are served.
 fn start(backend: &str, flags: &[&str]) -> Cluster {
-    let plan = flags.iter().fold(Plan::new(backend), |plan, flag| plan.with_flag(flag));
+    let plan = flags.iter().fold(plan(backend), |plan, flag| plan.with_flag(flag));
     start_plan(&plan)
 }
 
@@ -38,10 +38,16 @@ pub fn start_plan(plan: &Plan) -> Cluster {
     cluster
 }
 
+/// The mode by which tests mean the fast path: told outright, it stays where a run is to go without.
+pub fn told(fast_path: &str) -> &str {
+    if fast_path == "auto" { "flow" } else { fast_path }
+}
+
 /// Two hosts with a pod each, whose ports and bridges are served as far as they will be.
 pub fn start_served(backend: &str, hook: &str, fast_path: &str, offloads: Offloads) -> Cluster {
     let host = HostOptions { offloads, ..HostOptions::default() };
-    let plan = Plan { is_sociable: true, host, ..Plan::new(backend) }
+    let fast_path = told(fast_path);
+    let plan = Plan { is_sociable: true, host, ..plan(backend) }
         .with_flag(&format!("--datapath-hook={hook}"))
         .with_flag(&format!("--pod-fast-path={fast_path}"));
     let cluster = if fast_path == "off" {
@@ -96,7 +102,7 @@ fn flows_are_shortened_without_loss_or_overtaking(
     #[case] hook: &str,
     #[case] place: Place,
 ) {
-    let plan = Plan { places: vec![Place::Near, place], host: STRICT, ..Plan::new(backend) };
+    let plan = Plan { places: vec![Place::Near, place], host: STRICT, ..plan(backend) };
     let cluster = start_plan(&plan.with_flag(&format!("--datapath-hook={hook}")));
     let [first, second] = [0, 1].map(|member| &cluster.members[member].daemon);
     let stream = Stream::start(cluster.pod(0).unwrap(), cluster.pod(1).unwrap(), 5000).unwrap();
@@ -117,7 +123,7 @@ fn flows_are_shortened_without_loss_or_overtaking(
 
 #[test]
 fn nothing_is_shortened_where_that_is_off() {
-    let cluster = Cluster::start(&Plan::new(VXLAN).with_flag("--pod-fast-path=off")).unwrap();
+    let cluster = Cluster::start(&plan(VXLAN).with_flag("--pod-fast-path=off")).unwrap();
     check_reached(&pod_pairs(&cluster.nodes())).unwrap();
     transfer(cluster.pod(0).unwrap(), cluster.pod(1).unwrap(), FILE).unwrap();
     for member in &cluster.members {
@@ -157,7 +163,7 @@ fn hops_are_counted_on_the_short_way(#[case] backend: &str) {
 #[case::udp(UDP, 1472)]
 #[case::host_gw(HOST_GW, 1500)]
 fn a_packet_too_long_for_the_tunnel_is_answered(#[case] backend: &str, #[case] mtu: u32) {
-    let mut plan = Plan::new(backend);
+    let mut plan = plan(backend);
     plan.host.offloads = Offloads::None;
     let cluster = start_plan(&plan);
     let node = &cluster.members[0].node;

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use flannel_tests::cluster::{Cluster, Plan};
+use flannel_tests::cluster::Cluster;
 use flannel_tests::network::{ETCD_ADDRESS, Host};
 use flannel_tests::traffic::{Ping, transfer};
 use rstest::rstest;
 
 use super::flow::{Bytes, Datagrams, Flow};
 use super::{FILE, shortened, start, start_plan};
-use crate::{HOST_GW, UDP, VXLAN};
+use crate::{HOST_GW, UDP, VXLAN, plan};
 
 const GIGABYTE: u64 = 1_000_000_000;
 /// So late a change of rules may take effect on running flows.
@@ -187,7 +187,7 @@ fn a_translated_flow_is_never_shortened_where_it_is_translated(#[case] backend: 
 #[case::vxlan(VXLAN)]
 #[case::host_gw(HOST_GW)]
 fn the_world_outside_is_reached_by_masquerading(#[case] backend: &str) {
-    let cluster = start_plan(&Plan::new(backend).with_flag("--ip-masq=true"));
+    let cluster = start_plan(&plan(backend).with_flag("--ip-masq=true"));
     let mut outside = cluster.members[1].node.host.endpoint();
     outside.address = ETCD_ADDRESS;
     let ping = Ping { count: 50, interval: Duration::from_millis(5), ..Ping::default() };
