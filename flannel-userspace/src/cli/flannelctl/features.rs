@@ -140,6 +140,8 @@ fn features(has_tcx: Option<bool>) -> Vec<Feature> {
         (MapType::PerCpuHash, "percpu_hash", "counters of peers"),
         (MapType::Array, "array", "what programs know of the host"),
         (MapType::PerCpuArray, "percpu_array", "counters"),
+        (MapType::LruHash, "lru_hash", "flows that are shortened"),
+        (MapType::RingBuf, "ringbuf", "packets and connections that are told"),
     ];
     for (map, name, purpose) in maps {
         all.push(feature("map", name, is_map_supported(map).ok(), true, purpose));
@@ -157,6 +159,18 @@ fn features(has_tcx: Option<bool>) -> Vec<Feature> {
             BpfHelper::BPF_FUNC_redirect_neigh,
             "redirect_neigh",
             "out by the underlay",
+        ),
+        (
+            ProgramType::SchedClassifier,
+            BpfHelper::BPF_FUNC_fib_lookup,
+            "fib_lookup",
+            "next hops that are known for a while",
+        ),
+        (
+            ProgramType::SchedClassifier,
+            BpfHelper::BPF_FUNC_redirect_peer,
+            "redirect_peer",
+            "to a pod without its host's stack",
         ),
         (
             ProgramType::SchedClassifier,
