@@ -65,6 +65,8 @@ impl Flood {
 pub fn flood(from: &Endpoint, to: &Endpoint, time: Duration, between: &Carriers) -> Result<Flood> {
     let bind = |end: &Endpoint| end.namespace.within(|| Ok(UdpSocket::bind((end.address, 0))?));
     let (near, far) = (bind(from)?, bind(to)?);
+    // Whoever gets datagrams has asked for them: its host is known to the sender's.
+    far.send_to(&[], near.local_addr()?)?;
     near.connect(far.local_addr()?)?;
     setsockopt(&far, sockopt::RcvBufForce, &BUFFER)?;
     far.set_nonblocking(true)?;
