@@ -195,8 +195,12 @@ impl Daemon {
         self.ledger.take().map_or(Ok(()), |mut ledger| ledger.check())
     }
 
-    /// Programs are replaced from one life to the next, and perhaps once in a life.
-    fn note_programs(&mut self) -> Result<()> {
+    /// Programs are replaced from one life to the next, and where the host changes under the daemon: whoever changes it
+    /// more than once in a life notes those in between. See [`Daemon::count_runs`].
+    ///
+    /// # Errors
+    /// A program cannot be opened.
+    pub fn note_programs(&mut self) -> Result<()> {
         self.ledger.as_mut().map_or(Ok(()), Ledger::note)
     }
 

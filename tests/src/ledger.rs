@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
+use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -13,7 +14,7 @@ use aya::programs::{ProgramFd, ProgramInfo, loaded_programs};
 use aya::sys::{Stats, enable_stats};
 use flannel_common::maps::{COUNTERS, Count};
 use flannel_common::{Hook, Reason};
-use flannel_userspace::datapath::PinDir;
+use flannel_userspace::datapath::{PinDir, pinned_programs};
 
 use crate::wait;
 
@@ -66,10 +67,12 @@ impl Ledger {
             }
         }
         let is_noted = |books: &[Book], id| books.iter().any(|book| book.programs.contains_key(&id));
-        for (hook, program) in programs() {
-            if is_noted(&self.books, program.id()) {
-                continue;
-            }
+        // Who may load programs and nothing more gives them no names; the pins tell what they are.
+        let pinned = if pin.exists() { pinned(&self.pin_dir)? } else { BTreeMap::new() };
+        for program in loaded_programs().filter_map(Result::ok) {
+            let named = program.name_as_str().and_then(hook);
+            let known = named.or_else(|| pinned.get(&program.id()).copied());
+            let Some(hook) = known.filter(|_| !is_noted(&self.books, program.id())) else { continue };
             // One that is unloaded meanwhile has no maps.
             let maps = program.map_ids().ok().flatten().unwrap_or_default();
             for book in self.books.iter_mut().filter(|book| maps.contains(&book.map)) {
@@ -108,8 +111,10 @@ impl Book {
 
     fn runs(&self) -> BTreeMap<&'static str, u64> {
         let mut runs = BTreeMap::new();
-        for (hook, program) in programs().filter(|(_, program)| self.programs.contains_key(&program.id())) {
-            *runs.entry(hook.label()).or_default() += program.run_count();
+        for program in loaded_programs().filter_map(Result::ok) {
+            if let Some((hook, _)) = self.programs.get(&program.id()) {
+                *runs.entry(hook.label()).or_default() += program.run_count();
+            }
         }
         runs
     }
@@ -134,12 +139,20 @@ impl fmt::Debug for Book {
     }
 }
 
-/// The loaded programs that are called as ours. One that is unloaded meanwhile is none.
-fn programs() -> impl Iterator<Item = (Hook, ProgramInfo)> {
-    loaded_programs().filter_map(|program| {
-        let program = program.ok()?;
-        Some((hook(program.name_as_str()?)?, program))
-    })
+/// The pinned programs by their ids.
+fn pinned(pin_dir: &Path) -> Result<BTreeMap<u32, Hook>> {
+    let links = pinned_programs(pin_dir)?;
+    let mut all: BTreeMap<u32, Hook> =
+        links.iter().filter_map(|link| Some((link.by.program_id()?, hook(&link.program)?))).collect();
+    // There is none where nothing is a filter.
+    for entry in fs::read_dir(pin_dir.join("filters")).into_iter().flatten() {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if let Some(hook) = name.split('-').next().and_then(hook) {
+            all.insert(ProgramInfo::from_pin(&path)?.id(), hook);
+        }
+    }
+    Ok(all)
 }
 
 /// Where a program sees packets, by its name.

@@ -4,13 +4,13 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
-use flannel_tests::cluster::{Cluster, Member, Plan, check_reached, pod_pairs};
+use flannel_tests::cluster::{Cluster, Member, check_reached, pod_pairs};
 use flannel_tests::network::SubnetFile;
 use flannel_tests::wait::{until, until_true};
 use rstest::rstest;
 use serde_json::Value;
 
-use crate::{HOST_GW, UDP, VXLAN};
+use crate::{HOST_GW, UDP, VXLAN, plan};
 
 /// `CAP_NET_ADMIN` and `CAP_BPF`, as /proc writes them.
 const TWO: u64 = 1 << 12 | 1 << 39;
@@ -43,7 +43,7 @@ fn assert_confined(cluster: &Cluster) {
 
 /// A cluster whose daemons are root, or have never had more than the two capabilities.
 fn cluster(backend: &str, flags: &[&str], is_bounded: bool) -> Cluster {
-    let mut plan = Plan::new(backend);
+    let mut plan = plan(backend);
     plan.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
     let mut cluster = Cluster::start(&plan).unwrap();
     if is_bounded {
@@ -71,19 +71,20 @@ fn everything_goes_with_two_capabilities(
 ) {
     let mut flags = flags.to_vec();
     flags.extend(["--iptables-resync=1", "--metrics-listen=127.0.0.1:9501"]);
-    let cluster = cluster(backend, &flags, is_bounded);
+    let mut cluster = cluster(backend, &flags, is_bounded);
     let pairs = pod_pairs(&cluster.nodes());
     check_reached(&pairs).unwrap();
     assert_confined(&cluster);
 
-    let member = &cluster.members[0];
+    let peer = cluster.members[1].node.file.subnet;
+    let member = &mut cluster.members[0];
     let programs = loaded_programs(member);
     // With host-gw there are those of the fast path alone.
     assert!(backend == HOST_GW || !programs.is_empty());
     for program in programs {
         assert_eq!(has_barriers(member, &program), is_bounded, "{program}");
     }
-    let namespace = &member.node.host.namespace;
+    let namespace = &member.node.host.namespace.clone();
     let device = match backend {
         UDP => Some("flannel0"),
         VXLAN => Some("flannel.1"),
@@ -94,11 +95,12 @@ fn everything_goes_with_two_capabilities(
         let is_back = || namespace.ip(&format!("link show {device}")).is_ok();
         until_true("the device to be back", REPAIR, is_back).unwrap();
         check_reached(&pairs).unwrap();
+        member.daemon.note_programs().unwrap();
         detach_all(member);
         until("every program to be back", REPAIR, || is_attached(member)).unwrap();
+        member.daemon.note_programs().unwrap();
     }
     if backend != UDP {
-        let peer = cluster.members[1].node.file.subnet;
         namespace.ip(&format!("route del {peer}")).unwrap();
         let is_back = || namespace.ip("route").is_ok_and(|routes| routes.contains(&peer.to_string()));
         until_true("the route to be back", REPAIR, is_back).unwrap();
