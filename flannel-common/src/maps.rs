@@ -7,7 +7,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::addr::{Ip4, Mac};
-use crate::flow::{CANDIDATE_BYTES, Connection, FastPath, Flow, FlowKey, MAX_FLOWS};
+use crate::flow::{CANDIDATE_BYTES, Connection, FastPath, Flow, FlowKey, MAX_FLOWS, VALID};
 use crate::reason::{Hook, Reason};
 use crate::trace::{EVENT_BYTES, Question};
 
@@ -140,9 +140,9 @@ impl NextHop {
     /// None.
     pub const UNKNOWN: Self = Self { until: 0, destination: Mac::ZERO, source: Mac::ZERO, generation: 0 };
 
-    /// For so long it holds, in nanoseconds. Then a packet is left to the kernel's routing, which also keeps the
+    /// For so long it holds, in nanoseconds, as what was proved of a flow. Then a packet is left to the kernel's routing, which also keeps the
     /// neighbour from growing stale.
-    pub const VALID: u64 = 40_000_000;
+    pub const VALID: u64 = VALID;
 
     /// Whether it holds `now`, in the generation of now.
     #[must_use]

@@ -136,42 +136,26 @@ pub fn udp_decap(context: TcContext) -> i32 {
 /// XDP of the underlay, for VXLAN. [`vxlan_decap`] hands the packet on.
 #[xdp(frags)]
 pub fn vxlan_xdp(context: XdpContext) -> u32 {
-    let node = node();
-    let mut xdp = Xdp::new(context);
-    trace::arrived(&xdp, Hook::Xdp);
-    let arrived = vxlan::decapsulate(&mut xdp, &Table, node);
-    xdp_verdict(&xdp, arrived)
+    vxlan_at_xdp(context)
 }
 
 /// XDP of the underlay, for UDP. [`udp_decap`] hands the packet on.
 #[xdp(frags)]
 pub fn udp_xdp(context: XdpContext) -> u32 {
-    let node = node();
-    let mut xdp = Xdp::new(context);
-    trace::arrived(&xdp, Hook::Xdp);
-    let arrived = udp::decapsulate(&mut xdp, &Table, node);
-    xdp_verdict(&xdp, arrived)
+    udp_at_xdp(context)
 }
 
 /// As [`vxlan_xdp`], for generic XDP. It does not take packets of several buffers: of packets for programs that do, a
 /// kernel from 6.9 on makes copies that TC sees without their Ethernet headers.
 #[xdp]
 pub fn vxlan_xdp_skb(context: XdpContext) -> u32 {
-    let node = node();
-    let mut xdp = Xdp::new(context);
-    trace::arrived(&xdp, Hook::Xdp);
-    let arrived = vxlan::decapsulate(&mut xdp, &Table, node);
-    xdp_verdict(&xdp, arrived)
+    vxlan_at_xdp(context)
 }
 
 /// As [`udp_xdp`], for generic XDP.
 #[xdp]
 pub fn udp_xdp_skb(context: XdpContext) -> u32 {
-    let node = node();
-    let mut xdp = Xdp::new(context);
-    trace::arrived(&xdp, Hook::Xdp);
-    let arrived = udp::decapsulate(&mut xdp, &Table, node);
-    xdp_verdict(&xdp, arrived)
+    udp_at_xdp(context)
 }
 
 /// TC ingress of `flannel.<VNI>`: what the kernel has decapsulated itself, because it came where no
@@ -292,6 +276,22 @@ const fn action(verdict: Verdict) -> i32 {
         Verdict::Pass => TC_ACT_UNSPEC,
         Verdict::Drop => TC_ACT_SHOT,
     }
+}
+
+#[inline(always)]
+fn vxlan_at_xdp(context: XdpContext) -> u32 {
+    let mut xdp = Xdp::new(context);
+    trace::arrived(&xdp, Hook::Xdp);
+    let arrived = vxlan::decapsulate(&mut xdp, &Table, node());
+    xdp_verdict(&xdp, arrived)
+}
+
+#[inline(always)]
+fn udp_at_xdp(context: XdpContext) -> u32 {
+    let mut xdp = Xdp::new(context);
+    trace::arrived(&xdp, Hook::Xdp);
+    let arrived = udp::decapsulate(&mut xdp, &Table, node());
+    xdp_verdict(&xdp, arrived)
 }
 
 #[inline(always)]
