@@ -129,8 +129,7 @@ impl Skb {
     /// The address of a `T` at `offset`, if the packet's first buffer holds all of it.
     #[inline(always)]
     fn at<T>(&self, offset: u32) -> Option<*mut T> {
-        let start = self.0.data() + offset as usize;
-        if start + size_of::<T>() > self.0.data_end() { None } else { Some(start as *mut T) }
+        at(self.0.data(), self.0.data_end(), offset)
     }
 
     fn adjust(&self, by: i32, flags: u64) -> Result<(), Reason> {
@@ -139,6 +138,13 @@ impl Skb {
             .adjust_room(by, BPF_ADJ_ROOM_MAC, KEEP_GSO | KEEP_CHECKSUM | flags)
             .map_err(|_| Reason::AdjustFailed)
     }
+}
+
+/// The address of a `T` at `offset` of what lies from `data` to `end`, if that holds all of it.
+#[inline(always)]
+const fn at<T>(data: usize, end: usize, offset: u32) -> Option<*mut T> {
+    let start = data + offset as usize;
+    if start + size_of::<T>() > end { None } else { Some(start as *mut T) }
 }
 
 /// The kernel's `struct bpf_fib_lookup`, for IPv4.
@@ -322,8 +328,7 @@ impl Xdp {
     /// The address of a `T` at `offset`, if the packet's first buffer holds all of it.
     #[inline(always)]
     fn at<T>(&self, offset: u32) -> Option<*mut T> {
-        let start = self.0.data() + offset as usize;
-        if start + size_of::<T>() > self.0.data_end() { None } else { Some(start as *mut T) }
+        at(self.0.data(), self.0.data_end(), offset)
     }
 
     /// Makes room in front of the packet and writes the token there.
