@@ -139,8 +139,11 @@ impl fmt::Debug for Book {
     }
 }
 
-/// The pinned programs by their ids.
-fn pinned(pin_dir: &Path) -> Result<BTreeMap<u32, Hook>> {
+/// The programs pinned below `pin_dir`, by their ids.
+///
+/// # Errors
+/// A pin cannot be opened.
+pub fn pinned(pin_dir: &Path) -> Result<BTreeMap<u32, Hook>> {
     let links = pinned_programs(pin_dir)?;
     let mut all: BTreeMap<u32, Hook> =
         links.iter().filter_map(|link| Some((link.by.program_id()?, hook(&link.program)?))).collect();

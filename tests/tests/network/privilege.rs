@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use flannel_tests::cluster::{Cluster, Member, check_reached, pod_pairs};
+use flannel_tests::ledger;
 use flannel_tests::network::SubnetFile;
 use flannel_tests::wait::{until, until_true};
 use rstest::rstest;
-use serde_json::Value;
 
 use crate::{HOST_GW, UDP, VXLAN, plan};
 
@@ -78,11 +78,11 @@ fn everything_goes_with_two_capabilities(
 
     let peer = cluster.members[1].node.file.subnet;
     let member = &mut cluster.members[0];
-    let programs = loaded_programs(member);
+    let programs = ledger::pinned(member.daemon.pin_dir()).unwrap();
     // With host-gw there are those of the fast path alone.
     assert!(backend == HOST_GW || !programs.is_empty());
-    for program in programs {
-        assert_eq!(has_barriers(member, &program), is_bounded, "{program}");
+    for (program, hook) in programs {
+        assert_eq!(has_barriers(member, program), is_bounded, "at {hook}");
     }
     let namespace = &member.node.host.namespace.clone();
     let device = match backend {
@@ -120,24 +120,9 @@ fn everything_goes_with_two_capabilities(
     assert_confined(&cluster);
 }
 
-/// The programs in their places, as `bpftool` takes them.
-fn loaded_programs(member: &Member) -> Vec<String> {
-    let bpftool = |command: &str| member.node.host.namespace.run("bpftool", command).unwrap();
-    let pins = |directory| {
-        let entries = fs::read_dir(member.daemon.pin_dir().join(directory));
-        entries.unwrap().map(|entry| entry.unwrap().path().display().to_string()).collect::<Vec<_>>()
-    };
-    let program_of = |link: &String| {
-        let link: Value = serde_json::from_str(&bpftool(&format!("-j link show pinned {link}"))).unwrap();
-        format!("id {}", link["prog_id"])
-    };
-    let filters = pins("filters").into_iter().map(|filter| format!("pinned {filter}"));
-    pins("links").iter().map(program_of).chain(filters).collect()
-}
-
 /// Whether the kernel has put barriers against speculation into a program.
-fn has_barriers(member: &Member, program: &str) -> bool {
-    let dump = format!("prog dump xlated {program}");
+fn has_barriers(member: &Member, program: u32) -> bool {
+    let dump = format!("prog dump xlated id {program}");
     member.node.host.namespace.run("bpftool", &dump).unwrap().contains("nospec")
 }
 
