@@ -7,7 +7,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::addr::{Ip4, Mac};
-use crate::flow::{CANDIDATE_BYTES, Connection, FastPath, Flow, FlowKey, MAX_FLOWS, VALID};
+use crate::flow::{CANDIDATE_BYTES, Connection, FastPath, KnownFlow, MAX_FLOWS, VALID};
 use crate::reason::{Hook, Reason};
 use crate::trace::{EVENT_BYTES, Question};
 
@@ -34,7 +34,7 @@ pub const NODE_INFO: &str = "NODE_INFO";
 pub const QUESTION: &str = "QUESTION";
 /// Name of the ring of [`Event`](crate::trace::Event)s.
 pub const EVENTS: &str = "EVENTS";
-/// Name of the map from [`FlowKey`] to [`Flow`].
+/// Name of the map from the places of [`FlowKey::place`](crate::flow::FlowKey::place) to [`KnownFlow`].
 pub const FLOWS: &str = "FLOWS";
 /// Name of the map from the [`Connection`]s that can be shortened to when that was found out, in nanoseconds of
 /// `CLOCK_MONOTONIC`.
@@ -98,7 +98,7 @@ pub const ALL: [Layout; 12] = [
     Layout::of::<u32, Node>(NODE_INFO, Kind::Array, 1),
     Layout::of::<u32, Question>(QUESTION, Kind::Array, 1),
     Layout::of::<(), ()>(EVENTS, Kind::RingBuf, EVENT_BYTES),
-    Layout::of::<FlowKey, Flow>(FLOWS, Kind::LruHash, MAX_FLOWS),
+    Layout::of::<u32, KnownFlow>(FLOWS, Kind::Array, MAX_FLOWS),
     Layout::of::<Connection, u64>(APPROVED, Kind::LruHash, MAX_FLOWS),
     Layout::of::<(), ()>(CANDIDATES, Kind::RingBuf, CANDIDATE_BYTES),
     Layout::of::<u32, u32>(GENERATION, Kind::Array, 1),
@@ -314,7 +314,7 @@ impl Node {
 mod pod {
     use super::{Count, Node, Peer, PeerCount, Port};
     use crate::addr::Ip4;
-    use crate::flow::{Connection, Flow, FlowKey};
+    use crate::flow::{Connection, KnownFlow};
     use crate::trace::Question;
 
     macro_rules! pod {
@@ -327,7 +327,7 @@ mod pod {
         };
     }
 
-    pod!(Ip4, Peer, Count, PeerCount, Port, Node, Question, FlowKey, Flow, Connection);
+    pod!(Ip4, Peer, Count, PeerCount, Port, Node, Question, KnownFlow, Connection);
 }
 
 #[cfg(test)]
@@ -373,7 +373,7 @@ mod tests {
                 layout("NODE_INFO", Kind::Array, 4, 56, 1),
                 layout("QUESTION", Kind::Array, 4, 32, 1),
                 layout("EVENTS", Kind::RingBuf, 0, 0, 1 << 20),
-                layout("FLOWS", Kind::LruHash, 16, 88, 65_536),
+                layout("FLOWS", Kind::Array, 4, 120, 65_536),
                 layout("APPROVED", Kind::LruHash, 12, 8, 65_536),
                 layout("CANDIDATES", Kind::RingBuf, 0, 0, 65_536),
                 layout("GENERATION", Kind::Array, 4, 4, 1),

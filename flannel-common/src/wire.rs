@@ -3,7 +3,7 @@
 //! Every struct is plain data of alignment 2: an Ethernet frame in the kernel starts two bytes before a
 //! four-byte boundary, and headers of alignment 2 are a fifth cheaper to verify than byte-wise ones.
 
-use zerocopy::network_endian::{U16, U32};
+use zerocopy::network_endian::U16;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::addr::{Ip4, Mac};
@@ -23,7 +23,7 @@ const FRAGMENT_OFFSET_MASK: u16 = 0x1fff;
 /// The time to live an encapsulated packet starts with; as the kernel's vxlan device and stock flannel.
 pub const OUTER_TTL: u8 = 64;
 /// The "I" flag of the VXLAN header: the VNI is valid (RFC 7348, section 5).
-pub const VXLAN_FLAG_VNI: u32 = 0x0800_0000;
+pub const VXLAN_FLAG_VNI: u16 = 0x0800;
 
 /// Declares a header as plain data and proves its size.
 macro_rules! header {
@@ -101,9 +101,13 @@ header! {
     VxlanHeader, 8 {
         /// [`VXLAN_FLAG_VNI`] must be set; the other bits are reserved: zero on transmission, ignored on
         /// receipt.
-        flags: U32,
-        /// The VXLAN network identifier in the high 24 bits; the low byte is reserved as above.
-        vni: U32,
+        flags: U16,
+        /// Reserved as above.
+        reserved: U16,
+        /// The high 16 bits of the VXLAN network identifier.
+        vni_high: U16,
+        /// Its low 8 bits in the high byte; the low byte is reserved as above.
+        vni_low: U16,
     }
 }
 
@@ -208,14 +212,19 @@ impl VxlanHeader {
     #[must_use]
     #[inline(always)]
     pub const fn new(vni: u32) -> Self {
-        Self { flags: U32::new(VXLAN_FLAG_VNI), vni: U32::new(vni << 8) }
+        Self {
+            flags: U16::new(VXLAN_FLAG_VNI),
+            reserved: U16::ZERO,
+            vni_high: U16::new((vni >> 8) as u16),
+            vni_low: U16::new((vni << 8) as u16),
+        }
     }
 
     /// The VXLAN network identifier, whether or not the flag calls it valid.
     #[must_use]
     #[inline(always)]
     pub const fn vni(&self) -> u32 {
-        self.vni.get() >> 8
+        (self.vni_high.get() as u32) << 8 | (self.vni_low.get() as u32) >> 8
     }
 }
 

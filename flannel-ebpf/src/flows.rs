@@ -1,15 +1,17 @@
 //! Learned flows: whose packets can skip bridge, routing and netfilter because those change nothing of them.
 //!
-//! [`enter`] is asked where a packet would enter the stack, [`leave`] where it leaves it.
+//! Where a packet would enter the stack, [`short`] tells how it can skip it. [`enter`] learns from one that does enter,
+//! and [`leave`] from one that leaves.
 
 use flannel_common::flow::{
-    ANNOUNCE, Connection, Direction, Entered, FastPath, Flow, FlowKey, Left, MANY, VALID, WORTHWHILE,
+    ANNOUNCE, Connection, Direction, Entered, FastPath, Flow, FlowKey, Left, MANY, Onward, VALID, WORTHWHILE,
+    Way,
 };
-use flannel_common::maps::{Node, Peer};
+use flannel_common::maps::Node;
+use flannel_common::wire::EthernetHeader;
 use flannel_common::{Ip4, Mac, Reason};
 
 use crate::frame::FlowFrame;
-use crate::peers::Peers;
 use crate::segment::Packet;
 
 /// What is known of flows, and of connections that can be shortened.
@@ -46,13 +48,51 @@ pub trait Entry {
     fn get(&self) -> Flow;
 
     /// A packet enters the stack.
-    fn enter(&self, entered: &Entered, in_stack: u32);
+    fn enter(&self, entered: &Entered);
 
     /// Packets in the stack are fewer by now.
     fn drain(&self, in_stack: u32);
 
     /// One leaves it unchanged.
     fn leave(&self, left: &Left);
+}
+
+/// Where a packet comes from that would enter the stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A pod of this host.
+    Pod,
+    /// A peer: who has sent it through the tunnel, unspecified where it came plain.
+    Peer(Ip4),
+}
+
+/// Where a packet goes that leaves the stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// To a pod of this host.
+    Pod,
+    /// To a peer by the underlay, as it is.
+    Underlay,
+    /// To a peer through the tunnel: how, and until when that is known to be the way.
+    Tunnel(Onward, u64),
+}
+
+impl Origin {
+    const fn direction(self) -> Direction {
+        match self {
+            Self::Pod => Direction::Out,
+            Self::Peer(_) => Direction::In,
+        }
+    }
+}
+
+impl Exit {
+    const fn direction(self) -> Direction {
+        match self {
+            Self::Pod => Direction::In,
+            Self::Underlay | Self::Tunnel(..) => Direction::Out,
+        }
+    }
 }
 
 /// Whether anything is learned at all.
@@ -62,119 +102,133 @@ pub const fn are_learned(node: &Node) -> bool {
     node.fast_path != FastPath::Off as u32
 }
 
-/// A pod's packet: which peer it is for.
+/// The first address of the subnet a pod's packet is for, if that can be a peer's.
 #[inline(always)]
-pub fn to_peer(packet: &Packet, peers: &impl Peers, node: &Node) -> Result<(Ip4, Peer), Reason> {
+pub fn to_peer(packet: &Packet, node: &Node) -> Result<Ip4, Reason> {
     let subnet = packet.ip.destination().masked(node.netmask);
-    if packet.ip.source().masked(node.netmask) != node.subnet || subnet == node.subnet {
-        return Err(Reason::ToStack);
-    }
-    peers.peer(subnet).map(|peer| (subnet, peer)).ok_or(Reason::ToStack)
+    let is_local = packet.ip.source().masked(node.netmask) == node.subnet;
+    if is_local && subnet != node.subnet { Ok(subnet) } else { Err(Reason::ToStack) }
 }
 
-/// A packet that came over the underlay as it is: of which peer it comes, if by a route.
+/// The first address of the subnet from which a packet for a pod came as it is, which can be a peer's.
 #[inline(always)]
-pub fn from_peer(packet: &Packet, peers: &impl Peers, node: &Node) -> Result<Ip4, Reason> {
-    if packet.ip.destination().masked(node.netmask) != node.subnet {
-        return Err(Reason::ToStack);
-    }
-    let subnet = packet.ip.source().masked(node.netmask);
-    match peers.peer(subnet) {
-        Some(peer) if peer.direct != 0 => Ok(subnet),
-        _ => Err(Reason::ToStack),
-    }
+pub fn from_peer(packet: &Packet, node: &Node) -> Result<Ip4, Reason> {
+    let is_local = packet.ip.destination().masked(node.netmask) == node.subnet;
+    if is_local { Ok(packet.ip.source().masked(node.netmask)) } else { Err(Reason::ToStack) }
 }
 
-/// How the packet goes on if it skips the stack; otherwise the reason why it must not.
+/// How the packet goes on if it can skip the stack.
 #[inline(always)]
-pub fn enter(
-    frame: &impl FlowFrame,
-    packet: &Packet,
-    flows: &impl Flows,
-    direction: Direction,
-) -> Result<Left, Reason> {
-    let key = packet.key(direction);
+pub fn short(frame: &impl FlowFrame, packet: &Packet, origin: Origin, flows: &impl Flows) -> Option<Left> {
     if packet.is_edge {
-        flows.forget(&key);
-        return Err(Reason::FlowEdge);
+        return None;
     }
     let (now, generation) = (flows.now(), flows.generation());
-    let (destination, source) = match direction {
-        Direction::Out => (packet.ethernet.destination, packet.ethernet.source),
-        Direction::In => (Mac::ZERO, Mac::ZERO),
+    let flow = flows.find(&packet.key(origin.direction()))?.get();
+    let is_short = flow.is_short(now, generation)
+        && flow.entered.is_same_way(&entered(frame, packet, origin, now, generation))
+        && packet.wire_len(frame) <= flow.left.mtu;
+    is_short.then_some(flow.left)
+}
+
+/// Learns from a packet that enters the stack, and tells why it has to.
+#[inline(always)]
+pub fn enter(frame: &impl FlowFrame, packet: &Packet, origin: Origin, flows: &impl Flows) -> Reason {
+    let key = packet.key(origin.direction());
+    if packet.is_edge {
+        flows.forget(&key);
+        return Reason::FlowEdge;
+    }
+    let (now, generation) = (flows.now(), flows.generation());
+    let mut entered = entered(frame, packet, origin, now, generation);
+    let known = flows.find(&key).map(|entry| (entry.get(), entry));
+    match known.filter(|(flow, _)| flow.entered.is_same_way(&entered)) {
+        Some((flow, _)) if flow.is_short(now, generation) && packet.wire_len(frame) > flow.left.mtu => {
+            return Reason::TooLong;
+        }
+        Some((flow, entry)) => {
+            entered.in_stack = if flow.is_drained(now) { 1 } else { flow.entered.in_stack + 1 };
+            entry.enter(&entered);
+        }
+        None => {
+            if let Some(entry) = flows.begin(&key) {
+                entry.enter(&entered);
+            }
+        }
+    }
+    Reason::Learning
+}
+
+#[inline(always)]
+fn entered(frame: &impl FlowFrame, packet: &Packet, origin: Origin, at: u64, generation: u32) -> Entered {
+    let (destination, source, outer_source) = match origin {
+        Origin::Pod => (packet.ethernet.destination, packet.ethernet.source, Ip4::UNSPECIFIED),
+        Origin::Peer(outer_source) => (Mac::ZERO, Mac::ZERO, outer_source),
     };
     let ttl = u32::from(packet.ip.ttl);
-    let entered = Entered { at: now, interface: frame.interface(), generation, destination, source, ttl };
-    let known = flows.find(&key).map(|entry| (entry.get(), entry));
-    let Some((flow, entry)) = known.filter(|(flow, _)| flow.entered.is_same_way(&entered)) else {
-        if let Some(entry) = flows.begin(&key) {
-            entry.enter(&entered, 1);
-        }
-        return Err(Reason::Learning);
-    };
-    if !flow.is_short(now, generation) {
-        let before = if flow.is_drained(now) { 0 } else { flow.in_stack };
-        entry.enter(&entered, before + 1);
-        return Err(Reason::Learning);
+    Entered {
+        at,
+        destination,
+        source,
+        interface: frame.interface(),
+        ttl,
+        outer_source,
+        generation,
+        in_stack: 1,
     }
-    if packet.wire_len(frame) > flow.left.mtu {
-        return Err(Reason::TooLong);
-    }
-    Ok(flow.left)
 }
 
 /// Learns from a packet that leaves the stack.
 #[inline(always)]
-pub fn leave(frame: &impl FlowFrame, flows: &impl Flows, node: &Node, direction: Direction) -> Reason {
-    match confirm(frame, flows, node, direction) {
+pub fn leave(frame: &impl FlowFrame, flows: &impl Flows, node: &Node, exit: Exit) -> Reason {
+    match confirm(frame, flows, node, exit) {
         Ok(()) => Reason::Confirmed,
         Err(reason) => reason,
     }
 }
 
 #[inline(always)]
-fn confirm(
-    frame: &impl FlowFrame,
-    flows: &impl Flows,
-    node: &Node,
-    direction: Direction,
-) -> Result<(), Reason> {
+fn confirm(frame: &impl FlowFrame, flows: &impl Flows, node: &Node, exit: Exit) -> Result<(), Reason> {
     let packet = Packet::read(frame).map_err(|_| Reason::Unconfirmed)?;
-    let key = packet.key(direction);
+    let key = packet.key(exit.direction());
     let entry = flows.find(&key).ok_or(Reason::Unconfirmed)?;
-    let flow = entry.get();
-    if !came_by_the_stack(frame, &flow, node, direction) {
+    let Flow { left: before, entered } = entry.get();
+    if !came_by_the_stack(frame, &entered, node, exit.direction()) {
         return Err(Reason::Unconfirmed);
     }
-    let packets = flow.left.packets.wrapping_add(1);
-    if flow.in_stack > 0 {
+    let packets = before.packets.wrapping_add(1);
+    if entered.in_stack > 0 {
         // One that was lost in the stack must not count for ever.
-        entry.drain(if packets % MANY == 0 { 0 } else { flow.in_stack - 1 });
+        entry.drain(if packets % MANY == 0 { 0 } else { entered.in_stack - 1 });
     }
     let (now, generation) = (flows.now(), flows.generation());
-    let is_unchanged = flow.entered.ttl == u32::from(packet.ip.ttl) + 1
-        && flow.entered.generation == generation
-        && now.wrapping_sub(flow.entered.at) < VALID
+    let is_unchanged = entered.ttl == u32::from(packet.ip.ttl) + 1
+        && entered.generation == generation
+        && now.wrapping_sub(entered.at) < VALID
         && frame.mark() == 0;
     if !is_unchanged {
         return Err(Reason::Unconfirmed);
     }
+    let (onward, until) = match exit {
+        Exit::Tunnel(onward, until) => (onward, until),
+        Exit::Pod | Exit::Underlay => (plain(&packet.ethernet), now + VALID),
+    };
     let mut left = Left {
-        interface: frame.interface(),
+        until: before.until,
         generation,
+        interface: frame.interface(),
         mtu: frame.mtu(),
         priority: frame.priority(),
+        onward,
+        announced: before.announced,
         packets,
-        ..flow.left
+        reserved: 0,
     };
-    if direction == Direction::In {
-        (left.destination, left.source) = (packet.ethernet.destination, packet.ethernet.source);
-    }
     let connection = key.connection();
     let may = !packet.is_tcp() || node.fast_path == FastPath::Direct as u32 || flows.is_approved(&connection);
     if may {
-        left.until = now + VALID;
-    } else if left.packets >= WORTHWHILE && now.wrapping_sub(left.announced) > ANNOUNCE {
+        left.until = until;
+    } else if packets >= WORTHWHILE && now.wrapping_sub(before.announced) > ANNOUNCE {
         left.announced = now;
         flows.announce(&connection);
     }
@@ -182,13 +236,20 @@ fn confirm(
     if may { Ok(()) } else { Err(Reason::Unconfirmed) }
 }
 
+/// The way of a packet by the Ethernet header it has.
+#[inline(always)]
+const fn plain(ethernet: &EthernetHeader) -> Onward {
+    let EthernetHeader { destination, source, .. } = *ethernet;
+    Onward { destination, source, public_ip: Ip4::UNSPECIFIED, vtep_mac: Mac::ZERO, way: Way::Plain as u16 }
+}
+
 /// Whether routing has sent the packet here. One that skipped the stack still bears the interface by which the host
 /// received it, and one that a neighbour behind the same bridge made up bears the neighbour's.
 #[inline(always)]
-fn came_by_the_stack(frame: &impl FlowFrame, flow: &Flow, node: &Node, direction: Direction) -> bool {
+fn came_by_the_stack(frame: &impl FlowFrame, entered: &Entered, node: &Node, direction: Direction) -> bool {
     let came_by = frame.received_by();
     match direction {
-        Direction::Out => came_by != 0 && came_by != flow.entered.interface,
-        Direction::In => came_by != 0 && (came_by == node.device || came_by == flow.entered.interface),
+        Direction::Out => came_by != 0 && came_by != entered.interface,
+        Direction::In => came_by != 0 && (came_by == node.device || came_by == entered.interface),
     }
 }

@@ -5,14 +5,17 @@ use core::ptr;
 use aya_ebpf::btf_maps::{Array, LruHashMap, RingBuf};
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::macros::btf_map;
-use flannel_common::flow::{CANDIDATE_BYTES, Connection, Entered, Flow, FlowKey, Left, MAX_FLOWS};
+use flannel_common::flow::{
+    CANDIDATE_BYTES, Connection, Entered, Flow, FlowKey, KnownFlow, Left, MAX_FLOWS, PLACES,
+};
 use flannel_ebpf::flows::{Entry, Flows};
 
 const CAPACITY: usize = MAX_FLOWS as usize;
 const RING: usize = CANDIDATE_BYTES as usize;
 
+/// Not one of the kernel's hash maps: an array costs no call, and a flow is looked for with every packet.
 #[btf_map]
-static FLOWS: LruHashMap<FlowKey, Flow, CAPACITY> = LruHashMap::new();
+static FLOWS: Array<KnownFlow, CAPACITY> = Array::new();
 #[btf_map]
 static APPROVED: LruHashMap<Connection, u64, CAPACITY> = LruHashMap::new();
 #[btf_map]
@@ -20,34 +23,52 @@ static CANDIDATES: RingBuf<Connection, RING> = RingBuf::new();
 #[btf_map]
 static GENERATION: Array<u32, 1> = Array::new();
 
-/// Not on the stack: so many zeros there would be written by a call.
-static UNKNOWN: Flow = Flow::UNKNOWN;
-
 /// The learned flows in the maps.
 pub(crate) struct Learned;
 
-/// A flow's entry in the map.
-pub(crate) struct Slot(*mut Flow);
+/// A flow's place in the map.
+pub(crate) struct Place(*mut KnownFlow);
 
 impl Flows for Learned {
-    type Entry = Slot;
+    type Entry = Place;
 
     #[inline(always)]
-    fn find(&self, key: &FlowKey) -> Option<Slot> {
-        FLOWS.get_ptr_mut(key).map(Slot)
+    fn find(&self, key: &FlowKey) -> Option<Place> {
+        let first = key.place();
+        for place in first..first + PLACES {
+            let place = Place(FLOWS.get_ptr_mut(place)?);
+            if place.is_of(key) {
+                return Some(place);
+            }
+        }
+        None
     }
 
     #[inline(always)]
-    fn begin(&self, key: &FlowKey) -> Option<Slot> {
-        let unknown: &Flow = &UNKNOWN;
-        FLOWS.insert(key, unknown, 0).ok()?;
-        self.find(key)
+    fn begin(&self, key: &FlowKey) -> Option<Place> {
+        let first = key.place();
+        let (mut oldest, mut at) = (first, u64::MAX);
+        for place in first..first + PLACES {
+            let known = Place(FLOWS.get_ptr_mut(place)?);
+            if known.is_of(key) {
+                oldest = place;
+                break;
+            }
+            if known.entered_at() < at {
+                (oldest, at) = (place, known.entered_at());
+            }
+        }
+        let place = Place(FLOWS.get_ptr_mut(oldest)?);
+        place.begin(key);
+        Some(place)
     }
 
     #[inline(always)]
     fn forget(&self, key: &FlowKey) {
-        // Neither need be there.
-        let _ = FLOWS.remove(key);
+        if let Some(place) = self.find(key) {
+            place.begin(&FlowKey::default());
+        }
+        // It need not be there.
         let _ = APPROVED.remove(key.connection());
     }
 
@@ -75,33 +96,63 @@ impl Flows for Learned {
     }
 }
 
-/// The kernel may give an entry that is forgotten to another flow while a program has it in its hands. Then that
-/// flow is learned wrongly for as long as a confirmation is valid at most, and only among flows of the same moment.
-impl Entry for Slot {
+impl Place {
     #[inline(always)]
-    fn get(&self) -> Flow {
-        // SAFETY: the map gave the address, and keeps the memory until the program ends; any bytes are a flow.
-        unsafe { *self.0 }
+    fn is_of(&self, key: &FlowKey) -> bool {
+        let [ends, rest] = key.words();
+        let words = self.0.cast::<u64>();
+        // SAFETY: a key stands first, of two words.
+        unsafe { ptr::read(words) == ends && ptr::read(words.add(1)) == rest }
     }
 
     #[inline(always)]
-    fn enter(&self, entered: &Entered, in_stack: u32) {
-        // SAFETY: as in `get`; nobody holds a reference.
-        unsafe {
-            ptr::write(&raw mut (*self.0).entered, *entered);
-            ptr::write(&raw mut (*self.0).in_stack, in_stack);
+    fn entered_at(&self) -> u64 {
+        // SAFETY: the map gave the address; any bytes are a flow.
+        unsafe { (*self.0).flow.entered.at }
+    }
+
+    /// Makes it the place of a flow of which nothing is known.
+    #[inline(always)]
+    fn begin(&self, key: &FlowKey) {
+        // By words, for the whole would be cleared by a memory function; first those by which it is valid.
+        let words = self.0.cast::<u64>();
+        let [ends, rest] = key.words();
+        for word in 2..size_of::<KnownFlow>() / size_of::<u64>() {
+            // SAFETY: it is as long as that; nobody holds a reference.
+            unsafe { ptr::write_volatile(words.add(word), 0) };
         }
+        // SAFETY: as in `is_of`.
+        unsafe {
+            ptr::write_volatile(words, ends);
+            ptr::write_volatile(words.add(1), rest);
+        }
+    }
+}
+
+/// Another processor may give the place to another flow while a program has it in its hands. Then that flow is learned
+/// wrongly for as long as a confirmation is valid at most, and only among flows of the same places and moment.
+impl Entry for Place {
+    #[inline(always)]
+    fn get(&self) -> Flow {
+        // SAFETY: the map gave the address; any bytes are a flow.
+        unsafe { (*self.0).flow }
+    }
+
+    #[inline(always)]
+    fn enter(&self, entered: &Entered) {
+        // SAFETY: as in `get`; nobody holds a reference.
+        unsafe { ptr::write(&raw mut (*self.0).flow.entered, *entered) };
     }
 
     #[inline(always)]
     fn drain(&self, in_stack: u32) {
         // SAFETY: as in `enter`.
-        unsafe { ptr::write(&raw mut (*self.0).in_stack, in_stack) };
+        unsafe { ptr::write(&raw mut (*self.0).flow.entered.in_stack, in_stack) };
     }
 
     #[inline(always)]
     fn leave(&self, left: &Left) {
         // SAFETY: as in `enter`.
-        unsafe { ptr::write(&raw mut (*self.0).left, *left) };
+        unsafe { ptr::write(&raw mut (*self.0).flow.left, *left) };
     }
 }

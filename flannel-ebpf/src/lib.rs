@@ -5,6 +5,7 @@
 #[cfg(not(target_arch = "bpf"))]
 extern crate std;
 
+pub mod arrival;
 pub mod ecn;
 pub mod flows;
 pub mod frame;

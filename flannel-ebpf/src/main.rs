@@ -24,14 +24,16 @@ use core::cell::UnsafeCell;
 use aya_ebpf::bindings::{TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use flannel_common::maps::{Guard, Node, Peer, Port};
+use flannel_common::maps::{Guard, Node, Port};
 use flannel_common::wire::EthernetHeader;
 use flannel_common::{Hook, Ip4, Reason, Verdict};
+use flannel_ebpf::arrival::Arrival;
 use flannel_ebpf::frame::{FlowFrame as _, Frame as _};
 use flannel_ebpf::udp::State;
 use flannel_ebpf::{udp, vxlan};
 
 use crate::context::{Skb, Xdp};
+use crate::next_hop::Found;
 use crate::table::Table;
 
 /// The host the programs were loaded for, written by the loader.
@@ -70,8 +72,8 @@ pub fn vxlan_encap(context: TcContext) -> i32 {
     let node = node();
     let mut skb = Skb::new(context);
     let bytes = skb.len();
-    pod::depart(&skb, node);
-    let sent = vxlan::encapsulate(&mut skb, &Table, node);
+    let sent =
+        vxlan::encapsulate(&mut skb, &Table, node, |skb, subnet, peer| pod::depart(skb, node, subnet, peer));
     encapsulated(&mut skb, node, Hook::Encap, bytes, sent)
 }
 
@@ -81,8 +83,10 @@ pub fn udp_encap(context: TcContext) -> i32 {
     let node = node();
     let mut skb = Skb::new(context);
     let bytes = skb.len();
-    pod::depart(&skb, node);
-    match udp::encapsulate(&mut skb, &Table, node, State::AsSent) {
+    let sent = udp::encapsulate(&mut skb, &Table, node, State::AsSent, |skb, subnet, peer| {
+        pod::depart(skb, node, subnet, peer)
+    });
+    match sent {
         Err(Reason::ToSegment) => {
             let reason = skb.transmit(node.segmenter).err().unwrap_or(Reason::ToSegment);
             verdict(&skb, Hook::Encap, reason)
@@ -97,7 +101,9 @@ pub fn udp_segmented(context: TcContext) -> i32 {
     let node = node();
     let mut skb = Skb::new(context);
     let bytes = skb.len();
-    let sent = udp::encapsulate(&mut skb, &Table, node, State::Segmented);
+    let sent = udp::encapsulate(&mut skb, &Table, node, State::Segmented, |skb, subnet, peer| {
+        next_hop::find(skb, node, subnet, peer)
+    });
     encapsulated(&mut skb, node, Hook::Segmented, bytes, sent)
 }
 
@@ -113,8 +119,8 @@ pub fn vxlan_decap(context: TcContext) -> i32 {
         return verdict(&skb, Hook::Decap, Reason::NotTunnel);
     }
     trace::arrived(&skb, Hook::Decap);
-    let arrived = vxlan::decapsulate(&mut skb, &Table, node);
-    decapsulated(&mut skb, node, arrived, GUARDED)
+    let arrival = vxlan::open(&skb, node);
+    decapsulated(&mut skb, node, arrival, GUARDED)
 }
 
 /// TC ingress of the underlay, for UDP.
@@ -129,8 +135,8 @@ pub fn udp_decap(context: TcContext) -> i32 {
         return verdict(&skb, Hook::Decap, Reason::NotTunnel);
     }
     trace::arrived(&skb, Hook::Decap);
-    let arrived = udp::decapsulate(&mut skb, &Table, node);
-    decapsulated(&mut skb, node, arrived, UNMARKED)
+    let arrival = udp::open(&skb, node);
+    decapsulated(&mut skb, node, arrival, UNMARKED)
 }
 
 /// XDP of the underlay, for VXLAN. [`vxlan_decap`] hands the packet on.
@@ -203,12 +209,10 @@ fn encapsulated(
     node: &Node,
     hook: Hook,
     bytes: u32,
-    sent: Result<(Ip4, Peer), Reason>,
+    sent: Result<(Ip4, Found), Reason>,
 ) -> i32 {
     table::keep_node_info();
-    let sent = sent.and_then(|(subnet, peer)| {
-        next_hop::send(skb, node, (subnet, &peer), (node.local_ip, peer.public_ip)).map(|()| subnet)
-    });
+    let sent = sent.and_then(|(subnet, hop)| hop.send(skb, node).map(|()| subnet));
     match sent {
         Ok(subnet) => {
             count::sent(subnet, bytes);
@@ -221,13 +225,14 @@ fn encapsulated(
 }
 
 #[inline(always)]
-fn decapsulated(skb: &mut Skb, node: &Node, arrived: Result<Ip4, Reason>, mark: u32) -> i32 {
-    let arrived =
-        arrived.and_then(|subnet| arrive(skb, node, mark, Reason::Forwarded).map(|done| (subnet, done)));
+fn decapsulated(skb: &mut Skb, node: &Node, arrival: Result<Arrival, Reason>, mark: u32) -> i32 {
+    let arrived = arrival.and_then(|arrival| {
+        pod::arrive(skb, node, &arrival, mark).map(|reason| (arrival.subnet(node), reason))
+    });
     match arrived {
-        Ok((subnet, done)) => {
+        Ok((subnet, reason)) => {
             count::received(subnet, skb.len());
-            verdict(skb, Hook::Decap, done)
+            verdict(skb, Hook::Decap, reason)
         }
         Err(reason) => {
             if matches!(reason, Reason::LeftToDevice | Reason::Reassemble) {
@@ -241,22 +246,8 @@ fn decapsulated(skb: &mut Skb, node: &Node, arrived: Result<Ip4, Reason>, mark: 
 /// A packet our XDP program has decapsulated and counted goes to its pod or to the flannel device.
 #[inline(always)]
 fn handed_over(skb: &mut Skb, node: &Node, mark: u32) -> i32 {
-    let reason = arrive(skb, node, mark, Reason::HandedOver).unwrap_or_else(|reason| reason);
+    let reason = pod::take_over(skb, node, mark).unwrap_or_else(|reason| reason);
     verdict(skb, Hook::Decap, reason)
-}
-
-/// Has a packet out of the tunnel skip the stack, or else enter it by the flannel device, `mark`ed; then the reason is
-/// `entered`.
-#[inline(always)]
-fn arrive(skb: &mut Skb, node: &Node, mark: u32, entered: Reason) -> Result<Reason, Reason> {
-    match pod::arrive(skb, node) {
-        Ok(()) => Ok(Reason::Shortened),
-        Err(reason) if reason.verdict() == Verdict::Pass => {
-            skb.set_mark(mark);
-            skb.receive(node.device).map(|()| entered)
-        }
-        Err(reason) => Err(reason),
-    }
 }
 
 /// Counts a packet and acts on its reason.

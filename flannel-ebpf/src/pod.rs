@@ -2,13 +2,16 @@
 
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use flannel_common::flow::Direction;
+use flannel_common::flow::{Left, Onward, Way};
 use flannel_common::maps::{Backend, Node, Peer};
 use flannel_common::wire::EthernetHeader;
 use flannel_common::{Hook, Ip4, Reason, Verdict};
+use flannel_ebpf::arrival::Arrival;
+use flannel_ebpf::flows::{self, Exit, Origin};
 use flannel_ebpf::frame::Frame as _;
+use flannel_ebpf::peers::Peers as _;
 use flannel_ebpf::segment::Packet;
-use flannel_ebpf::{flows, udp, vxlan};
+use flannel_ebpf::{inner, udp, vxlan};
 
 use crate::context::Skb;
 use crate::learned::Learned;
@@ -23,8 +26,8 @@ pub fn pod_out(context: TcContext) -> i32 {
     let bytes = skb.len();
     match shorten(&mut skb, node) {
         // It is counted for the peer where it comes out of the segmenter.
-        Ok((_, Way::Segmenter)) => verdict(&skb, Hook::PodOut, Reason::ToSegment),
-        Ok((subnet, Way::Peer)) => {
+        Ok((_, Sent::ToSegmenter)) => verdict(&skb, Hook::PodOut, Reason::ToSegment),
+        Ok((subnet, Sent::ToPeer)) => {
             count::sent(subnet, bytes);
             count::packet(Hook::PodOut, Reason::Shortened, bytes);
             trace::decided(&skb, Hook::PodOut, Reason::Shortened);
@@ -38,7 +41,7 @@ pub fn pod_out(context: TcContext) -> i32 {
 #[classifier]
 pub fn pod_in(context: TcContext) -> i32 {
     let skb = Skb::new(context);
-    let reason = flows::leave(&skb, &Learned, node(), Direction::In);
+    let reason = flows::leave(&skb, &Learned, node(), Exit::Pod);
     verdict(&skb, Hook::PodIn, reason)
 }
 
@@ -46,7 +49,7 @@ pub fn pod_in(context: TcContext) -> i32 {
 #[classifier]
 pub fn direct_out(context: TcContext) -> i32 {
     let skb = Skb::new(context);
-    let reason = flows::leave(&skb, &Learned, node(), Direction::Out);
+    let reason = flows::leave(&skb, &Learned, node(), Exit::Underlay);
     verdict(&skb, Hook::DirectOut, reason)
 }
 
@@ -59,11 +62,7 @@ pub fn direct_in(context: TcContext) -> i32 {
         return verdict(&skb, Hook::DirectIn, Reason::ToStack);
     }
     let bytes = skb.len();
-    let shortened = Packet::read(&skb).and_then(|packet| {
-        let subnet = flows::from_peer(&packet, &Table, node)?;
-        into_pod(&mut skb, packet).map(|()| subnet)
-    });
-    match shortened {
+    match receive(&mut skb, node) {
         Ok(subnet) => {
             count::received(subnet, bytes);
             verdict(&skb, Hook::DirectIn, Reason::Shortened)
@@ -72,73 +71,134 @@ pub fn direct_in(context: TcContext) -> i32 {
     }
 }
 
-/// Hands a packet out of the tunnel to its pod; why it must not, where it must not.
+/// Hands a packet that came by a route to its pod. Returns the subnet it is from.
 #[inline(always)]
-pub(crate) fn arrive(skb: &mut Skb, node: &Node) -> Result<(), Reason> {
-    if !flows::are_learned(node) {
-        return Err(Reason::ToStack);
-    }
+fn receive(skb: &mut Skb, node: &Node) -> Result<Ip4, Reason> {
     let packet = Packet::read(skb)?;
-    into_pod(skb, packet)
+    let (subnet, origin) = (flows::from_peer(&packet, node)?, Origin::Peer(Ip4::UNSPECIFIED));
+    if let Some(left) = flows::short(skb, &packet, origin, &Learned) {
+        return hand_over(skb, &packet, packet.ip.tos, &left).map(|()| subnet);
+    }
+    match Table.peer(subnet) {
+        Some(peer) if peer.direct != 0 => Err(flows::enter(skb, &packet, origin, &Learned)),
+        _ => Err(Reason::ToStack),
+    }
 }
 
-/// Learns from a packet that leaves by the flannel device.
+/// Takes a packet out of the tunnel. It goes to its pod, or else enters the stack by the flannel device, `mark`ed;
+/// which of both.
 #[inline(always)]
-pub(crate) fn depart(skb: &Skb, node: &Node) {
+pub(crate) fn arrive(skb: &mut Skb, node: &Node, arrival: &Arrival, mark: u32) -> Result<Reason, Reason> {
+    let origin = Origin::Peer(arrival.outer.ip.source());
+    let packet =
+        learnable(node, || Packet::within(skb, arrival.outer.ethernet, arrival.offset(), arrival.ip));
+    if let Some(packet) = &packet
+        && let Some(left) = flows::short(skb, packet, origin, &Learned)
+        && let Ok(tos) = arrival.tos(skb)
+    {
+        skb.remove(arrival.encapsulation)?;
+        return hand_over(skb, packet, tos, &left).map(|()| Reason::Shortened);
+    }
+    let tos = arrival.admit(skb, &Table, node)?;
+    if let Some(packet) = &packet {
+        flows::enter(skb, packet, origin, &Learned);
+    }
+    arrival.decapsulate(skb, node, tos)?;
+    enter_stack(skb, node, mark).map(|()| Reason::Forwarded)
+}
+
+/// The same of one that our XDP program has taken out of the tunnel.
+#[inline(always)]
+pub(crate) fn take_over(skb: &mut Skb, node: &Node, mark: u32) -> Result<Reason, Reason> {
+    let origin = Origin::Peer(Ip4::UNSPECIFIED);
+    if let Some(packet) = learnable(node, || Packet::read(skb)) {
+        if let Some(left) = flows::short(skb, &packet, origin, &Learned) {
+            return hand_over(skb, &packet, packet.ip.tos, &left).map(|()| Reason::Shortened);
+        }
+        flows::enter(skb, &packet, origin, &Learned);
+    }
+    enter_stack(skb, node, mark).map(|()| Reason::HandedOver)
+}
+
+/// The packet, if its flow can be learned.
+#[inline(always)]
+fn learnable(node: &Node, read: impl FnOnce() -> Result<Packet, Reason>) -> Option<Packet> {
+    if flows::are_learned(node) { read().ok() } else { None }
+}
+
+#[inline(always)]
+fn hand_over(skb: &mut Skb, packet: &Packet, tos: u8, left: &Left) -> Result<(), Reason> {
+    Packet::address(skb, left.onward.destination, left.onward.source)?;
+    packet.hop(skb, tos)?;
+    skb.hand_over(left.interface)
+}
+
+#[inline(always)]
+fn enter_stack(skb: &mut Skb, node: &Node, mark: u32) -> Result<(), Reason> {
+    skb.set_mark(mark);
+    skb.receive(node.device)
+}
+
+/// Learns from a packet that leaves for the `peer` of `subnet` by the flannel device. Returns its next hop.
+#[inline(always)]
+pub(crate) fn depart(skb: &Skb, node: &Node, subnet: Ip4, peer: &Peer) -> next_hop::Found {
+    let found = next_hop::find(skb, node, subnet, peer);
     if flows::are_learned(node) {
-        flows::leave(skb, &Learned, node, Direction::Out);
+        let is_segmented = node.backend == Backend::Udp as u32 && !peer.takes_whole(Table.now());
+        let way = if is_segmented { Way::Segmenter } else { Way::Tunnel };
+        let onward = Onward {
+            destination: found.hop.destination,
+            source: found.hop.source,
+            public_ip: peer.public_ip,
+            vtep_mac: peer.vtep_mac,
+            way: way as u16,
+        };
+        flows::leave(skb, &Learned, node, Exit::Tunnel(onward, found.hop.until));
     }
+    found
+}
+
+/// Where a packet that skips the stack was sent.
+enum Sent {
+    ToPeer,
+    ToSegmenter,
 }
 
 #[inline(always)]
-fn into_pod(skb: &mut Skb, mut packet: Packet) -> Result<(), Reason> {
-    let way = flows::enter(skb, &packet, &Learned, Direction::In)?;
-    packet.hop(skb)?;
-    packet.address(skb, way.destination, way.source)?;
-    skb.hand_over(way.interface)
-}
-
-/// Where a shortened packet went.
-enum Way {
-    Peer,
-    Segmenter,
-}
-
-#[inline(always)]
-fn shorten(skb: &mut Skb, node: &Node) -> Result<(Ip4, Way), Reason> {
-    let mut packet = Packet::read(skb)?;
-    let (subnet, peer) = flows::to_peer(&packet, &Table, node)?;
-    let way = flows::enter(skb, &packet, &Learned, Direction::Out)?;
-    let ip = packet.ip;
-    packet.hop(skb)?;
-    skb.set_priority(way.priority);
-    let is_by_udp = node.backend == Backend::Udp as u32 && peer.direct == 0;
-    if is_by_udp && !udp::goes_whole(skb, &packet.ip, &peer, &Table) {
-        return skb.transmit(node.segmenter).map(|()| (subnet, Way::Segmenter));
+fn shorten(skb: &mut Skb, node: &Node) -> Result<(Ip4, Sent), Reason> {
+    let packet = Packet::read(skb)?;
+    let subnet = flows::to_peer(&packet, node)?;
+    let Some(Left { onward, priority, .. }) = flows::short(skb, &packet, Origin::Pod, &Learned) else {
+        Table.peer(subnet).ok_or(Reason::ToStack)?;
+        return Err(flows::enter(skb, &packet, Origin::Pod, &Learned));
+    };
+    packet.hop(skb, packet.ip.tos)?;
+    skb.set_priority(priority);
+    if is_for_segmenter(skb, node, &packet, &onward) {
+        return skb.transmit(node.segmenter).map(|()| (subnet, Sent::ToSegmenter));
     }
-    if let Err(reason) = wrap(skb, node, &peer, &packet) {
+    if let Err(reason) = wrap(skb, node, &packet, &onward) {
         // The stack, which may get it now, counts the hop itself.
-        skb.store(EthernetHeader::LEN, &ip)?;
+        skb.store(EthernetHeader::LEN, &packet.ip)?;
         return Err(reason);
     }
-    let ends = if peer.direct == 0 {
-        (node.local_ip, peer.public_ip)
-    } else {
-        (packet.ip.source(), packet.ip.destination())
-    };
-    next_hop::send(skb, node, (subnet, &peer), ends).map(|()| (subnet, Way::Peer))
+    next_hop::send(skb, node, onward.destination, onward.source).map(|()| (subnet, Sent::ToPeer))
 }
 
 #[inline(always)]
-fn wrap(skb: &mut Skb, node: &Node, peer: &Peer, packet: &Packet) -> Result<(), Reason> {
-    if peer.direct != 0 {
-        return Ok(());
-    }
-    if node.backend == Backend::Udp as u32 {
-        udp::wrap(skb, node, peer, &packet.ip)
-    } else if node.backend == Backend::Vxlan as u32 {
-        vxlan::wrap(skb, node, peer, node.device_mac, &packet.ip)
-    } else {
+fn is_for_segmenter(skb: &Skb, node: &Node, packet: &Packet, onward: &Onward) -> bool {
+    let is_by_udp = node.backend == Backend::Udp as u32 && onward.way != Way::Plain as u16;
+    is_by_udp && (onward.way == Way::Segmenter as u16 || inner::is_delicate(skb, &packet.ip))
+}
+
+/// Gives the packet its outer headers, if it needs any.
+#[inline(always)]
+fn wrap(skb: &mut Skb, node: &Node, packet: &Packet, onward: &Onward) -> Result<(), Reason> {
+    if onward.way == Way::Plain as u16 {
         Ok(())
+    } else if node.backend == Backend::Udp as u32 {
+        udp::wrap(skb, node, onward.public_ip, &packet.ip)
+    } else {
+        vxlan::wrap(skb, node, onward.public_ip, (onward.vtep_mac, node.device_mac), &packet.ip)
     }
 }

@@ -19,18 +19,24 @@ const EDGE: u8 = 0b111;
 /// The two bits of congestion in the TOS byte.
 const ECN: u8 = 0b11;
 
-const TRANSPORT: u32 = EthernetHeader::LEN + Ipv4Header::LEN;
-const TCP_OFFSET: u32 = TRANSPORT + 12;
+const TOS_OFFSET: u32 = EthernetHeader::LEN + 1;
 const TTL_OFFSET: u32 = EthernetHeader::LEN + 8;
+/// From the beginning of the IPv4 header.
+const TCP_OFFSET: u32 = Ipv4Header::LEN + 12;
 
-/// What every packet of a flow starts with: behind IPv4 the ports of TCP and UDP, or type and identifier of ICMP.
+/// What every packet of a flow starts with.
 #[derive(Clone, Copy, FromBytes, Immutable, KnownLayout)]
 #[repr(C, align(2))]
 struct Headers {
     ethernet: EthernetHeader,
     ip: Ipv4Header,
-    transport: [[u8; 2]; 4],
+    transport: Transport,
 }
+
+/// What stands behind IPv4: the ports of TCP and UDP, or type and identifier of ICMP.
+#[derive(Clone, Copy, FromBytes, Immutable, KnownLayout)]
+#[repr(C, align(2))]
+struct Transport([[u8; 2]; 4]);
 
 /// The words of a TCP header with its length and its flags.
 #[derive(Clone, Copy, FromBytes, Immutable, KnownLayout)]
@@ -52,12 +58,14 @@ struct Hop {
 /// A packet of a flow.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet {
-    /// Its Ethernet header.
+    /// Its Ethernet header; within a tunnel that of the tunnel's packet.
     pub ethernet: EthernetHeader,
     /// Its IPv4 header.
     pub ip: Ipv4Header,
     /// Whether a connection begins or ends with it.
     pub is_edge: bool,
+    /// Where its IPv4 header begins.
+    offset: u32,
     source_port: u16,
     destination_port: u16,
     transport_len: u32,
@@ -67,24 +75,44 @@ impl Packet {
     /// Reads the headers; [`Reason::ToStack`] of a packet that belongs to no flow.
     #[inline(always)]
     pub fn read(frame: &impl FlowFrame) -> Result<Self, Reason> {
-        let headers: Headers = frame.load(0).map_err(|_| Reason::ToStack)?;
-        let Headers { ethernet, ip, transport: [first, _, third, _] } = headers;
-        let is_plain = ethernet.ether_type == ETHER_TYPE_IPV4
-            && ip.version_ihl == IPV4_NO_OPTIONS
-            && !ip.is_fragment()
-            && ip.ttl > 1;
-        if !is_plain {
+        let Headers { ethernet, ip, transport } = frame.load(0).map_err(|_| Reason::ToStack)?;
+        if ethernet.ether_type != ETHER_TYPE_IPV4 {
             return Err(Reason::ToStack);
         }
-        let second = headers.transport[1];
+        Self::of(frame, ethernet, EthernetHeader::LEN, ip, transport)
+    }
+
+    /// The same of a packet within a tunnel, of which the headers up to `ip` at `offset` are read.
+    #[inline(always)]
+    pub fn within(
+        frame: &impl FlowFrame,
+        ethernet: EthernetHeader,
+        offset: u32,
+        ip: Ipv4Header,
+    ) -> Result<Self, Reason> {
+        let transport = frame.load(offset + Ipv4Header::LEN).map_err(|_| Reason::ToStack)?;
+        Self::of(frame, ethernet, offset, ip, transport)
+    }
+
+    #[inline(always)]
+    fn of(
+        frame: &impl FlowFrame,
+        ethernet: EthernetHeader,
+        offset: u32,
+        ip: Ipv4Header,
+        Transport([first, second, third, _]): Transport,
+    ) -> Result<Self, Reason> {
+        if ip.version_ihl != IPV4_NO_OPTIONS || ip.is_fragment() || ip.ttl <= 1 {
+            return Err(Reason::ToStack);
+        }
         let packet = |source_port, destination_port, transport_len, is_edge| {
             let (source_port, destination_port) =
                 (u16::from_ne_bytes(source_port), u16::from_ne_bytes(destination_port));
-            Self { ethernet, ip, is_edge, source_port, destination_port, transport_len }
+            Self { ethernet, ip, is_edge, offset, source_port, destination_port, transport_len }
         };
         match ip.protocol {
             PROTOCOL_TCP => {
-                let tcp: TcpWord = frame.load(TCP_OFFSET).map_err(|_| Reason::ToStack)?;
+                let tcp: TcpWord = frame.load(offset + TCP_OFFSET).map_err(|_| Reason::ToStack)?;
                 Ok(packet(first, second, u32::from(tcp.offset >> 4) * 4, tcp.flags & EDGE != 0))
             }
             PROTOCOL_UDP => Ok(packet(first, second, UdpHeader::LEN, false)),
@@ -122,25 +150,31 @@ impl Packet {
     #[inline(always)]
     pub fn wire_len(&self, frame: &impl FlowFrame) -> u32 {
         match frame.segment_len() {
-            0 => frame.len() - EthernetHeader::LEN,
+            0 => frame.len() - self.offset,
             payload => Ipv4Header::LEN + self.transport_len + payload,
         }
     }
 
     /// Gives it the Ethernet header with which it reaches its receiver.
     #[inline(always)]
-    pub fn address(&self, frame: &mut impl FlowFrame, destination: Mac, source: Mac) -> Result<(), Reason> {
+    pub fn address(frame: &mut impl FlowFrame, destination: Mac, source: Mac) -> Result<(), Reason> {
         frame.store(0, &EthernetHeader { destination, source, ether_type: ETHER_TYPE_IPV4 })
     }
 
-    /// Counts a hop, as a router does.
+    /// Counts a hop, as a router does, and writes the TOS byte it arrived with. By now it is in no tunnel.
     #[inline(always)]
-    pub fn hop(&mut self, frame: &mut impl FlowFrame) -> Result<(), Reason> {
-        let Ipv4Header { ttl, protocol, checksum, .. } = self.ip;
-        let (before, after) =
-            (u16::from_be_bytes([ttl, protocol]), u16::from_be_bytes([ttl.wrapping_sub(1), protocol]));
-        self.ip.ttl = ttl.wrapping_sub(1);
-        self.ip.checksum = update_checksum(checksum, before, after);
-        frame.store(TTL_OFFSET, &Hop { ttl: self.ip.ttl, protocol, checksum: self.ip.checksum })
+    pub fn hop(&self, frame: &mut impl FlowFrame, tos: u8) -> Result<(), Reason> {
+        let Ipv4Header { ttl: before, protocol, mut checksum, .. } = self.ip;
+        let ttl = before.wrapping_sub(1);
+        checksum = update_checksum(
+            checksum,
+            u16::from_be_bytes([before, protocol]),
+            u16::from_be_bytes([ttl, protocol]),
+        );
+        if tos != self.ip.tos {
+            checksum = update_checksum(checksum, self.ip.tos.into(), tos.into());
+            frame.store(TOS_OFFSET, &tos)?;
+        }
+        frame.store(TTL_OFFSET, &Hop { ttl, protocol, checksum })
     }
 }

@@ -1,12 +1,12 @@
 //! The maps, and the table of peers over them.
 
-use core::ptr;
-
 use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, PerCpuHashMap};
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::macros::btf_map;
-use flannel_common::maps::{COUNTER_SLOTS, Count, MAX_PEERS, MAX_PORTS, Node, Peer, PeerCount, Port};
-use flannel_common::{Ip4, Mac};
+use flannel_common::Ip4;
+use flannel_common::maps::{
+    COUNTER_SLOTS, Count, MAX_PEERS, MAX_PORTS, NextHop, Node, Peer, PeerCount, Port,
+};
 use flannel_ebpf::peers::Peers;
 
 const PEERS_CAPACITY: usize = MAX_PEERS as usize;
@@ -66,39 +66,15 @@ impl Peers for Table {
     }
 }
 
-/// Writes [`Peer::next_hop`] of the peer of `subnet`, if `public_ip` is its address: the Ethernet addresses `found` of the
-/// next hop and of the underlay. Another processor that reads it meanwhile may see half of either: when a next hop
-/// changes, a packet can be lost with it.
+/// Writes [`Peer::next_hop`] of the peer of `subnet`, if `public_ip` is its address. Another processor that reads it
+/// meanwhile may see half of either: when a next hop changes, a packet can be lost with it.
 #[inline(always)]
-pub(crate) fn note_next_hop(
-    subnet: Ip4,
-    public_ip: Ip4,
-    found: Option<(Mac, Mac)>,
-    until: u64,
-    generation: u32,
-) {
+pub(crate) fn note_next_hop(subnet: Ip4, public_ip: Ip4, hop: &NextHop) {
     let Some(peer) = PEERS.get_ptr_mut(subnet) else { return };
     // SAFETY: as in [`Table::note_whole`].
     let peer = unsafe { &mut *peer };
-    if peer.public_ip != public_ip {
-        return;
-    }
-    match found {
-        Some((destination, source)) => {
-            (peer.next_hop.destination, peer.next_hop.source) = (destination, source);
-        }
-        None => clear(&mut peer.next_hop.destination),
-    }
-    (peer.next_hop.until, peer.next_hop.generation) = (until, generation);
-}
-
-/// By words, for the whole would be cleared by a memory function.
-#[inline(always)]
-fn clear(mac: &mut Mac) {
-    let words = (&raw mut *mac).cast::<u16>();
-    for word in 0..size_of::<Mac>() / size_of::<u16>() {
-        // SAFETY: it is as long as that, and aligned as words are.
-        unsafe { ptr::write_volatile(words.add(word), 0) };
+    if peer.public_ip == public_ip {
+        peer.next_hop = *hop;
     }
 }
 

@@ -9,12 +9,12 @@
 use flannel_common::maps::{Node, Peer};
 use flannel_common::wire::{EthernetHeader, Ipv4Header, UdpHeader, UdpStack};
 use flannel_common::{Ip4, Reason};
-use zerocopy::network_endian::U16;
 
+use crate::arrival::Arrival;
 use crate::frame::{Encapsulation, Frame, SendFrame};
+use crate::inner;
 use crate::outer::{self, OuterHeaders};
 use crate::peers::Peers;
-use crate::{ecn, guard, inner};
 
 /// Whether a packet to send may still be a super-packet or bear an unfinished checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,23 +25,26 @@ pub enum State {
     Segmented,
 }
 
-/// Gives a packet the outer headers towards the peer that leases its destination, and returns that peer and its subnet;
-/// [`Reason::ToSegment`] where it first has to become what that peer takes.
+/// Gives a packet the outer headers towards the peer that leases its destination. Returns that peer's subnet and what
+/// `depart` makes of the packet as it leaves the stack; [`Reason::ToSegment`] where it first has to become what that peer
+/// takes.
 #[inline(always)]
-pub fn encapsulate(
-    frame: &mut impl SendFrame,
+pub fn encapsulate<F: SendFrame, T>(
+    frame: &mut F,
     peers: &impl Peers,
     node: &Node,
     state: State,
-) -> Result<(Ip4, Peer), Reason> {
+    depart: impl FnOnce(&F, Ip4, &Peer) -> T,
+) -> Result<(Ip4, T), Reason> {
     let inner = inner::to_send(frame)?;
     let subnet = inner.ip.destination().masked(node.netmask);
     let peer = peers.peer(subnet).ok_or(Reason::NoPeer)?;
+    let departed = depart(frame, subnet, &peer);
     if state == State::AsSent && !goes_whole(frame, &inner.ip, &peer, peers) {
         return Err(Reason::ToSegment);
     }
-    match wrap(frame, node, &peer, &inner.ip) {
-        Ok(()) => Ok((subnet, peer)),
+    match wrap(frame, node, peer.public_ip, &inner.ip) {
+        Ok(()) => Ok((subnet, departed)),
         // The segmenter is the only device there is.
         Err(Reason::LeftToDevice) => Err(Reason::ToSegment),
         Err(reason) => Err(reason),
@@ -50,17 +53,22 @@ pub fn encapsulate(
 
 /// Whether the packet of `ip` may go to `peer` as the stack left it.
 #[inline(always)]
-pub fn goes_whole(frame: &impl Frame, ip: &Ipv4Header, peer: &Peer, peers: &impl Peers) -> bool {
+fn goes_whole(frame: &impl Frame, ip: &Ipv4Header, peer: &Peer, peers: &impl Peers) -> bool {
     peer.takes_whole(peers.now()) && !inner::is_delicate(frame, ip)
 }
 
-/// Gives the packet of `inner` the outer headers towards `peer`.
+/// Gives the packet of `inner` the outer headers towards `public_ip`.
 #[inline(always)]
-pub fn wrap(frame: &mut impl SendFrame, node: &Node, peer: &Peer, inner: &Ipv4Header) -> Result<(), Reason> {
+pub fn wrap(
+    frame: &mut impl SendFrame,
+    node: &Node,
+    public_ip: Ip4,
+    inner: &Ipv4Header,
+) -> Result<(), Reason> {
     let flow_hash = frame.flow_hash();
     let payload = frame.len() - EthernetHeader::LEN;
     let stack = UdpStack {
-        ip: outer::ip_header(node, peer.public_ip, inner, flow_hash, UdpHeader::LEN + payload),
+        ip: outer::ip_header(node, public_ip, inner, flow_hash, UdpHeader::LEN + payload),
         udp: outer::udp_header(node.port as u16, node, payload),
     };
     frame.insert(Encapsulation::Udp)?;
@@ -71,6 +79,15 @@ pub fn wrap(frame: &mut impl SendFrame, node: &Node, peer: &Peer, inner: &Ipv4He
 /// device. Returns the subnet the packet came from.
 #[inline(always)]
 pub fn decapsulate(frame: &mut impl Frame, peers: &impl Peers, node: &Node) -> Result<Ip4, Reason> {
+    let arrival = open(frame, node)?;
+    let tos = arrival.admit(frame, peers, node)?;
+    arrival.decapsulate(frame, node, tos)?;
+    Ok(arrival.subnet(node))
+}
+
+/// Reads the headers of a packet that arrived at the underlay.
+#[inline(always)]
+pub fn open(frame: &impl Frame, node: &Node) -> Result<Arrival, Reason> {
     let outer: OuterHeaders = frame.load(0).map_err(|_| Reason::NotTunnel)?;
     if !outer.is_for(node) {
         return Err(Reason::NotTunnel);
@@ -81,14 +98,5 @@ pub fn decapsulate(frame: &mut impl Frame, peers: &impl Peers, node: &Node) -> R
     }
     let ip: Ipv4Header = frame.load(OuterHeaders::LEN)?;
     inner::check(&ip)?;
-    let peer = guard::admit(node, peers, outer.ip.source(), &ip)?;
-    let tos = ecn::decapsulate(outer.ip.tos, ip.tos)?;
-    frame.remove(Encapsulation::Udp)?;
-    inner::arrive(frame, node, outer.ethernet.source, &ip, tos)?;
-    let subnet = ip.source().masked(node.netmask);
-    let whole = if outer.udp.checksum == U16::ZERO { peers.now() } else { 0 };
-    if peer.whole != whole {
-        peers.note_whole(subnet, outer.ip.source(), whole);
-    }
-    Ok(subnet)
+    Ok(Arrival { encapsulation: Encapsulation::Udp, outer, from: outer.ethernet.source, ip })
 }

@@ -7,10 +7,11 @@ use flannel_common::wire::{
 use flannel_common::{Ip4, Mac, Reason};
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
+use crate::arrival::Arrival;
 use crate::frame::{Encapsulation, Frame, SendFrame};
+use crate::inner;
 use crate::outer::{self, OuterHeaders};
 use crate::peers::Peers;
-use crate::{ecn, guard, inner};
 
 /// The headers behind the outer UDP header.
 #[derive(Clone, Copy, FromBytes, Immutable, KnownLayout)]
@@ -22,36 +23,39 @@ struct TunnelHeaders {
 }
 
 /// Gives a frame on its way out of the flannel device the outer headers towards the peer that leases its
-/// destination, and returns that peer and its subnet.
+/// destination. Returns that peer's subnet and what `depart` makes of the frame as it leaves the stack.
 #[inline(always)]
-pub fn encapsulate(
-    frame: &mut impl SendFrame,
+pub fn encapsulate<F: SendFrame, T>(
+    frame: &mut F,
     peers: &impl Peers,
     node: &Node,
-) -> Result<(Ip4, Peer), Reason> {
+    depart: impl FnOnce(&F, Ip4, &Peer) -> T,
+) -> Result<(Ip4, T), Reason> {
     let inner = inner::to_send(frame)?;
     let subnet = inner.ip.destination().masked(node.netmask);
     let peer = peers.peer(subnet).ok_or(Reason::ForeignPeer)?;
-    wrap(frame, node, &peer, inner.ethernet.source, &inner.ip)?;
-    Ok((subnet, peer))
+    let departed = depart(frame, subnet, &peer);
+    wrap(frame, node, peer.public_ip, (peer.vtep_mac, inner.ethernet.source), &inner.ip)?;
+    Ok((subnet, departed))
 }
 
-/// Gives the frame of `inner` the outer headers towards `peer`. Its Ethernet header says that `source` has sent it.
+/// Gives the frame of `inner` the outer headers towards `public_ip`. Its Ethernet header says that `source` has sent it
+/// to the VTEP `destination`.
 #[inline(always)]
 pub fn wrap(
     frame: &mut impl SendFrame,
     node: &Node,
-    peer: &Peer,
-    source: Mac,
+    public_ip: Ip4,
+    (destination, source): (Mac, Mac),
     inner: &Ipv4Header,
 ) -> Result<(), Reason> {
     let flow_hash = frame.flow_hash();
     let payload = VxlanHeader::LEN + frame.len();
     let stack = VxlanStack {
-        ip: outer::ip_header(node, peer.public_ip, inner, flow_hash, UdpHeader::LEN + payload),
+        ip: outer::ip_header(node, public_ip, inner, flow_hash, UdpHeader::LEN + payload),
         udp: outer::udp_header(source_port(flow_hash), node, payload),
         vxlan: VxlanHeader::new(node.vni),
-        ethernet: EthernetHeader { destination: peer.vtep_mac, source, ether_type: ETHER_TYPE_IPV4 },
+        ethernet: EthernetHeader { destination, source, ether_type: ETHER_TYPE_IPV4 },
     };
     frame.insert(Encapsulation::Vxlan)?;
     frame.store(EthernetHeader::LEN, &stack)
@@ -61,24 +65,23 @@ pub fn wrap(
 /// Returns the subnet the packet came from.
 #[inline(always)]
 pub fn decapsulate(frame: &mut impl Frame, peers: &impl Peers, node: &Node) -> Result<Ip4, Reason> {
+    let arrival = open(frame, node)?;
+    let tos = arrival.admit(frame, peers, node)?;
+    arrival.decapsulate(frame, node, tos)?;
+    Ok(arrival.subnet(node))
+}
+
+/// Reads the headers of a frame that arrived at the underlay.
+#[inline(always)]
+pub fn open(frame: &impl Frame, node: &Node) -> Result<Arrival, Reason> {
     let outer: OuterHeaders = frame.load(0).map_err(|_| Reason::NotTunnel)?;
     if !outer.is_for(node) {
         return Err(Reason::NotTunnel);
     }
     let tunnel: TunnelHeaders = frame.load(OuterHeaders::LEN)?;
     check(&tunnel, node)?;
-    guard::admit(node, peers, outer.ip.source(), &tunnel.ip)?;
-    if outer.ip.is_fragment() {
-        // The first one, with all the headers: what the kernel puts together has passed the guard by it.
-        return Err(Reason::Reassemble);
-    }
-    let tos = ecn::decapsulate(outer.ip.tos, tunnel.ip.tos)?;
-    if inner::is_delicate(frame, &tunnel.ip) {
-        return Err(Reason::LeftToDevice);
-    }
-    frame.remove(Encapsulation::Vxlan)?;
-    inner::arrive(frame, node, tunnel.ethernet.source, &tunnel.ip, tos)?;
-    Ok(tunnel.ip.source().masked(node.netmask))
+    let TunnelHeaders { ethernet, ip, .. } = tunnel;
+    Ok(Arrival { encapsulation: Encapsulation::Vxlan, outer, from: ethernet.source, ip })
 }
 
 #[inline(always)]

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap};
-use flannel_common::flow::{Connection, Flow, FlowKey};
+use flannel_common::flow::{Connection, Flow, FlowKey, KnownFlow};
 use flannel_common::maps::{
     APPROVED, COUNTERS, Count, FLOWS, GENERATION, NODE_INFO, Node, PEER_COUNTERS, PEERS, PORTS, Peer,
     PeerCount, Port, QUESTION, SOURCES,
@@ -49,7 +49,7 @@ pub struct Tables {
     ports: HashMap<MapData, Port, u32>,
     node: Array<MapData, Node>,
     generation: Array<MapData, u32>,
-    flows: HashMap<MapData, FlowKey, Flow>,
+    flows: Array<MapData, KnownFlow>,
     approved: HashMap<MapData, Connection, u64>,
     question: Array<MapData, Question>,
 }
@@ -102,7 +102,10 @@ impl Tables {
 
     /// What is learned of flows.
     pub fn flows(&self) -> Result<Vec<(FlowKey, Flow)>, DatapathError> {
-        self.flows.iter().map(|entry| entry.map_err(failed("read", FLOWS))).collect()
+        let places: Vec<KnownFlow> =
+            self.flows.iter().collect::<Result<_, _>>().map_err(failed("read", FLOWS))?;
+        let taken = places.into_iter().filter(|known| known.key != FlowKey::default());
+        Ok(taken.map(|KnownFlow { key, flow }| (key, flow)).collect())
     }
 
     /// The connections that can be shortened, and since when, in nanoseconds of `CLOCK_MONOTONIC`.

@@ -3,10 +3,10 @@
 use std::cell::RefCell;
 
 use aya::Ebpf;
-use aya::maps::{HashMap, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
 use aya::programs::{Program, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use caps::{CapSet, Capability};
-use flannel_common::flow::{FastPath, Flow, FlowKey};
+use flannel_common::flow::{FastPath, Flow, FlowKey, KnownFlow};
 use flannel_common::maps::{
     Backend, COUNTERS, Count, FLOWS, Guard, Node, PEER_COUNTERS, PEERS, PeerCount, SOURCES,
 };
@@ -97,15 +97,24 @@ impl Kernel {
 
     /// Has the programs know a flow.
     pub fn put_flow(&mut self, key: FlowKey, flow: Flow) {
-        let mut flows: HashMap<&mut MapData, FlowKey, Flow> =
-            self.ebpf.map_mut(FLOWS).unwrap().try_into().unwrap();
-        flows.insert(key, flow, 0).unwrap();
+        self.put_flow_at(key.place(), key, flow);
+    }
+
+    pub fn put_flow_at(&mut self, place: u32, key: FlowKey, flow: Flow) {
+        let mut flows: Array<&mut MapData, KnownFlow> = self.ebpf.map_mut(FLOWS).unwrap().try_into().unwrap();
+        flows.set(place, KnownFlow { key, flow }, 0).unwrap();
     }
 
     /// What the programs know of a flow.
     pub fn flow(&self, key: &FlowKey) -> Flow {
-        let flows: HashMap<&MapData, FlowKey, Flow> = self.ebpf.map(FLOWS).unwrap().try_into().unwrap();
-        flows.get(key, 0).unwrap()
+        let known = self.flow_at(key.place());
+        assert_eq!(known.key, *key);
+        known.flow
+    }
+
+    pub fn flow_at(&self, place: u32) -> KnownFlow {
+        let flows: Array<&MapData, KnownFlow> = self.ebpf.map(FLOWS).unwrap().try_into().unwrap();
+        flows.get(&place, 0).unwrap()
     }
 
     pub fn run(&self, program: &str, frame: &[u8]) -> Answer {

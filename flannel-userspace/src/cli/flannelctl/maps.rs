@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use flannel_common::flow::{Connection, Direction, Flow, FlowKey};
+use flannel_common::flow::{Connection, Direction, Flow, FlowKey, Way};
 use flannel_common::maps::{
     self, APPROVED, COUNTERS, Count, FLOWS, GENERATION, Kind, NODE_INFO, NextHop, PEER_COUNTERS, PEERS,
     PORTS, Peer, PeerCount, QUESTION, SOURCES,
@@ -123,7 +123,7 @@ fn entries(tables: &Tables, map: &str) -> anyhow::Result<Vec<Value>> {
 }
 
 fn flow(key: &FlowKey, flow: &Flow) -> Value {
-    let Flow { entered, left, in_stack, .. } = flow;
+    let Flow { entered, left } = flow;
     json!({
         "source": key.source.to_string(), "destination": key.destination.to_string(),
         "source_port": u16::from_be(key.source_port), "destination_port": u16::from_be(key.destination_port),
@@ -133,7 +133,13 @@ fn flow(key: &FlowKey, flow: &Flow) -> Value {
         "entered_at": Interface::new(entered.interface),
         "left_at": (left.interface != 0).then(|| Interface::new(left.interface)),
         "generation": left.generation, "ttl": entered.ttl, "mtu": left.mtu, "packets": left.packets,
-        "in_stack": in_stack,
+        "in_stack": entered.in_stack, "outer_source": entered.outer_source.to_string(),
+        "onward": {
+            "way": if left.onward.way == Way::Tunnel as u16 { "tunnel" }
+                else if left.onward.way == Way::Segmenter as u16 { "segmenter" } else { "plain" },
+            "mac": left.onward.destination.to_string(), "from_mac": left.onward.source.to_string(),
+            "public_ip": left.onward.public_ip.to_string(), "vtep_mac": left.onward.vtep_mac.to_string(),
+        },
     })
 }
 

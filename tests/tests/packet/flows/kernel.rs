@@ -1,4 +1,4 @@
-use flannel_common::flow::{Direction, Entered, FastPath, Flow, FlowKey, Left};
+use flannel_common::flow::{Direction, Entered, FastPath, Flow, FlowKey, Left, Onward, PLACES, Way};
 use flannel_common::maps::{Backend, Guard, Node};
 use flannel_common::wire::Ipv4Header;
 use flannel_common::{Hook, Ip4, Mac, Reason};
@@ -28,21 +28,36 @@ fn key(frame: &[u8], direction: Direction) -> FlowKey {
 }
 
 /// A flow that is short for ever.
-fn short(ttl: u32, direction: Direction) -> Flow {
-    let (destination, source) = match direction {
-        Direction::Out => (Mac(DEVICE_MAC), Mac(POD_MAC)),
-        Direction::In => (Mac::ZERO, Mac::ZERO),
-    };
-    let entered = Entered { interface: HERE, ttl, destination, source, ..Entered::default() };
-    let left = Left {
-        until: u64::MAX,
-        interface: 77,
-        mtu: 1450,
+fn short(entered: Entered, onward: Onward) -> Flow {
+    let left = Left { until: u64::MAX, interface: 77, mtu: 1450, onward, ..Left::default() };
+    Flow { entered: Entered { interface: HERE, ..entered }, left }
+}
+
+/// One of a pod of this host.
+fn short_out(way: Way) -> Flow {
+    let onward = Onward {
         destination: Mac([2, 0, 0, 0, 0, 9]),
         source: Mac([2, 0, 0, 0, 0, 1]),
-        ..Left::default()
+        way: way as u16,
+        ..Onward::default()
     };
-    Flow { entered, left, in_stack: 0, reserved: 0 }
+    let peer = frames::peers()[0].1;
+    let onward = match way {
+        Way::Plain => onward,
+        Way::Tunnel | Way::Segmenter => {
+            Onward { public_ip: peer.public_ip, vtep_mac: peer.vtep_mac, ..onward }
+        }
+    };
+    let entered =
+        Entered { ttl: 64, destination: Mac(DEVICE_MAC), source: Mac(POD_MAC), ..Entered::default() };
+    short(entered, onward)
+}
+
+/// One of a peer, through the tunnel or plain.
+fn short_in(outer_source: Ip4) -> Flow {
+    let onward =
+        Onward { destination: Mac([2, 0, 0, 0, 0, 9]), source: Mac([2, 0, 0, 0, 0, 1]), ..Onward::default() };
+    short(Entered { ttl: 63, outer_source, ..Entered::default() }, onward)
 }
 
 /// The frame with another TOS byte.
@@ -74,7 +89,7 @@ fn a_pods_packet_that_takes_the_long_way(
 ) {
     let mut kernel = Kernel::load_for(&node(Backend::Vxlan, FastPath::Flow), &["pod_out"]);
     let known = frame(Carried::Udp, LOCAL_POD, PEER_POD, 64, 0);
-    kernel.put_flow(key(&known, Direction::Out), short(64, Direction::Out));
+    kernel.put_flow(key(&known, Direction::Out), short_out(Way::Tunnel));
     let packet = frame(carried, LOCAL_POD, to, 64, payload);
     let answer = kernel.run("pod_out", &packet);
     assert_eq!((answer.action, answer.frame), (tc_action(reason.verdict()), packet));
@@ -93,11 +108,12 @@ fn a_pods_packet_that_is_shortened(
     let node = Node { copied_tos, ..node(backend, FastPath::Flow) };
     let mut kernel = Kernel::load_for(&node, &["pod_out"]);
     let packet = with_tos(frame(carried, LOCAL_POD, PEER_POD, 64, 200), 0xb8 | 0b11);
-    kernel.put_flow(key(&packet, Direction::Out), short(64, Direction::Out));
+    kernel.put_flow(key(&packet, Direction::Out), short_out(Way::Tunnel));
     let answer = kernel.run("pod_out", &packet);
     assert_eq!(answer.action, tc_action(Reason::Shortened.verdict()));
     assert_counted_once(&kernel, Hook::PodOut, Reason::Shortened);
     assert_eq!(kernel.peer_count(Ip4::from_octets(PEERS[0].0)), (1, 0));
+    assert_eq!(answer.frame[..12], [2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 1]);
 
     // As if the stack had counted the hop and the encapsulating program had got it from the flannel device.
     let mut expected = with_tos(frame(carried, LOCAL_POD, PEER_POD, 63, 200), 0xb8 | 0b11);
@@ -106,7 +122,6 @@ fn a_pods_packet_that_is_shortened(
     crate::model::encapsulate_at(&node, encapsulation, &mut expected).unwrap();
     assert_eq!(u32::from(answer.frame[15]), 0xb8 & copied_tos | 0b10, "outer DSCP and ECN");
     let (mut found, mut expected) = (frames::without_hash(answer.frame), frames::without_hash(expected));
-    // The neighbour's address is written when the packet is redirected.
     found.drain(..12);
     expected.drain(..12);
     assert_eq!(found, expected);
@@ -115,9 +130,8 @@ fn a_pods_packet_that_is_shortened(
 #[test]
 fn a_pods_packet_for_a_stock_peer_goes_to_the_segmenter() {
     let mut kernel = Kernel::load_for(&node(Backend::Udp, FastPath::Flow), &["pod_out"]);
-    kernel.put_peer(Ip4::from_octets(PEERS[0].0), |peer| peer.whole = 0);
     let packet = frame(DATA, LOCAL_POD, PEER_POD, 64, 200);
-    kernel.put_flow(key(&packet, Direction::Out), short(64, Direction::Out));
+    kernel.put_flow(key(&packet, Direction::Out), short_out(Way::Segmenter));
     let answer = kernel.run("pod_out", &packet);
     assert_eq!(answer.frame, frame(DATA, LOCAL_POD, PEER_POD, 63, 200));
     assert_counted_once(&kernel, Hook::PodOut, Reason::ToSegment);
@@ -130,13 +144,14 @@ fn packets_by_a_route_are_shortened_as_they_are(#[case] backend: Backend) {
     let mut kernel = Kernel::load_for(&node(backend, FastPath::Flow), &["pod_out", "direct_in"]);
     kernel.put_peer(Ip4::from_octets(PEERS[0].0), |peer| peer.direct = 1);
     let sent = frame(Carried::Udp, LOCAL_POD, PEER_POD, 64, 200);
-    kernel.put_flow(key(&sent, Direction::Out), short(64, Direction::Out));
+    kernel.put_flow(key(&sent, Direction::Out), short_out(Way::Plain));
     let answer = kernel.run("pod_out", &sent);
     assert_eq!(answer.action, tc_action(Reason::Shortened.verdict()));
-    assert_eq!(answer.frame, frame(Carried::Udp, LOCAL_POD, PEER_POD, 63, 200));
+    assert_eq!(answer.frame[..12], [2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 1]);
+    assert_eq!(answer.frame[14..], frame(Carried::Udp, LOCAL_POD, PEER_POD, 63, 200)[14..]);
 
     let arriving = frame(Carried::Udp, PEER_POD, LOCAL_POD, 63, 200);
-    kernel.put_flow(key(&arriving, Direction::In), short(63, Direction::In));
+    kernel.put_flow(key(&arriving, Direction::In), short_in(Ip4::UNSPECIFIED));
     let answer = kernel.run("direct_in", &arriving);
     assert_eq!(answer.action, tc_action(Reason::Shortened.verdict()));
     assert_eq!(answer.frame[..12], [2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 1]);
@@ -152,7 +167,8 @@ fn a_packet_out_of_the_tunnel_is_handed_over(#[case] backend: Backend, #[case] p
     let encapsulation = if backend == Backend::Udp { Encapsulation::Udp } else { Encapsulation::Vxlan };
     let mut kernel = Kernel::load_for(&node(backend, FastPath::Flow), &[program]);
     let inner = Inner::new(PEER_POD, LOCAL_POD);
-    kernel.put_flow(key(&inner.frame(), Direction::In), short(63, Direction::In));
+    let peer = Ip4::from_octets(PEERS[0].1);
+    kernel.put_flow(key(&inner.frame(), Direction::In), short_in(peer));
     let outer = Outer::new(PEERS[0].1, frames::port(encapsulation), inner.clone());
     let answer = kernel.run(program, &outer.frame(encapsulation));
     assert_eq!(answer.action, tc_action(Reason::Shortened.verdict()));
@@ -186,14 +202,78 @@ fn a_packet_that_leaves_the_stack_confirms_its_flow(
 
     let key = key(&leaving, direction);
     let entered = Entered { at: frames::monotonic(), interface: HERE, ttl: 63, ..Entered::default() };
-    kernel.put_flow(key, Flow { entered, in_stack: 1, ..Flow::default() });
+    kernel.put_flow(key, Flow { entered: Entered { in_stack: 1, ..entered }, ..Flow::default() });
     kernel.run_received_by(program, &leaving, BRIDGE);
     assert_eq!(kernel.count(hook, Reason::Confirmed).packets, 1);
     let flow = kernel.flow(&key);
     assert!(flow.left.until > frames::monotonic());
-    assert_eq!((flow.left.interface, flow.in_stack, flow.left.packets), (HERE, 0, 1));
+    assert_eq!((flow.left.interface, flow.entered.in_stack, flow.left.packets), (HERE, 0, 1));
     assert_eq!(flow.left.mtu, 65_536, "that of the loopback interface");
-    if direction == Direction::In {
-        assert_eq!((flow.left.destination, flow.left.source), (Mac(DEVICE_MAC), Mac(POD_MAC)));
+    assert_eq!(flow.left.onward.way, Way::Plain as u16);
+    assert_eq!((flow.left.onward.destination, flow.left.onward.source), (Mac(DEVICE_MAC), Mac(POD_MAC)));
+}
+
+#[rstest]
+#[case::vxlan(Backend::Vxlan, "vxlan_encap", Way::Tunnel)]
+#[case::udp(Backend::Udp, "udp_encap", Way::Tunnel)]
+#[case::udp_to_a_stock_peer(Backend::Udp, "udp_encap", Way::Segmenter)]
+fn a_flow_through_the_tunnel_knows_its_peer(
+    #[case] backend: Backend,
+    #[case] program: &str,
+    #[case] expected: Way,
+) {
+    let mut kernel = Kernel::load_for(&node(backend, FastPath::Flow), &[program]);
+    if expected == Way::Segmenter {
+        kernel.put_peer(Ip4::from_octets(PEERS[0].0), |peer| peer.whole = 0);
     }
+    let leaving = frame(Carried::Udp, LOCAL_POD, PEER_POD, 63, 200);
+    let key = key(&leaving, Direction::Out);
+    let entered = Entered { at: frames::monotonic(), interface: 77, ttl: 64, ..Entered::default() };
+    kernel.put_flow(key, Flow { entered, ..Flow::default() });
+    kernel.run_received_by(program, &leaving, BRIDGE);
+
+    let left = kernel.flow(&key).left;
+    assert!(left.until > frames::monotonic());
+    let peer = frames::peers()[0].1;
+    // This host has no interface by which the peer could be reached.
+    let expected = Onward {
+        public_ip: peer.public_ip,
+        vtep_mac: peer.vtep_mac,
+        way: expected as u16,
+        ..Onward::default()
+    };
+    assert_eq!(left.onward, expected);
+}
+
+#[test]
+fn a_flow_without_room_takes_the_place_of_the_oldest() {
+    let mut kernel = Kernel::load_for(&node(Backend::Vxlan, FastPath::Flow), &["pod_out"]);
+    let packet = frame(Carried::Udp, LOCAL_POD, PEER_POD, 64, 0);
+    let new = key(&packet, Direction::Out);
+    let with_ports = |destination_port| {
+        (0..=u16::MAX).map(move |source_port| FlowKey { source_port, destination_port, ..new })
+    };
+    let neighbours: Vec<_> = (1..9)
+        .flat_map(with_ports)
+        .filter(|key| key.place() == new.place() && *key != new)
+        .take(PLACES as usize)
+        .collect();
+    assert_eq!(neighbours.len(), PLACES as usize);
+    let now = frames::monotonic();
+    for (place, key) in (0..).zip(&neighbours) {
+        let at = if place == 2 { now - 1_000 } else { now };
+        let entered = Entered { at, ..Entered::default() };
+        kernel.put_flow_at(key.place() + place, *key, Flow { entered, ..Flow::default() });
+    }
+    kernel.run("pod_out", &packet);
+    assert_counted_once(&kernel, Hook::PodOut, Reason::Learning);
+    for (place, key) in (0..).zip(&neighbours) {
+        let expected = if place == 2 { new } else { *key };
+        assert_eq!(kernel.flow_at(new.place() + place).key, expected, "place {place}");
+    }
+    assert_eq!(kernel.flow_at(new.place() + 2).flow.entered.in_stack, 1);
+
+    // It is found there, and no other place is taken for it.
+    kernel.run("pod_out", &packet);
+    assert_eq!(kernel.flow_at(new.place() + 2).flow.entered.in_stack, 2);
 }

@@ -1,8 +1,10 @@
-use flannel_common::flow::{ANNOUNCE, DRAINED, Direction, FastPath, MANY, VALID, WORTHWHILE};
+use flannel_common::flow::{
+    ANNOUNCE, DRAINED, Direction, FastPath, Left, MANY, Onward, VALID, WORTHWHILE, Way as Onwards,
+};
 use flannel_common::maps::{Guard, Node};
 use flannel_common::wire::Ipv4Header;
 use flannel_common::{Ip4, Mac, Reason};
-use flannel_ebpf::flows::{enter, from_peer, leave, to_peer};
+use flannel_ebpf::flows::{Exit, Origin, enter, from_peer, leave, short, to_peer};
 use flannel_ebpf::frame::Encapsulation;
 use flannel_ebpf::segment;
 use rstest::rstest;
@@ -20,6 +22,20 @@ const UNDERLAY: u32 = 4243;
 
 fn node(fast_path: FastPath) -> Node {
     Node { fast_path: fast_path as u32, ..frames::node(Encapsulation::Vxlan, Guard::Strict) }
+}
+
+const ONWARD: Onward = Onward {
+    destination: Mac([2, 0, 0, 0, 0, 0x11]),
+    source: Mac([2, 0, 0, 0, 0, 0x12]),
+    public_ip: Ip4::from_octets([192, 168, 0, 2]),
+    vtep_mac: Mac([2, 0, 0, 0, 0, 0x13]),
+    way: Onwards::Tunnel as u16,
+};
+
+/// How a packet skips the stack, or why it enters it.
+fn enter_from(origin: Origin, packet: &Packet, memory: &Memory) -> Result<Left, Reason> {
+    let read = segment::Packet::read(packet)?;
+    short(packet, &read, origin, memory).ok_or_else(|| enter(packet, &read, origin, memory))
 }
 
 /// One packet of a pod on its way to a peer.
@@ -46,12 +62,12 @@ impl Way {
     }
 
     fn enter(&self, packet: &Packet) -> Result<u32, Reason> {
-        let read = segment::Packet::read(packet)?;
-        enter(packet, &read, &self.memory, Direction::Out).map(|left| left.interface)
+        enter_from(Origin::Pod, packet, &self.memory).map(|left| left.interface)
     }
 
     fn leave(&self, packet: &Packet) -> Reason {
-        leave(packet, &self.memory, &self.node, Direction::Out)
+        let exit = Exit::Tunnel(ONWARD, self.memory.now.get() + VALID);
+        leave(packet, &self.memory, &self.node, exit)
     }
 
     /// Sends a packet the long way.
@@ -82,7 +98,7 @@ fn what_the_stack_gave_the_packet_is_kept() {
     way.learn();
     let flow = way.memory.flows.borrow().values().next().unwrap().get();
     assert_eq!((flow.left.mtu, flow.left.priority, flow.left.packets), (MTU, PRIORITY, 1));
-    assert_eq!(flow.left.destination, Mac::ZERO);
+    assert_eq!(flow.left.onward, ONWARD);
 }
 
 #[rstest]
@@ -290,51 +306,72 @@ fn a_packet_of_a_peer_is_handed_over_as_the_stack_would_have() {
     let memory = Memory::new();
     let node = node(FastPath::Flow);
     let arrived = Packet::at(UNDERLAY, frame(Carried::Udp, PEER_POD, LOCAL_POD, 63, 100));
-    let read = segment::Packet::read(&arrived).unwrap();
-    assert_eq!(enter(&arrived, &read, &memory, Direction::In), Err(Reason::Learning));
+    let origin = Origin::Peer(Ip4::from_octets([192, 168, 0, 2]));
+    assert_eq!(enter_from(origin, &arrived, &memory), Err(Reason::Learning));
     let mut routed =
         Packet { received_by: DEVICE, ..Packet::at(PORT, frame(Carried::Udp, PEER_POD, LOCAL_POD, 62, 100)) };
     let made_up = Packet { received_by: PORT + 1, ..routed.clone() };
-    assert_eq!(leave(&made_up, &memory, &node, Direction::In), Reason::Unconfirmed, "a neighbour's");
+    assert_eq!(leave(&made_up, &memory, &node, Exit::Pod), Reason::Unconfirmed, "a neighbour's");
     routed.bytes[..12].copy_from_slice(&[2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 1]);
-    assert_eq!(leave(&routed, &memory, &node, Direction::In), Reason::Confirmed);
+    assert_eq!(leave(&routed, &memory, &node, Exit::Pod), Reason::Confirmed);
 
     let mut arrived = arrived;
-    let mut read = segment::Packet::read(&arrived).unwrap();
-    let left = enter(&arrived, &read, &memory, Direction::In).unwrap();
-    assert_eq!(left.interface, PORT);
-    read.hop(&mut arrived).unwrap();
-    read.address(&mut arrived, left.destination, left.source).unwrap();
+    let left = enter_from(origin, &arrived, &memory).unwrap();
+    assert_eq!((left.interface, left.onward.way), (PORT, Onwards::Plain as u16));
+    let read = segment::Packet::read(&arrived).unwrap();
+    read.hop(&mut arrived, read.ip.tos).unwrap();
+    segment::Packet::address(&mut arrived, left.onward.destination, left.onward.source).unwrap();
     assert_eq!(arrived.bytes, routed.bytes);
     let ip = Ipv4Header::read_from_bytes(&arrived.bytes[14..34]).unwrap();
     assert_eq!(ip.checksum, ip.computed_checksum());
 }
 
 #[rstest]
+#[case::by_another(Origin::Peer(Ip4::from_octets([192, 168, 0, 3])))]
+#[case::plain(Origin::Peer(Ip4::UNSPECIFIED))]
+fn a_peers_flow_is_short_only_as_its_peer_sent_it(#[case] other: Origin) {
+    let memory = Memory::new();
+    let origin = Origin::Peer(Ip4::from_octets([192, 168, 0, 2]));
+    let arrived = Packet::at(UNDERLAY, frame(Carried::Udp, PEER_POD, LOCAL_POD, 63, 100));
+    let routed =
+        Packet { received_by: DEVICE, ..Packet::at(PORT, frame(Carried::Udp, PEER_POD, LOCAL_POD, 62, 100)) };
+    assert_eq!(enter_from(origin, &arrived, &memory), Err(Reason::Learning));
+    assert_eq!(leave(&routed, &memory, &node(FastPath::Flow), Exit::Pod), Reason::Confirmed);
+    assert!(enter_from(origin, &arrived, &memory).is_ok());
+    let read = segment::Packet::read(&arrived).unwrap();
+    assert_eq!(short(&arrived, &read, other, &memory), None, "the guard has to be asked");
+}
+
+#[test]
+fn the_congestion_a_packet_met_is_written_with_the_hop() {
+    let mut arrived = Packet::at(UNDERLAY, frame(Carried::Udp, PEER_POD, LOCAL_POD, 63, 100));
+    let read = segment::Packet::read(&arrived).unwrap();
+    read.hop(&mut arrived, 0b11).unwrap();
+    let ip = Ipv4Header::read_from_bytes(&arrived.bytes[14..34]).unwrap();
+    assert_eq!((ip.ttl, ip.tos, ip.checksum), (62, 0b11, ip.computed_checksum()));
+}
+
+#[rstest]
 #[case::pod_to_peer(LOCAL_POD, PEER_POD, Ok([10, 5, 2, 0]))]
 #[case::of_another_source([10, 9, 1, 7], PEER_POD, Err(Reason::ToStack))]
 #[case::between_pods_of_the_host(LOCAL_POD, [10, 5, 1, 8], Err(Reason::ToStack))]
-#[case::to_the_world(LOCAL_POD, [8, 8, 8, 8], Err(Reason::ToStack))]
-#[case::to_nobody(LOCAL_POD, [10, 5, 99, 8], Err(Reason::ToStack))]
 fn pods_packets_to_peers(
     #[case] from: [u8; 4],
     #[case] to: [u8; 4],
     #[case] expected: Result<[u8; 4], Reason>,
 ) {
     let packet = segment::Packet::read(&Packet::at(PORT, frame(Carried::Udp, from, to, 64, 0))).unwrap();
-    let found = to_peer(&packet, &frames::table(), &node(FastPath::Flow)).map(|(subnet, _)| subnet);
-    assert_eq!(found, expected.map(Ip4::from_octets));
+    assert_eq!(to_peer(&packet, &node(FastPath::Flow)), expected.map(Ip4::from_octets));
 }
 
-#[test]
-fn only_peers_a_route_leads_to_send_packets_as_they_are() {
-    let packet =
-        segment::Packet::read(&Packet::at(UNDERLAY, frame(Carried::Udp, PEER_POD, LOCAL_POD, 63, 0)));
-    let (packet, node) = (packet.unwrap(), node(FastPath::Flow));
-    assert_eq!(from_peer(&packet, &frames::table(), &node), Err(Reason::ToStack));
-    let mut table = frames::table();
-    for (subnet, peer) in frames::peers() {
-        table.insert(subnet, flannel_common::maps::Peer { direct: 1, ..peer });
-    }
-    assert_eq!(from_peer(&packet, &table, &node), Ok(Ip4::from_octets([10, 5, 2, 0])));
+#[rstest]
+#[case::peer_to_pod(PEER_POD, LOCAL_POD, Ok([10, 5, 2, 0]))]
+#[case::to_the_host(PEER_POD, [192, 168, 0, 1], Err(Reason::ToStack))]
+fn peers_packets_to_pods(
+    #[case] from: [u8; 4],
+    #[case] to: [u8; 4],
+    #[case] expected: Result<[u8; 4], Reason>,
+) {
+    let packet = segment::Packet::read(&Packet::at(UNDERLAY, frame(Carried::Udp, from, to, 63, 0))).unwrap();
+    assert_eq!(from_peer(&packet, &node(FastPath::Flow)), expected.map(Ip4::from_octets));
 }

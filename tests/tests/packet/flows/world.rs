@@ -106,7 +106,7 @@ impl Flows for Memory {
     }
 
     fn begin(&self, key: &FlowKey) -> Option<Slot> {
-        self.flows.borrow_mut().insert(*key, Rc::new(Cell::new(Flow::UNKNOWN)));
+        self.flows.borrow_mut().insert(*key, Rc::new(Cell::new(Flow::default())));
         self.find(key)
     }
 
@@ -139,12 +139,13 @@ impl Entry for Slot {
         self.0.get()
     }
 
-    fn enter(&self, entered: &Entered, in_stack: u32) {
-        self.0.set(Flow { entered: *entered, in_stack, ..self.0.get() });
+    fn enter(&self, entered: &Entered) {
+        self.0.set(Flow { entered: *entered, ..self.0.get() });
     }
 
     fn drain(&self, in_stack: u32) {
-        self.0.set(Flow { in_stack, ..self.0.get() });
+        let Flow { left, entered } = self.0.get();
+        self.0.set(Flow { left, entered: Entered { in_stack, ..entered } });
     }
 
     fn leave(&self, left: &Left) {
