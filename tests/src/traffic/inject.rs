@@ -1,12 +1,19 @@
 //! Tunnel packets made by hand: what a peer, or somebody else, might send.
 
 use std::net::{Ipv4Addr, UdpSocket};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use etherparse::{IpDscp, IpEcn, IpNumber, Ipv4Header, UdpHeader};
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::libc;
+use nix::net::if_::if_nametoindex;
+use nix::sys::socket::{
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrLike as _, sendto,
+    setsockopt, socket, sockopt,
+};
 
 use super::Endpoint;
+use crate::namespace::Namespace;
 
 /// How an inner packet is wrapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,4 +108,55 @@ impl Injector {
         }
         Ok(())
     }
+}
+
+/// Sends frames as they are out of an interface.
+#[derive(Debug)]
+pub struct FrameInjector {
+    socket: OwnedFd,
+    interface: LinkAddr,
+}
+
+impl FrameInjector {
+    /// Sends out of the interface of `machine` with this name.
+    ///
+    /// # Errors
+    /// There is no such interface.
+    pub fn new(machine: &Namespace, interface: &str) -> Result<Self> {
+        machine.within(|| {
+            let index = if_nametoindex(interface).with_context(|| format!("no interface {interface}"))?;
+            let socket =
+                socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)?;
+            Ok(Self { socket, interface: link_address(i32::try_from(index)?)? })
+        })
+    }
+
+    /// Sends `count` copies of a frame.
+    ///
+    /// # Errors
+    /// The kernel refuses to send.
+    pub fn send(&self, frame: &[u8], count: usize) -> Result<()> {
+        for _ in 0..count {
+            sendto(self.socket.as_raw_fd(), frame, &self.interface, MsgFlags::empty())?;
+        }
+        Ok(())
+    }
+}
+
+/// What a packet socket calls the interface with this index.
+fn link_address(index: i32) -> Result<LinkAddr> {
+    let family = u16::try_from(libc::AF_PACKET)?;
+    let address = libc::sockaddr_ll {
+        sll_family: family,
+        sll_protocol: 0,
+        sll_ifindex: index,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    let length = libc::socklen_t::try_from(size_of_val(&address))?;
+    // SAFETY: the address is one of this family, as long as is said.
+    unsafe { LinkAddr::from_raw((&raw const address).cast(), Some(length)) }
+        .context("not an address of a link")
 }

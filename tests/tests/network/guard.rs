@@ -15,7 +15,7 @@ use crate::{UDP, VXLAN, format_to, plan};
 
 /// Packets sent of each kind.
 pub(crate) const COUNT: usize = 100;
-const PORT: u16 = 4711;
+pub(crate) const PORT: u16 = 4711;
 
 /// Somebody sends what is not theirs to send.
 #[derive(Clone, Copy, Debug)]
@@ -59,7 +59,7 @@ pub(crate) fn stranger(cluster: &Cluster) -> Endpoint {
 }
 
 /// How many of the packets arrive at an interface of `machine` within half a second.
-fn arrivals(capture: &Capture) -> usize {
+pub(crate) fn arrivals(capture: &Capture) -> usize {
     let mut count = 0;
     let end = capture.find("last packet", Duration::from_millis(500), |frame| {
         let packet = SlicedPacket::from_ethernet(frame).ok()?;

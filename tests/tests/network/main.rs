@@ -24,6 +24,7 @@ mod stacked;
 mod super_packets;
 mod tcp;
 mod traces;
+mod vlan;
 
 use std::time::Duration;
 
