@@ -10,8 +10,7 @@ use crate::addr::{Ip4, Mac};
 
 /// Flows that are known at a time.
 pub const MAX_FLOWS: u32 = 65_536;
-/// Places a flow can be kept at, which stand side by side. Where all of them are taken, the flow goes that entered the
-/// stack longest ago.
+/// Places a flow can be kept at, which stand side by side. Where others have all of them, it takes the long way.
 pub const PLACES: u32 = 4;
 /// Bytes of the ring in which programs announce connections.
 pub const CANDIDATE_BYTES: u32 = 65_536;
@@ -19,6 +18,9 @@ pub const CANDIDATE_BYTES: u32 = 65_536;
 /// For so long what was proved of a flow holds, in nanoseconds. Programs read a clock that lags up to 10 ms behind,
 /// so that whatever changes in the kernel takes effect on running flows within 50 ms.
 pub const VALID: u64 = 40_000_000;
+/// The place of a flow of which no packet has entered the stack for so long is free, in nanoseconds: it is not short any
+/// more, and has none in the stack.
+pub const OVER: u64 = 2 * VALID;
 /// A packet that has not left the stack after so long is not waited for, in nanoseconds.
 pub const DRAINED: u64 = 12_000_000;
 /// More packets than these are not in the stack at a time: they were lost there, or miscounted. After as many the
@@ -157,8 +159,11 @@ pub struct Entered {
     /// Interface index of where it did.
     pub interface: u32,
     /// Hops left.
-    pub ttl: u32,
-    /// Who sent it through the tunnel, after the guard; unspecified for packets from pods and those that came plain.
+    pub ttl: u16,
+    /// Not zero where its datagram showed that the peer takes packets whole, as with [`Peer::whole`](crate::maps::Peer::whole).
+    pub whole: u16,
+    /// Who sent it through the tunnel, after the guard; this host itself where that was asked at XDP; unspecified for
+    /// packets from pods and those that came plain.
     pub outer_source: Ip4,
     /// The generation of the host's state at that time.
     pub generation: u32,
@@ -192,6 +197,7 @@ impl Entered {
     pub fn is_same_way(&self, other: &Self) -> bool {
         self.interface == other.interface
             && self.ttl == other.ttl
+            && self.whole == other.whole
             && self.outer_source == other.outer_source
             && self.destination == other.destination
             && self.source == other.source

@@ -1,8 +1,8 @@
 //! Every map once: name, kind, capacity, key and value.
 //!
 //! Keys and values are plain data without padding, so that the kernel, the daemon and `bpftool` see the
-//! same bytes. Capacities are fixed; entries are allocated by the kernel as they are filled, except those that it
-//! may forget.
+//! same bytes. Capacities are fixed; entries of hashes are allocated by the kernel as they are filled, except those that
+//! it may forget. Arrays have all of theirs from the beginning: that of the flows takes 8 MB.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -361,7 +361,7 @@ mod tests {
             value_size,
             max_entries,
         };
-        assert_eq!(ABI_VERSION, 1);
+        assert_eq!(ABI_VERSION, 2);
         assert_eq!(
             ALL,
             [

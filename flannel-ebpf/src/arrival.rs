@@ -71,10 +71,17 @@ impl Arrival {
         inner::arrive(frame, node, self.from, &self.ip, tos)
     }
 
+    /// Whether its datagram shows that the peer takes packets whole.
+    #[must_use]
+    #[inline(always)]
+    pub fn is_whole(&self) -> bool {
+        self.encapsulation == Encapsulation::Udp && self.outer.udp.checksum == U16::ZERO
+    }
+
     /// Notes how the peer sends, of which the guard may have found out what is known.
     #[inline(always)]
     fn note_whole(&self, peers: &impl Peers, node: &Node, peer: &Peer) {
-        let whole = if self.outer.udp.checksum == U16::ZERO { peers.now() } else { 0 };
+        let whole = if self.is_whole() { peers.now() } else { 0 };
         if peer.whole != whole {
             peers.note_whole(self.subnet(node), self.outer.ip.source(), whole);
         }

@@ -22,8 +22,8 @@ pub trait Flows {
     /// What is known of the flow with this key.
     fn find(&self, key: &FlowKey) -> Option<Self::Entry>;
 
-    /// Begins to learn it anew; nothing where there is no room for it.
-    fn begin(&self, key: &FlowKey) -> Option<Self::Entry>;
+    /// Begins to learn it anew at `now`; nothing where there is no room for it.
+    fn begin(&self, key: &FlowKey, now: u64) -> Option<Self::Entry>;
 
     /// Forgets the flow, and that its connection can be shortened.
     fn forget(&self, key: &FlowKey);
@@ -47,6 +47,9 @@ pub trait Entry {
     /// A copy.
     fn get(&self) -> Flow;
 
+    /// Whether it is still that of this flow.
+    fn is_of(&self, key: &FlowKey) -> bool;
+
     /// A packet enters the stack.
     fn enter(&self, entered: &Entered);
 
@@ -62,8 +65,10 @@ pub trait Entry {
 pub enum Origin {
     /// A pod of this host.
     Pod,
-    /// A peer: who has sent it through the tunnel, unspecified where it came plain.
-    Peer(Ip4),
+    /// A peer, by a route: it came as it is.
+    Underlay,
+    /// A peer, through the tunnel: who has sent it, and whether its datagram showed that the peer takes packets whole.
+    Tunnel(Ip4, bool),
 }
 
 /// Where a packet goes that leaves the stack.
@@ -81,7 +86,7 @@ impl Origin {
     const fn direction(self) -> Direction {
         match self {
             Self::Pod => Direction::Out,
-            Self::Peer(_) => Direction::In,
+            Self::Underlay | Self::Tunnel(..) => Direction::In,
         }
     }
 }
@@ -124,10 +129,13 @@ pub fn short(frame: &impl FlowFrame, packet: &Packet, origin: Origin, flows: &im
         return None;
     }
     let (now, generation) = (flows.now(), flows.generation());
-    let flow = flows.find(&packet.key(origin.direction()))?.get();
+    let key = packet.key(origin.direction());
+    let entry = flows.find(&key)?;
+    let flow = entry.get();
     let is_short = flow.is_short(now, generation)
         && flow.entered.is_same_way(&entered(frame, packet, origin, now, generation))
-        && packet.wire_len(frame) <= flow.left.mtu;
+        && packet.wire_len(frame) <= flow.left.mtu
+        && entry.is_of(&key);
     is_short.then_some(flow.left)
 }
 
@@ -151,7 +159,7 @@ pub fn enter(frame: &impl FlowFrame, packet: &Packet, origin: Origin, flows: &im
             entry.enter(&entered);
         }
         None => {
-            if let Some(entry) = flows.begin(&key) {
+            if let Some(entry) = flows.begin(&key, now) {
                 entry.enter(&entered);
             }
         }
@@ -161,17 +169,21 @@ pub fn enter(frame: &impl FlowFrame, packet: &Packet, origin: Origin, flows: &im
 
 #[inline(always)]
 fn entered(frame: &impl FlowFrame, packet: &Packet, origin: Origin, at: u64, generation: u32) -> Entered {
-    let (destination, source, outer_source) = match origin {
-        Origin::Pod => (packet.ethernet.destination, packet.ethernet.source, Ip4::UNSPECIFIED),
-        Origin::Peer(outer_source) => (Mac::ZERO, Mac::ZERO, outer_source),
+    let (destination, source) = match origin {
+        Origin::Pod => (packet.ethernet.destination, packet.ethernet.source),
+        Origin::Underlay | Origin::Tunnel(..) => (Mac::ZERO, Mac::ZERO),
     };
-    let ttl = u32::from(packet.ip.ttl);
+    let (outer_source, whole) = match origin {
+        Origin::Pod | Origin::Underlay => (Ip4::UNSPECIFIED, false),
+        Origin::Tunnel(outer_source, whole) => (outer_source, whole),
+    };
     Entered {
         at,
         destination,
         source,
         interface: frame.interface(),
-        ttl,
+        ttl: packet.ip.ttl.into(),
+        whole: whole.into(),
         outer_source,
         generation,
         in_stack: 1,
@@ -202,16 +214,18 @@ fn confirm(frame: &impl FlowFrame, flows: &impl Flows, node: &Node, exit: Exit) 
         entry.drain(if packets % MANY == 0 { 0 } else { entered.in_stack - 1 });
     }
     let (now, generation) = (flows.now(), flows.generation());
-    let is_unchanged = entered.ttl == u32::from(packet.ip.ttl) + 1
+    let is_unchanged = entered.ttl == u16::from(packet.ip.ttl) + 1
         && entered.generation == generation
         && now.wrapping_sub(entered.at) < VALID
         && frame.mark() == 0;
     if !is_unchanged {
         return Err(Reason::Unconfirmed);
     }
+    // As long as what was asked when the packet entered, of the guard too.
+    let asked = entered.at + VALID;
     let (onward, until) = match exit {
-        Exit::Tunnel(onward, until) => (onward, until),
-        Exit::Pod | Exit::Underlay => (plain(&packet.ethernet), now + VALID),
+        Exit::Tunnel(onward, until) => (onward, if until < asked { until } else { asked }),
+        Exit::Pod | Exit::Underlay => (plain(&packet.ethernet), asked),
     };
     let mut left = Left {
         until: before.until,

@@ -6,7 +6,7 @@ use aya_ebpf::btf_maps::{Array, LruHashMap, RingBuf};
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::macros::btf_map;
 use flannel_common::flow::{
-    CANDIDATE_BYTES, Connection, Entered, Flow, FlowKey, KnownFlow, Left, MAX_FLOWS, PLACES,
+    CANDIDATE_BYTES, Connection, Entered, Flow, FlowKey, KnownFlow, Left, MAX_FLOWS, OVER, PLACES,
 };
 use flannel_ebpf::flows::{Entry, Flows};
 
@@ -45,20 +45,21 @@ impl Flows for Learned {
     }
 
     #[inline(always)]
-    fn begin(&self, key: &FlowKey) -> Option<Place> {
+    fn begin(&self, key: &FlowKey, now: u64) -> Option<Place> {
         let first = key.place();
-        let (mut oldest, mut at) = (first, u64::MAX);
+        let (mut oldest, mut at) = (first, now.saturating_sub(OVER));
+        let mut is_free = false;
         for place in first..first + PLACES {
             let known = Place(FLOWS.get_ptr_mut(place)?);
             if known.is_of(key) {
-                oldest = place;
+                (oldest, is_free) = (place, true);
                 break;
             }
             if known.entered_at() < at {
-                (oldest, at) = (place, known.entered_at());
+                (oldest, at, is_free) = (place, known.entered_at(), true);
             }
         }
-        let place = Place(FLOWS.get_ptr_mut(oldest)?);
+        let place = if is_free { Place(FLOWS.get_ptr_mut(oldest)?) } else { return None };
         place.begin(key);
         Some(place)
     }
@@ -98,14 +99,6 @@ impl Flows for Learned {
 
 impl Place {
     #[inline(always)]
-    fn is_of(&self, key: &FlowKey) -> bool {
-        let [ends, rest] = key.words();
-        let words = self.0.cast::<u64>();
-        // SAFETY: a key stands first, of two words.
-        unsafe { ptr::read(words) == ends && ptr::read(words.add(1)) == rest }
-    }
-
-    #[inline(always)]
     fn entered_at(&self) -> u64 {
         // SAFETY: the map gave the address; any bytes are a flow.
         unsafe { (*self.0).flow.entered.at }
@@ -114,14 +107,14 @@ impl Place {
     /// Makes it the place of a flow of which nothing is known.
     #[inline(always)]
     fn begin(&self, key: &FlowKey) {
-        // By words, for the whole would be cleared by a memory function; first those by which it is valid.
+        // By words, for the whole would be cleared by a memory function; first the key of the flow that was there.
         let words = self.0.cast::<u64>();
-        let [ends, rest] = key.words();
-        for word in 2..size_of::<KnownFlow>() / size_of::<u64>() {
+        for word in 0..size_of::<KnownFlow>() / size_of::<u64>() {
             // SAFETY: it is as long as that; nobody holds a reference.
             unsafe { ptr::write_volatile(words.add(word), 0) };
         }
-        // SAFETY: as in `is_of`.
+        let [ends, rest] = key.words();
+        // SAFETY: a key stands first, of two words.
         unsafe {
             ptr::write_volatile(words, ends);
             ptr::write_volatile(words.add(1), rest);
@@ -129,13 +122,22 @@ impl Place {
     }
 }
 
-/// Another processor may give the place to another flow while a program has it in its hands. Then that flow is learned
-/// wrongly for as long as a confirmation is valid at most, and only among flows of the same places and moment.
+/// A place is given to another flow only when nothing of its flow is valid any more. Two flows that begin at the same
+/// moment can be given the same one by two processors: what either learns there is not valid for longer than a
+/// confirmation is.
 impl Entry for Place {
     #[inline(always)]
     fn get(&self) -> Flow {
         // SAFETY: the map gave the address; any bytes are a flow.
         unsafe { (*self.0).flow }
+    }
+
+    #[inline(always)]
+    fn is_of(&self, key: &FlowKey) -> bool {
+        let [ends, rest] = key.words();
+        let words = self.0.cast::<u64>();
+        // SAFETY: a key stands first, of two words. They are read anew each time.
+        unsafe { ptr::read_volatile(words) == ends && ptr::read_volatile(words.add(1)) == rest }
     }
 
     #[inline(always)]
@@ -152,7 +154,12 @@ impl Entry for Place {
 
     #[inline(always)]
     fn leave(&self, left: &Left) {
-        // SAFETY: as in `enter`.
-        unsafe { ptr::write(&raw mut (*self.0).flow.left, *left) };
+        // SAFETY: as in `enter`. While it is written it is not valid.
+        unsafe {
+            let until = &raw mut (*self.0).flow.left.until;
+            ptr::write_volatile(until, 0);
+            ptr::write(&raw mut (*self.0).flow.left, Left { until: 0, ..*left });
+            ptr::write_volatile(until, left.until);
+        }
     }
 }

@@ -72,8 +72,7 @@ pub fn vxlan_encap(context: TcContext) -> i32 {
     let node = node();
     let mut skb = Skb::new(context);
     let bytes = skb.len();
-    let sent =
-        vxlan::encapsulate(&mut skb, &Table, node, |skb, subnet, peer| pod::depart(skb, node, subnet, peer));
+    let sent = vxlan::encapsulate(&mut skb, &Table, node, |skb, peer| pod::depart(skb, node, peer));
     encapsulated(&mut skb, node, Hook::Encap, bytes, sent)
 }
 
@@ -83,9 +82,8 @@ pub fn udp_encap(context: TcContext) -> i32 {
     let node = node();
     let mut skb = Skb::new(context);
     let bytes = skb.len();
-    let sent = udp::encapsulate(&mut skb, &Table, node, State::AsSent, |skb, subnet, peer| {
-        pod::depart(skb, node, subnet, peer)
-    });
+    let sent =
+        udp::encapsulate(&mut skb, &Table, node, State::AsSent, |skb, peer| pod::depart(skb, node, peer));
     match sent {
         Err(Reason::ToSegment) => {
             let reason = skb.transmit(node.segmenter).err().unwrap_or(Reason::ToSegment);
@@ -101,8 +99,8 @@ pub fn udp_segmented(context: TcContext) -> i32 {
     let node = node();
     let mut skb = Skb::new(context);
     let bytes = skb.len();
-    let sent = udp::encapsulate(&mut skb, &Table, node, State::Segmented, |skb, subnet, peer| {
-        next_hop::find(skb, node, subnet, peer)
+    let sent = udp::encapsulate(&mut skb, &Table, node, State::Segmented, |skb, peer| {
+        next_hop::find(skb, node, peer)
     });
     encapsulated(&mut skb, node, Hook::Segmented, bytes, sent)
 }
@@ -212,7 +210,7 @@ fn encapsulated(
     sent: Result<(Ip4, Found), Reason>,
 ) -> i32 {
     table::keep_node_info();
-    let sent = sent.and_then(|(subnet, hop)| hop.send(skb, node).map(|()| subnet));
+    let sent = sent.and_then(|(subnet, hop)| hop.send(skb, node, subnet).map(|()| subnet));
     match sent {
         Ok(subnet) => {
             count::sent(subnet, bytes);

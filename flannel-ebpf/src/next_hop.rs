@@ -12,38 +12,47 @@ use crate::learned::Learned;
 use crate::table;
 
 /// The next hop towards a peer.
+#[derive(Clone, Copy)]
 pub(crate) struct Found {
     /// Which.
     pub hop: NextHop,
+    /// The peer's public address.
+    public_ip: Ip4,
     /// Whether it was asked for just now. Then the packet goes by the kernel's routing, which keeps the neighbour from
-    /// growing stale.
+    /// growing stale, and those behind it go where it went.
     is_new: bool,
 }
 
-/// The next hop towards the `peer` of `subnet`.
+/// The next hop towards a `peer`.
 #[inline(always)]
-pub(crate) fn find(skb: &Skb, node: &Node, subnet: Ip4, peer: &Peer) -> Found {
+pub(crate) fn find(skb: &Skb, node: &Node, peer: &Peer) -> Found {
+    let public_ip = peer.public_ip;
+    // Rules may route marked packets another way.
+    if skb.mark() != 0 {
+        return Found { hop: NextHop::UNKNOWN, public_ip, is_new: true };
+    }
     let (now, generation) = (Learned.now(), Learned.generation());
     if peer.next_hop.holds(now, generation) {
-        return Found { hop: peer.next_hop, is_new: false };
+        return Found { hop: peer.next_hop, public_ip, is_new: false };
     }
-    let addresses = skb.next_hop(node.underlay, node.local_ip, peer.public_ip);
+    let addresses = skb.next_hop(node.underlay, node.local_ip, public_ip);
     // Not every link has addresses, nor is every neighbour known yet.
     let (destination, source) = addresses.unwrap_or((Mac::ZERO, Mac::ZERO));
     let hop = NextHop { until: now + NextHop::VALID, destination, source, generation };
-    table::note_next_hop(subnet, peer.public_ip, &hop);
-    Found { hop, is_new: true }
+    Found { hop, public_ip, is_new: true }
 }
 
 impl Found {
-    /// Sends a packet there.
+    /// Sends a packet there, to the peer of `subnet`.
     #[inline(always)]
-    pub(crate) fn send(&self, skb: &mut Skb, node: &Node) -> Result<(), Reason> {
-        if self.is_new {
-            skb.route(node.underlay)
-        } else {
-            send(skb, node, self.hop.destination, self.hop.source)
+    pub(crate) fn send(&self, skb: &mut Skb, node: &Node, subnet: Ip4) -> Result<(), Reason> {
+        if !self.is_new {
+            return send(skb, node, self.hop.destination, self.hop.source);
         }
+        if self.hop.until != 0 {
+            table::note_next_hop(subnet, self.public_ip, &self.hop);
+        }
+        skb.route(node.underlay)
     }
 }
 

@@ -58,7 +58,8 @@ pub fn direct_out(context: TcContext) -> i32 {
 pub fn direct_in(context: TcContext) -> i32 {
     let node = node();
     let mut skb = Skb::new(context);
-    if skb.is_of_vlan() {
+    // What our XDP program took out of the tunnel is not plain.
+    if skb.is_of_vlan() || skb.has_token() {
         return verdict(&skb, Hook::DirectIn, Reason::ToStack);
     }
     let bytes = skb.len();
@@ -75,7 +76,7 @@ pub fn direct_in(context: TcContext) -> i32 {
 #[inline(always)]
 fn receive(skb: &mut Skb, node: &Node) -> Result<Ip4, Reason> {
     let packet = Packet::read(skb)?;
-    let (subnet, origin) = (flows::from_peer(&packet, node)?, Origin::Peer(Ip4::UNSPECIFIED));
+    let (subnet, origin) = (flows::from_peer(&packet, node)?, Origin::Underlay);
     if let Some(left) = flows::short(skb, &packet, origin, &Learned) {
         return hand_over(skb, &packet, packet.ip.tos, &left).map(|()| subnet);
     }
@@ -89,7 +90,7 @@ fn receive(skb: &mut Skb, node: &Node) -> Result<Ip4, Reason> {
 /// which of both.
 #[inline(always)]
 pub(crate) fn arrive(skb: &mut Skb, node: &Node, arrival: &Arrival, mark: u32) -> Result<Reason, Reason> {
-    let origin = Origin::Peer(arrival.outer.ip.source());
+    let origin = Origin::Tunnel(arrival.outer.ip.source(), arrival.is_whole());
     let packet =
         learnable(node, || Packet::within(skb, arrival.outer.ethernet, arrival.offset(), arrival.ip));
     if let Some(packet) = &packet
@@ -110,7 +111,8 @@ pub(crate) fn arrive(skb: &mut Skb, node: &Node, arrival: &Arrival, mark: u32) -
 /// The same of one that our XDP program has taken out of the tunnel.
 #[inline(always)]
 pub(crate) fn take_over(skb: &mut Skb, node: &Node, mark: u32) -> Result<Reason, Reason> {
-    let origin = Origin::Peer(Ip4::UNSPECIFIED);
+    // It has asked the guard, and this host stands for the sender, of whom it left nothing.
+    let origin = Origin::Tunnel(node.local_ip, false);
     if let Some(packet) = learnable(node, || Packet::read(skb)) {
         if let Some(left) = flows::short(skb, &packet, origin, &Learned) {
             return hand_over(skb, &packet, packet.ip.tos, &left).map(|()| Reason::Shortened);
@@ -139,10 +141,10 @@ fn enter_stack(skb: &mut Skb, node: &Node, mark: u32) -> Result<(), Reason> {
     skb.receive(node.device)
 }
 
-/// Learns from a packet that leaves for the `peer` of `subnet` by the flannel device. Returns its next hop.
+/// Learns from a packet that leaves for a `peer` by the flannel device. Returns its next hop.
 #[inline(always)]
-pub(crate) fn depart(skb: &Skb, node: &Node, subnet: Ip4, peer: &Peer) -> next_hop::Found {
-    let found = next_hop::find(skb, node, subnet, peer);
+pub(crate) fn depart(skb: &Skb, node: &Node, peer: &Peer) -> next_hop::Found {
+    let found = next_hop::find(skb, node, peer);
     if flows::are_learned(node) {
         let is_segmented = node.backend == Backend::Udp as u32 && !peer.takes_whole(Table.now());
         let way = if is_segmented { Way::Segmenter } else { Way::Tunnel };

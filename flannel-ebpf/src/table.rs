@@ -67,7 +67,8 @@ impl Peers for Table {
 }
 
 /// Writes [`Peer::next_hop`] of the peer of `subnet`, if `public_ip` is its address. Another processor that reads it
-/// meanwhile may see half of either: when a next hop changes, a packet can be lost with it.
+/// meanwhile may see half of either: when a next hop changes, a flow can be learned with it, and its packets are lost for as
+/// long as that is valid.
 #[inline(always)]
 pub(crate) fn note_next_hop(subnet: Ip4, public_ip: Ip4, hop: &NextHop) {
     let Some(peer) = PEERS.get_ptr_mut(subnet) else { return };

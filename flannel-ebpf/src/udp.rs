@@ -34,12 +34,12 @@ pub fn encapsulate<F: SendFrame, T>(
     peers: &impl Peers,
     node: &Node,
     state: State,
-    depart: impl FnOnce(&F, Ip4, &Peer) -> T,
+    depart: impl FnOnce(&F, &Peer) -> T,
 ) -> Result<(Ip4, T), Reason> {
     let inner = inner::to_send(frame)?;
     let subnet = inner.ip.destination().masked(node.netmask);
     let peer = peers.peer(subnet).ok_or(Reason::NoPeer)?;
-    let departed = depart(frame, subnet, &peer);
+    let departed = depart(frame, &peer);
     if state == State::AsSent && !goes_whole(frame, &inner.ip, &peer, peers) {
         return Err(Reason::ToSegment);
     }

@@ -29,12 +29,12 @@ pub fn encapsulate<F: SendFrame, T>(
     frame: &mut F,
     peers: &impl Peers,
     node: &Node,
-    depart: impl FnOnce(&F, Ip4, &Peer) -> T,
+    depart: impl FnOnce(&F, &Peer) -> T,
 ) -> Result<(Ip4, T), Reason> {
     let inner = inner::to_send(frame)?;
     let subnet = inner.ip.destination().masked(node.netmask);
     let peer = peers.peer(subnet).ok_or(Reason::ForeignPeer)?;
-    let departed = depart(frame, subnet, &peer);
+    let departed = depart(frame, &peer);
     wrap(frame, node, peer.public_ip, (peer.vtep_mac, inner.ethernet.source), &inner.ip)?;
     Ok((subnet, departed))
 }

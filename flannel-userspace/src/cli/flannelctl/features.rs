@@ -138,9 +138,9 @@ fn features(has_tcx: Option<bool>) -> Vec<Feature> {
     let maps = [
         (MapType::Hash, "hash", "peers, their addresses, pods"),
         (MapType::PerCpuHash, "percpu_hash", "counters of peers"),
-        (MapType::Array, "array", "what programs know of the host"),
+        (MapType::Array, "array", "what programs know of the host and of flows"),
         (MapType::PerCpuArray, "percpu_array", "counters"),
-        (MapType::LruHash, "lru_hash", "flows that are shortened"),
+        (MapType::LruHash, "lru_hash", "connections that can be shortened"),
         (MapType::RingBuf, "ringbuf", "packets and connections that are told"),
     ];
     for (map, name, purpose) in maps {

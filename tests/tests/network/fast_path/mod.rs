@@ -97,6 +97,8 @@ pub fn shortened(daemon: &Daemon) -> (u64, u64) {
 #[case::host_gw_clsact(HOST_GW, "clsact", Place::Near)]
 #[case::direct_routing(DIRECT, "auto", Place::Near)]
 #[case::udp_direct_routing(UDP_DIRECT, "auto", Place::Near)]
+#[case::direct_routing_xdp_by_a_router(DIRECT, "xdp", Place::Far)]
+#[case::udp_direct_routing_xdp_by_a_router(UDP_DIRECT, "xdp", Place::Far)]
 fn flows_are_shortened_without_loss_or_overtaking(
     #[case] backend: &str,
     #[case] hook: &str,
@@ -119,6 +121,9 @@ fn flows_are_shortened_without_loss_or_overtaking(
     let answers = shortened(second).0;
     assert!(answers > 100, "only {answers} answers of the file's receiver were shortened");
     assert!(shortened(first).0 > sent + 500, "the file itself was not");
+    if matches!(place, Place::Far) {
+        assert_eq!(second.count("direct_in", "shortened").unwrap(), 0, "nothing comes plain by a router");
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-use flannel_common::flow::{Direction, Entered, FastPath, Flow, FlowKey, Left, Onward, PLACES, Way};
+use flannel_common::flow::{Direction, Entered, FastPath, Flow, FlowKey, Left, OVER, Onward, PLACES, Way};
 use flannel_common::maps::{Backend, Guard, Node};
 use flannel_common::wire::Ipv4Header;
 use flannel_common::{Hook, Ip4, Mac, Reason};
@@ -246,7 +246,7 @@ fn a_flow_through_the_tunnel_knows_its_peer(
 }
 
 #[test]
-fn a_flow_without_room_takes_the_place_of_the_oldest() {
+fn a_flow_takes_a_place_that_is_free() {
     let mut kernel = Kernel::load_for(&node(Backend::Vxlan, FastPath::Flow), &["pod_out"]);
     let packet = frame(Carried::Udp, LOCAL_POD, PEER_POD, 64, 0);
     let new = key(&packet, Direction::Out);
@@ -261,16 +261,19 @@ fn a_flow_without_room_takes_the_place_of_the_oldest() {
     assert_eq!(neighbours.len(), PLACES as usize);
     let now = frames::monotonic();
     for (place, key) in (0..).zip(&neighbours) {
-        let at = if place == 2 { now - 1_000 } else { now };
-        let entered = Entered { at, ..Entered::default() };
+        let entered = Entered { at: now, ..Entered::default() };
         kernel.put_flow_at(key.place() + place, *key, Flow { entered, ..Flow::default() });
     }
+    let keys = |kernel: &Kernel| [0, 1, 2, 3].map(|place| kernel.flow_at(new.place() + place).key);
     kernel.run("pod_out", &packet);
     assert_counted_once(&kernel, Hook::PodOut, Reason::Learning);
-    for (place, key) in (0..).zip(&neighbours) {
-        let expected = if place == 2 { new } else { *key };
-        assert_eq!(kernel.flow_at(new.place() + place).key, expected, "place {place}");
-    }
+    assert_eq!(keys(&kernel), neighbours[..], "all of them may be short");
+
+    let entered = Entered { at: now - 2 * OVER, ..Entered::default() };
+    kernel.put_flow_at(new.place() + 2, neighbours[2], Flow { entered, ..Flow::default() });
+    kernel.run("pod_out", &packet);
+    let [first, second, _, fourth] = *neighbours else { panic!() };
+    assert_eq!(keys(&kernel), [first, second, new, fourth]);
     assert_eq!(kernel.flow_at(new.place() + 2).flow.entered.in_stack, 1);
 
     // It is found there, and no other place is taken for it.

@@ -306,7 +306,7 @@ fn a_packet_of_a_peer_is_handed_over_as_the_stack_would_have() {
     let memory = Memory::new();
     let node = node(FastPath::Flow);
     let arrived = Packet::at(UNDERLAY, frame(Carried::Udp, PEER_POD, LOCAL_POD, 63, 100));
-    let origin = Origin::Peer(Ip4::from_octets([192, 168, 0, 2]));
+    let origin = Origin::Tunnel(Ip4::from_octets([192, 168, 0, 2]), false);
     assert_eq!(enter_from(origin, &arrived, &memory), Err(Reason::Learning));
     let mut routed =
         Packet { received_by: DEVICE, ..Packet::at(PORT, frame(Carried::Udp, PEER_POD, LOCAL_POD, 62, 100)) };
@@ -327,11 +327,12 @@ fn a_packet_of_a_peer_is_handed_over_as_the_stack_would_have() {
 }
 
 #[rstest]
-#[case::by_another(Origin::Peer(Ip4::from_octets([192, 168, 0, 3])))]
-#[case::plain(Origin::Peer(Ip4::UNSPECIFIED))]
+#[case::by_another(Origin::Tunnel(Ip4::from_octets([192, 168, 0, 3]), false))]
+#[case::as_it_takes_packets_whole(Origin::Tunnel(Ip4::from_octets([192, 168, 0, 2]), true))]
+#[case::plain(Origin::Underlay)]
 fn a_peers_flow_is_short_only_as_its_peer_sent_it(#[case] other: Origin) {
     let memory = Memory::new();
-    let origin = Origin::Peer(Ip4::from_octets([192, 168, 0, 2]));
+    let origin = Origin::Tunnel(Ip4::from_octets([192, 168, 0, 2]), false);
     let arrived = Packet::at(UNDERLAY, frame(Carried::Udp, PEER_POD, LOCAL_POD, 63, 100));
     let routed =
         Packet { received_by: DEVICE, ..Packet::at(PORT, frame(Carried::Udp, PEER_POD, LOCAL_POD, 62, 100)) };

@@ -105,7 +105,7 @@ impl Flows for Memory {
         self.flows.borrow().get(key).cloned().map(Slot)
     }
 
-    fn begin(&self, key: &FlowKey) -> Option<Slot> {
+    fn begin(&self, key: &FlowKey, _now: u64) -> Option<Slot> {
         self.flows.borrow_mut().insert(*key, Rc::new(Cell::new(Flow::default())));
         self.find(key)
     }
@@ -137,6 +137,10 @@ pub struct Slot(Rc<Cell<Flow>>);
 impl Entry for Slot {
     fn get(&self) -> Flow {
         self.0.get()
+    }
+
+    fn is_of(&self, _key: &FlowKey) -> bool {
+        true
     }
 
     fn enter(&self, entered: &Entered) {
