@@ -281,6 +281,8 @@ pub struct Node {
     /// Bits of a packet's TOS byte that its outer header gets, too, besides those of congestion: [`Node::DSCP`] or
     /// none.
     pub copied_tos: u32,
+    /// A random number, by which flows are spread over places so that nobody can choose with whom theirs shares one.
+    pub flow_seed: u64,
     /// Ethernet address of the flannel device.
     pub device_mac: Mac,
     /// Zero.
@@ -305,6 +307,7 @@ impl Node {
         guard: Guard::Strict as u32,
         fast_path: FastPath::Off as u32,
         copied_tos: 0,
+        flow_seed: 0,
         device_mac: Mac::ZERO,
         reserved: 0,
     };
@@ -370,7 +373,7 @@ mod tests {
                 layout("COUNTERS", Kind::PerCpuArray, 4, 16, COUNTER_SLOTS),
                 layout("PEER_COUNTERS", Kind::PerCpuHash, 4, 40, 65_536),
                 layout("PORTS", Kind::Hash, 12, 4, 16_384),
-                layout("NODE_INFO", Kind::Array, 4, 56, 1),
+                layout("NODE_INFO", Kind::Array, 4, 64, 1),
                 layout("QUESTION", Kind::Array, 4, 32, 1),
                 layout("EVENTS", Kind::RingBuf, 0, 0, 1 << 20),
                 layout("FLOWS", Kind::Array, 4, 120, 65_536),

@@ -10,6 +10,8 @@ use flannel_common::flow::{
 };
 use flannel_ebpf::flows::{Entry, Flows};
 
+use crate::node;
+
 const CAPACITY: usize = MAX_FLOWS as usize;
 const RING: usize = CANDIDATE_BYTES as usize;
 
@@ -34,7 +36,7 @@ impl Flows for Learned {
 
     #[inline(always)]
     fn find(&self, key: &FlowKey) -> Option<Place> {
-        let first = key.place();
+        let first = key.place(node().flow_seed);
         for place in first..first + PLACES {
             let place = Place(FLOWS.get_ptr_mut(place)?);
             if place.is_of(key) {
@@ -46,7 +48,7 @@ impl Flows for Learned {
 
     #[inline(always)]
     fn begin(&self, key: &FlowKey, now: u64) -> Option<Place> {
-        let first = key.place();
+        let first = key.place(node().flow_seed);
         let (mut oldest, mut at) = (first, now.saturating_sub(OVER));
         let mut is_free = false;
         for place in first..first + PLACES {

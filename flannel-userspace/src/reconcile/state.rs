@@ -323,6 +323,7 @@ impl Ground {
             guard: self.guard as u32,
             fast_path: self.fast_path() as u32,
             copied_tos: if self.copy_dscp { Node::DSCP } else { 0 },
+            flow_seed: rand::random(),
             device_mac: device.map_or(Mac::ZERO, |device| device.mac),
             reserved: 0,
         }

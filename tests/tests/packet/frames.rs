@@ -21,6 +21,9 @@ pub const VNI: u32 = 1;
 /// and VXLAN's source port.
 const HASHED: [std::ops::Range<usize>; 3] = [18..20, 24..26, 34..36];
 
+/// By which flows are spread.
+pub const FLOW_SEED: u64 = 0x5eed_0123_4567_f10a;
+
 pub fn node(encapsulation: Encapsulation, guard: Guard) -> Node {
     let (vni, port) = match encapsulation {
         Encapsulation::Udp => (0, 8285),
@@ -39,6 +42,7 @@ pub fn node(encapsulation: Encapsulation, guard: Guard) -> Node {
         guard: guard as u32,
         fast_path: 0,
         copied_tos: 0,
+        flow_seed: FLOW_SEED,
         device_mac: Mac(DEVICE_MAC),
         reserved: 0,
     }

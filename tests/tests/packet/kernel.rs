@@ -97,7 +97,7 @@ impl Kernel {
 
     /// Has the programs know a flow.
     pub fn put_flow(&mut self, key: FlowKey, flow: Flow) {
-        self.put_flow_at(key.place(), key, flow);
+        self.put_flow_at(key.place(frames::FLOW_SEED), key, flow);
     }
 
     pub fn put_flow_at(&mut self, place: u32, key: FlowKey, flow: Flow) {
@@ -107,7 +107,7 @@ impl Kernel {
 
     /// What the programs know of a flow.
     pub fn flow(&self, key: &FlowKey) -> Flow {
-        let known = self.flow_at(key.place());
+        let known = self.flow_at(key.place(frames::FLOW_SEED));
         assert_eq!(known.key, *key);
         known.flow
     }

@@ -9,7 +9,7 @@ use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use super::world::Packet;
 use super::{Carried, DATA, LOCAL_POD, PEER_POD, frame};
-use crate::frames::{self, DEVICE_MAC, Inner, Outer, PEERS, POD_MAC};
+use crate::frames::{self, DEVICE_MAC, FLOW_SEED, Inner, Outer, PEERS, POD_MAC};
 use crate::kernel::{Kernel, tc_action};
 
 /// The interface packets of a test run are seen at: the loopback one.
@@ -250,33 +250,33 @@ fn a_flow_takes_a_place_that_is_free() {
     let mut kernel = Kernel::load_for(&node(Backend::Vxlan, FastPath::Flow), &["pod_out"]);
     let packet = frame(Carried::Udp, LOCAL_POD, PEER_POD, 64, 0);
     let new = key(&packet, Direction::Out);
+    let first = new.place(FLOW_SEED);
     let with_ports = |destination_port| {
         (0..=u16::MAX).map(move |source_port| FlowKey { source_port, destination_port, ..new })
     };
     let neighbours: Vec<_> = (1..9)
         .flat_map(with_ports)
-        .filter(|key| key.place() == new.place() && *key != new)
+        .filter(|key| key.place(FLOW_SEED) == first && *key != new)
         .take(PLACES as usize)
         .collect();
     assert_eq!(neighbours.len(), PLACES as usize);
     let now = frames::monotonic();
     for (place, key) in (0..).zip(&neighbours) {
         let entered = Entered { at: now, ..Entered::default() };
-        kernel.put_flow_at(key.place() + place, *key, Flow { entered, ..Flow::default() });
+        kernel.put_flow_at(first + place, *key, Flow { entered, ..Flow::default() });
     }
-    let keys = |kernel: &Kernel| [0, 1, 2, 3].map(|place| kernel.flow_at(new.place() + place).key);
+    let keys = |kernel: &Kernel| [0, 1, 2, 3].map(|place| kernel.flow_at(first + place).key);
     kernel.run("pod_out", &packet);
     assert_counted_once(&kernel, Hook::PodOut, Reason::Learning);
     assert_eq!(keys(&kernel), neighbours[..], "all of them may be short");
 
     let entered = Entered { at: now - 2 * OVER, ..Entered::default() };
-    kernel.put_flow_at(new.place() + 2, neighbours[2], Flow { entered, ..Flow::default() });
+    kernel.put_flow_at(first + 2, neighbours[2], Flow { entered, ..Flow::default() });
     kernel.run("pod_out", &packet);
-    let [first, second, _, fourth] = *neighbours else { panic!() };
-    assert_eq!(keys(&kernel), [first, second, new, fourth]);
-    assert_eq!(kernel.flow_at(new.place() + 2).flow.entered.in_stack, 1);
+    assert_eq!(keys(&kernel), [neighbours[0], neighbours[1], new, neighbours[3]]);
+    assert_eq!(kernel.flow_at(first + 2).flow.entered.in_stack, 1);
 
     // It is found there, and no other place is taken for it.
     kernel.run("pod_out", &packet);
-    assert_eq!(kernel.flow_at(new.place() + 2).flow.entered.in_stack, 2);
+    assert_eq!(kernel.flow_at(first + 2).flow.entered.in_stack, 2);
 }
