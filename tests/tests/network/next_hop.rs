@@ -4,8 +4,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use flannel_tests::cluster::{Cluster, Plan};
-use flannel_tests::traffic::{Datagrams, Stream};
-use flannel_tests::wait;
+use flannel_tests::traffic::Stream;
 use rstest::rstest;
 
 use crate::{UDP, VXLAN, plan};
@@ -33,29 +32,4 @@ fn a_host_with_another_ethernet_address_is_found(#[case] backend: &str, #[case] 
     assert!(losses.lost < LATEST, "{losses:?}");
     let known = cluster.members[0].daemon.ctl_json("maps dump PEERS").unwrap().to_string();
     assert!(known.contains("02:00:00:00:77:99"), "{known}");
-}
-
-/// A neighbour is asked again for its Ethernet address only while the kernel sends it something by itself: so one packet
-/// in a while has to go by the kernel's routing, also of those that go to the segmenter first.
-#[rstest]
-fn a_neighbour_that_does_not_tell_of_its_other_address_is_found(#[values("off", "auto")] fast_path: &str) {
-    let plan = Plan { pods: 1, ..plan(UDP) };
-    let cluster = Cluster::start(&plan.with_flag(&format!("--pod-fast-path={fast_path}"))).unwrap();
-    let [sender, receiver] = [0, 1].map(|member| &cluster.members[member].node.host.namespace);
-    let settings = ["base_reachable_time_ms=200", "delay_first_probe_time=1", "retrans_time_ms=50"];
-    for setting in settings {
-        sender.run("sysctl", &format!("-qw net.ipv4.neigh.eth0.{setting}")).unwrap();
-    }
-    let super_packets = || {
-        let datagrams = Datagrams { count: 3, payload: 4000, segment: Some(1000) };
-        datagrams.send(cluster.pod(0).unwrap(), cluster.pod(1).unwrap())
-    };
-    super_packets().unwrap();
-    let before = cluster.members[0].daemon.count("encap", "to_segment").unwrap();
-    receiver.run("sysctl", "-qw net.ipv4.conf.eth0.arp_notify=0").unwrap();
-    receiver.ip("link set eth0 address 02:00:00:00:77:99").unwrap();
-    wait::until_true("super-packets to arrive again", Duration::from_secs(20), || super_packets().is_ok())
-        .unwrap();
-    let after = cluster.members[0].daemon.count("encap", "to_segment").unwrap();
-    assert!(after > before, "they took the segmenter");
 }
