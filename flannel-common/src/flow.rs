@@ -160,7 +160,8 @@ pub struct Entered {
     pub interface: u32,
     /// Hops left.
     pub ttl: u16,
-    /// Not zero where its datagram showed that the peer takes packets whole, as with [`Peer::whole`](crate::maps::Peer::whole).
+    /// Not zero where its datagram showed that the peer takes packets whole, as with
+    /// [`Peer::whole`](crate::maps::Peer::whole).
     pub whole: u16,
     /// Who sent it through the tunnel, after the guard; this host itself where that was asked at XDP; unspecified for
     /// packets from pods and those that came plain.
@@ -242,8 +243,8 @@ impl FlowKey {
     pub const fn place(&self, seed: u64) -> u32 {
         let [ends, rest] = self.words();
         let spread = ends.wrapping_mul(SPREAD);
-        // Multiplied by a random odd number, two keys have the upper bits in common as seldom as by chance (Dietzfelbinger
-        // and others, A Reliable Randomized Algorithm for the Closest-Pair Problem).
+        // Multiplied by a random odd number, two keys have the upper bits in common as seldom as by chance
+        // (Dietzfelbinger and others, A Reliable Randomized Algorithm for the Closest-Pair Problem).
         let mixed = (spread ^ spread >> 32 ^ rest).wrapping_mul(seed | 1);
         (mixed >> (u64::BITS - (MAX_FLOWS / PLACES).ilog2())) as u32 * PLACES
     }

@@ -140,8 +140,8 @@ impl NextHop {
     /// None.
     pub const UNKNOWN: Self = Self { until: 0, destination: Mac::ZERO, source: Mac::ZERO, generation: 0 };
 
-    /// For so long it holds, in nanoseconds, as what was proved of a flow. Then a packet is left to the kernel's routing, which also keeps the
-    /// neighbour from growing stale.
+    /// For so long it holds, in nanoseconds, as what was proved of a flow. Then a packet is left to the kernel's
+    /// routing, which also keeps the neighbour from growing stale.
     pub const VALID: u64 = VALID;
 
     /// Whether it holds `now`, in the generation of now.

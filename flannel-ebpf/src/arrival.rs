@@ -64,9 +64,22 @@ impl Arrival {
         Ok(tos)
     }
 
+    /// Asks the guard and takes the outer headers off. Returns the subnet the packet came from.
+    #[inline(always)]
+    pub fn decapsulate(
+        &self,
+        frame: &mut impl Frame,
+        peers: &impl Peers,
+        node: &Node,
+    ) -> Result<Ip4, Reason> {
+        let tos = self.admit(frame, peers, node)?;
+        self.strip(frame, node, tos)?;
+        Ok(self.subnet(node))
+    }
+
     /// Takes the outer headers off and addresses the inner packet to the flannel device.
     #[inline(always)]
-    pub fn decapsulate(&self, frame: &mut impl Frame, node: &Node, tos: u8) -> Result<(), Reason> {
+    pub fn strip(&self, frame: &mut impl Frame, node: &Node, tos: u8) -> Result<(), Reason> {
         frame.remove(self.encapsulation)?;
         inner::arrive(frame, node, self.from, &self.ip, tos)
     }

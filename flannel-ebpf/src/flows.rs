@@ -169,13 +169,11 @@ pub fn enter(frame: &impl FlowFrame, packet: &Packet, origin: Origin, flows: &im
 
 #[inline(always)]
 fn entered(frame: &impl FlowFrame, packet: &Packet, origin: Origin, at: u64, generation: u32) -> Entered {
-    let (destination, source) = match origin {
-        Origin::Pod => (packet.ethernet.destination, packet.ethernet.source),
-        Origin::Underlay | Origin::Tunnel(..) => (Mac::ZERO, Mac::ZERO),
-    };
-    let (outer_source, whole) = match origin {
-        Origin::Pod | Origin::Underlay => (Ip4::UNSPECIFIED, false),
-        Origin::Tunnel(outer_source, whole) => (outer_source, whole),
+    let EthernetHeader { destination, source, .. } = packet.ethernet;
+    let (destination, source, outer_source, whole) = match origin {
+        Origin::Pod => (destination, source, Ip4::UNSPECIFIED, false),
+        Origin::Underlay => (Mac::ZERO, Mac::ZERO, Ip4::UNSPECIFIED, false),
+        Origin::Tunnel(outer_source, whole) => (Mac::ZERO, Mac::ZERO, outer_source, whole),
     };
     Entered {
         at,
@@ -224,7 +222,7 @@ fn confirm(frame: &impl FlowFrame, flows: &impl Flows, node: &Node, exit: Exit) 
     // As long as what was asked when the packet entered, of the guard too.
     let asked = entered.at + VALID;
     let (onward, until) = match exit {
-        Exit::Tunnel(onward, until) => (onward, if until < asked { until } else { asked }),
+        Exit::Tunnel(onward, until) => (onward, until.min(asked)),
         Exit::Pod | Exit::Underlay => (plain(&packet.ethernet), asked),
     };
     let mut left = Left {

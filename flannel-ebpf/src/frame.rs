@@ -1,7 +1,7 @@
 //! What the packet logic needs of a packet, whether it is an skb, an XDP buffer or a byte vector.
 
-use flannel_common::Reason;
-use flannel_common::wire::{UdpStack, VxlanStack};
+use flannel_common::wire::{ETHER_TYPE_IPV4, EthernetHeader, UdpStack, VxlanStack};
+use flannel_common::{Mac, Reason};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// The two formats of the tunnel.
@@ -45,6 +45,12 @@ pub trait Frame {
 
     /// Overwrites the bytes at `offset`; [`Reason::AdjustFailed`] where they cannot be written.
     fn store<T: IntoBytes + Immutable>(&mut self, offset: u32, value: &T) -> Result<(), Reason>;
+
+    /// Gives an IPv4 packet an Ethernet header with these addresses.
+    #[inline(always)]
+    fn address(&mut self, destination: Mac, source: Mac) -> Result<(), Reason> {
+        self.store(0, &EthernetHeader { destination, source, ether_type: ETHER_TYPE_IPV4 })
+    }
 
     /// Takes the outer headers of `encapsulation` away. What stands in the Ethernet header afterwards is
     /// not defined: the caller stores a new one.

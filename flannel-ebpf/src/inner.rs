@@ -61,12 +61,17 @@ pub fn arrive(
     // Byte by byte: the whole would be copied from there by a memory function.
     let Mac([a, b, c, d, e, f]) = node.device_mac;
     let destination = Mac([a, b, c, d, e, f]);
-    let ethernet = EthernetHeader { destination, source: from, ether_type: ETHER_TYPE_IPV4 };
-    frame.store(0, &ethernet)?;
+    frame.address(destination, from)?;
     if tos != ip.tos {
-        let checksum: U16 = update_checksum(ip.checksum, u16::from(ip.tos), u16::from(tos));
-        frame.store(TOS_OFFSET, &tos)?;
+        let checksum = put_tos(frame, ip, tos)?;
         frame.store(CHECKSUM_OFFSET, &checksum)?;
     }
     Ok(())
+}
+
+/// Writes the TOS byte of `ip`, which is in no tunnel, and returns the header's checksum with it.
+#[inline(always)]
+pub fn put_tos(frame: &mut impl Frame, ip: &Ipv4Header, tos: u8) -> Result<U16, Reason> {
+    frame.store(TOS_OFFSET, &tos)?;
+    Ok(update_checksum(ip.checksum, ip.tos.into(), tos.into()))
 }

@@ -49,19 +49,18 @@ impl Flows for Learned {
     #[inline(always)]
     fn begin(&self, key: &FlowKey, now: u64) -> Option<Place> {
         let first = key.place(node().flow_seed);
-        let (mut oldest, mut at) = (first, now.saturating_sub(OVER));
-        let mut is_free = false;
+        let (mut free, mut at) = (None, now.saturating_sub(OVER));
         for place in first..first + PLACES {
             let known = Place(FLOWS.get_ptr_mut(place)?);
             if known.is_of(key) {
-                (oldest, is_free) = (place, true);
+                free = Some(place);
                 break;
             }
             if known.entered_at() < at {
-                (oldest, at, is_free) = (place, known.entered_at(), true);
+                (free, at) = (Some(place), known.entered_at());
             }
         }
-        let place = if is_free { Place(FLOWS.get_ptr_mut(oldest)?) } else { return None };
+        let place = Place(FLOWS.get_ptr_mut(free?)?);
         place.begin(key);
         Some(place)
     }

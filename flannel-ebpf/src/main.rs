@@ -108,58 +108,38 @@ pub fn udp_segmented(context: TcContext) -> i32 {
 /// TC ingress of the underlay, for VXLAN.
 #[classifier]
 pub fn vxlan_decap(context: TcContext) -> i32 {
-    let node = node();
-    let mut skb = Skb::new(context);
-    if skb.has_token() {
-        return handed_over(&mut skb, node, GUARDED);
-    }
-    if skb.is_of_vlan() {
-        return verdict(&skb, Hook::Decap, Reason::NotTunnel);
-    }
-    trace::arrived(&skb, Hook::Decap);
-    let arrival = vxlan::open(&skb, node);
-    decapsulated(&mut skb, node, arrival, GUARDED)
+    decap_at_tc(context, GUARDED, vxlan::open)
 }
 
 /// TC ingress of the underlay, for UDP.
 #[classifier]
 pub fn udp_decap(context: TcContext) -> i32 {
-    let node = node();
-    let mut skb = Skb::new(context);
-    if skb.has_token() {
-        return handed_over(&mut skb, node, UNMARKED);
-    }
-    if skb.is_of_vlan() {
-        return verdict(&skb, Hook::Decap, Reason::NotTunnel);
-    }
-    trace::arrived(&skb, Hook::Decap);
-    let arrival = udp::open(&skb, node);
-    decapsulated(&mut skb, node, arrival, UNMARKED)
+    decap_at_tc(context, UNMARKED, udp::open)
 }
 
 /// XDP of the underlay, for VXLAN. [`vxlan_decap`] hands the packet on.
 #[xdp(frags)]
 pub fn vxlan_xdp(context: XdpContext) -> u32 {
-    vxlan_at_xdp(context)
+    decap_at_xdp(context, vxlan::open)
 }
 
 /// XDP of the underlay, for UDP. [`udp_decap`] hands the packet on.
 #[xdp(frags)]
 pub fn udp_xdp(context: XdpContext) -> u32 {
-    udp_at_xdp(context)
+    decap_at_xdp(context, udp::open)
 }
 
 /// As [`vxlan_xdp`], for generic XDP. It does not take packets of several buffers: of packets for programs that do, a
 /// kernel from 6.9 on makes copies that TC sees without their Ethernet headers.
 #[xdp]
 pub fn vxlan_xdp_skb(context: XdpContext) -> u32 {
-    vxlan_at_xdp(context)
+    decap_at_xdp(context, vxlan::open)
 }
 
 /// As [`udp_xdp`], for generic XDP.
 #[xdp]
 pub fn udp_xdp_skb(context: XdpContext) -> u32 {
-    udp_at_xdp(context)
+    decap_at_xdp(context, udp::open)
 }
 
 /// TC ingress of `flannel.<VNI>`: what the kernel has decapsulated itself, because it came where no
@@ -223,6 +203,25 @@ fn encapsulated(
 }
 
 #[inline(always)]
+fn decap_at_tc(
+    context: TcContext,
+    mark: u32,
+    open: impl FnOnce(&Skb, &Node) -> Result<Arrival, Reason>,
+) -> i32 {
+    let node = node();
+    let mut skb = Skb::new(context);
+    if skb.has_token() {
+        return handed_over(&mut skb, node, mark);
+    }
+    if skb.is_of_vlan() {
+        return verdict(&skb, Hook::Decap, Reason::NotTunnel);
+    }
+    trace::arrived(&skb, Hook::Decap);
+    let arrival = open(&skb, node);
+    decapsulated(&mut skb, node, arrival, mark)
+}
+
+#[inline(always)]
 fn decapsulated(skb: &mut Skb, node: &Node, arrival: Result<Arrival, Reason>, mark: u32) -> i32 {
     let arrived = arrival.and_then(|arrival| {
         pod::arrive(skb, node, &arrival, mark).map(|reason| (arrival.subnet(node), reason))
@@ -268,18 +267,11 @@ const fn action(verdict: Verdict) -> i32 {
 }
 
 #[inline(always)]
-fn vxlan_at_xdp(context: XdpContext) -> u32 {
+fn decap_at_xdp(context: XdpContext, open: impl FnOnce(&Xdp, &Node) -> Result<Arrival, Reason>) -> u32 {
+    let node = node();
     let mut xdp = Xdp::new(context);
     trace::arrived(&xdp, Hook::Xdp);
-    let arrived = vxlan::decapsulate(&mut xdp, &Table, node());
-    xdp_verdict(&xdp, arrived)
-}
-
-#[inline(always)]
-fn udp_at_xdp(context: XdpContext) -> u32 {
-    let mut xdp = Xdp::new(context);
-    trace::arrived(&xdp, Hook::Xdp);
-    let arrived = udp::decapsulate(&mut xdp, &Table, node());
+    let arrived = open(&xdp, node).and_then(|arrival| arrival.decapsulate(&mut xdp, &Table, node));
     xdp_verdict(&xdp, arrived)
 }
 

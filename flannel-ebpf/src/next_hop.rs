@@ -4,8 +4,7 @@
 use flannel_common::maps::{NextHop, Node, Peer};
 use flannel_common::{Ip4, Mac, Reason};
 use flannel_ebpf::flows::Flows as _;
-use flannel_ebpf::frame::FlowFrame as _;
-use flannel_ebpf::segment::Packet;
+use flannel_ebpf::frame::{FlowFrame as _, Frame as _};
 
 use crate::context::Skb;
 use crate::learned::Learned;
@@ -63,6 +62,6 @@ pub(crate) fn send(skb: &mut Skb, node: &Node, destination: Mac, source: Mac) ->
     if skb.mark() != 0 || destination == Mac::ZERO {
         return skb.route(node.underlay);
     }
-    Packet::address(skb, destination, source)?;
+    skb.address(destination, source)?;
     skb.transmit(node.underlay)
 }

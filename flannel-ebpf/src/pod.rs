@@ -104,7 +104,7 @@ pub(crate) fn arrive(skb: &mut Skb, node: &Node, arrival: &Arrival, mark: u32) -
     if let Some(packet) = &packet {
         flows::enter(skb, packet, origin, &Learned);
     }
-    arrival.decapsulate(skb, node, tos)?;
+    arrival.strip(skb, node, tos)?;
     enter_stack(skb, node, mark).map(|()| Reason::Forwarded)
 }
 
@@ -130,7 +130,7 @@ fn learnable(node: &Node, read: impl FnOnce() -> Result<Packet, Reason>) -> Opti
 
 #[inline(always)]
 fn hand_over(skb: &mut Skb, packet: &Packet, tos: u8, left: &Left) -> Result<(), Reason> {
-    Packet::address(skb, left.onward.destination, left.onward.source)?;
+    skb.address(left.onward.destination, left.onward.source)?;
     packet.hop(skb, tos)?;
     skb.hand_over(left.interface)
 }

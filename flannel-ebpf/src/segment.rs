@@ -5,11 +5,12 @@ use flannel_common::wire::{
     ETHER_TYPE_IPV4, EthernetHeader, IPV4_NO_OPTIONS, Ipv4Header, PROTOCOL_TCP, PROTOCOL_UDP, UdpHeader,
     update_checksum,
 };
-use flannel_common::{Ip4, Mac, Reason};
+use flannel_common::{Ip4, Reason};
 use zerocopy::network_endian::U16;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::frame::FlowFrame;
+use crate::inner;
 
 const PROTOCOL_ICMP: u8 = 1;
 const ICMP_ECHO_REPLY: u8 = 0;
@@ -19,7 +20,6 @@ const EDGE: u8 = 0b111;
 /// The two bits of congestion in the TOS byte.
 const ECN: u8 = 0b11;
 
-const TOS_OFFSET: u32 = EthernetHeader::LEN + 1;
 const TTL_OFFSET: u32 = EthernetHeader::LEN + 8;
 /// From the beginning of the IPv4 header.
 const TCP_OFFSET: u32 = Ipv4Header::LEN + 12;
@@ -155,26 +155,13 @@ impl Packet {
         }
     }
 
-    /// Gives it the Ethernet header with which it reaches its receiver.
-    #[inline(always)]
-    pub fn address(frame: &mut impl FlowFrame, destination: Mac, source: Mac) -> Result<(), Reason> {
-        frame.store(0, &EthernetHeader { destination, source, ether_type: ETHER_TYPE_IPV4 })
-    }
-
     /// Counts a hop, as a router does, and writes the TOS byte it arrived with. By now it is in no tunnel.
     #[inline(always)]
     pub fn hop(&self, frame: &mut impl FlowFrame, tos: u8) -> Result<(), Reason> {
-        let Ipv4Header { ttl: before, protocol, mut checksum, .. } = self.ip;
+        let Ipv4Header { ttl: before, protocol, checksum, .. } = self.ip;
         let ttl = before.wrapping_sub(1);
-        checksum = update_checksum(
-            checksum,
-            u16::from_be_bytes([before, protocol]),
-            u16::from_be_bytes([ttl, protocol]),
-        );
-        if tos != self.ip.tos {
-            checksum = update_checksum(checksum, self.ip.tos.into(), tos.into());
-            frame.store(TOS_OFFSET, &tos)?;
-        }
-        frame.store(TTL_OFFSET, &Hop { ttl, protocol, checksum })
+        let checksum = if tos == self.ip.tos { checksum } else { inner::put_tos(frame, &self.ip, tos)? };
+        let [before, after] = [before, ttl].map(|ttl| u16::from_be_bytes([ttl, protocol]));
+        frame.store(TTL_OFFSET, &Hop { ttl, protocol, checksum: update_checksum(checksum, before, after) })
     }
 }

@@ -79,10 +79,7 @@ pub fn wrap(
 /// device. Returns the subnet the packet came from.
 #[inline(always)]
 pub fn decapsulate(frame: &mut impl Frame, peers: &impl Peers, node: &Node) -> Result<Ip4, Reason> {
-    let arrival = open(frame, node)?;
-    let tos = arrival.admit(frame, peers, node)?;
-    arrival.decapsulate(frame, node, tos)?;
-    Ok(arrival.subnet(node))
+    open(frame, node)?.decapsulate(frame, peers, node)
 }
 
 /// Reads the headers of a packet that arrived at the underlay.

@@ -31,14 +31,10 @@ impl Capture {
     /// # Errors
     /// There is no such interface.
     pub fn start(namespace: &Namespace, interface: &str) -> Result<Self> {
-        namespace.within(|| {
-            let index = if_nametoindex(interface).with_context(|| format!("no interface {interface}"))?;
-            let socket =
-                socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)?;
-            setsockopt(&socket, sockopt::RcvBufForce, &BUFFER)?;
-            setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(0, 20_000))?;
-            Ok(Self { socket, interface: usize::try_from(index)? })
-        })
+        let (socket, interface) = packet_socket(namespace, interface)?;
+        setsockopt(&socket, sockopt::RcvBufForce, &BUFFER)?;
+        setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(0, 20_000))?;
+        Ok(Self { socket, interface: usize::try_from(interface)? })
     }
 
     /// Waits for a frame from which `pick` makes something, and returns that.
@@ -74,4 +70,14 @@ impl Capture {
             Err(errno) => Err(errno.into()),
         }
     }
+}
+
+/// A socket for whole frames in `namespace`, and the index of its interface with this name.
+pub(super) fn packet_socket(namespace: &Namespace, interface: &str) -> Result<(OwnedFd, u32)> {
+    namespace.within(|| {
+        let index = if_nametoindex(interface).with_context(|| format!("no interface {interface}"))?;
+        let socket =
+            socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)?;
+        Ok((socket, index))
+    })
 }

@@ -6,13 +6,10 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use anyhow::{Context as _, Result};
 use etherparse::{IpDscp, IpEcn, IpNumber, Ipv4Header, UdpHeader};
 use nix::libc;
-use nix::net::if_::if_nametoindex;
-use nix::sys::socket::{
-    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrLike as _, sendto,
-    setsockopt, socket, sockopt,
-};
+use nix::sys::socket::{LinkAddr, MsgFlags, SockaddrLike as _, sendto, setsockopt, sockopt};
 
 use super::Endpoint;
+use super::capture::packet_socket;
 use crate::namespace::Namespace;
 
 /// How an inner packet is wrapped.
@@ -123,12 +120,8 @@ impl FrameInjector {
     /// # Errors
     /// There is no such interface.
     pub fn new(machine: &Namespace, interface: &str) -> Result<Self> {
-        machine.within(|| {
-            let index = if_nametoindex(interface).with_context(|| format!("no interface {interface}"))?;
-            let socket =
-                socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)?;
-            Ok(Self { socket, interface: link_address(i32::try_from(index)?)? })
-        })
+        let (socket, index) = packet_socket(machine, interface)?;
+        Ok(Self { socket, interface: link_address(i32::try_from(index)?)? })
     }
 
     /// Sends `count` copies of a frame.

@@ -78,6 +78,7 @@ fn assert_counted_once(kernel: &Kernel, hook: Hook, expected: Reason) {
 
 #[rstest]
 #[case::to_the_world(Carried::Udp, [8, 8, 8, 8], 100, Reason::ToStack)]
+#[case::to_nobody(Carried::Udp, [10, 5, 99, 8], 100, Reason::ToStack)]
 #[case::unknown_flow(Carried::Echo, PEER_POD, 100, Reason::Learning)]
 #[case::begin_of_a_connection(Carried::Tcp { syn: true, fin: false, rst: false }, PEER_POD, 0, Reason::FlowEdge)]
 #[case::too_long(Carried::Udp, PEER_POD, 1450 - 27, Reason::TooLong)]
@@ -158,6 +159,16 @@ fn packets_by_a_route_are_shortened_as_they_are(#[case] backend: Backend) {
     assert_eq!(answer.frame[14..], frame(Carried::Udp, PEER_POD, LOCAL_POD, 62, 200)[14..]);
     assert_counted_once(&kernel, Hook::DirectIn, Reason::Shortened);
     assert_eq!(kernel.peer_count(Ip4::from_octets(PEERS[0].0)), (1, 1));
+}
+
+#[rstest]
+#[case::by_the_tunnel(0, Reason::ToStack)]
+#[case::by_a_route(1, Reason::Learning)]
+fn only_peers_a_route_leads_to_send_packets_as_they_are(#[case] direct: u16, #[case] expected: Reason) {
+    let mut kernel = Kernel::load_for(&node(Backend::Vxlan, FastPath::Flow), &["direct_in"]);
+    kernel.put_peer(Ip4::from_octets(PEERS[0].0), |peer| peer.direct = direct);
+    kernel.run("direct_in", &frame(Carried::Udp, PEER_POD, LOCAL_POD, 63, 200));
+    assert_counted_once(&kernel, Hook::DirectIn, expected);
 }
 
 #[rstest]

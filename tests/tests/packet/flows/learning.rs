@@ -5,7 +5,7 @@ use flannel_common::maps::{Guard, Node};
 use flannel_common::wire::Ipv4Header;
 use flannel_common::{Ip4, Mac, Reason};
 use flannel_ebpf::flows::{Exit, Origin, enter, from_peer, leave, short, to_peer};
-use flannel_ebpf::frame::Encapsulation;
+use flannel_ebpf::frame::{Encapsulation, Frame as _};
 use flannel_ebpf::segment;
 use rstest::rstest;
 use zerocopy::FromBytes as _;
@@ -320,7 +320,7 @@ fn a_packet_of_a_peer_is_handed_over_as_the_stack_would_have() {
     assert_eq!((left.interface, left.onward.way), (PORT, Onwards::Plain as u16));
     let read = segment::Packet::read(&arrived).unwrap();
     read.hop(&mut arrived, read.ip.tos).unwrap();
-    segment::Packet::address(&mut arrived, left.onward.destination, left.onward.source).unwrap();
+    arrived.address(left.onward.destination, left.onward.source).unwrap();
     assert_eq!(arrived.bytes, routed.bytes);
     let ip = Ipv4Header::read_from_bytes(&arrived.bytes[14..34]).unwrap();
     assert_eq!(ip.checksum, ip.computed_checksum());
