@@ -1,8 +1,8 @@
 //! The running flanneld, found by what it holds: its lock on the pin directory, and what it was told.
 
 use std::ffi::OsString;
-use std::io::{self, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use ipnetwork::Ipv4Network;
 use procfs::{LockType, process::Process};
 use serde::{Deserialize, Serialize};
+use ureq::Agent;
 
 use crate::cli::flanneld::{self, Options};
 use crate::config::subnet_file::Previous;
@@ -113,22 +114,23 @@ struct Answer {
 }
 
 fn ask(address: SocketAddr) -> io::Result<Answer> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    write!(stream, "GET /readyz?format=json HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.take(LONGEST).read_to_string(&mut answer)?;
-    // Whether ready or not, one JSON object stands there.
-    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    let object = body.find('{').and_then(|from| body.rfind('}').and_then(|to| body.get(from..=to)));
-    serde_json::from_str(object.unwrap_or_default())
+    let config = Agent::config_builder()
+        .timeout_global(Some(PATIENCE))
+        // Who is not ready answers 503, and tells why.
+        .http_status_as_error(false)
+        .max_redirects(0)
+        // A proxy that the environment names is no way to the own host.
+        .proxy(None);
+    let request = Agent::from(config.build()).get(format!("http://{address}/readyz?format=json"));
+    let mut response = request.call().map_err(ureq::Error::into_io)?;
+    let body = response.body_mut().with_config().limit(LONGEST).read_to_vec();
+    serde_json::from_slice(&body.map_err(ureq::Error::into_io)?)
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is no flanneld's answer"))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read as _, Write as _};
+    use std::io::{BufRead as _, BufReader, Write as _};
     use std::net::{SocketAddr, TcpListener};
 
     use super::{ask, reachable};
@@ -138,9 +140,9 @@ mod tests {
         let address = listener.local_addr().unwrap();
         std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
-            let mut request = [0; 512];
-            let length = stream.read(&mut request).unwrap();
-            assert!(request[..length].starts_with(b"GET /readyz?format=json "));
+            let lines = BufReader::new(&stream).lines().map(Result::unwrap);
+            let request: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+            assert_eq!(request[0], "GET /readyz?format=json HTTP/1.1");
             stream.write_all(answer.as_bytes()).unwrap();
         });
         address
