@@ -9,7 +9,7 @@ use flannel_tests::traffic::inject::{FrameInjector, Inner};
 use rstest::rstest;
 
 use crate::guard::{COUNT, PORT, arrivals};
-use crate::{UDP, VXLAN, format_to, plan};
+use crate::{UDP, VXLAN, cluster, format_to};
 
 /// The Ethernet address of a host's card.
 fn card(host: &Host) -> [u8; 6] {
@@ -49,8 +49,7 @@ fn frames_of_a_vlan_are_not_of_the_trunk(
     #[case] vlan: u16,
     #[case] expected: usize,
 ) {
-    let plan = plan(backend).with_flag(&format!("--datapath-hook={hook}"));
-    let cluster = Cluster::start(&plan).unwrap();
+    let cluster = cluster(backend, hook);
     check_reached(&pod_pairs(&cluster.nodes())).unwrap();
     let pod = Capture::start(&cluster.pod(1).unwrap().namespace, "eth0").unwrap();
     let injector = FrameInjector::new(&cluster.members[0].node.host.namespace, "eth0").unwrap();
