@@ -30,7 +30,7 @@ use flannel_common::{Hook, Ip4, Reason, Verdict};
 use flannel_ebpf::arrival::Arrival;
 use flannel_ebpf::frame::{FlowFrame as _, Frame as _};
 use flannel_ebpf::udp::State;
-use flannel_ebpf::{udp, vxlan};
+use flannel_ebpf::{inner, udp, vxlan};
 
 use crate::context::{Skb, Xdp};
 use crate::next_hop::Found;
@@ -57,6 +57,8 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 /// Set on a packet between [`vxlan_decap`] and [`vxlan_device`], which takes it away again: netfilter and
 /// routing see it only on the outer packet of what is left to the kernel's device.
 const GUARDED: u32 = 0xe5;
+/// The same for what is left to the kernel's device, and counted for its peer when that has taken it out of the tunnel.
+const LEFT_TO_DEVICE: u32 = 0xe6;
 /// The mark of packets nobody has marked.
 const UNMARKED: u32 = 0;
 
@@ -73,6 +75,11 @@ pub fn vxlan_encap(context: TcContext) -> i32 {
     let mut skb = Skb::new(context);
     let bytes = skb.len();
     let sent = vxlan::encapsulate(&mut skb, &Table, node, |skb, peer| pod::depart(skb, node, peer));
+    if let Err(Reason::LeftToDevice) = sent
+        && let Ok(inner) = inner::to_send(&skb)
+    {
+        count::sent(inner.ip.destination().masked(node.netmask), bytes);
+    }
     encapsulated(&mut skb, node, Hook::Encap, bytes, sent)
 }
 
@@ -146,14 +153,19 @@ pub fn udp_xdp_skb(context: XdpContext) -> u32 {
 /// program of ours saw it, passed no guard.
 #[classifier]
 pub fn vxlan_device(context: TcContext) -> i32 {
-    let skb = Skb::new(context);
-    let reason = if skb.mark() == GUARDED {
-        skb.set_mark(0);
-        Reason::Guarded
-    } else if node().guard == Guard::Off as u32 {
-        Reason::NotDecapsulated
-    } else {
-        Reason::NotGuarded
+    let (node, skb) = (node(), Skb::new(context));
+    let reason = match skb.mark() {
+        mark @ (GUARDED | LEFT_TO_DEVICE) => {
+            skb.set_mark(UNMARKED);
+            if mark == LEFT_TO_DEVICE
+                && let Ok(inner) = inner::to_send(&skb)
+            {
+                count::received(inner.ip.source().masked(node.netmask), skb.len());
+            }
+            Reason::Guarded
+        }
+        _ if node.guard == Guard::Off as u32 => Reason::NotDecapsulated,
+        _ => Reason::NotGuarded,
     };
     verdict(&skb, Hook::Device, reason)
 }
@@ -232,8 +244,9 @@ fn decapsulated(skb: &mut Skb, node: &Node, arrival: Result<Arrival, Reason>, ma
             verdict(skb, Hook::Decap, reason)
         }
         Err(reason) => {
-            if matches!(reason, Reason::LeftToDevice | Reason::Reassemble) {
-                skb.set_mark(mark);
+            let is_left = matches!(reason, Reason::LeftToDevice | Reason::Reassemble);
+            if is_left && mark == GUARDED {
+                skb.set_mark(LEFT_TO_DEVICE);
             }
             verdict(skb, Hook::Decap, reason)
         }

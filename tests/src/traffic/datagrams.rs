@@ -29,6 +29,12 @@ pub struct Datagrams {
 }
 
 impl Datagrams {
+    /// Bytes of payload of all together.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        (self.count * self.payload) as u64
+    }
+
     /// Sends them, each when the one before has arrived.
     ///
     /// # Errors

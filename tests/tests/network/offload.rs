@@ -16,10 +16,24 @@ use crate::{HOST_GW, UDP, VXLAN};
 /// Bytes of a file.
 const FILE: u64 = 20_000_000;
 
+/// Datagrams that the kernel is to cut.
+const SEGMENTED: Datagrams = Datagrams { count: 100, payload: 40_000, segment: Some(1300) };
+/// As long as may be: fragments.
+const LONGEST: Datagrams = Datagrams { count: 20, payload: 65_507, segment: None };
+
 /// Packets the first host's pods have sent the short way, or to the segmenter by it.
 fn sent_short(cluster: &Cluster) -> u64 {
     let daemon = &cluster.members[0].daemon;
     shortened(daemon).0 + daemon.count("pod_out", "to_segment").unwrap()
+}
+
+/// Fails unless the first host counts for the other at least so many bytes as payload both ways.
+fn check_counted_for_the_peer(cluster: &Cluster, payload: u64) {
+    let peers = cluster.members[0].daemon.ctl_json("peers").unwrap();
+    for direction in ["sent_bytes", "received_bytes"] {
+        let bytes = peers["peers"][0][direction].as_u64().unwrap();
+        assert!(bytes >= payload, "{direction}: {bytes} of {payload}");
+    }
 }
 
 /// The pods, in both orders.
@@ -59,11 +73,9 @@ fn datagrams_keep_their_boundaries(
     let cluster = start_served(backend, hook, fast_path, offloads);
     for (from, to) in both_ways(&cluster) {
         // The kernel cuts them, as late as it can: with the UDP backend on the host, and on a card's wire.
-        let segmented = Datagrams { count: 100, payload: 40_000, segment: Some(1300) };
-        let mean = mean_length(to, || segmented.send(from, to).unwrap());
+        let mean = mean_length(to, || SEGMENTED.send(from, to).unwrap());
         assert_eq!(mean > 20_000, stay_whole(backend, hook, offloads), "mean length {mean}");
-        // As long as may be: fragments.
-        Datagrams { count: 20, payload: 65_507, segment: None }.send(from, to).unwrap();
+        LONGEST.send(from, to).unwrap();
         let sizes = [1, 1399, 1421, 1422, 1423, 1443, 1444, 1445, 2845];
         for payload in sizes {
             Datagrams { count: 2, payload, segment: None }.send(from, to).unwrap();
@@ -72,6 +84,9 @@ fn datagrams_keep_their_boundaries(
     if stay_whole(backend, hook, offloads) && backend == VXLAN {
         let left = cluster.members[0].daemon.count("decap", "left_to_device").unwrap();
         assert!(left >= 100, "{left} super-packets of datagrams were left to the kernel's device");
+    }
+    if backend != HOST_GW {
+        check_counted_for_the_peer(&cluster, SEGMENTED.bytes() + LONGEST.bytes());
     }
     let short = sent_short(&cluster);
     assert_eq!(short > 50, fast_path == "auto", "{short} packets were shortened");
@@ -102,6 +117,9 @@ fn pods_that_do_it_themselves(#[case] backend: &str, #[case] fast_path: &str, #[
     if backend == VXLAN {
         let left = cluster.members[0].daemon.count("encap", "left_to_device").unwrap();
         assert!(left > 10, "{left} super-packets of the pod's tunnel were left to the kernel's device");
+    }
+    if backend != HOST_GW {
+        check_counted_for_the_peer(&cluster, FILE);
     }
 
     cluster
