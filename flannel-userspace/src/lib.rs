@@ -16,6 +16,7 @@ mod hooks;
 pub mod kernel;
 pub mod lease;
 pub mod observe;
+mod pauses;
 pub mod peers;
 pub mod privileges;
 pub mod reconcile;

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{BackoffBuilder as _, ExponentialBuilder};
 use flannel_common::flow::FastPath;
 use flannel_common::{Mac, Vni};
 use ipnetwork::Ipv4Network;
@@ -31,6 +30,7 @@ use crate::lease::{
     AcquireConfig, AcquireError, Held, Hold, Holder, Identity, OwnLease, Pool, Presence, acquire,
 };
 use crate::observe::{Latch, Vitals};
+use crate::pauses::growing;
 use crate::peers::{Departures, PeerTable, Site};
 use crate::privileges;
 use crate::reconcile::{Announcement, Ground, KernelState, Memory, Reconciler};
@@ -229,11 +229,7 @@ async fn acquire_lease(
     let start = Instant::now();
     let mut told = Trouble::default();
     let mut rng = StdRng::from_rng(&mut rand::rng());
-    let mut pauses = ExponentialBuilder::default()
-        .with_min_delay(RETRY.0)
-        .with_max_delay(RETRY.1)
-        .without_max_times()
-        .build();
+    let mut pauses = growing(RETRY);
     loop {
         match acquire(registry, wanted, &mut rng).await {
             Ok(own) => {

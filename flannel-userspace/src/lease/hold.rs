@@ -3,13 +3,14 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use backon::ExponentialBackoff;
 use ipnetwork::Ipv4Network;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::{Attributes, Lease, OwnLease};
 use crate::observe::LeaseMetrics;
+use crate::pauses::growing;
 use crate::registry::{Event, Expected, Found, Key, Registry, Snapshot, SubnetKey, Written};
 use crate::until;
 
@@ -191,7 +192,7 @@ impl<R: Registry> Hold<R> {
             last_write: since,
             probation: reused.then(|| since + PROBATION),
             former: None,
-            pauses: pauses(),
+            pauses: growing(RETRY),
             metrics: LeaseMetrics::default(),
             lease: lease.clone(),
         };
@@ -361,7 +362,7 @@ impl<R: Registry> Hold<R> {
         self.expected = Expected::Revision(lease.mod_revision);
         self.former = None;
         self.due = lease.term.map(|_| since + self.config.renew_after());
-        self.pauses = pauses();
+        self.pauses = growing(RETRY);
         let expires = lease.term.map(|_| since + self.config.ttl);
         self.held.send_replace(Held { lease: lease.clone(), expires });
         self.lease = lease;
@@ -370,17 +371,6 @@ impl<R: Registry> Hold<R> {
     fn write_soon(&mut self) {
         self.due = Some(Instant::now().max(self.last_write + MIN_PAUSE));
     }
-}
-
-fn pauses() -> ExponentialBackoff {
-    let (first, longest) = RETRY;
-    ExponentialBuilder::new()
-        .with_min_delay(first)
-        .with_max_delay(longest)
-        .with_factor(2.0)
-        .with_jitter()
-        .without_max_times()
-        .build()
 }
 
 #[cfg(test)]

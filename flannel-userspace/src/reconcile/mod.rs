@@ -10,7 +10,6 @@ mod wanted;
 use std::convert::Infallible;
 use std::time::Duration;
 
-use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::signal::unix::Signal;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
@@ -21,6 +20,7 @@ use crate::daemon::Chain;
 use crate::kernel::Monitor;
 use crate::lease::Term;
 use crate::observe::{Heart, Metrics, PeerState, ResyncCause, Vitals};
+use crate::pauses::growing;
 use crate::peers::{Departures, Diff, Peer, PeerTable};
 use crate::registry::{Event, Registry, Snapshot, Watch as _, WatchError};
 use crate::remembered::Own;
@@ -137,12 +137,12 @@ impl<R: Registry> Loop<R> {
             // With what was known the host forwards, whether or not the registry is there.
             self.tell_synced();
         }
-        let mut pauses = retry_pauses();
+        let mut pauses = growing(RETRY);
         let mut cause = ResyncCause::Start;
         loop {
             match self.list(cause).await {
                 Ok(mut watch) => {
-                    pauses = retry_pauses();
+                    pauses = growing(RETRY);
                     cause = self.follow(&mut watch).await;
                 }
                 Err(error) => {
@@ -412,14 +412,4 @@ fn tell(peers: &[Peer], what: &str) {
     for peer in peers {
         info!(subnet = %peer.subnet, public_ip = %peer.public_ip, "peer {what}");
     }
-}
-
-fn retry_pauses() -> impl Iterator<Item = Duration> {
-    let (first, longest) = RETRY;
-    ExponentialBuilder::default()
-        .with_min_delay(first)
-        .with_max_delay(longest)
-        .with_jitter()
-        .without_max_times()
-        .build()
 }

@@ -211,7 +211,7 @@ async fn failed_writes_are_tried_again_after_growing_pauses() {
     assert_eq!(writes.len(), 1 + 8 + 1);
     let pauses: Vec<f64> =
         writes[1..].windows(2).map(|pair| (pair[1].at - pair[0].at).as_secs_f64()).collect();
-    for (pause, least) in pauses.iter().zip([0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0]) {
+    for (pause, least) in pauses.iter().zip([0.5, 1.0, 2.0, 4.0, 7.5, 7.5, 7.5, 7.5]) {
         // A random part of up to as much comes on top.
         assert!((least..=2.0 * least + 0.01).contains(pause), "{pauses:?}");
     }
