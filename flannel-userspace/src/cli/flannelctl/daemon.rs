@@ -54,7 +54,8 @@ impl Daemon {
                 && lock.inode == inode.ino()
                 && (u64::from(lock.devmaj), u64::from(lock.devmin)) == device
         })?;
-        let pid = ours.pid.filter(|pid| *pid > 0)?;
+        // Of one that is dead, a program it was just starting may still have the lock.
+        let pid = ours.pid.filter(|pid| *pid > 0 && Process::new(*pid).is_ok())?;
         Some(Self { pid, options: options_of(pid) })
     }
 
