@@ -84,14 +84,17 @@ pub struct Cluster {
 
 /// The right to have a network.
 #[derive(Debug)]
-enum Turn {
-    Alone(#[expect(dead_code, reason = "held until it is dropped")] RwLockWriteGuard<'static, ()>),
-    Beside(#[expect(dead_code, reason = "held until it is dropped")] RwLockReadGuard<'static, ()>),
+pub enum Turn {
+    /// While there is no other.
+    Alone(RwLockWriteGuard<'static, ()>),
+    /// Beside others that do not mind.
+    Beside(RwLockReadGuard<'static, ()>),
 }
 
 impl Turn {
-    /// What is measured or lost in one network must not be another's doing.
-    fn take(is_sociable: bool) -> Self {
+    /// Waits for it. What is measured or lost in one network must not be another's doing: see [`Plan::is_sociable`].
+    #[must_use]
+    pub fn take(is_sociable: bool) -> Self {
         static TURN: RwLock<()> = RwLock::new(());
         if is_sociable {
             Self::Beside(TURN.read().unwrap_or_else(PoisonError::into_inner))
@@ -111,7 +114,7 @@ pub struct Member {
 }
 
 impl Cluster {
-    /// Starts everything, and returns when every daemon is ready. Where this process has another cluster
+    /// Starts everything, and returns when every daemon is ready and has its programs in all their places. Where this process has another cluster
     /// already, waits until that is gone, unless both are sociable.
     ///
     /// # Errors
@@ -136,6 +139,7 @@ impl Cluster {
             let file = daemon.wait_ready()?;
             cluster.members.push(Member { daemon, node: Node::new(host, file, plan.pods)? });
         }
+        cluster.members.iter().try_for_each(|member| member.daemon.wait_attached(&member.node))?;
         Ok(cluster)
     }
 

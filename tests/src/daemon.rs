@@ -5,19 +5,22 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
+use flannel_userspace::datapath::{Pinned, pinned_programs};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::claim::{self, BPFFS, Claim, Thing};
 use crate::fallback::Fallback;
 use crate::ledger::Ledger;
-use crate::network::{Host, SubnetFile};
+use crate::network::{Host, Node, SubnetFile};
 use crate::process::Process;
 use crate::{binaries, wait};
 
 /// How long it may take to be ready, on a machine that does much else.
 const START: Duration = Duration::from_secs(30);
+/// How long it may take until the ports of new pods are served.
+const ATTACH: Duration = Duration::from_secs(10);
 /// How long it may take to end.
 const END: Duration = Duration::from_secs(5);
 
@@ -39,6 +42,8 @@ pub struct Daemon {
     process: Option<Process>,
     host: Host,
     settings: Settings,
+    /// Whether its last start was told to shorten nothing.
+    takes_the_long_way: bool,
     directory: PathBuf,
     pin_dir: PathBuf,
     service_manager: UnixDatagram,
@@ -72,6 +77,7 @@ impl Daemon {
             process: None,
             host: host.clone(),
             settings,
+            takes_the_long_way: false,
             directory,
             pin_dir,
             service_manager,
@@ -113,6 +119,7 @@ impl Daemon {
         if let Some(fallback) = Fallback::forced()? {
             fallback.force(&mut command, &mut flags, &self.directory)?;
         }
+        self.takes_the_long_way = flags.iter().any(|flag| flag == "--pod-fast-path=off");
         command.args(flags);
         let name = format!("flanneld on {}", self.host.name);
         self.process = Some(Process::spawn(&name, command, &self.log())?);
@@ -146,6 +153,28 @@ impl Daemon {
         })??;
         self.note_programs()?;
         SubnetFile::read(&self.subnet_file())
+    }
+
+    /// Waits until the bridge of a node that was just made, and the ports of its pods, have their programs. Under clsact
+    /// each gets a qdisc for that, over which the kernel itself loses packets, whoever adds it.
+    ///
+    /// # Errors
+    /// They have none in time.
+    pub fn wait_attached(&self, node: &Node) -> Result<()> {
+        let count = |pinned: &[Pinned], program| pinned.iter().filter(|pin| pin.program == program).count();
+        let known = pinned_programs(&self.pin_dir)?;
+        let tunnels = count(&known, "udp_encap") + count(&known, "vxlan_encap");
+        let is_shortened = tunnels + count(&known, "direct_out") > 0 && !self.takes_the_long_way;
+        let pods = if is_shortened { node.pods.len() } else { 0 };
+        let wanted = [("bridge", tunnels), ("pod_in", pods), ("pod_out", pods)];
+        wait::until(&format!("the pods of {} to be served", self.host.name), ATTACH, || {
+            let pinned = pinned_programs(&self.pin_dir)?;
+            for (program, wanted) in wanted {
+                let found = count(&pinned, program);
+                ensure!(found >= wanted, "{program} is in {found} of {wanted} places");
+            }
+            Ok(())
+        })
     }
 
     /// Asks it to end, and tells how it did. The datapath stays.

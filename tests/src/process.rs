@@ -221,9 +221,10 @@ mod tests {
 
     #[test]
     fn process_outlives_the_thread_that_asked_for_it() {
-        let spawn = || shell("trap 'exit 0' TERM; while true; do sleep 0.01; done");
+        let spawn = || shell("trap 'exit 0' TERM; echo waiting; while true; do sleep 0.01; done");
         let (mut process, _directory) = std::thread::spawn(spawn).join().unwrap();
-        std::thread::sleep(Duration::from_millis(100));
+        let waits = || process.log_tail(1).contains("waiting");
+        wait::until_true("it to wait for the signal", Duration::from_secs(5), waits).unwrap();
         process.check_running().unwrap();
         assert_eq!(process.terminate(Duration::from_secs(5)).unwrap().code(), Some(0));
     }

@@ -101,7 +101,8 @@ impl Etcd {
     pub fn on_loopback(label: &str) -> Result<Self> {
         claim::prepare()?;
         let (directory, claim) = claim::directory(&format!("{label}-etcd"))?;
-        let members = vec![Member::new("default", None, free_port()?, free_port()?, directory.clone())];
+        let [client, peer] = free_ports()?;
+        let members = vec![Member::new("default", None, client, peer, directory.clone())];
         let (proxy, tls, access, flags) = (None, None, None, Vec::new());
         let mut etcd =
             Self { proxy, members, tls, access, flags, directory, _hosts: Vec::new(), _claim: claim };
@@ -396,10 +397,15 @@ fn path_text(path: &Path) -> Result<String> {
     path.to_str().map(str::to_owned).context("a path that is no text")
 }
 
-/// A port nobody listens on. It may be taken before it is used; then etcd says so.
-fn free_port() -> Result<SocketAddrV4> {
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-    Ok(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))
+/// Two ports nobody listens on. They may be taken before they are used; then etcd says so.
+fn free_ports() -> Result<[SocketAddrV4; 2]> {
+    let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    // Both at a time, or the second might be the first again.
+    let listeners = [bind()?, bind()?];
+    let address = |listener: &TcpListener| {
+        anyhow::Ok(SocketAddrV4::new(Ipv4Addr::LOCALHOST, listener.local_addr()?.port()))
+    };
+    Ok([address(&listeners[0])?, address(&listeners[1])?])
 }
 
 #[cfg(test)]

@@ -199,11 +199,13 @@ async fn pass(
 mod tests {
     use std::io::{Read as _, Write as _};
     use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+    use std::sync::atomic::Ordering;
     use std::thread;
     use std::time::{Duration, Instant};
 
     use super::{Manner, Proxy};
     use crate::namespace::Namespace;
+    use crate::wait;
 
     /// Sends so many bytes through to somebody who sends them back; how long that takes.
     fn echo(namespace: &Namespace, address: SocketAddrV4, bytes: usize) -> Duration {
@@ -232,11 +234,17 @@ mod tests {
             }
         });
         let proxy = Proxy::start(&namespace, address, target).unwrap();
-        assert!(echo(&namespace, address, 1000) < Duration::from_millis(200));
-        proxy.treat(Manner { latency: Duration::from_millis(200), ..Manner::default() });
-        assert!(echo(&namespace, address, 1000) >= Duration::from_millis(400));
-        proxy.treat(Manner { rate: 2000, ..Manner::default() });
-        assert!(echo(&namespace, address, 1000) >= Duration::from_millis(350));
+        let echo = || {
+            let time = echo(&namespace, address, 1000);
+            let is_over = || proxy.load.open.load(Ordering::Relaxed) == 0;
+            wait::until_true("the connection to be over", Duration::from_secs(5), is_over).unwrap();
+            time
+        };
+        assert!(echo() < Duration::from_millis(700));
+        proxy.treat(Manner { latency: Duration::from_millis(400), ..Manner::default() });
+        assert!(echo() >= Duration::from_millis(800));
+        proxy.treat(Manner { rate: 1000, ..Manner::default() });
+        assert!(echo() >= Duration::from_millis(700));
         assert_eq!(proxy.most_connections(), 1);
     }
 }

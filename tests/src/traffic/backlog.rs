@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 ///
 /// # Errors
 /// The kernel does not tell.
-pub fn backlog_drops() -> Result<u64> {
+pub(super) fn backlog_drops() -> Result<u64> {
     let table = fs::read_to_string("/proc/net/softnet_stat").context("reading the CPUs' backlogs")?;
     let dropped = |line: &str| -> Result<u64> {
         let column = line.split_whitespace().nth(1).context("a line of softnet_stat without drops")?;

@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
+use nix::libc;
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{
-    AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, setsockopt, socket, sockopt,
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, SockaddrLike as _, bind, recv, setsockopt, socket,
+    sockopt,
 };
 use nix::sys::time::TimeVal;
 
@@ -21,7 +23,6 @@ const BUFFER: usize = 16 << 20;
 #[derive(Debug)]
 pub struct Capture {
     socket: OwnedFd,
-    interface: usize,
 }
 
 impl Capture {
@@ -31,10 +32,10 @@ impl Capture {
     /// # Errors
     /// There is no such interface.
     pub fn start(namespace: &Namespace, interface: &str) -> Result<Self> {
-        let (socket, interface) = packet_socket(namespace, interface)?;
+        let (socket, _) = packet_socket(namespace, interface)?;
         setsockopt(&socket, sockopt::RcvBufForce, &BUFFER)?;
         setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(0, 20_000))?;
-        Ok(Self { socket, interface: usize::try_from(interface)? })
+        Ok(Self { socket })
     }
 
     /// Waits for a frame from which `pick` makes something, and returns that.
@@ -58,26 +59,46 @@ impl Capture {
         bail!("no {what} among {frames} frames in {limit:?}")
     }
 
-    /// The next frame; none if there is none within 20 ms, or if it passed another interface.
+    /// The next frame; none if there is none within 20 ms.
     fn next(&self) -> Result<Option<Vec<u8>>> {
         let mut frame = vec![0; LONGEST_FRAME];
-        match recvfrom::<LinkAddr>(self.socket.as_raw_fd(), &mut frame) {
-            Ok((length, Some(from))) if from.ifindex() == self.interface => {
+        match recv(self.socket.as_raw_fd(), &mut frame, MsgFlags::empty()) {
+            Ok(length) => {
                 frame.truncate(length);
                 Ok(Some(frame))
             }
-            Ok(_) | Err(Errno::EAGAIN) => Ok(None),
+            Err(Errno::EAGAIN) => Ok(None),
             Err(errno) => Err(errno.into()),
         }
     }
 }
 
-/// A socket for whole frames in `namespace`, and the index of its interface with this name.
-pub(super) fn packet_socket(namespace: &Namespace, interface: &str) -> Result<(OwnedFd, u32)> {
+/// A socket for whole frames of an interface of `namespace`, and what packet sockets call that.
+pub(super) fn packet_socket(namespace: &Namespace, interface: &str) -> Result<(OwnedFd, LinkAddr)> {
     namespace.within(|| {
         let index = if_nametoindex(interface).with_context(|| format!("no interface {interface}"))?;
-        let socket =
-            socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)?;
-        Ok((socket, index))
+        let address = link_address(i32::try_from(index)?)?;
+        // It gets nothing until it is told of which interface.
+        let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
+        bind(socket.as_raw_fd(), &address)?;
+        Ok((socket, address))
     })
+}
+
+/// What a packet socket calls the interface with this index, for frames of every protocol.
+fn link_address(index: i32) -> Result<LinkAddr> {
+    let (family, protocol) = (u16::try_from(libc::AF_PACKET)?, u16::try_from(libc::ETH_P_ALL)?);
+    let address = libc::sockaddr_ll {
+        sll_family: family,
+        sll_protocol: protocol.to_be(),
+        sll_ifindex: index,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    let length = libc::socklen_t::try_from(size_of_val(&address))?;
+    // SAFETY: the address is one of this family, as long as is said.
+    unsafe { LinkAddr::from_raw((&raw const address).cast(), Some(length)) }
+        .context("not an address of a link")
 }

@@ -144,8 +144,10 @@ pub fn stay_on_cpu(index: usize) -> Result<Pid> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread;
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use super::{Carriers, accounted_apart, stay_on_cpu};
 
@@ -153,15 +155,17 @@ mod tests {
     fn time_is_told_by_role() {
         let mut carriers = Carriers::new(&[]).unwrap();
         let (told, tid) = std::sync::mpsc::channel();
+        let is_told = Arc::new(AtomicBool::new(false));
+        let stop = is_told.clone();
         let busy = thread::spawn(move || {
             told.send(stay_on_cpu(0).unwrap()).unwrap();
-            let end = Instant::now() + Duration::from_millis(300);
-            while Instant::now() < end {}
+            while !stop.load(Ordering::Relaxed) {}
         });
         carriers.add_sender(tid.recv().unwrap());
         let before = carriers.used().unwrap();
         thread::sleep(Duration::from_millis(200));
         let used = carriers.used().unwrap() - before;
+        is_told.store(true, Ordering::Relaxed);
         busy.join().unwrap();
         assert!(used.senders > Duration::from_millis(20), "{used:?}");
         assert_eq!(used.receivers, Duration::ZERO);

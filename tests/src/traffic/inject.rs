@@ -3,10 +3,9 @@
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use etherparse::{IpDscp, IpEcn, IpNumber, Ipv4Header, UdpHeader};
-use nix::libc;
-use nix::sys::socket::{LinkAddr, MsgFlags, SockaddrLike as _, sendto, setsockopt, sockopt};
+use nix::sys::socket::{LinkAddr, MsgFlags, sendto, setsockopt, sockopt};
 
 use super::Endpoint;
 use super::capture::packet_socket;
@@ -120,8 +119,8 @@ impl FrameInjector {
     /// # Errors
     /// There is no such interface.
     pub fn new(machine: &Namespace, interface: &str) -> Result<Self> {
-        let (socket, index) = packet_socket(machine, interface)?;
-        Ok(Self { socket, interface: link_address(i32::try_from(index)?)? })
+        let (socket, interface) = packet_socket(machine, interface)?;
+        Ok(Self { socket, interface })
     }
 
     /// Sends `count` copies of a frame.
@@ -134,22 +133,4 @@ impl FrameInjector {
         }
         Ok(())
     }
-}
-
-/// What a packet socket calls the interface with this index.
-fn link_address(index: i32) -> Result<LinkAddr> {
-    let family = u16::try_from(libc::AF_PACKET)?;
-    let address = libc::sockaddr_ll {
-        sll_family: family,
-        sll_protocol: 0,
-        sll_ifindex: index,
-        sll_hatype: 0,
-        sll_pkttype: 0,
-        sll_halen: 0,
-        sll_addr: [0; 8],
-    };
-    let length = libc::socklen_t::try_from(size_of_val(&address))?;
-    // SAFETY: the address is one of this family, as long as is said.
-    unsafe { LinkAddr::from_raw((&raw const address).cast(), Some(length)) }
-        .context("not an address of a link")
 }

@@ -20,7 +20,6 @@ use std::net::Ipv4Addr;
 
 use crate::namespace::Namespace;
 
-pub use backlog::backlog_drops;
 pub use checksums::ChecksumErrors;
 pub use conversation::{Conversation, Heard};
 pub use cpu::{Carriers, CpuTime, stay_on_cpu};

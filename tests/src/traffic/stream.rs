@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, anyhow};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::Endpoint;
+use super::backlog::backlog_drops;
 use crate::wait;
 
 /// How often a burst is sent.
@@ -28,6 +29,7 @@ pub struct Stream {
     stop: Arc<AtomicBool>,
     sender: JoinHandle<Result<u64>>,
     receiver: JoinHandle<Result<Arrived>>,
+    backlog_drops: u64,
 }
 
 /// What became of them.
@@ -43,6 +45,16 @@ pub struct Losses {
     pub overtaken: u64,
     /// Longest time without an arrival.
     pub longest_gap: Duration,
+    /// Packets, whosever, that CPUs had no room for meanwhile; see [`backlog_drops`].
+    pub excused: u64,
+}
+
+impl Losses {
+    /// Datagrams that were lost and not for want of the machine's time.
+    #[must_use]
+    pub const fn unexcused(&self) -> u64 {
+        self.lost.saturating_sub(self.excused)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -71,10 +83,12 @@ impl Stream {
         near.set_nonblocking(true)?;
         let (sender_stop, receiver_stop) = (stop.clone(), stop.clone());
         let burst = u64::from(rate.div_ceil(1000));
+        let backlog_drops = backlog_drops()?;
         Ok(Self {
             stop,
             sender: thread::spawn(move || send(&near, address, burst, &sender_stop)),
             receiver: thread::spawn(move || receive(&far, &receiver_stop)),
+            backlog_drops,
         })
     }
 
@@ -95,6 +109,7 @@ impl Stream {
             duplicates: arrived.duplicates,
             overtaken: arrived.overtaken,
             longest_gap: arrived.longest_gap.max(last_gap),
+            excused: backlog_drops()? - self.backlog_drops,
         })
     }
 }
@@ -114,9 +129,9 @@ fn send(socket: &UdpSocket, to: SocketAddr, burst: u64, stop: &AtomicBool) -> Re
     let mut due = begin;
     while !stop.load(Ordering::Relaxed) {
         for _ in 0..burst {
-            // Nobody to send it to is a loss like any other.
-            drop(socket.send_to(&number.to_be_bytes(), to));
-            number += 1;
+            let sent = socket.send_to(&number.to_be_bytes(), to);
+            // Nobody to send it to is a loss like any other; no room for it in the socket is none.
+            number += u64::from(!sent.is_err_and(|error| error.kind() == ErrorKind::WouldBlock));
         }
         due += TICK;
         sleep(due.saturating_duration_since(Instant::now()));

@@ -1,5 +1,6 @@
 //! The rig's own measure: pods joined by routes alone, without any flannel.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -13,10 +14,14 @@ struct Routed {
     hosts: [Host; 2],
     pods: [Pod; 2],
     _network: Network,
+    _turn: MutexGuard<'static, ()>,
 }
 
 impl Routed {
+    /// One at a time: a flood takes the machine's time, and other packets are lost.
     fn new() -> Self {
+        static TURN: Mutex<()> = Mutex::new(());
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let network = Network::new().unwrap();
         let host = |place, number| Host::new(&network, place, number, HostOptions::default()).unwrap();
         let hosts = [host(Place::Near, 1), host(Place::Far, 4)];
@@ -32,7 +37,7 @@ impl Routed {
             network.router().ip(&format!("route add {} via {}", file.subnet, host.address)).unwrap();
             Pod::new(host, file, 1).unwrap()
         });
-        let routed = Self { hosts, pods, _network: network };
+        let routed = Self { hosts, pods, _network: network, _turn: turn };
         let (near, far) = routed.ends();
         // A switch takes up to a second to notice a new cable.
         wait::until("the pods to reach each other", Duration::from_secs(10), || {
@@ -96,7 +101,7 @@ fn lost_datagrams_are_counted() {
     let stream = Stream::start(near, far, 5000).unwrap();
     sleep(Duration::from_millis(400));
     let losses = stream.stop().unwrap();
-    assert!(losses.sent > 1000 && losses.lost == 0 && losses.duplicates == 0, "{losses:?}");
+    assert!(losses.sent > 1000 && losses.unexcused() == 0 && losses.duplicates == 0, "{losses:?}");
 
     let stream = Stream::start(near, far, 5000).unwrap();
     sleep(Duration::from_millis(200));

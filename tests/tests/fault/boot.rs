@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use flannel_tests::cluster::{Cluster, Member, PREFIX, check_reached, pod_pairs};
+use flannel_tests::cluster::{Cluster, Member, PREFIX, Turn, check_reached, pod_pairs};
 use flannel_tests::daemon::{Daemon, Settings};
 use flannel_tests::etcd::Etcd;
 use flannel_tests::namespace::Namespace;
@@ -23,7 +23,7 @@ fn reboot_without_etcd() {
     let remembered = || fs::read_to_string(cluster.members[0].daemon.state_file()).unwrap_or_default();
     let other = cluster.members[1].node.file.subnet.to_string();
     time_until("the peer to be remembered", Instant::now(), BOOT, || remembered().contains(&other));
-    let scenario = Scenario::new("host rebooted while etcd is away").with_outage(BOOT).with_drops(STRANGER);
+    let scenario = Scenario::new("host rebooted while etcd is away").until_mended().with_drops(STRANGER);
     scenario.play(&mut cluster, |cluster| {
         turn_away(cluster);
         let member = &mut cluster.members[0];
@@ -54,6 +54,7 @@ fn mac(member: &Member) -> String {
 
 #[test]
 fn nothing_is_left_behind() {
+    let _turn = Turn::take(false);
     for backend in [VXLAN, UDP, HOST_GW] {
         let network = Network::new().unwrap();
         let etcd = Etcd::on_network(&network).unwrap();
@@ -63,6 +64,8 @@ fn nothing_is_left_behind() {
         // iptables leaves its empty tables behind whoever was the first to use them.
         host.namespace.run("iptables", "-P FORWARD ACCEPT").unwrap();
         host.namespace.run("iptables", "-t nat -P POSTROUTING ACCEPT").unwrap();
+        let is_up = || host.namespace.ip("-brief link show eth0").unwrap().contains(" UP ");
+        time_until("the cable to be noticed", Instant::now(), BOOT, is_up);
         let before = remains(&host.namespace);
         let flags = vec!["--ip-masq".to_owned()];
         let settings = Settings { endpoint: etcd.url(), prefix: PREFIX.to_owned(), flags };

@@ -11,10 +11,10 @@ use rstest::rstest;
 
 use crate::firewall::{let_through, turn_away};
 use crate::scenario::{GRACE, STRANGER, Scenario, time_until};
-use crate::sight::{VXLAN, all_know, learn, none_knows, own_key, paper_lease, peers, plan};
+use crate::sight::{VXLAN, learn, none_knows, own_key, paper_lease, peers, plan};
 
-/// A lost lease stands again within this time.
-const PROMPT: Duration = Duration::from_secs(1);
+/// A lost lease stands again within this time: sooner than by the next listing, after a minute.
+const PROMPT: Duration = Duration::from_secs(3);
 
 fn delete(cluster: &Cluster, key: &str) {
     cluster.etcd.delete(key).unwrap();
@@ -53,10 +53,8 @@ fn vanished_host() {
         learn(cluster, &lease, PROMPT);
         let since = Instant::now();
         delete(cluster, &lease.key(PREFIX));
-        sleep(GRACE / 2);
-        assert!(all_know(cluster, &lease), "its lease may still come back");
         let gone = time_until("the peer to be let go", since, GRACE + PROMPT, || none_knows(cluster, &lease));
-        assert!(gone >= GRACE, "{gone:?}");
+        assert!(gone >= GRACE, "its lease might still have come back: {gone:?}");
         gone
     });
     let successor = Lease { public_ip: [192, 168, 77, 201].into(), ..paper_lease(200) };
@@ -66,7 +64,8 @@ fn vanished_host() {
         successor.write(&cluster.etcd, PREFIX).unwrap();
         let (subnet, address) = (successor.subnet.to_string(), successor.public_ip.to_string());
         let follows = |daemon: &Daemon| peers(daemon).get(&subnet) == Some(&address);
-        time_until("the other host to be the peer", Instant::now(), GRACE / 2, || {
+        // Nobody waits for the first one to come back.
+        time_until("the other host to be the peer", Instant::now(), GRACE * 9 / 10, || {
             cluster.members.iter().all(|member| follows(&member.daemon))
         })
     });

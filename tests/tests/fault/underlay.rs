@@ -11,8 +11,8 @@ use rstest::rstest;
 use crate::scenario::{STRANGER, Scenario, time_until};
 use crate::sight::{UDP, VXLAN, peers, plan};
 
-/// Packets flow again so soon after the underlay is back.
-const RETURN: Duration = Duration::from_secs(1);
+/// Packets flow again so soon after the underlay is back: sooner than by the next sweep, after 10 s.
+const RETURN: Duration = Duration::from_secs(3);
 /// For so long it is down.
 const DOWN: Duration = Duration::from_secs(1);
 
@@ -34,7 +34,7 @@ fn reached(cluster: &Cluster) -> Duration {
 #[case::udp("eth0 down for 1 s (udp)", UDP)]
 fn flap(#[case] name: &str, #[case] backend: &str) {
     let mut cluster = Cluster::start(&plan(backend)).unwrap();
-    Scenario::new(name).with_outage(DOWN + RETURN).play(&mut cluster, |cluster| {
+    Scenario::new(name).with_outage(DOWN).until_mended().play(&mut cluster, |cluster| {
         let host = &cluster.members[0];
         ip(host, "link set eth0 down");
         sleep(DOWN);
@@ -48,7 +48,7 @@ fn flap(#[case] name: &str, #[case] backend: &str) {
 #[test]
 fn renumbered() {
     let mut cluster = Cluster::start(&plan(VXLAN)).unwrap();
-    let scenario = Scenario::new("eth0 renumbered, .11 to .41").with_outage(RETURN).with_drops(STRANGER);
+    let scenario = Scenario::new("eth0 renumbered, .11 to .41").until_mended().with_drops(STRANGER);
     scenario.play(&mut cluster, |cluster| {
         let [host, peer] = &cluster.members[..] else { panic!("two hosts") };
         ip(host, "address del 192.168.77.11/24 dev eth0");
@@ -89,7 +89,7 @@ fn another_mtu(#[case] backend: &str, #[case] device: &str, #[case] overhead: u3
 #[test]
 fn deleted_and_made_again() {
     let mut cluster = Cluster::start(&plan(VXLAN)).unwrap();
-    let scenario = Scenario::new("eth0 deleted and made again").with_outage(DOWN + RETURN);
+    let scenario = Scenario::new("eth0 deleted and made again").with_outage(DOWN).until_mended();
     scenario.play(&mut cluster, |cluster| {
         let host = &cluster.members[0];
         let link = host.node.host.namespace.ip("-brief link show eth0").unwrap();

@@ -12,7 +12,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use rstest::rstest;
 
 use crate::fast_path::told;
-use crate::{UDP, VXLAN, plan, wait_for_bridges};
+use crate::{UDP, VXLAN, plan};
 
 /// Expedited forwarding (RFC 3246), as a TOS byte.
 const EXPEDITED: u8 = 46 << 2;
@@ -53,7 +53,6 @@ fn dscp_is_shown_outside_where_told(#[case] backend: &str, #[case] hook: &str, #
     first.restart().unwrap();
     first.wait_ready().unwrap();
     check_reached(&pod_pairs(&cluster.nodes())).unwrap();
-    wait_for_bridges(&cluster);
 
     let hosts = [0, 1].map(|member| cluster.members[member].node.host.address.octets());
     for (from, to, outside) in [(0, 1, EXPEDITED), (1, 0, 0)] {

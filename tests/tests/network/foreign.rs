@@ -9,7 +9,7 @@ use flannel_tests::cluster::{check_reached, pod_pairs};
 use flannel_tests::namespace::Namespace;
 use rstest::rstest;
 
-use crate::{VXLAN, cluster, traces, wait_for_bridges};
+use crate::{VXLAN, cluster, traces};
 
 /// A user who is nobody here.
 const STRANGER: u32 = 54_321;
@@ -74,7 +74,6 @@ fn foreign_pin_is_refused(#[case] hook: &str, #[case] foreign: Foreign, #[case] 
     let mut cluster = cluster(VXLAN, hook);
     let pairs = pod_pairs(&cluster.nodes());
     check_reached(&pairs).unwrap();
-    wait_for_bridges(&cluster);
     let host = cluster.members[0].node.host.namespace.clone();
     cluster.members[0].daemon.terminate().unwrap();
     let pin_dir = cluster.members[0].daemon.pin_dir().to_owned();

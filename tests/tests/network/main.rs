@@ -26,14 +26,10 @@ mod tcp;
 mod traces;
 mod vlan;
 
-use std::time::Duration;
-
 use flannel_tests::cluster::{Cluster, Plan};
-use flannel_tests::daemon::Daemon;
 use flannel_tests::leases;
 use flannel_tests::network::{HostOptions, RpFilter};
 use flannel_tests::traffic::inject::Format;
-use flannel_tests::wait::until_true;
 
 /// The backends' configurations.
 const UDP: &str = r#"{"Type":"udp"}"#;
@@ -56,22 +52,7 @@ fn plan(backend: &str) -> Plan {
 
 /// A cluster whose programs are attached in that way.
 fn cluster(backend: &str, hook: &str) -> Cluster {
-    let cluster = Cluster::start(&plan(backend).with_flag(&format!("--datapath-hook={hook}"))).unwrap();
-    if backend != HOST_GW {
-        wait_for_bridges(&cluster);
-    }
-    cluster
-}
-
-/// Adding the clsact qdisc to a bridge in use loses packets in the kernel itself, whoever adds it: who counts losses
-/// waits until it is there.
-fn wait_for_bridges(cluster: &Cluster) {
-    cluster.members.iter().for_each(|member| wait_for_bridge(&member.daemon));
-}
-
-fn wait_for_bridge(daemon: &Daemon) {
-    let is_served = || daemon.ctl("status").is_ok_and(|status| status.contains("bridge-"));
-    until_true("the bridge to be served", Duration::from_secs(5), is_served).unwrap();
+    Cluster::start(&plan(backend).with_flag(&format!("--datapath-hook={hook}"))).unwrap()
 }
 
 /// How a tunnel packet to a member must be wrapped.

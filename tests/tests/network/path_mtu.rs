@@ -9,7 +9,7 @@ use flannel_tests::vxlan_host::{self, VxlanHost};
 use flannel_tests::wait;
 use rstest::rstest;
 
-use crate::{UDP, VXLAN, wait_for_bridges};
+use crate::{UDP, VXLAN};
 
 /// What it carries.
 const PATH: u32 = 1400;
@@ -27,7 +27,6 @@ fn start(backend: &str, flags: &[&str]) -> Cluster {
         cluster.network.router().ip(&format!("route replace {route} mtu {PATH}")).unwrap();
     }
     check_reached(&pod_pairs(&cluster.nodes())).unwrap();
-    wait_for_bridges(&cluster);
     cluster
 }
 

@@ -6,7 +6,7 @@ use flannel_tests::network::{Host, HostOptions, Node, Place};
 use flannel_tests::traffic::{Datagrams, Ping, transfer};
 use rstest::rstest;
 
-use crate::{UDP, VXLAN, plan, wait_for_bridge, wait_for_bridges};
+use crate::{UDP, VXLAN, plan};
 
 /// A host whose `eth0` is a macvlan device on its card.
 fn stacked_host(cluster: &Cluster, number: u8) -> Host {
@@ -38,9 +38,8 @@ fn a_tunnel_by_a_device_on_a_card(#[case] backend: &str, #[case] hook: &str) {
     let mut daemon = Daemon::start(&host, cluster.settings(&plan.flags)).unwrap();
     let file = daemon.wait_ready().unwrap();
     let node = Node::new(host, file, 1).unwrap();
+    daemon.wait_attached(&node).unwrap();
     check_reached(&pod_pairs(&[cluster.nodes()[0], &node])).unwrap();
-    wait_for_bridges(&cluster);
-    wait_for_bridge(&daemon);
     let (ours, stacked) = (cluster.pod(0).unwrap(), node.endpoints().next().unwrap());
     for (from, to) in [(ours, stacked), (stacked, ours)] {
         let large = Ping { size: node.file.mtu, dont_fragment: true, ..Ping::default() };

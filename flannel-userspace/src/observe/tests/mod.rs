@@ -71,6 +71,7 @@ fn send(address: SocketAddr, request: &[u8]) -> Vec<u8> {
             Ok(0) => return answer,
             Ok(read) => answer.extend_from_slice(&buffer[..read]),
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return answer,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => panic!("{error} after {:?}", String::from_utf8_lossy(&answer)),
         }
     }

@@ -85,7 +85,8 @@ fn pods_forward_where_forward_drops(
         run(dropping, &format!("-w {refusal}"));
         run(dropping, "-w -I FORWARD -p udp --dport 4666 -j DROP");
         let outside = lab.outside.listen("192.0.2.9:4000");
-        outside.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        let wait = |time| outside.set_read_timeout(Some(time)).unwrap();
+        wait(Duration::from_millis(200));
         let send = |port: u16| {
             lab.pod
                 .run(|| UdpSocket::bind("10.5.1.7:0").unwrap().send_to(b"?", ("192.0.2.9", port)))
@@ -94,6 +95,7 @@ fn pods_forward_where_forward_drops(
         send(4000);
         assert_eq!(receive(&outside, &mut [0; 16]), None, "the host does not drop");
         means.ensure(&spec()).await;
+        wait(Duration::from_secs(5));
         send(4000);
         assert!(receive(&outside, &mut [0; 16]).is_some(), "{}", means.listing());
         // What the user refuses by name stays refused.
@@ -245,6 +247,8 @@ fn a_gap_is_seen(#[case] means: Means, #[case] program: &str, #[case] flush: &st
         means.ensure(&spec()).await;
         without_a_gap(&lab, async || {
             run(program, flush);
+            // Long enough for some packets.
+            tokio::time::sleep(Duration::from_millis(100)).await;
             means.ensure(&spec()).await;
         })
         .await;

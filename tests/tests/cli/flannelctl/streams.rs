@@ -54,7 +54,7 @@ fn rates_and_drops_come_as_they_are() {
             let rates = answer["rates"].as_array().unwrap();
             rates.iter().any(|rate| rate["hook"] == "encap" && rate["reason"] == "forwarded")
         },
-        || Ping::default().send(from, to).unwrap().check().unwrap(),
+        || drop(Ping::default().send(from, to)),
     );
     assert!(rates["seconds"].as_f64().unwrap() > 0.5, "{rates}");
 

@@ -23,10 +23,10 @@ use crate::firewall::{let_through, silence_connections, turn_away};
 use crate::scenario::{GRACE, STRANGER, Scenario, time_until};
 use crate::sight::{UDP, VXLAN, all_know, learn, none_knows, own_key, paper_lease, peers, plan};
 
-/// For so long at most a daemon that lost etcd waits before it tries again, and a little more.
-const RETURN: Duration = Duration::from_secs(3);
-/// How soon what is told by the watch is in the maps.
-const PROMPT: Duration = Duration::from_millis(500);
+/// A daemon that lost etcd waits for 2 s at most before it tries again, and needs a little more.
+const RETURN: Duration = Duration::from_secs(4);
+/// How soon what is told by the watch is in the maps: sooner than by the next listing, after a minute.
+const PROMPT: Duration = Duration::from_secs(2);
 
 #[rstest]
 #[case::vxlan("etcd killed for 8 s (vxlan)", VXLAN, paper_lease(200))]
@@ -47,7 +47,7 @@ fn silent_death_of_its_connections() {
     let mut cluster = Cluster::start(&plan(VXLAN)).unwrap();
     Scenario::new("connections to etcd dropped silently").play(&mut cluster, |cluster| {
         silence_connections(cluster);
-        learn(cluster, &paper_lease(200), Duration::from_secs(12))
+        learn(cluster, &paper_lease(200), Duration::from_secs(15))
     });
 }
 
@@ -64,7 +64,8 @@ fn compaction() {
         cluster.etcd.delete(&lease.key(PREFIX)).unwrap();
         compact(cluster);
         let_through(cluster);
-        time_until("the deleted lease to be gone", Instant::now(), RETURN, || none_knows(cluster, &lease))
+        let limit = RETURN + GRACE;
+        time_until("the deleted lease to be gone", Instant::now(), limit, || none_knows(cluster, &lease))
     });
 }
 
@@ -79,10 +80,10 @@ fn restored() {
     // Every daemon knows more of the history than it has listed.
     time_until("a deletion to be known", Instant::now(), GRACE + PROMPT, || none_knows(&cluster, &kept));
     let scenario = Scenario::new("etcd restored, own lease and more missing");
-    scenario.with_outage(RETURN).with_drops(STRANGER).play(&mut cluster, |cluster| {
+    scenario.until_mended().with_drops(STRANGER).play(&mut cluster, |cluster| {
         cluster.etcd.restore().unwrap();
         let key = own_key(cluster, 0);
-        time_until("the leases to be those of the past", Instant::now(), RETURN, || {
+        time_until("the leases to be those of the past", Instant::now(), RETURN + GRACE, || {
             all_know(cluster, &kept)
                 && none_knows(cluster, &written_later)
                 && cluster.etcd.get(&key).is_ok()

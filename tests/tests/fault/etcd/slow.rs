@@ -69,13 +69,13 @@ fn silent() {
         treat(cluster, Manner { is_silent: true, ..Manner::default() });
         cluster.etcd.proxy().unwrap().most_connections();
         let daemon = third.insert(newcomer(cluster));
-        hear(cluster, &["the registry is away"], Duration::from_secs(11));
+        hear(cluster, &["the registry is away"], Duration::from_secs(15));
         let tells = "did not read the network configuration";
         time_until("the newcomer to tell", Instant::now(), RETURN, || said(daemon).contains(tells));
         assert!(cluster.etcd.proxy().unwrap().most_connections() <= 6, "connections pile up");
         treat(cluster, Manner::default());
         let since = Instant::now();
-        joined(cluster, daemon, since, Duration::from_secs(12))
+        joined(cluster, daemon, since, Duration::from_secs(15))
     });
     drop(third);
     assert_kept(&cluster, &leases);

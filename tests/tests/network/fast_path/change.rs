@@ -4,6 +4,7 @@ use std::net::UdpSocket;
 use std::thread::sleep;
 use std::time::Duration;
 
+use flannel_tests::daemon::Daemon;
 use flannel_tests::namespace::Namespace;
 use flannel_tests::network::BRIDGE;
 use flannel_tests::traffic::{Endpoint, Ping, transfer};
@@ -12,8 +13,18 @@ use rstest::rstest;
 use serde_json::Value;
 
 use super::flow::{Bytes, Datagrams, Flow};
-use super::{FILE, shortened, start, wait_served};
+use super::{FILE, shortened, start};
 use crate::{HOST_GW, UDP, VXLAN};
+
+/// Waits until both programs are at a pod's port.
+fn wait_served(daemon: &Daemon, port: &str) {
+    let is_served = || {
+        let log = std::fs::read_to_string(daemon.log()).unwrap();
+        let attached = |program| log.contains(&format!(r#"attached program="{program}" interface="{port}""#));
+        attached("pod_in") && attached("pod_out")
+    };
+    wait::until_true("the pod to be served", Duration::from_secs(5), is_served).unwrap();
+}
 
 #[rstest]
 #[case::vxlan(VXLAN)]

@@ -64,10 +64,13 @@ pub trait Flow {
     }
 }
 
-/// A datagram in a millisecond.
+/// A datagram in a millisecond. Each says when it was sent, in microseconds from the start.
 pub struct Datagrams {
     arrivals: Arrivals,
     socket: UdpSocket,
+    start: Instant,
+    /// When the latest one of those that arrived was sent.
+    latest: Arc<AtomicU64>,
 }
 
 impl Datagrams {
@@ -81,14 +84,14 @@ impl Datagrams {
         let socket = from.namespace.within(|| Ok(UdpSocket::bind((from.address, 0))?))?;
         socket.connect(far.local_addr()?)?;
         let mut arrivals = Arrivals::new();
-        let (near, stop) = (socket.try_clone()?, arrivals.stop.clone());
+        let (near, stop, start) = (socket.try_clone()?, arrivals.stop.clone(), Instant::now());
         arrivals.threads.push(spawn(move || {
             while !stop.load(Ordering::Relaxed) {
-                drop(near.send(b"datagram"));
+                drop(near.send(&(start.elapsed().as_micros() as u64).to_be_bytes()));
                 sleep(PAUSE);
             }
         }));
-        let mut datagrams = Self { arrivals, socket };
+        let mut datagrams = Self { arrivals, socket, start, latest: Arc::default() };
         datagrams.receive(far)?;
         Ok(datagrams)
     }
@@ -97,14 +100,22 @@ impl Datagrams {
     pub fn receive(&mut self, far: UdpSocket) -> Result<()> {
         far.set_read_timeout(Some(Duration::from_millis(20)))?;
         let (count, stop) = (self.arrivals.count.clone(), self.arrivals.stop.clone());
+        let latest = self.latest.clone();
         self.arrivals.threads.push(spawn(move || {
             while !stop.load(Ordering::Relaxed) {
-                if far.recv(&mut [0; 2048]).is_ok() {
+                let mut sent = [0; 8];
+                if far.recv(&mut sent).is_ok() {
                     count.fetch_add(1, Ordering::Relaxed);
+                    latest.fetch_max(u64::from_be_bytes(sent), Ordering::Relaxed);
                 }
             }
         }));
         Ok(())
+    }
+
+    /// When the latest one of those that arrived was sent.
+    pub fn latest(&self) -> Instant {
+        self.start + Duration::from_micros(self.latest.load(Ordering::Relaxed))
     }
 
     /// Whom it is sent to.
