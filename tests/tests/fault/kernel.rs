@@ -17,6 +17,8 @@ use crate::sight::{HOST_GW, UDP, VXLAN, kernel_of, plan};
 const REPAIR: Duration = Duration::from_secs(3);
 /// What it does not announce is found by a look every second, and mended: sooner than the next sweep, too.
 const LOOK: Duration = Duration::from_secs(4);
+/// The kernel takes up to a second to notice that a bridge has a port.
+const NOTICE: Duration = Duration::from_secs(1);
 /// Until the datapath is whole again, packets meet a part of it.
 const PARTIAL: &[&str] = &["bad_inner_mac", "not_guarded", "redirect_failed"];
 
@@ -79,7 +81,7 @@ fn damage(#[case] backend: &str, #[case] hook: &str, #[case] damages: &[Damage])
 #[test]
 fn bridge_deleted_and_made_again() {
     let mut cluster = Cluster::start(&plan(VXLAN)).unwrap();
-    let scenario = Scenario::new("cni0 deleted and made again").until_mended();
+    let scenario = Scenario::new("cni0 deleted and made again").with_outage(NOTICE).until_mended();
     scenario.play(&mut cluster, |cluster| {
         let node = &cluster.members[0].node;
         let namespace = &node.host.namespace;
