@@ -1,6 +1,6 @@
 //! Programs and filters of others at the same places go on working, and ours with them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use aya::programs::{Xdp, XdpMode};
@@ -122,34 +122,41 @@ fn xdp_program_of_somebody_else_stays_and_tc_does_the_work(
     assert_eq!(features["choice"]["mechanism"], "tc");
 }
 
-/// How the underlay's XDP program of ours is attached, if there is one.
-fn xdp_of(daemon: &Daemon) -> Option<String> {
+/// How the underlay's XDP program of ours is attached, if there is one; and how those at TC are.
+fn mechanisms_of(daemon: &Daemon) -> (Option<String>, BTreeSet<String>) {
     let status = daemon.ctl_json("status").unwrap();
     assert_eq!(status["attached"], true);
-    let ours: Vec<&Value> = status["programs"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter(|program| program["program"].as_str().unwrap().contains("_xdp"))
-        .collect();
-    assert!(ours.len() < 2, "{ours:?}");
-    ours.first().map(|program| program["mechanism"].as_str().unwrap().to_owned())
+    let programs = status["programs"].as_array().unwrap().iter();
+    let (at_xdp, at_tc): (Vec<&Value>, Vec<&Value>) =
+        programs.partition(|program| program["program"].as_str().unwrap().contains("_xdp"));
+    assert!(at_xdp.len() < 2, "{at_xdp:?}");
+    let mechanism = |program: &&Value| program["mechanism"].as_str().unwrap().to_owned();
+    (at_xdp.first().map(mechanism), at_tc.iter().map(mechanism).collect())
 }
 
 #[rstest]
-#[case::udp(UDP)]
-#[case::vxlan(VXLAN)]
-fn another_choice_of_the_hook_leaves_one_program_and_loses_nothing(#[case] backend: &str) {
-    let mut cluster = cluster(backend, "auto");
+#[case::udp(UDP, "auto")]
+#[case::udp_clsact(UDP, "clsact")]
+#[case::vxlan(VXLAN, "auto")]
+#[case::vxlan_clsact(VXLAN, "clsact")]
+fn another_choice_of_the_hook_leaves_one_program_and_loses_nothing(
+    #[case] backend: &str,
+    #[case] hook: &str,
+) {
+    let mut cluster = cluster(backend, hook);
     check_reached(&pod_pairs(&cluster.nodes())).unwrap();
     let (one, other) = (cluster.pod(0).unwrap().clone(), cluster.pod(1).unwrap().clone());
-    let choices = [
-        ("auto", None),
+    let mut choices = vec![
+        (hook, None),
         ("xdp-generic", Some("xdp-generic")),
         ("xdp", Some("xdp")),
         ("xdp-generic", Some("xdp-generic")),
         ("tcx", None),
     ];
+    // Where the qdiscs are not there yet, the kernel loses packets over them.
+    if hook == "clsact" {
+        choices.extend([("clsact", None), ("tcx", None)]);
+    }
     for (hook, attached) in choices {
         let stream = Stream::start(&other, &one, 2000).unwrap();
         let daemon = &mut cluster.members[0].daemon;
@@ -157,7 +164,9 @@ fn another_choice_of_the_hook_leaves_one_program_and_loses_nothing(#[case] backe
         daemon.settings().flags = vec![format!("--datapath-hook={hook}")];
         daemon.restart().unwrap();
         daemon.wait_ready().unwrap();
-        assert_eq!(xdp_of(daemon).as_deref(), attached, "{hook}");
+        let (at_xdp, at_tc) = mechanisms_of(daemon);
+        assert_eq!(at_xdp.as_deref(), attached, "{hook}");
+        assert_eq!(at_tc, [if hook == "clsact" { "clsact" } else { "tcx" }.to_owned()].into(), "{hook}");
         let losses = stream.stop().unwrap();
         println!("{hook}: {losses:?}");
         assert!(losses.sent > 100 && losses.unexcused() == 0, "{hook}: {losses:?}");

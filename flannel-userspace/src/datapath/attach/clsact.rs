@@ -33,9 +33,14 @@ pub(super) fn attach(
         pin_program(program, &qdisc)?;
     }
     put(program, &interface, place.program, handle).map_err(refused)?;
-    let name = format!("{}-{handle}", place.pin());
+    let name = pin_name(place, handle);
     pin_program(program, &pins.filters().join(&name))?;
     Ok(Attached { mechanism: Mechanism::Clsact, pin: name })
+}
+
+/// Name of the pin of a filter's program.
+pub(super) fn pin_name(place: Place, handle: u32) -> String {
+    format!("{}-{handle}", place.pin())
 }
 
 /// Pins the program, in the place of an earlier one.

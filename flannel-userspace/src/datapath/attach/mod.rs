@@ -153,7 +153,12 @@ impl Attacher {
     fn put_all(&mut self) -> Result<(), DatapathError> {
         let mut attached = BTreeMap::new();
         for place in self.places() {
+            // Two of them in a row would not do: the second drops what bears no mark any more.
+            if place.program == "vxlan_device" {
+                self.detach_former(place)?;
+            }
             if let Some(now) = self.attach_where_possible(place)? {
+                self.detach_former(place)?;
                 let before = self.attached.get(&place).map(|before| before.mechanism);
                 if before != Some(now.mechanism) {
                     let interface = name_of(place.interface).unwrap_or_default();
@@ -242,15 +247,36 @@ impl Attacher {
     }
 
     fn attach_clsact(&mut self, place: Place) -> Result<Attached, DatapathError> {
+        let handle = self.handle(place);
+        clsact::attach(&mut self.ebpf, &self.pins, place, handle)
+    }
+
+    /// The handle of a filter.
+    fn handle(&self, place: Place) -> u32 {
         // Without a device the subnet tells networks apart. So it does programs that see packets on direct routes: at
         // the underlay they stand beside the tunnel's.
-        let handle = match self.spec.node.device {
+        match self.spec.node.device {
             device if device == 0 || place.program.starts_with("direct_") => {
                 u32::from_ne_bytes(self.spec.node.subnet.octets())
             }
             device => device,
-        };
-        clsact::attach(&mut self.ebpf, &self.pins, place, handle)
+        }
+    }
+
+    /// Detaches the program of an earlier choice of the hook: a filter where TCX is chosen now and there, or a link where
+    /// clsact is.
+    fn detach_former(&self, place: Place) -> Result<(), DatapathError> {
+        if self.spec.hook == HookChoice::Clsact {
+            return remove_pin(&self.pins.links().join(place.pin()));
+        }
+        let name = clsact::pin_name(place, self.handle(place));
+        let pin = self.pins.filters().join(&name);
+        let knows_tcx = || tcx_programs(place.interface, place.program).is_ok_and(|known| known.is_some());
+        if pin.exists() && knows_tcx() {
+            clsact::detach(&name);
+            remove_pin(&pin)?;
+        }
+        Ok(())
     }
 
     /// Detaches every program that is pinned and in no place of now: those of an earlier backend or hook, and of
