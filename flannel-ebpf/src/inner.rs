@@ -8,7 +8,7 @@ use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use crate::frame::Frame;
 
-/// The headers a packet to send starts with.
+/// The headers a packet starts with that is in no tunnel.
 #[derive(Clone, Copy, FromBytes, Immutable, KnownLayout)]
 #[repr(C, align(2))]
 pub struct InnerHeaders {
@@ -21,9 +21,9 @@ pub struct InnerHeaders {
 const TOS_OFFSET: u32 = EthernetHeader::LEN + 1;
 const CHECKSUM_OFFSET: u32 = EthernetHeader::LEN + 10;
 
-/// The headers of a packet to send; [`Reason::NotIpv4`] where the tunnel cannot carry it.
+/// The headers of a packet in no tunnel; [`Reason::NotIpv4`] where the tunnel cannot carry it.
 #[inline(always)]
-pub fn to_send(frame: &impl Frame) -> Result<InnerHeaders, Reason> {
+pub fn headers(frame: &impl Frame) -> Result<InnerHeaders, Reason> {
     let inner: InnerHeaders = frame.load(0)?;
     if inner.ethernet.ether_type == ETHER_TYPE_IPV4 { Ok(inner) } else { Err(Reason::NotIpv4) }
 }

@@ -54,10 +54,10 @@ unsafe impl Sync for Told {}
 #[unsafe(link_section = "license")]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
-/// Set on a packet between [`vxlan_decap`] and [`vxlan_device`], which takes it away again: netfilter and
-/// routing see it only on the outer packet of what is left to the kernel's device.
+/// Set on a packet between [`vxlan_decap`] and [`vxlan_device`], which takes it away again.
 const GUARDED: u32 = 0xe5;
 /// The same for what is left to the kernel's device, and counted for its peer when that has taken it out of the tunnel.
+/// Netfilter and routing see it on the outer packet.
 const LEFT_TO_DEVICE: u32 = 0xe6;
 /// The mark of packets nobody has marked.
 const UNMARKED: u32 = 0;
@@ -76,7 +76,7 @@ pub fn vxlan_encap(context: TcContext) -> i32 {
     let bytes = skb.len();
     let sent = vxlan::encapsulate(&mut skb, &Table, node, |skb, peer| pod::depart(skb, node, peer));
     if let Err(Reason::LeftToDevice) = sent
-        && let Ok(inner) = inner::to_send(&skb)
+        && let Ok(inner) = inner::headers(&skb)
     {
         count::sent(inner.ip.destination().masked(node.netmask), bytes);
     }
@@ -158,7 +158,7 @@ pub fn vxlan_device(context: TcContext) -> i32 {
         mark @ (GUARDED | LEFT_TO_DEVICE) => {
             skb.set_mark(UNMARKED);
             if mark == LEFT_TO_DEVICE
-                && let Ok(inner) = inner::to_send(&skb)
+                && let Ok(inner) = inner::headers(&skb)
             {
                 count::received(inner.ip.source().masked(node.netmask), skb.len());
             }
@@ -244,8 +244,8 @@ fn decapsulated(skb: &mut Skb, node: &Node, arrival: Result<Arrival, Reason>, ma
             verdict(skb, Hook::Decap, reason)
         }
         Err(reason) => {
-            let is_left = matches!(reason, Reason::LeftToDevice | Reason::Reassemble);
-            if is_left && mark == GUARDED {
+            // Never with UDP, whose packets no device of the kernel takes out.
+            if matches!(reason, Reason::LeftToDevice | Reason::Reassemble) {
                 skb.set_mark(LEFT_TO_DEVICE);
             }
             verdict(skb, Hook::Decap, reason)

@@ -36,7 +36,7 @@ pub fn encapsulate<F: SendFrame, T>(
     state: State,
     depart: impl FnOnce(&F, &Peer) -> T,
 ) -> Result<(Ip4, T), Reason> {
-    let inner = inner::to_send(frame)?;
+    let inner = inner::headers(frame)?;
     let subnet = inner.ip.destination().masked(node.netmask);
     let peer = peers.peer(subnet).ok_or(Reason::NoPeer)?;
     let departed = depart(frame, &peer);

@@ -31,7 +31,7 @@ pub fn encapsulate<F: SendFrame, T>(
     node: &Node,
     depart: impl FnOnce(&F, &Peer) -> T,
 ) -> Result<(Ip4, T), Reason> {
-    let inner = inner::to_send(frame)?;
+    let inner = inner::headers(frame)?;
     let subnet = inner.ip.destination().masked(node.netmask);
     let peer = peers.peer(subnet).ok_or(Reason::ForeignPeer)?;
     let departed = depart(frame, &peer);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aya::programs::{Xdp, XdpMode};
 use flannel_common::maps::Node;
-use flannel_tests::cluster::{check_reached, pod_pairs};
+use flannel_tests::cluster::{Cluster, check_reached, pod_pairs};
 use flannel_tests::daemon::Daemon;
 use flannel_tests::namespace::Namespace;
 use flannel_tests::traffic::{Ping, Stream};
@@ -13,7 +13,7 @@ use flannel_userspace::datapath::{OBJECT, Telling, loader};
 use rstest::rstest;
 use serde_json::Value;
 
-use crate::{UDP, VXLAN, cluster};
+use crate::{UDP, VXLAN, cluster, plan};
 
 /// Priorities of the filters of somebody else: one before ours, two behind.
 const FIRST: u16 = 7;
@@ -135,15 +135,20 @@ fn mechanisms_of(daemon: &Daemon) -> (Option<String>, BTreeSet<String>) {
 }
 
 #[rstest]
-#[case::udp(UDP, "auto")]
-#[case::udp_clsact(UDP, "clsact")]
-#[case::vxlan(VXLAN, "auto")]
-#[case::vxlan_clsact(VXLAN, "clsact")]
+#[case::udp(UDP, "auto", "auto")]
+#[case::udp_clsact(UDP, "clsact", "auto")]
+#[case::vxlan(VXLAN, "auto", "auto")]
+#[case::vxlan_clsact(VXLAN, "clsact", "auto")]
+#[case::vxlan_clsact_long_way(VXLAN, "clsact", "off")]
 fn another_choice_of_the_hook_leaves_one_program_and_loses_nothing(
     #[case] backend: &str,
     #[case] hook: &str,
+    #[case] fast_path: &str,
 ) {
-    let mut cluster = cluster(backend, hook);
+    let flag = |hook| format!("--datapath-hook={hook}");
+    let fast_path = format!("--pod-fast-path={fast_path}");
+    let plan = plan(backend).with_flag(&flag(hook)).with_flag(&fast_path);
+    let mut cluster = Cluster::start(&plan).unwrap();
     check_reached(&pod_pairs(&cluster.nodes())).unwrap();
     let (one, other) = (cluster.pod(0).unwrap().clone(), cluster.pod(1).unwrap().clone());
     let mut choices = vec![
@@ -161,7 +166,7 @@ fn another_choice_of_the_hook_leaves_one_program_and_loses_nothing(
         let stream = Stream::start(&other, &one, 2000).unwrap();
         let daemon = &mut cluster.members[0].daemon;
         daemon.terminate().unwrap();
-        daemon.settings().flags = vec![format!("--datapath-hook={hook}")];
+        daemon.settings().flags = vec![flag(hook), fast_path.clone()];
         daemon.restart().unwrap();
         daemon.wait_ready().unwrap();
         let (at_xdp, at_tc) = mechanisms_of(daemon);

@@ -55,7 +55,8 @@ impl Daemon {
                 && (u64::from(lock.devmaj), u64::from(lock.devmin)) == device
         })?;
         // Of one that is dead, a program it was just starting may still have the lock.
-        let pid = ours.pid.filter(|pid| *pid > 0 && Process::new(*pid).is_ok())?;
+        let is_alive = |pid: &i32| Process::new(*pid).is_ok_and(|process| process.is_alive());
+        let pid = ours.pid.filter(|pid| *pid > 0).filter(is_alive)?;
         Some(Self { pid, options: options_of(pid) })
     }
 

@@ -65,7 +65,8 @@ impl PinnedAs {
 
 /// The places, program and interface index, a tunnel cannot do without: those of bridges and of XDP come on top.
 ///
-/// Who receives comes first, so that no answer to a packet sent finds nobody.
+/// Who receives comes first, so that no answer to a packet sent finds nobody. The guard of the flannel device comes last:
+/// where it changes hooks it is away until it is there again, and then nothing else is to be made.
 #[must_use]
 pub fn wanted_places(format: Option<Format>, node: &Node) -> Vec<(&'static str, u32)> {
     match format {
@@ -74,7 +75,7 @@ pub fn wanted_places(format: Option<Format>, node: &Node) -> Vec<(&'static str, 
             vec![("udp_decap", node.underlay), ("udp_segmented", segmented), ("udp_encap", node.device)]
         }
         Some(Format::Vxlan) => {
-            vec![("vxlan_decap", node.underlay), ("vxlan_device", node.device), ("vxlan_encap", node.device)]
+            vec![("vxlan_decap", node.underlay), ("vxlan_encap", node.device), ("vxlan_device", node.device)]
         }
     }
 }

@@ -89,9 +89,10 @@ pub(super) struct Attacher {
 
 impl Attacher {
     /// Attaches what `spec` asks for and detaches what an earlier one left. Programs that are in their places are
-    /// replaced there, without a packet in between that no program sees. Which bridges and pods are served is not
-    /// known yet: those that were stay so. Programs whose maps have another layout stay until
-    /// [`Attacher::take_over`]: those of now do not know a peer yet.
+    /// replaced there, without a packet in between that no program sees; so they are from TCX to clsact and back, but
+    /// for the one that guards the flannel device. Which bridges and pods are served is not known yet: those that were
+    /// stay so. Programs whose maps have another layout stay until [`Attacher::take_over`]: those of now do not know a
+    /// peer yet.
     pub(super) fn start(ebpf: Ebpf, pins: Arc<PinDir>, spec: Spec) -> Result<Self, DatapathError> {
         let (bridges, pods) = (served(&pins, "bridge-")?, served(&pins, "pod_out-")?);
         let waits = !pins.other_maps()?.is_empty();
@@ -153,12 +154,14 @@ impl Attacher {
     fn put_all(&mut self) -> Result<(), DatapathError> {
         let mut attached = BTreeMap::new();
         for place in self.places() {
-            // Two of them in a row would not do: the second drops what bears no mark any more.
-            if place.program == "vxlan_device" {
-                self.detach_former(place)?;
+            // Two of them in a row would not do: the first takes the mark off, without which the second drops.
+            if place.program == "vxlan_device"
+                && let Some(by) = self.mechanism_at(place)
+            {
+                self.detach_former(place, by)?;
             }
             if let Some(now) = self.attach_where_possible(place)? {
-                self.detach_former(place)?;
+                self.detach_former(place, now.mechanism)?;
                 let before = self.attached.get(&place).map(|before| before.mechanism);
                 if before != Some(now.mechanism) {
                     let interface = name_of(place.interface).unwrap_or_default();
@@ -263,20 +266,37 @@ impl Attacher {
         }
     }
 
-    /// Detaches the program of an earlier choice of the hook: a filter where TCX is chosen now and there, or a link where
-    /// clsact is.
-    fn detach_former(&self, place: Place) -> Result<(), DatapathError> {
+    /// How a program will be attached at TC, where that is known beforehand.
+    fn mechanism_at(&self, place: Place) -> Option<Mechanism> {
         if self.spec.hook == HookChoice::Clsact {
-            return remove_pin(&self.pins.links().join(place.pin()));
+            return Some(Mechanism::Clsact);
         }
-        let name = clsact::pin_name(place, self.handle(place));
-        let pin = self.pins.filters().join(&name);
-        let knows_tcx = || tcx_programs(place.interface, place.program).is_ok_and(|known| known.is_some());
-        if pin.exists() && knows_tcx() {
-            clsact::detach(&name);
-            remove_pin(&pin)?;
+        let programs = tcx_programs(place.interface, place.program).ok()?;
+        programs.map(|_| Mechanism::Tcx)
+    }
+
+    /// Detaches the same program where another choice of the hook had put it: a filter beside a link, or a link beside
+    /// a filter.
+    fn detach_former(&self, place: Place, by: Mechanism) -> Result<(), DatapathError> {
+        match by {
+            Mechanism::Tcx => {
+                let name = clsact::pin_name(place, self.handle(place));
+                let pin = self.pins.filters().join(&name);
+                if pin.exists() {
+                    clsact::detach(&name);
+                }
+                remove_pin(&pin)
+            }
+            Mechanism::Clsact => {
+                let pin = self.pins.links().join(place.pin());
+                if pin.exists() {
+                    detached::detach(&pin)
+                        .map_err(|source| DatapathError::Unpin { path: pin.clone(), source })?;
+                }
+                remove_pin(&pin)
+            }
+            Mechanism::Xdp | Mechanism::XdpGeneric => Ok(()),
         }
-        Ok(())
     }
 
     /// Detaches every program that is pinned and in no place of now: those of an earlier backend or hook, and of
