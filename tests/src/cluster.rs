@@ -114,8 +114,8 @@ pub struct Member {
 }
 
 impl Cluster {
-    /// Starts everything, and returns when every daemon is ready and has its programs in all their places. Where this process has another cluster
-    /// already, waits until that is gone, unless both are sociable.
+    /// Starts everything, and returns when every daemon is ready and has its programs in all their places. Where this
+    /// process has another cluster already, waits until that is gone, unless both are sociable.
     ///
     /// # Errors
     /// Something does not start.

@@ -155,8 +155,8 @@ mod tests {
     fn time_is_told_by_role() {
         let mut carriers = Carriers::new(&[]).unwrap();
         let (told, tid) = std::sync::mpsc::channel();
-        let is_told = Arc::new(AtomicBool::new(false));
-        let stop = is_told.clone();
+        let is_over = Arc::new(AtomicBool::new(false));
+        let stop = is_over.clone();
         let busy = thread::spawn(move || {
             told.send(stay_on_cpu(0).unwrap()).unwrap();
             while !stop.load(Ordering::Relaxed) {}
@@ -165,7 +165,7 @@ mod tests {
         let before = carriers.used().unwrap();
         thread::sleep(Duration::from_millis(200));
         let used = carriers.used().unwrap() - before;
-        is_told.store(true, Ordering::Relaxed);
+        is_over.store(true, Ordering::Relaxed);
         busy.join().unwrap();
         assert!(used.senders > Duration::from_millis(20), "{used:?}");
         assert_eq!(used.receivers, Duration::ZERO);

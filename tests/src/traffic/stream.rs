@@ -45,7 +45,7 @@ pub struct Losses {
     pub overtaken: u64,
     /// Longest time without an arrival.
     pub longest_gap: Duration,
-    /// Packets, whosever, that CPUs had no room for meanwhile; see [`backlog_drops`].
+    /// Packets that CPUs had no room for meanwhile, whosever on this machine; see [`backlog_drops`].
     pub excused: u64,
 }
 
@@ -54,6 +54,12 @@ impl Losses {
     #[must_use]
     pub const fn unexcused(&self) -> u64 {
         self.lost.saturating_sub(self.excused)
+    }
+
+    /// The same of streams that ran at the same time.
+    pub fn unexcused_of(all: &[Self]) -> u64 {
+        let (lost, excused) = (all.iter().map(|losses| losses.lost), all.iter().map(|losses| losses.excused));
+        lost.sum::<u64>().saturating_sub(excused.max().unwrap_or(0))
     }
 }
 

@@ -64,11 +64,11 @@ impl<'a> Scenario<'a> {
         let losses = streams.map(|stream| stream.stop().unwrap());
         self.judge(&losses, recovery);
         self.judge_drops(&drops, &self::drops(cluster));
+        check_reached(&pod_pairs(&cluster.nodes())).unwrap();
     }
 
     fn judge(&self, losses: &[Losses; 2], recovery: Duration) {
         let name = self.name;
-        let excused = losses[0].excused.max(losses[1].excused);
         let (sent, lost) =
             losses.iter().fold((0, 0), |(sent, lost), losses| (sent + losses.sent, lost + losses.lost));
         println!("{name}: lost {lost} of {sent}, recovered in {} ms", recovery.as_millis());
@@ -76,8 +76,8 @@ impl<'a> Scenario<'a> {
         let mending = if self.is_cut_until_mended { recovery + MOMENT } else { Duration::ZERO };
         let allowed = ((self.outage + mending) * RATE * ways).as_secs();
         assert!(
-            lost <= allowed + excused,
-            "{name}: {lost} packets lost, {allowed} may be, the CPUs dropped {excused}: {losses:?}"
+            Losses::unexcused_of(losses) <= allowed,
+            "{name}: {lost} packets lost, {allowed} may be: {losses:?}"
         );
         assert!(losses.iter().all(|losses| losses.duplicates == 0), "{name}: {losses:?}");
     }

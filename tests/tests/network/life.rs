@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::bail;
 use flannel_tests::cluster::{Cluster, Member, check_reached, pod_pairs};
 use flannel_tests::leases;
-use flannel_tests::traffic::{Conversation, Stream};
+use flannel_tests::traffic::{Conversation, Losses, Stream};
 use flannel_tests::wait::{until, until_true};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -61,7 +61,7 @@ fn nothing_is_lost_or_left_by_daemons_that_are_killed(#[case] backend: &str, #[c
     let losses = streams.map(|stream| stream.stop().unwrap());
     let heard = connection.stop().unwrap();
     println!("{losses:?}, {heard:?}");
-    assert!(losses.iter().all(|losses| losses.unexcused() == 0), "{losses:?}");
+    assert_eq!(Losses::unexcused_of(&losses), 0, "{losses:?}");
     cluster.settle().unwrap();
     until("everything to be as before", Duration::from_secs(10), || {
         let now = traces(&cluster);
