@@ -1,11 +1,11 @@
 //! The rig's own measure: pods joined by routes alone, without any flannel.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 use std::time::Duration;
 
 use super::capture::Capture;
 use super::{Carriers, Endpoint, Ends, Ping, Stream, flood, latency, throughput, transfer};
+use crate::cluster::Turn;
 use crate::network::{Host, HostOptions, Network, Place, Pod, SubnetFile};
 use crate::wait;
 
@@ -14,14 +14,13 @@ struct Routed {
     hosts: [Host; 2],
     pods: [Pod; 2],
     _network: Network,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Turn,
 }
 
 impl Routed {
     /// One at a time: a flood takes the machine's time, and other packets are lost.
     fn new() -> Self {
-        static TURN: Mutex<()> = Mutex::new(());
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = Turn::take(false);
         let network = Network::new().unwrap();
         let host = |place, number| Host::new(&network, place, number, HostOptions::default()).unwrap();
         let hosts = [host(Place::Near, 1), host(Place::Far, 4)];

@@ -78,8 +78,13 @@ fn put(program: &mut SchedClassifier, interface: &str, name: &str, handle: u32) 
     Ok(())
 }
 
-/// Takes the filter away of which a pin of this name tells; one whose interface is gone went with it.
-pub(super) fn detach(pin: &str) {
+/// Takes the filter away of which a pin of this name tells, and the pin; one whose interface is gone went with it.
+pub(super) fn detach(pins: &PinDir, pin: &str) -> Result<(), DatapathError> {
+    remove_filter(pin);
+    remove_pin(&pins.filters().join(pin))
+}
+
+fn remove_filter(pin: &str) {
     let mut parts = pin.rsplitn(3, '-');
     let mut number = || parts.next().and_then(|part| part.parse::<u32>().ok());
     let (Some(handle), Some(interface)) = (number(), number()) else { return };

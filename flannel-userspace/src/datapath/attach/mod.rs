@@ -154,16 +154,17 @@ impl Attacher {
     fn put_all(&mut self) -> Result<(), DatapathError> {
         let mut attached = BTreeMap::new();
         for place in self.places() {
+            let before = self.attached.get(&place).map(|before| before.mechanism);
             // Two of them in a row would not do: the first takes the mark off, without which the second drops.
-            if place.program == "vxlan_device"
+            if before.is_none()
+                && place.program == "vxlan_device"
                 && let Some(by) = self.mechanism_at(place)
             {
                 self.detach_former(place, by)?;
             }
             if let Some(now) = self.attach_where_possible(place)? {
-                self.detach_former(place, now.mechanism)?;
-                let before = self.attached.get(&place).map(|before| before.mechanism);
                 if before != Some(now.mechanism) {
+                    self.detach_former(place, now.mechanism)?;
                     let interface = name_of(place.interface).unwrap_or_default();
                     info!(program = place.program, interface, by = %now.mechanism, "attached");
                 }
@@ -281,19 +282,15 @@ impl Attacher {
         match by {
             Mechanism::Tcx => {
                 let name = clsact::pin_name(place, self.handle(place));
-                let pin = self.pins.filters().join(&name);
-                if pin.exists() {
-                    clsact::detach(&name);
+                if self.pins.filters().join(&name).exists() {
+                    clsact::detach(&self.pins, &name)
+                } else {
+                    Ok(())
                 }
-                remove_pin(&pin)
             }
             Mechanism::Clsact => {
                 let pin = self.pins.links().join(place.pin());
-                if pin.exists() {
-                    detached::detach(&pin)
-                        .map_err(|source| DatapathError::Unpin { path: pin.clone(), source })?;
-                }
-                remove_pin(&pin)
+                if pin.exists() { detach_link(&pin) } else { Ok(()) }
             }
             Mechanism::Xdp | Mechanism::XdpGeneric => Ok(()),
         }
@@ -309,8 +306,7 @@ impl Attacher {
         }
         for pin in names_in(&self.pins.filters())?.into_iter().filter(|pin| !wanted.contains(pin.as_str())) {
             info!(filter = pin, "detaching");
-            clsact::detach(&pin);
-            remove_pin(&self.pins.filters().join(&pin))?;
+            clsact::detach(&self.pins, &pin)?;
         }
         Ok(())
     }
@@ -340,8 +336,7 @@ pub(super) fn detach_all(pins: &PinDir) -> Result<Vec<String>, DatapathError> {
         remove_pin(&pins.links().join(name))?;
     }
     for name in names_in(&pins.filters())? {
-        clsact::detach(&name);
-        remove_pin(&pins.filters().join(&name))?;
+        clsact::detach(pins, &name)?;
         names.push(name);
     }
     Ok(names)
@@ -415,6 +410,12 @@ fn foreign_link(pin: &Path, error: &LinkError) -> DatapathError {
         path: pin.to_owned(),
         difference: format!("it is no link of the right type ({error})"),
     }
+}
+
+/// Detaches a pinned link at once, and removes its pin.
+fn detach_link(pin: &Path) -> Result<(), DatapathError> {
+    detached::detach(pin).map_err(|source| DatapathError::Unpin { path: pin.to_owned(), source })?;
+    remove_pin(pin)
 }
 
 fn remove_pin(pin: &Path) -> Result<(), DatapathError> {

@@ -13,8 +13,8 @@ use tracing::{info, warn};
 use super::super::load::load_program;
 use super::inspect::pinned_programs;
 use super::{
-    Attached, DatapathError, Mechanism, PinDir, Place, detached, errno, foreign_link, is_detached, name_of,
-    pin_link, pinned, remove_pin,
+    Attached, DatapathError, Mechanism, PinDir, Place, detach_link, errno, foreign_link, is_detached,
+    name_of, pin_link, pinned, remove_pin,
 };
 
 /// Attaches the program, or says why the packets are left to TC.
@@ -63,9 +63,7 @@ fn clear(pins: &PinDir, place: Place) -> Result<(), DatapathError> {
         }
         let link = format!("{}-{}", other.program, other.interface);
         info!(link, by = %other.by.mechanism(), "detaching");
-        let pin = pins.links().join(&link);
-        detached::detach(&pin).map_err(|source| DatapathError::Unpin { path: pin.clone(), source })?;
-        remove_pin(&pin)?;
+        detach_link(&pins.links().join(&link))?;
     }
     Ok(())
 }
