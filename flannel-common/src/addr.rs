@@ -3,7 +3,7 @@
 use core::fmt;
 use core::net::Ipv4Addr;
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute};
 
 /// An IPv4 address, or a netmask, in network byte order: the number holds the four bytes as they stand
 /// in memory, so a key compares equal to the field of a packet without any swap.
@@ -90,6 +90,18 @@ pub struct Mac(pub [u8; 6]);
 impl Mac {
     /// 00:00:00:00:00:00, which no interface bears.
     pub const ZERO: Self = Self([0; 6]);
+
+    /// The same address, put together from its three words.
+    ///
+    /// A compiler keeps a whole that it only copies on the stack, in pieces. Words it keeps in registers, and on the
+    /// stack each in a place of its own, as verifiers before 6.8 want it without CAP_PERFMON: they take a word that is
+    /// written beside another one for an attempt to change a pointer (`check_stack_write_fixed_off`).
+    #[must_use]
+    #[inline(always)]
+    pub fn by_words(self) -> Self {
+        let [first, second, third]: [u16; 3] = transmute!(self);
+        transmute!([first, second, third])
+    }
 
     /// Whether this address can be that of one interface: neither zero nor a group address
     /// (IEEE 802: the lowest bit of the first byte).

@@ -262,6 +262,16 @@ impl FlowKey {
     }
 }
 
+impl Connection {
+    /// The connection as two words, as they stand in memory; the upper half of the second is zero.
+    #[must_use]
+    #[inline(always)]
+    pub const fn words(&self) -> [u64; 2] {
+        let Self { low, high, low_port, high_port } = *self;
+        [word(low) | word(high) << 32, low_port as u64 | (high_port as u64) << 16]
+    }
+}
+
 /// Multiplies every bit of a word into the upper ones: 2⁶⁴ by the golden ratio, made odd (Knuth, The Art of Computer
 /// Programming 6.4).
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -304,6 +314,10 @@ mod tests {
         for key in keys() {
             let [ends, rest] = key.words();
             assert_eq!(key.as_bytes(), [ends.to_le_bytes(), rest.to_le_bytes()].concat());
+            let connection = key.connection();
+            let [ends, ports] = connection.words().map(u64::to_le_bytes);
+            assert_eq!(connection.as_bytes(), [&ends[..], &ports[..4]].concat());
+            assert_eq!(ports[4..], [0; 4]);
         }
     }
 

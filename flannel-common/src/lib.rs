@@ -6,6 +6,7 @@
 
 pub mod addr;
 pub mod flow;
+pub mod line;
 pub mod maps;
 pub mod reason;
 pub mod trace;

@@ -4,7 +4,7 @@
 //! same bytes. Capacities are fixed; entries of hashes are allocated by the kernel as they are filled, except those that
 //! it may forget. Arrays have all of theirs from the beginning: that of the flows takes 8 MB.
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute};
 
 use crate::addr::{Ip4, Mac};
 use crate::flow::{CANDIDATE_BYTES, Connection, FastPath, KnownFlow, MAX_FLOWS, VALID};
@@ -209,6 +209,17 @@ pub struct Port {
     pub reserved: u16,
 }
 
+impl Port {
+    /// The station as two words, as they stand in memory; the upper half of the second is zero.
+    #[must_use]
+    #[inline(always)]
+    pub fn words(&self) -> [u64; 2] {
+        let [first, second, third]: [u16; 3] = transmute!(self.mac);
+        let [first, second, third] = [first, second, third].map(u64::from);
+        [u64::from(self.bridge) | first << 32 | second << 48, third | u64::from(self.reserved) << 16]
+    }
+}
+
 /// Which backend the daemon runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -335,8 +346,20 @@ mod pod {
 
 #[cfg(test)]
 mod tests {
-    use super::{ALL, COUNTER_SLOTS, Kind, Layout, NextHop, Peer};
-    use crate::ABI_VERSION;
+    extern crate std;
+
+    use zerocopy::IntoBytes as _;
+
+    use super::{ALL, COUNTER_SLOTS, Kind, Layout, NextHop, Peer, Port};
+    use crate::{ABI_VERSION, Mac};
+
+    #[test]
+    fn the_words_of_a_station_are_as_in_memory() {
+        let port = Port { bridge: 0x0102_0304, mac: Mac([5, 6, 7, 8, 9, 10]), reserved: 0 };
+        let [first, second] = port.words().map(u64::to_le_bytes);
+        assert_eq!(port.as_bytes(), [&first[..], &second[..4]].concat());
+        assert_eq!(second[4..], [0; 4]);
+    }
 
     #[test]
     fn what_a_peer_has_shown_holds_for_a_while() {

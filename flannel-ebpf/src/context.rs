@@ -16,6 +16,7 @@ use aya_ebpf::helpers::generated::{
     bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
 };
 use aya_ebpf::programs::{TcContext, XdpContext};
+use flannel_common::trace::SNAP;
 use flannel_common::wire::EthernetHeader;
 use flannel_common::{Ip4, Mac, Reason};
 use flannel_ebpf::frame::{Encapsulation, FlowFrame, Frame, SendFrame};
@@ -317,10 +318,11 @@ impl Witnessed for Skb {
 /// interface can write there.
 const TOKEN: u32 = 0x666c_616e;
 
-/// A packet at the XDP hook.
-pub(crate) struct Xdp(XdpContext);
+/// A packet at the XDP hook. Whether the kernel has `HELPERS` that look into packets of several buffers (5.18) is known of
+/// a program. Without, its packets have one; what helps then takes CAP_PERFMON, which kernels as old demand anyway.
+pub(crate) struct Xdp<const HELPERS: bool>(XdpContext);
 
-impl Xdp {
+impl<const HELPERS: bool> Xdp<HELPERS> {
     pub(crate) const fn new(context: XdpContext) -> Self {
         Self(context)
     }
@@ -329,6 +331,26 @@ impl Xdp {
     #[inline(always)]
     fn at<T>(&self, offset: u32) -> Option<*mut T> {
         at(self.0.data(), self.0.data_end(), offset)
+    }
+
+    /// Copies the packet's first `len` bytes, at most [`SNAP`], without a helper; tells whether they are there.
+    ///
+    /// # Safety
+    /// `to` is good for `len` bytes.
+    #[inline(always)]
+    unsafe fn copy_first_buffer(&self, to: *mut u8, len: u32) -> bool {
+        // The compiler must not conclude from `len`, of which the verifier does not know that it is the packet's.
+        // SAFETY: the kernel gave the context.
+        let end = unsafe { ptr::read_volatile(&raw const (*self.0.ctx).data_end) } as usize;
+        for offset in 0..SNAP as u32 {
+            if offset >= len {
+                break;
+            }
+            let Some(byte) = at::<u8>(self.0.data(), end, offset) else { return false };
+            // SAFETY: `at` checked the bound, and `offset` is below `len`.
+            unsafe { to.add(offset as usize).write(byte.read()) };
+        }
+        true
     }
 
     /// Makes room in front of the packet and writes the token there.
@@ -347,11 +369,15 @@ impl Xdp {
     }
 }
 
-impl Frame for Xdp {
+impl<const HELPERS: bool> Frame for Xdp<HELPERS> {
     #[inline(always)]
     fn len(&self) -> u32 {
-        // SAFETY: the kernel gave the context.
-        unsafe { bpf_xdp_get_buff_len(self.0.as_ptr().cast()) as u32 }
+        if HELPERS {
+            // SAFETY: the kernel gave the context.
+            unsafe { bpf_xdp_get_buff_len(self.0.as_ptr().cast()) as u32 }
+        } else {
+            (self.0.data_end() - self.0.data()) as u32
+        }
     }
 
     #[inline(always)]
@@ -379,7 +405,7 @@ impl Frame for Xdp {
     }
 }
 
-impl Witnessed for Xdp {
+impl<const HELPERS: bool> Witnessed for Xdp<HELPERS> {
     #[inline(always)]
     fn bytes(&self) -> u32 {
         Frame::len(self)
@@ -398,7 +424,12 @@ impl Witnessed for Xdp {
 
     #[inline(always)]
     unsafe fn copy(&self, to: *mut u8, len: u32) -> bool {
-        // SAFETY: the kernel gave the context, the caller the room.
-        unsafe { bpf_xdp_load_bytes(self.0.ctx, 0, to.cast(), len) == 0 }
+        if HELPERS {
+            // SAFETY: the kernel gave the context, the caller the room.
+            unsafe { bpf_xdp_load_bytes(self.0.ctx, 0, to.cast(), len) == 0 }
+        } else {
+            // SAFETY: the caller's.
+            unsafe { self.copy_first_buffer(to, len) }
+        }
     }
 }

@@ -2,10 +2,10 @@
 
 use aya_ebpf::Global;
 use aya_ebpf::bindings::BPF_NOEXIST;
-use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use flannel_common::maps::{Count, PeerCount};
 use flannel_common::{Hook, Ip4, Reason};
 
+use crate::clock;
 use crate::table::{COUNTERS, PEER_COUNTERS};
 
 /// Zero where nothing is counted, which is decided when the programs are loaded: the kernel leaves out of them what
@@ -46,10 +46,10 @@ pub(crate) fn sent(subnet: Ip4, bytes: u32) {
 #[inline(always)]
 pub(crate) fn received(subnet: Ip4, bytes: u32) {
     if let Some(count) = of_peer(subnet) {
-        // SAFETY: as in [`packet`]; the clock can be read anywhere.
+        // SAFETY: as in [`packet`].
         unsafe {
             add(&mut (*count).received, bytes);
-            (*count).last_seen = bpf_ktime_get_coarse_ns();
+            (*count).last_seen = clock::now();
         }
     }
 }

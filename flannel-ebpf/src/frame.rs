@@ -49,6 +49,7 @@ pub trait Frame {
     /// Gives an IPv4 packet an Ethernet header with these addresses.
     #[inline(always)]
     fn address(&mut self, destination: Mac, source: Mac) -> Result<(), Reason> {
+        let (destination, source) = (destination.by_words(), source.by_words());
         self.store(0, &EthernetHeader { destination, source, ether_type: ETHER_TYPE_IPV4 })
     }
 

@@ -58,10 +58,7 @@ pub fn arrive(
     ip: &Ipv4Header,
     tos: u8,
 ) -> Result<(), Reason> {
-    // Byte by byte: the whole would be copied from there by a memory function.
-    let Mac([a, b, c, d, e, f]) = node.device_mac;
-    let destination = Mac([a, b, c, d, e, f]);
-    frame.address(destination, from)?;
+    frame.address(node.device_mac, from)?;
     if tos != ip.tos {
         let checksum = put_tos(frame, ip, tos)?;
         frame.store(CHECKSUM_OFFSET, &checksum)?;

@@ -3,14 +3,14 @@
 use core::ptr;
 
 use aya_ebpf::btf_maps::{Array, LruHashMap, RingBuf};
-use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::macros::btf_map;
 use flannel_common::flow::{
     CANDIDATE_BYTES, Connection, Entered, Flow, FlowKey, KnownFlow, Left, MAX_FLOWS, OVER, PLACES,
 };
 use flannel_ebpf::flows::{Entry, Flows};
 
-use crate::node;
+use crate::key::Key;
+use crate::{clock, node};
 
 const CAPACITY: usize = MAX_FLOWS as usize;
 const RING: usize = CANDIDATE_BYTES as usize;
@@ -71,24 +71,23 @@ impl Flows for Learned {
             place.begin(&FlowKey::default());
         }
         // It need not be there.
-        let _ = APPROVED.remove(key.connection());
+        let _ = APPROVED.remove(Key::from(&key.connection()));
     }
 
     #[inline(always)]
     fn is_approved(&self, connection: &Connection) -> bool {
-        APPROVED.get_ptr(connection).is_some()
+        APPROVED.get_ptr(Key::from(connection)).is_some()
     }
 
     #[inline(always)]
     fn announce(&self, connection: &Connection) {
         // Where the ring is full, nobody listens; the connection is announced again.
-        let _ = CANDIDATES.output(connection, 0);
+        let _ = CANDIDATES.output(Key::from(connection), 0);
     }
 
     #[inline(always)]
     fn now(&self) -> u64 {
-        // SAFETY: the clock can be read anywhere.
-        unsafe { bpf_ktime_get_coarse_ns() }
+        clock::now()
     }
 
     #[inline(always)]

@@ -3,7 +3,11 @@
 //! Whether he does is decided when the programs are loaded: the kernel leaves out of them what cannot run, so that
 //! what nobody wants costs nothing.
 
-use aya_log_ebpf::macro_support::{Level, level_enabled};
+use core::mem::MaybeUninit;
+
+use aya_log_common::{ArgumentKind, DisplayHint, RecordFieldKind};
+use aya_log_ebpf::macro_support::{AYA_LOGS, Level, level_enabled};
+use flannel_common::line::Line;
 use flannel_common::maps::{Backend, Node};
 use flannel_common::wire::{EthernetHeader, Ipv4Header, UdpStack, VxlanStack};
 use flannel_common::{Hook, Ip4, Reason, Verdict};
@@ -13,6 +17,22 @@ use flannel_ebpf::outer::OuterHeaders;
 use crate::node;
 use crate::trace::Witnessed;
 
+/// A record as aya-log reads it: a header, and one argument, the bytes of a [`Line`], which it shows in hexadecimal.
+///
+/// aya-log's macros put a record together at offsets that they compute. A verifier before 6.17 follows that
+/// computation also where it cannot lead, unless CAP_PERFMON is held, and refuses the program. Here every offset is
+/// a constant.
+#[repr(C)]
+struct Record {
+    header: [u32; HEADER_WORDS],
+    line: Line,
+}
+
+const HEADER_WORDS: usize = 9;
+const HEADER_BYTES: usize = size_of::<u32>() * HEADER_WORDS;
+/// The word of the header with the level.
+const LEVEL_WORD: usize = 2;
+
 /// Tells what becomes of a packet, where that is of note and wanted.
 #[inline(always)]
 pub(crate) fn decided(packet: &(impl Frame + Witnessed), hook: Hook, reason: Reason) {
@@ -21,17 +41,68 @@ pub(crate) fn decided(packet: &(impl Frame + Witnessed), hook: Hook, reason: Rea
     }
 }
 
-/// Not a part of the programs' straight way, which is entered with every packet. The daemon reads the words of the
-/// line by their places.
+/// Not a part of the programs' straight way, which is entered with every packet.
 #[inline(never)]
 fn tell(packet: &(impl Frame + Witnessed), hook: Hook, reason: Reason) {
     let Some(level) = level(reason) else { return };
+    if !level_enabled(level) {
+        return;
+    }
     let ((outer_source, outer_destination), (source, destination)) = addresses(packet, node());
-    aya_log_ebpf::log!(
-        packet, target: "", level, "{} {} {} {} {:i} {:i} {:i} {:i}",
-        hook as u32, reason.number(), packet.interface(), packet.bytes(),
-        outer_source.octets(), outer_destination.octets(), source.octets(), destination.octets()
-    );
+    let (interface, bytes) = (packet.interface(), packet.bytes());
+    let Some(mut entry) = AYA_LOGS.reserve::<Record>(0) else { return };
+    let record: *mut Record = MaybeUninit::as_mut_ptr(&mut entry);
+    // SAFETY: the entry is ours and large enough; its fields are plain data, all of which are written.
+    unsafe {
+        (*record).header = WARN;
+        if matches!(level, Level::Info) {
+            (*record).header[LEVEL_WORD] = INFO[LEVEL_WORD];
+        }
+        (*record).line = Line {
+            hook: hook as u32,
+            reason: reason.number(),
+            interface,
+            bytes,
+            outer_source,
+            outer_destination,
+            source,
+            destination,
+        };
+    }
+    entry.submit(0);
+}
+
+const WARN: [u32; HEADER_WORDS] = header(Level::Warn);
+const INFO: [u32; HEADER_WORDS] = header(Level::Info);
+
+/// The header of a record, in the byte order of the machine: its length, then fields, each with its kind, its length
+/// in two bytes and its value (`log_buf` of the crate aya-log reads them).
+const fn header(level: Level) -> [u32; HEADER_WORDS] {
+    let len = (size_of::<Record>() as u16).to_ne_bytes();
+    let line = (size_of::<Line>() as u16).to_ne_bytes();
+    let (zero, one, four) = (0_u16.to_ne_bytes(), 1_u16.to_ne_bytes(), 4_u16.to_ne_bytes());
+    // A hint and what it is about.
+    let arguments = 2_u32.to_ne_bytes();
+    let bytes: [u8; HEADER_BYTES] = [
+        len[0], len[1],
+        RecordFieldKind::Target as u8, zero[0], zero[1],
+        RecordFieldKind::Level as u8, one[0], one[1], level as u8,
+        RecordFieldKind::Module as u8, zero[0], zero[1],
+        RecordFieldKind::File as u8, zero[0], zero[1],
+        RecordFieldKind::Line as u8, four[0], four[1], 0, 0, 0, 0,
+        RecordFieldKind::NumArgs as u8, four[0], four[1],
+        arguments[0], arguments[1], arguments[2], arguments[3],
+        ArgumentKind::DisplayHint as u8, one[0], one[1], DisplayHint::LowerHex as u8,
+        ArgumentKind::Bytes as u8, line[0], line[1],
+    ];
+    let mut words = [0; HEADER_WORDS];
+    let mut word = 0;
+    while word < HEADER_WORDS {
+        let at = word * size_of::<u32>();
+        words[word] = u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        word += 1;
+    }
+    words
 }
 
 /// How much a packet's fate matters to operators; nothing where all is as it should be.

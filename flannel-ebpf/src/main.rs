@@ -10,8 +10,10 @@
     reason = "the program macros make a second function of each program, without its comment"
 )]
 
+mod clock;
 mod context;
 mod count;
+mod key;
 mod learned;
 mod log;
 mod next_hop;
@@ -127,26 +129,38 @@ pub fn udp_decap(context: TcContext) -> i32 {
 /// XDP of the underlay, for VXLAN. [`vxlan_decap`] hands the packet on.
 #[xdp(frags)]
 pub fn vxlan_xdp(context: XdpContext) -> u32 {
-    decap_at_xdp(context, vxlan::open)
+    decap_at_xdp::<true>(context, vxlan::open)
 }
 
 /// XDP of the underlay, for UDP. [`udp_decap`] hands the packet on.
 #[xdp(frags)]
 pub fn udp_xdp(context: XdpContext) -> u32 {
-    decap_at_xdp(context, udp::open)
+    decap_at_xdp::<true>(context, udp::open)
 }
 
 /// As [`vxlan_xdp`], for generic XDP. It does not take packets of several buffers: of packets for programs that do, a
 /// kernel from 6.9 on makes copies that TC sees without their Ethernet headers.
 #[xdp]
 pub fn vxlan_xdp_skb(context: XdpContext) -> u32 {
-    decap_at_xdp(context, vxlan::open)
+    decap_at_xdp::<true>(context, vxlan::open)
 }
 
 /// As [`udp_xdp`], for generic XDP.
 #[xdp]
 pub fn udp_xdp_skb(context: XdpContext) -> u32 {
-    decap_at_xdp(context, udp::open)
+    decap_at_xdp::<true>(context, udp::open)
+}
+
+/// As [`vxlan_xdp`], for kernels that know no packets of several buffers (before 5.18), in the driver and generic.
+#[xdp]
+pub fn vxlan_xdp_linear(context: XdpContext) -> u32 {
+    decap_at_xdp::<false>(context, vxlan::open)
+}
+
+/// As [`udp_xdp`], for kernels that know no packets of several buffers.
+#[xdp]
+pub fn udp_xdp_linear(context: XdpContext) -> u32 {
+    decap_at_xdp::<false>(context, udp::open)
 }
 
 /// TC ingress of `flannel.<VNI>`: what the kernel has decapsulated itself, because it came where no
@@ -280,7 +294,10 @@ const fn action(verdict: Verdict) -> i32 {
 }
 
 #[inline(always)]
-fn decap_at_xdp(context: XdpContext, open: impl FnOnce(&Xdp, &Node) -> Result<Arrival, Reason>) -> u32 {
+fn decap_at_xdp<const HELPERS: bool>(
+    context: XdpContext,
+    open: impl FnOnce(&Xdp<HELPERS>, &Node) -> Result<Arrival, Reason>,
+) -> u32 {
     let node = node();
     let mut xdp = Xdp::new(context);
     trace::arrived(&xdp, Hook::Xdp);
@@ -289,7 +306,7 @@ fn decap_at_xdp(context: XdpContext, open: impl FnOnce(&Xdp, &Node) -> Result<Ar
 }
 
 #[inline(always)]
-fn xdp_verdict(xdp: &Xdp, arrived: Result<Ip4, Reason>) -> u32 {
+fn xdp_verdict<const HELPERS: bool>(xdp: &Xdp<HELPERS>, arrived: Result<Ip4, Reason>) -> u32 {
     let bytes = xdp.len();
     let reason = match arrived {
         Ok(subnet) => {

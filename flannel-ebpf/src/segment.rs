@@ -108,6 +108,7 @@ impl Packet {
         let packet = |source_port, destination_port, transport_len, is_edge| {
             let (source_port, destination_port) =
                 (u16::from_ne_bytes(source_port), u16::from_ne_bytes(destination_port));
+            let ip = ip.by_words();
             Self { ethernet, ip, is_edge, offset, source_port, destination_port, transport_len }
         };
         match ip.protocol {

@@ -1,13 +1,15 @@
 //! The maps, and the table of peers over them.
 
 use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, PerCpuHashMap};
-use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::macros::btf_map;
 use flannel_common::Ip4;
 use flannel_common::maps::{
     COUNTER_SLOTS, Count, MAX_PEERS, MAX_PORTS, NextHop, Node, Peer, PeerCount, Port,
 };
 use flannel_ebpf::peers::Peers;
+
+use crate::clock;
+use crate::key::Key;
 
 const PEERS_CAPACITY: usize = MAX_PEERS as usize;
 const PORTS_CAPACITY: usize = MAX_PORTS as usize;
@@ -47,8 +49,7 @@ impl Peers for Table {
 
     #[inline(always)]
     fn now(&self) -> u32 {
-        // SAFETY: the clock can be read anywhere.
-        let seconds = unsafe { bpf_ktime_get_coarse_ns() } / 1_000_000_000;
+        let seconds = clock::now() / 1_000_000_000;
         (seconds as u32).max(1)
     }
 
@@ -83,7 +84,7 @@ pub(crate) fn note_next_hop(subnet: Ip4, public_ip: Ip4, hop: &NextHop) {
 #[inline(always)]
 pub(crate) fn port(station: Port) -> Option<u32> {
     // SAFETY: as in [`Table::peer`].
-    unsafe { PORTS.get(station) }.copied()
+    unsafe { PORTS.get(Key::from(&station)) }.copied()
 }
 
 /// Keeps [`NODE_INFO`], which only readers of the pins look at, in the object.

@@ -7,6 +7,7 @@ use aya_ebpf::btf_maps::{Array, RingBuf};
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_ns};
 use aya_ebpf::macros::btf_map;
 use flannel_common::trace::{ADDRESSES, ARRIVED, EVENT_BYTES, Event, Question, SNAP};
+use flannel_common::wire::EthernetHeader;
 use flannel_common::{Hook, Ip4, Reason};
 
 #[btf_map]
@@ -75,6 +76,8 @@ fn tell(packet: &impl Witnessed, question: *const Question, hook: Hook, reason: 
     let event: *mut Event = MaybeUninit::as_mut_ptr(&mut entry);
     let len = packet.bytes();
     let captured = if len > SNAP as u32 { SNAP as u32 } else { len };
+    // Verifiers before 6.8 learn nothing from a comparison with zero, and take a length that may be zero for an error.
+    let is_frame = captured >= EthernetHeader::LEN;
     // SAFETY: the entry is ours and large enough; its fields are plain data, written before they are read.
     let is_told = unsafe {
         (*event).at = now;
@@ -85,7 +88,7 @@ fn tell(packet: &impl Witnessed, question: *const Question, hook: Hook, reason: 
         (*event).captured = captured;
         (*event).segments = packet.segments();
         let bytes = (&raw mut (*event).bytes).cast::<u8>();
-        captured > 0 && packet.copy(bytes, captured) && is_of(address, bytes)
+        is_frame && packet.copy(bytes, captured) && is_of(address, bytes)
     };
     if is_told { entry.submit(0) } else { entry.discard(0) }
 }

@@ -55,7 +55,11 @@ pub fn wrap(
         ip: outer::ip_header(node, public_ip, inner, flow_hash, UdpHeader::LEN + payload),
         udp: outer::udp_header(source_port(flow_hash), node, payload),
         vxlan: VxlanHeader::new(node.vni),
-        ethernet: EthernetHeader { destination, source, ether_type: ETHER_TYPE_IPV4 },
+        ethernet: EthernetHeader {
+            destination: destination.by_words(),
+            source: source.by_words(),
+            ether_type: ETHER_TYPE_IPV4,
+        },
     };
     frame.insert(Encapsulation::Vxlan)?;
     frame.store(EthernetHeader::LEN, &stack)
