@@ -31,7 +31,8 @@ pub struct Stanza {
 
 /// apt with lists of one source.
 pub struct Apt {
-    options: Vec<String>,
+    /// The file of settings.
+    settings: PathBuf,
 }
 
 impl Source {
@@ -78,7 +79,8 @@ impl Apt {
         };
         write("status", "")?;
         write("sources.list", &source.lines())?;
-        let apt = Self { options: options(&folder) };
+        write(SETTINGS, &settings(&folder))?;
+        let apt = Self { settings: folder.join(SETTINGS) };
         step::run("Fetching lists of kernels", apt.command("apt-get", &["update"]))?;
         Ok(apt)
     }
@@ -107,37 +109,38 @@ impl Apt {
 
     fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
-        command.env("LC_ALL", "C").args(&self.options).args(arguments);
+        command.env("LC_ALL", "C").arg("--config-file").arg(&self.settings).args(arguments);
         command
     }
 }
 
+const SETTINGS: &str = "apt.conf";
+
 /// What has apt work in `folder`. The machine's own settings hold beside, for it may reach archives through a proxy.
-fn options(folder: &Path) -> Vec<String> {
-    let path = |name: &str| folder.join(name).display().to_string();
-    let mut options = vec![
-        format!("Dir::Etc::SourceList={}", path("sources.list")),
-        format!("Dir::Etc::SourceParts={}", path("none")),
-        format!("Dir::Etc::Trusted={}", path("none/trusted.gpg")),
-        format!("Dir::Etc::TrustedParts={}", path("none")),
-        format!("Dir::Etc::Preferences={}", path("none/preferences")),
-        format!("Dir::Etc::PreferencesParts={}", path("none")),
-        format!("Dir::State={}", path("")),
-        format!("Dir::State::Lists={}", path("lists")),
-        format!("Dir::State::Status={}", path("status")),
-        format!("Dir::Cache={}", path("")),
-        "APT::Architecture=amd64".to_owned(),
-        "Acquire::AllowInsecureRepositories=false".to_owned(),
-        "APT::Get::AllowUnauthenticated=false".to_owned(),
-        "Acquire::Retries=3".to_owned(),
-        // A list that came with an error is an error.
-        "APT::Update::Error-Mode=any".to_owned(),
-    ];
-    if privilege::is_root() {
-        // apt's own user cannot write below somebody's home.
-        options.push("APT::Sandbox::User=root".to_owned());
-    }
-    options.into_iter().map(|option| format!("--option={option}")).collect()
+fn settings(folder: &Path) -> String {
+    let folder = folder.display();
+    // apt's own user cannot write below somebody's home.
+    let sandbox = if privilege::is_root() { "APT::Sandbox::User \"root\";\n" } else { "" };
+    format!(
+        r#"Dir::State "{folder}/";
+Dir::State::Lists "{folder}/lists";
+Dir::State::Status "{folder}/status";
+Dir::Cache "{folder}/";
+Dir::Etc::SourceList "{folder}/sources.list";
+Dir::Etc::SourceParts "{folder}/none";
+Dir::Etc::Trusted "{folder}/none/trusted.gpg";
+Dir::Etc::TrustedParts "{folder}/none";
+Dir::Etc::Preferences "{folder}/none/preferences";
+Dir::Etc::PreferencesParts "{folder}/none";
+APT::Architecture "amd64";
+APT::Get::AllowUnauthenticated "false";
+// A list that did not come is an error, and so is one without a good signature.
+APT::Update::Error-Mode "any";
+Acquire::AllowInsecureRepositories "false";
+Acquire::AllowWeakRepositories "false";
+Acquire::Retries "3";
+{sandbox}"#
+    )
 }
 
 /// The first stanza in what `apt-cache show` prints.
@@ -168,10 +171,16 @@ impl Stanza {
     pub fn parts(&self) -> Vec<String> {
         self.depends.split(',').filter_map(part).collect()
     }
+
+    /// It has no files, and only stands for the image that it depends on, as no image does.
+    pub fn is_metapackage(&self) -> bool {
+        self.parts().iter().any(|part| part.starts_with(IMAGE))
+    }
 }
 
+const IMAGE: &str = "linux-image-";
 /// Beginnings of the names of packages that a kernel is divided into.
-const PARTS: [&str; 4] = ["linux-image-", "linux-modules-", "linux-binary-", "linux-base-"];
+const PARTS: [&str; 4] = [IMAGE, "linux-modules-", "linux-binary-", "linux-base-"];
 
 fn part(dependency: &str) -> Option<String> {
     let first = dependency.split('|').next()?.trim();
@@ -191,7 +200,7 @@ fn part(dependency: &str) -> Option<String> {
 mod tests {
     use super::{Source, stanza};
 
-    const IMAGE: &str = "Package: linux-image-7.2.13+deb14-cloud-amd64\n\
+    const SPLIT: &str = "Package: linux-image-7.2.13+deb14-cloud-amd64\n\
         Source: linux-signed-amd64 (7.2.13+1)\n\
         Version: 7.2.13-1\n\
         Architecture: amd64\n\
@@ -204,7 +213,8 @@ mod tests {
 
     #[test]
     fn a_kernel_is_followed_to_its_parts_and_no_further() {
-        let stanza = stanza(IMAGE).unwrap();
+        let stanza = stanza(SPLIT).unwrap();
+        assert!(!stanza.is_metapackage());
         assert_eq!((&*stanza.version, &*stanza.sha256), ("7.2.13-1", "0a1b"));
         let parts = ["linux-base", "linux-binary", "linux-modules"];
         assert_eq!(stanza.parts(), parts.map(|part| format!("{part}-7.2.13+deb14-cloud-amd64=7.2.13-1")));
@@ -215,7 +225,9 @@ mod tests {
         let text = "Package: linux-image-generic\nVersion: 6.8.0.31.31\nArchitecture: amd64\nSHA256: 1\n\
             Depends: linux-image-6.8.0-31-generic, linux-modules-extra-6.8.0-31-generic, linux-firmware, thermald\n";
         let parts = ["linux-image-6.8.0-31-generic", "linux-modules-extra-6.8.0-31-generic"];
-        assert_eq!(stanza(text).unwrap().parts(), parts);
+        let stanza = stanza(text).unwrap();
+        assert_eq!(stanza.parts(), parts);
+        assert!(stanza.is_metapackage());
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub const WANTED: &[&str] = &[
     "udp_tunnel",
     "ip6_udp_tunnel",
     "af_packet",
-    "packet_diag",
+    "af_packet_diag",
     "inet_diag",
     "tcp_diag",
     "udp_diag",

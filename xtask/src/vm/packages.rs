@@ -80,7 +80,7 @@ fn remove_others(folder: &Path, parts: &[Stanza]) -> Result<()> {
     Ok(())
 }
 
-/// The package and all its parts, and theirs.
+/// The package and all its parts, and theirs, but for those without files.
 fn closure(name: &str, show: impl Fn(&str) -> Result<Stanza>) -> Result<Vec<Stanza>> {
     let mut found: Vec<Stanza> = Vec::new();
     let mut open = VecDeque::from([name.to_owned()]);
@@ -91,6 +91,7 @@ fn closure(name: &str, show: impl Fn(&str) -> Result<Stanza>) -> Result<Vec<Stan
             found.push(stanza);
         }
     }
+    found.retain(|stanza| !stanza.is_metapackage());
     Ok(found)
 }
 
@@ -121,13 +122,15 @@ mod tests {
         let show = |name: &str| {
             Ok(match name {
                 "linux-image-cloud" => stanza(name, "linux-image-1 (= 1), linux-base-1"),
-                "linux-image-1=1" => stanza("linux-image-1", "linux-base-1, kmod, linux-image-cloud"),
+                "linux-image-1=1" => stanza("linux-image-1", "linux-base-1, kmod"),
+                "linux-base-1" => stanza(name, "linux-modules-1"),
+                "linux-modules-1" => stanza(name, "linux-base-1"),
                 name => stanza(name, ""),
             })
         };
         let found = closure("linux-image-cloud", show).unwrap();
         let names: Vec<&str> = found.iter().map(|stanza| &*stanza.package).collect();
-        assert_eq!(names, ["linux-image-cloud", "linux-image-1", "linux-base-1"]);
+        assert_eq!(names, ["linux-image-1", "linux-base-1", "linux-modules-1"]);
     }
 
     #[test]
