@@ -140,7 +140,7 @@ impl Args {
             eprintln!("modules that Linux {} has not: {}", kernel.release, outcome.missing.join(" "));
         }
         if outcome.code != 0 && !outcome.kernel_log.is_empty() && !is_console {
-            eprintln!("the kernel said:\n{}", outcome.kernel_log.trim_end());
+            eprintln!("the kernel said:\n{}", outcome.kernel_log);
         }
         let (boot, command, size) = (outcome.boot, outcome.command, outcome.initramfs_bytes >> 20);
         eprintln!(

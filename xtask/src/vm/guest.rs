@@ -87,7 +87,7 @@ impl Guest<'_> {
             Ok(ended) => ended,
             Err(error) => bail!("{error:#}; {}", running.last_words()),
         };
-        let kernel_log = String::from_utf8_lossy(&running.console).into_owned();
+        let kernel_log = kernel_log(&running.console);
         Ok(Outcome { code, boot, command, initramfs_bytes, missing: selection.missing, kernel_log })
     }
 
@@ -171,7 +171,7 @@ impl Running {
             let Some((stream, bytes)) = self.next()? else {
                 bail!(
                     "the guest ended {}",
-                    if booted.is_some() { "before the command" } else { "before it was up" }
+                    if booted.is_some() { "before its command" } else { "before it was up" }
                 );
             };
             self.folder = None;
@@ -256,6 +256,16 @@ impl Drop for Running {
     }
 }
 
+/// What a kernel that was told to be quiet has on its console, but for its end.
+fn kernel_log(console: &[u8]) -> String {
+    let text = String::from_utf8_lossy(console);
+    let lines = text
+        .lines()
+        .map(str::trim_end)
+        .filter(|line| !line.is_empty() && !line.ends_with("reboot: Power down"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 /// The code in the line `exit CODE`, once that is complete.
 fn exit_code(status: &str) -> Option<u8> {
     let (code, _) = status.split_once("exit ")?.1.split_once('\n')?;
@@ -264,7 +274,13 @@ fn exit_code(status: &str) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::exit_code;
+    use super::{exit_code, kernel_log};
+
+    #[test]
+    fn the_end_of_a_guest_is_nothing_that_its_kernel_says_of_a_command() {
+        assert_eq!(kernel_log(b"[ 1.0] veth: oh\r\n[ 2.0] reboot: Power down\r\n"), "[ 1.0] veth: oh");
+        assert_eq!(kernel_log(b"[ 2.0] reboot: Power down\r\n"), "");
+    }
 
     #[test]
     fn the_code_is_read_once_its_line_is_complete() {

@@ -98,8 +98,6 @@ pub const WANTED: &[&str] = &[
     // Congestion control, namespaces of files, programs.
     "tcp_bbr",
     "overlay",
-    "9p",
-    "9pnet_virtio",
     "configfs",
     "autofs4",
 ];

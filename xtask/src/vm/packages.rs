@@ -100,7 +100,8 @@ pub fn output(mut command: Command) -> Result<String> {
     let shown = step::shown(&command);
     let output = command.output().with_context(|| format!("cannot run {shown}"))?;
     if !output.status.success() {
-        bail!("{shown} failed ({}): {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+        let [stdout, stderr] = [&output.stdout, &output.stderr].map(|said| String::from_utf8_lossy(said));
+        bail!("{shown} failed ({}): {}", output.status, format!("{stdout}{stderr}").trim());
     }
     String::from_utf8(output.stdout).with_context(|| format!("{shown} printed no text"))
 }
