@@ -10,6 +10,7 @@ mod step;
 mod test;
 mod toolchain;
 mod verifier;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -36,6 +37,7 @@ enum Verb {
     Lint(lint::Args),
     Bench(bench::Args),
     Verifier(verifier::Args),
+    Vm(vm::Args),
 }
 
 fn main() -> ExitCode {
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         Verb::Lint(args) => lint::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Verifier(args) => verifier::run(&args),
+        Verb::Vm(args) => vm::run(&args),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -56,7 +56,8 @@ pub fn shown(command: &Command) -> String {
     words.join(" ")
 }
 
-fn quoted(word: &str) -> String {
+/// A word as a shell takes it for one.
+pub fn quoted(word: &str) -> String {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "-_=+.,:/@%^~".contains(letter);
     if !word.is_empty() && word.chars().all(plain) {
         word.to_owned()

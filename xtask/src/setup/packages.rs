@@ -52,9 +52,29 @@ pub const DEBIAN_RUST: &[Package] = &[
 /// Getting a program from its project's releases.
 pub const DOWNLOAD: &[Package] = &[
     command("curl", "curl", "downloading the linker of the kernel programs"),
-    command("zstd", "zstd", "unpacking the linker of the kernel programs"),
+    ZSTD,
     file("ca-certificates", "/etc/ssl/certs/ca-certificates.crt", "downloading over TLS"),
 ];
+
+/// What guests with other kernels need.
+pub const GUESTS: &[Package] = &[
+    command("qemu-system-x86", "qemu-system-x86_64", "guests: playing their machine"),
+    command("busybox-static", "busybox", "guests: their shell and small commands"),
+    command("kmod", "depmod", "guests: finding and loading modules"),
+    command("xz-utils", "xz", "guests: unpacking modules"),
+    ZSTD,
+    command("binutils", "strip", "guests: making programs small"),
+    command("util-linux", "setpriv", "guests: ending them with the command that started them"),
+    file(
+        "debian-archive-keyring",
+        "/usr/share/keyrings/debian-archive-keyring.gpg",
+        "guests: checking Debian's kernels",
+    ),
+    file("netbase", "/etc/protocols", "guests: names of protocols"),
+];
+
+const ZSTD: Package =
+    command("zstd", "zstd", "unpacking the linker of the kernel programs, and guests' modules");
 
 /// The libraries of one major version of LLVM, to build a linker with.
 pub fn llvm(major: u32) -> [Package; 2] {
@@ -113,17 +133,20 @@ pub fn list(packages: &[Package]) -> String {
 mod tests {
     use std::collections::HashSet;
 
-    use super::{DEBIAN_RUST, DOWNLOAD, Package, Proof, TOOLS, command, file, list, llvm};
+    use super::{DEBIAN_RUST, DOWNLOAD, GUESTS, Package, Proof, TOOLS, command, file, list, llvm};
 
     fn all() -> Vec<Package> {
-        [TOOLS, DEBIAN_RUST, DOWNLOAD, &llvm(22)].concat()
+        [TOOLS, DEBIAN_RUST, DOWNLOAD, GUESTS, &llvm(22)].concat()
     }
 
     #[test]
-    fn each_package_and_each_proof_is_listed_once() {
-        let all = all();
-        let names: HashSet<_> = all.iter().map(|package| package.name.clone()).collect();
-        let proofs: HashSet<_> = all.iter().map(|package| package.proof.shown()).collect();
+    fn each_package_has_one_proof_and_each_proof_one_package() {
+        let all: HashSet<_> = all()
+            .into_iter()
+            .map(|package| (package.name.clone(), package.proof.shown(), package.purpose))
+            .collect();
+        let names: HashSet<_> = all.iter().map(|(name, ..)| name).collect();
+        let proofs: HashSet<_> = all.iter().map(|(_, proof, _)| proof).collect();
         assert_eq!((names.len(), proofs.len()), (all.len(), all.len()));
     }
 
