@@ -47,6 +47,8 @@ pub const GENERATION: &str = "GENERATION";
 pub const NODE: &str = "NODE";
 /// Name of the read-only global, one byte, that is zero where programs are not to count.
 pub const COUNTING: &str = "COUNTING";
+/// Name of the read-only global, one byte, that is zero where the kernel has no coarse clock.
+pub const COARSE_CLOCK: &str = "COARSE_CLOCK";
 /// Name of the ring of lines that programs write for the log. It is not pinned: each load of the programs has its own.
 pub const LINES: &str = "AYA_LOGS";
 

@@ -33,8 +33,9 @@ const KEEP_CHECKSUM: u64 = BPF_F_ADJ_ROOM_NO_CSUM_RESET as u64;
 /// The outer headers are IPv4 and UDP, which makes tunnel segmentation of a super-packet possible.
 const OUTER_IPV4_UDP: u64 = (BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP) as u64;
 /// Behind the outer headers there is an Ethernet header before the inner packet.
-const INNER_ETHERNET: u64 =
-    BPF_F_ADJ_ROOM_ENCAP_L2_ETH as u64 | (EthernetHeader::LEN as u64) << BPF_ADJ_ROOM_ENCAP_L2_SHIFT;
+const INNER_ETHERNET: u64 = (EthernetHeader::LEN as u64) << BPF_ADJ_ROOM_ENCAP_L2_SHIFT;
+/// The same in the words of kernels from 5.13 on, which cards that segment tunnel packets want.
+const INNER_ETHERNET_SAID: u64 = INNER_ETHERNET | BPF_F_ADJ_ROOM_ENCAP_L2_ETH as u64;
 
 /// The bits of a VLAN tag that name the VLAN.
 const VLAN_ID: u32 = 0xfff;
@@ -231,11 +232,13 @@ impl SendFrame for Skb {
     #[inline(always)]
     fn insert(&mut self, encapsulation: Encapsulation) -> Result<(), Reason> {
         let room = encapsulation.overhead().cast_signed();
-        let inner = match encapsulation {
-            Encapsulation::Udp => 0,
-            Encapsulation::Vxlan => INNER_ETHERNET,
+        let adjusted = match encapsulation {
+            Encapsulation::Udp => self.adjust(room, OUTER_IPV4_UDP),
+            Encapsulation::Vxlan => self
+                .adjust(room, OUTER_IPV4_UDP | INNER_ETHERNET_SAID)
+                .or_else(|_| self.adjust(room, OUTER_IPV4_UDP | INNER_ETHERNET)),
         };
-        self.adjust(room, OUTER_IPV4_UDP | inner).or_else(|_| {
+        adjusted.or_else(|_| {
             // A packet a pod has encapsulated itself cannot be marked as tunnelled twice. It need not be,
             // unless it is to be segmented.
             if self.is_super_packet() { Err(Reason::LeftToDevice) } else { self.adjust(room, 0) }
@@ -333,7 +336,8 @@ impl<const HELPERS: bool> Xdp<HELPERS> {
         at(self.0.data(), self.0.data_end(), offset)
     }
 
-    /// Copies the packet's first `len` bytes, at most [`SNAP`], without a helper; tells whether they are there.
+    /// Copies the packet's first `len` bytes, an even number up to [`SNAP`], without a helper; tells whether they are
+    /// there.
     ///
     /// # Safety
     /// `to` is good for `len` bytes.
@@ -342,13 +346,15 @@ impl<const HELPERS: bool> Xdp<HELPERS> {
         // The compiler must not conclude from `len`, of which the verifier does not know that it is the packet's.
         // SAFETY: the kernel gave the context.
         let end = unsafe { ptr::read_volatile(&raw const (*self.0.ctx).data_end) } as usize;
-        for offset in 0..SNAP as u32 {
+        // Two at a time: of a single byte the compiler asks whether it lies before the end, and from that verifiers of
+        // old conclude nothing (`find_good_pkt_pointers`).
+        for offset in (0..SNAP as u32).step_by(2) {
             if offset >= len {
                 break;
             }
-            let Some(byte) = at::<u8>(self.0.data(), end, offset) else { return false };
-            // SAFETY: `at` checked the bound, and `offset` is below `len`.
-            unsafe { to.add(offset as usize).write(byte.read()) };
+            let Some(pair) = at::<[u8; 2]>(self.0.data(), end, offset) else { return false };
+            // SAFETY: `at` checked the bound, and the pair lies below `len`.
+            unsafe { to.add(offset as usize).cast::<[u8; 2]>().write(pair.read()) };
         }
         true
     }
@@ -409,6 +415,17 @@ impl<const HELPERS: bool> Witnessed for Xdp<HELPERS> {
     #[inline(always)]
     fn bytes(&self) -> u32 {
         Frame::len(self)
+    }
+
+    #[inline(always)]
+    fn captured(&self) -> u32 {
+        let len = self.bytes();
+        match (len > SNAP as u32, HELPERS) {
+            (true, _) => SNAP as u32,
+            (false, true) => len,
+            // Without a helper pairs are copied.
+            (false, false) => len & !1,
+        }
     }
 
     #[inline(always)]

@@ -23,7 +23,13 @@ pub(crate) trait Witnessed {
     fn interface(&self) -> u32;
     /// How many segments a super-packet stands for.
     fn segments(&self) -> u32;
-    /// Copies the packet's first `len` bytes, at most [`SNAP`], to `to`; tells whether that succeeded.
+    /// How many of the first bytes can be copied: all, or [`SNAP`].
+    #[inline(always)]
+    fn captured(&self) -> u32 {
+        let len = self.bytes();
+        if len > SNAP as u32 { SNAP as u32 } else { len }
+    }
+    /// Copies the packet's first `len` bytes, at most [`Witnessed::captured`], to `to`; tells whether that succeeded.
     ///
     /// # Safety
     /// `to` is good for `len` bytes.
@@ -75,7 +81,7 @@ fn tell(packet: &impl Witnessed, question: *const Question, hook: Hook, reason: 
     let Some(mut entry) = EVENTS.reserve(0) else { return };
     let event: *mut Event = MaybeUninit::as_mut_ptr(&mut entry);
     let len = packet.bytes();
-    let captured = if len > SNAP as u32 { SNAP as u32 } else { len };
+    let captured = packet.captured();
     // Verifiers before 6.8 learn nothing from a comparison with zero, and take a length that may be zero for an error.
     let is_frame = captured >= EthernetHeader::LEN;
     // SAFETY: the entry is ours and large enough; its fields are plain data, written before they are read.

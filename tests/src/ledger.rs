@@ -163,7 +163,9 @@ fn hook(program: &str) -> Option<Hook> {
     Some(match program {
         "udp_encap" | "vxlan_encap" => Hook::Encap,
         "udp_decap" | "vxlan_decap" => Hook::Decap,
-        "udp_xdp" | "udp_xdp_skb" | "vxlan_xdp" | "vxlan_xdp_skb" => Hook::Xdp,
+        "udp_xdp" | "udp_xdp_skb" | "udp_xdp_linear" | "vxlan_xdp" | "vxlan_xdp_skb" | "vxlan_xdp_linear" => {
+            Hook::Xdp
+        }
         "vxlan_device" => Hook::Device,
         "bridge" => Hook::Bridge,
         "udp_segmented" => Hook::Segmented,

@@ -2,20 +2,21 @@
 
 use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, EbpfLoader};
-use flannel_common::maps::{ALL, COUNTING, LINES, NODE, Node};
+use flannel_common::maps::{ALL, COARSE_CLOCK, COUNTING, LINES, NODE, Node};
 use nix::unistd::{SysconfVar, sysconf};
 
-use super::{DatapathError, Format, LogChoice, PinDir, Spec, Telling, foreign, map_path};
+use super::{DatapathError, Format, LogChoice, PinDir, Spec, Support, Telling, foreign, map_path};
 
 /// The object file with every program, as the build embeds it.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("FLANNEL_DATAPATH_OBJECT"));
 
-/// A loader of [`OBJECT`] for a host.
+/// A loader of [`OBJECT`] for a host with this kernel.
 #[must_use]
 pub fn loader<'a>(node: &'a Node, telling: &Telling) -> EbpfLoader<'a> {
     let mut loader = EbpfLoader::new();
     loader.override_global(NODE, node, true);
-    loader.override_global(COUNTING, if telling.counts { &1_u8 } else { &0_u8 }, true);
+    loader.override_global(COUNTING, switch(telling.counts), true);
+    loader.override_global(COARSE_CLOCK, switch(Support::of_this_kernel().coarse_clock), true);
     loader.override_global(aya_log::LEVEL, telling.log.number(), true);
     if telling.log == LogChoice::Off {
         // The least the kernel makes.
@@ -23,6 +24,22 @@ pub fn loader<'a>(node: &'a Node, telling: &Telling) -> EbpfLoader<'a> {
         loader.map_max_entries(LINES, page.unwrap_or(4096));
     }
     loader
+}
+
+/// Whether a program of the object is for a kernel with this support: of those that decapsulate at XDP, some take
+/// helpers for packets of several buffers, and others are for kernels without them.
+#[must_use]
+pub fn is_for(program: &str, support: Support) -> bool {
+    match program {
+        "pod_out" | "pod_in" | "direct_out" | "direct_in" => support.check_mtu,
+        "udp_xdp_linear" | "vxlan_xdp_linear" => !support.several_buffers,
+        "udp_xdp" | "vxlan_xdp" | "udp_xdp_skb" | "vxlan_xdp_skb" => support.several_buffers,
+        _ => true,
+    }
+}
+
+const fn switch(is_on: bool) -> &'static u8 {
+    if is_on { &1 } else { &0 }
 }
 
 /// Loads every program that can be needed for `spec`, over the pinned maps.

@@ -12,6 +12,7 @@ mod foreign;
 mod lines;
 mod load;
 mod read_only;
+mod support;
 mod tables;
 mod witness;
 
@@ -39,7 +40,8 @@ pub use attach::{
 pub use bpffs::PinDir;
 pub use flows::Approver;
 use lines::Lines;
-pub use load::{OBJECT, loader};
+pub use load::{OBJECT, is_for, loader};
+pub use support::Support;
 pub use tables::{PeerEntry, Tables};
 pub use witness::{Witness, time_of_day};
 

@@ -17,7 +17,7 @@ use crate::config::BackendConfig;
 use crate::config::interface::InterfaceOptions;
 use crate::daemon::Chain;
 use crate::datapath::{
-    Datapath, DatapathError, Format, HookChoice, PeerEntry, PinDir, Spec, Tables, Telling,
+    Datapath, DatapathError, Format, HookChoice, PeerEntry, PinDir, Spec, Support, Tables, Telling,
 };
 use crate::kernel::device::DeviceError;
 use crate::kernel::{self, Netlink, ObjectError, Objects, Underlay, interface};
@@ -296,10 +296,11 @@ impl Ground {
         Spec { format, routes, node: self.node(), hook: self.hook, telling: self.telling }
     }
 
-    /// Without peers there is nothing to shorten.
-    const fn fast_path(&self) -> FastPath {
+    /// Without peers there is nothing to shorten, and without `bpf_check_mtu` nobody to say what may be.
+    fn fast_path(&self) -> FastPath {
         match self.backend {
             Backend::Alloc { .. } => FastPath::Off,
+            _ if !Support::of_this_kernel().check_mtu => FastPath::Off,
             _ => self.fast_path,
         }
     }

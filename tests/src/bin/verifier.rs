@@ -1,128 +1,207 @@
-//! Loads every kernel program of an object and shows what the kernel's verifier made of it: with all capabilities, with
-//! the two that flanneld goes on with, and with these where programs write lines for the log. `cargo xtask verifier`
-//! runs it.
+//! Loads every kernel program of an object that is for this kernel, and shows what the kernel's verifier made of it: with
+//! all capabilities, with those that flanneld loads programs with, and without the one that it can do without on newer
+//! kernels; each with and without lines for the log. `cargo xtask verifier` runs it.
 
-use std::env;
 use std::fmt::{self, Display, Formatter};
+use std::fs;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use aya::Ebpf;
-use aya::programs::{Program, ProgramInfo};
+use aya::programs::{Program, ProgramError, ProgramInfo};
+use aya::util::KernelVersion;
 use caps::{CapSet, Capability, CapsHashSet};
+use clap::Parser;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use flannel_common::maps::Node;
-use flannel_userspace::datapath::{LogChoice, Telling, loader};
+use flannel_userspace::datapath::{LogChoice, Support, Telling, is_for, loader};
+use serde::Serialize;
 
-/// How programs are loaded: with which capabilities, and whether they write lines.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// Shows what the kernel's verifier makes of every program
+#[derive(Parser)]
+struct Args {
+    /// The object file with the programs
+    object: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// From this kernel on its verifier compares addresses of a packet for programs without CAP_PERFMON, too.
+const WITHOUT_PERFMON: KernelVersion = KernelVersion::new(6, 5, 0);
+
+/// The capabilities that programs are loaded with.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
 enum Held {
-    /// Those of root: CAP_PERFMON among them spares a program the masking against speculation.
+    /// Those of root.
     All,
-    /// CAP_BPF and CAP_NET_ADMIN: the least that flanneld runs with.
+    /// What flanneld loads programs with.
+    WithPerfmon,
+    /// CAP_BPF and CAP_NET_ADMIN: the least that flanneld runs with on newer kernels.
     Two,
-    /// The same, with `--datapath-log=info`.
-    TwoWithLines,
 }
 
 impl Display for Held {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
         formatter.pad(match self {
             Self::All => "all",
+            Self::WithPerfmon => "BPF, NET_ADMIN, PERFMON",
             Self::Two => "BPF, NET_ADMIN",
-            Self::TwoWithLines => "BPF, NET_ADMIN; lines",
         })
     }
 }
 
 impl Held {
-    fn telling(self) -> Telling {
-        let log = if self == Self::TwoWithLines { LogChoice::Info } else { LogChoice::Off };
-        Telling { log, ..Telling::default() }
+    /// Whether this kernel is to take programs with these.
+    fn is_promised(self) -> Result<bool> {
+        Ok(self != Self::Two || KernelVersion::current()? >= WITHOUT_PERFMON)
+    }
+
+    fn set(self) -> Option<CapsHashSet> {
+        let two = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN];
+        match self {
+            Self::All => None,
+            Self::WithPerfmon => Some(two.into_iter().chain([Capability::CAP_PERFMON]).collect()),
+            Self::Two => Some(two.into()),
+        }
     }
 
     /// Does `work` while this thread has just these capabilities in effect.
-    fn during<T>(self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    fn during<T>(self, work: impl FnOnce() -> T) -> Result<T> {
         let all = caps::read(None, CapSet::Effective).context("cannot read the capabilities")?;
-        if self != Self::All {
-            let two: CapsHashSet = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN].into();
-            if !all.is_superset(&two) {
-                bail!("CAP_BPF and CAP_NET_ADMIN are needed: run as root");
+        if let Some(set) = self.set() {
+            if !all.is_superset(&set) {
+                bail!("the capabilities {self} are needed: run as root");
             }
-            caps::set(None, CapSet::Effective, &two).context("cannot drop capabilities")?;
+            caps::set(None, CapSet::Effective, &set).context("cannot drop capabilities")?;
         }
         let outcome = work();
         caps::set(None, CapSet::Effective, &all).context("cannot take capabilities back")?;
-        outcome
+        Ok(outcome)
     }
+}
+
+/// What became of one program.
+#[derive(Serialize)]
+struct Row {
+    program: String,
+    capabilities: Held,
+    /// Whether it writes lines for the log.
+    lines: bool,
+    /// The end of what the verifier said of a program that it refused.
+    refusal: Option<String>,
+    /// Whether this kernel is to take the program.
+    is_promised: bool,
+    /// Nothing where the kernel does not count (before 5.16).
+    verified_instructions: Option<u32>,
+    translated_bytes: Option<u32>,
+    /// Nothing without a compiler in the kernel.
+    machine_code_bytes: Option<u32>,
 }
 
 fn main() -> Result<ExitCode> {
-    let Some(path) = env::args_os().nth(1) else { bail!("name the object file to load") };
-    let object = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let args = Args::parse();
+    let object = fs::read(&args.object).with_context(|| format!("cannot read {}", args.object.display()))?;
     let mut rows = Vec::new();
-    let mut refused = 0;
-    for held in [Held::All, Held::Two, Held::TwoWithLines] {
-        // Maps belong to the programs: each round has its own.
-        let open = || loader(&Node::UNSET, &held.telling()).load(&object);
-        let mut ebpf = held.during(|| open().context("the object does not load"))?;
-        for name in names(&ebpf) {
-            match held.during(|| load(&mut ebpf, &name)) {
-                Ok(info) => rows.push(row(&name, held, &info)),
-                Err(error) => {
-                    refused += 1;
-                    eprintln!("{name} is refused with capabilities {held}: {error:#}");
-                }
-            }
+    for held in [Held::All, Held::WithPerfmon, Held::Two] {
+        for log in [LogChoice::Off, LogChoice::Info] {
+            rows.append(&mut load_all(&object, held, log)?);
         }
     }
-    rows.sort_by(|one, other| one[0].cmp(&other[0]));
-    println!("{}", table(rows).trim_fmt());
-    Ok(if refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    rows.sort_by(|one, other| one.program.cmp(&other.program));
+    let is_kept = rows.iter().all(|row| row.refusal.is_none() || !row.is_promised);
+    if args.json {
+        println!("{}", serde_json::to_string(&rows)?);
+    } else {
+        for row in &rows {
+            if let Some(refusal) = &row.refusal {
+                let Row { program, capabilities, .. } = row;
+                eprintln!("{program} is refused with capabilities {capabilities}:\n{refusal}");
+            }
+        }
+        println!("{}", table(&rows).trim_fmt());
+    }
+    Ok(if is_kept { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn names(ebpf: &Ebpf) -> Vec<String> {
-    ebpf.programs().map(|(name, _)| name.to_owned()).collect()
+/// Loads every program that is for this kernel. Maps belong to the programs: each time they are others.
+fn load_all(object: &[u8], held: Held, log: LogChoice) -> Result<Vec<Row>> {
+    let telling = Telling { log, ..Telling::default() };
+    let support = Support::of_this_kernel();
+    let mut ebpf = held
+        .during(|| loader(&Node::UNSET, &telling).load(object))?
+        .with_context(|| format!("the object does not load with capabilities {held}"))?;
+    let mut names: Vec<String> = ebpf.programs().map(|(name, _)| name.to_owned()).collect();
+    names.retain(|name| is_for(name, support));
+    let is_promised = held.is_promised()?;
+    let row = |program: String, loaded: Result<ProgramInfo, ProgramError>| {
+        let (info, refusal) = match loaded {
+            Ok(info) => (Some(info), None),
+            Err(error) => (None, Some(last_lines(&error))),
+        };
+        Row {
+            program,
+            capabilities: held,
+            lines: log != LogChoice::Off,
+            refusal,
+            is_promised,
+            verified_instructions: info.as_ref().and_then(ProgramInfo::verified_instruction_count),
+            translated_bytes: info.as_ref().and_then(ProgramInfo::size_translated),
+            machine_code_bytes: info.map(|info| info.size_jitted()).filter(|size| *size > 0),
+        }
+    };
+    names.into_iter().map(|name| Ok(row(name.clone(), held.during(|| load(&mut ebpf, &name))?))).collect()
 }
 
-fn load(ebpf: &mut Ebpf, name: &str) -> Result<ProgramInfo> {
+fn load(ebpf: &mut Ebpf, name: &str) -> Result<ProgramInfo, ProgramError> {
     match ebpf.program_mut(name) {
         Some(Program::Xdp(program)) => {
             program.load()?;
-            Ok(program.info()?)
+            program.info()
         }
         Some(Program::SchedClassifier(program)) => {
             program.load()?;
-            Ok(program.info()?)
+            program.info()
         }
-        _ => bail!("it is neither an XDP nor a traffic control program"),
+        _ => Err(ProgramError::UnexpectedProgramType),
     }
 }
 
-fn row(name: &str, held: Held, info: &ProgramInfo) -> [String; 5] {
-    // Older kernels do not count, and a kernel without a compiler has no machine code.
-    let number = |number: Option<u32>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
-    [
-        name.to_owned(),
-        held.to_string(),
-        number(info.verified_instruction_count()),
-        number(info.size_translated()),
-        number(Some(info.size_jitted()).filter(|size| *size > 0)),
-    ]
+/// What the verifier said last.
+fn last_lines(error: &ProgramError) -> String {
+    let text = error.to_string();
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(6)..].join("\n")
 }
 
-fn table(rows: Vec<[String; 5]>) -> Table {
+fn table(rows: &[Row]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header([
         "PROGRAM",
         "CAPABILITIES",
+        "LINES",
         "VERIFIED INSTRUCTIONS",
         "TRANSLATED BYTES",
         "MACHINE CODE BYTES",
     ]);
-    table.add_rows(rows);
-    for column in table.column_iter_mut().skip(2) {
+    let number = |number: Option<u32>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
+    table.add_rows(rows.iter().map(|row| {
+        let verified = match &row.refusal {
+            Some(_) => "refused".to_owned(),
+            None => number(row.verified_instructions),
+        };
+        [
+            row.program.clone(),
+            row.capabilities.to_string(),
+            if row.lines { "yes" } else { "no" }.to_owned(),
+            verified,
+            number(row.translated_bytes),
+            number(row.machine_code_bytes),
+        ]
+    }));
+    for column in table.column_iter_mut().skip(3) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table

@@ -30,7 +30,7 @@ pub(super) use detached::open_pin;
 pub use inspect::{Pinned, PinnedAs, is_ingress, is_linked, pinned_programs, tcx_programs, wanted_places};
 
 use super::bpffs::names_in;
-use super::{DatapathError, Format, HookChoice, PinDir, Spec, interface_name};
+use super::{DatapathError, Format, HookChoice, PinDir, Spec, Support, interface_name};
 
 /// How a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,11 +206,14 @@ impl Attacher {
     /// The program that decapsulates by XDP, if one does, and how it is attached.
     fn xdp_program(&self) -> Option<(&'static str, Mechanism)> {
         let mechanism = self.xdp?;
-        let program = match (self.spec.format?, mechanism) {
-            (Format::Udp { .. }, Mechanism::XdpGeneric) => "udp_xdp_skb",
-            (Format::Udp { .. }, _) => "udp_xdp",
-            (Format::Vxlan, Mechanism::XdpGeneric) => "vxlan_xdp_skb",
-            (Format::Vxlan, _) => "vxlan_xdp",
+        let [udp, vxlan] = match (mechanism, Support::of_this_kernel().several_buffers) {
+            (_, false) => ["udp_xdp_linear", "vxlan_xdp_linear"],
+            (Mechanism::XdpGeneric, true) => ["udp_xdp_skb", "vxlan_xdp_skb"],
+            (_, true) => ["udp_xdp", "vxlan_xdp"],
+        };
+        let program = match self.spec.format? {
+            Format::Udp { .. } => udp,
+            Format::Vxlan => vxlan,
         };
         Some((program, mechanism))
     }

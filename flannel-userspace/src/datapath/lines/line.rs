@@ -2,8 +2,10 @@
 
 use std::net::Ipv4Addr;
 
-use flannel_common::{Hook, Reason, Verdict};
+use flannel_common::line::Line as Written;
+use flannel_common::{Hook, Ip4, Reason, Verdict};
 use tracing::field::{DisplayValue, display};
+use zerocopy::FromBytes as _;
 
 /// Sender and receiver of a packet.
 pub(super) type Ends = (Ipv4Addr, Ipv4Addr);
@@ -24,19 +26,16 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// Reads the words of a line. Programs write numbers, for they cannot choose between texts.
+    /// Reads a line as aya-log shows it: its bytes in hexadecimal.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let words: Vec<&str> = text.split(' ').collect();
-        let [hook, reason, interface, bytes, outer_from, outer_to, from, to] = words[..] else { return None };
-        let hook: u32 = hook.parse().ok()?;
-        let reason: u32 = reason.parse().ok()?;
+        let written = Written::read_from_bytes(&hex::decode(text).ok()?).ok()?;
         Some(Self {
-            hook: *Hook::ALL.iter().find(|known| **known as u32 == hook)?,
-            reason: *Reason::ALL.iter().find(|known| known.number() == reason)?,
-            interface: interface.parse().ok()?,
-            bytes: bytes.parse().ok()?,
-            outer: ends(outer_from, outer_to)?,
-            inner: ends(from, to)?,
+            hook: *Hook::ALL.iter().find(|known| **known as u32 == written.hook)?,
+            reason: *Reason::ALL.iter().find(|known| known.number() == written.reason)?,
+            interface: written.interface,
+            bytes: written.bytes,
+            outer: ends(written.outer_source, written.outer_destination),
+            inner: ends(written.source, written.destination),
         })
     }
 
@@ -47,9 +46,8 @@ impl Line {
 }
 
 /// Two addresses; no ends, where neither is specified.
-fn ends(from: &str, to: &str) -> Option<Option<Ends>> {
-    let ends: Ends = (from.parse().ok()?, to.parse().ok()?);
-    Some((ends != (Ipv4Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED)).then_some(ends))
+fn ends(from: Ip4, to: Ip4) -> Option<Ends> {
+    ((from, to) != (Ip4::UNSPECIFIED, Ip4::UNSPECIFIED)).then(|| (from.into(), to.into()))
 }
 
 /// As fields of a message; those that are not there are left out.
@@ -59,14 +57,33 @@ pub(super) fn shown(ends: Option<Ends>) -> (Option<DisplayValue<Ipv4Addr>>, Opti
 
 #[cfg(test)]
 mod tests {
-    use flannel_common::{Hook, Reason};
+    use flannel_common::line::Line as Written;
+    use flannel_common::{Hook, Ip4, Reason};
     use rstest::rstest;
+    use zerocopy::IntoBytes as _;
 
     use super::Line;
 
+    const FROM: Ip4 = Ip4::from_octets([10, 5, 1, 2]);
+    const TO: Ip4 = Ip4::from_octets([10, 5, 2, 2]);
+    const DROPPED: Written = Written {
+        hook: Hook::Decap as u32,
+        reason: Reason::InnerSourceMismatch.number(),
+        interface: 2,
+        bytes: 148,
+        outer_source: Ip4::from_octets([192, 168, 77, 9]),
+        outer_destination: Ip4::from_octets([192, 168, 77, 12]),
+        source: FROM,
+        destination: TO,
+    };
+
+    fn parse(written: Written) -> Option<Line> {
+        Line::parse(&hex::encode(written.as_bytes()))
+    }
+
     #[test]
     fn a_packet_out_of_the_tunnel() {
-        let line = Line::parse("1 7 2 148 192.168.77.9 192.168.77.12 10.5.1.2 10.5.2.2").unwrap();
+        let line = parse(DROPPED).unwrap();
         let address = |text: &str| text.parse().unwrap();
         let expected = Line {
             hook: Hook::Decap,
@@ -82,18 +99,29 @@ mod tests {
 
     #[test]
     fn a_packet_that_is_in_no_other() {
-        let line = Line::parse("6 41 9 1514 0.0.0.0 0.0.0.0 10.5.1.2 10.5.2.2").unwrap();
+        let written = Written {
+            reason: Reason::TooLong.number(),
+            outer_source: Ip4::UNSPECIFIED,
+            outer_destination: Ip4::UNSPECIFIED,
+            ..DROPPED
+        };
+        let line = parse(written).unwrap();
         assert!(line.outer.is_none() && line.inner.is_some());
         assert!(!line.is_dropped());
     }
 
     #[rstest]
-    #[case::nothing("")]
-    #[case::too_few("1 7 2 148 192.168.77.9 192.168.77.12 10.5.1.2")]
-    #[case::another_hook("99 7 2 148 0.0.0.0 0.0.0.0 10.5.1.2 10.5.2.2")]
-    #[case::another_reason("1 63 2 148 0.0.0.0 0.0.0.0 10.5.1.2 10.5.2.2")]
-    #[case::no_address("1 7 2 148 0.0.0.0 0.0.0.0 10.5.1 10.5.2.2")]
-    fn what_no_program_of_ours_writes(#[case] text: &str) {
-        assert_eq!(Line::parse(text), None);
+    #[case::another_hook(Written { hook: 99, ..DROPPED })]
+    #[case::another_reason(Written { reason: 63, ..DROPPED })]
+    fn what_no_program_of_ours_writes(#[case] written: Written) {
+        assert_eq!(parse(written), None);
+    }
+
+    #[test]
+    fn what_is_no_line() {
+        let whole = hex::encode(DROPPED.as_bytes());
+        for text in ["", "no line", &whole[1..], &whole[2..]] {
+            assert_eq!(Line::parse(text), None, "{text:?}");
+        }
     }
 }

@@ -1,0 +1,35 @@
+//! What this kernel offers programs that not every kernel does on which they run, and what they do without it.
+
+use std::sync::OnceLock;
+
+use aya::programs::ProgramType;
+use aya::sys::{BpfHelper, is_helper_supported};
+
+/// Something that only newer kernels offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Support {
+    /// `bpf_ktime_get_coarse_ns` (5.11). Without it programs read the clock that takes longer.
+    pub coarse_clock: bool,
+    /// `bpf_check_mtu` (5.12). Without it no packet skips the stack: a program could not tell whether it is too long.
+    pub check_mtu: bool,
+    /// `bpf_xdp_get_buff_len` (5.18), and with it packets of several buffers in XDP. Without it XDP decapsulates packets
+    /// of one buffer, by programs of their own.
+    pub several_buffers: bool,
+}
+
+impl Support {
+    /// Asks the kernel, once; what cannot be found out is taken not to be there. It takes the capability to load
+    /// programs.
+    #[must_use]
+    pub fn of_this_kernel() -> Self {
+        static SUPPORT: OnceLock<Support> = OnceLock::new();
+        *SUPPORT.get_or_init(|| {
+            let has = |program, helper| is_helper_supported(program, helper).unwrap_or(false);
+            Self {
+                coarse_clock: has(ProgramType::SchedClassifier, BpfHelper::BPF_FUNC_ktime_get_coarse_ns),
+                check_mtu: has(ProgramType::SchedClassifier, BpfHelper::BPF_FUNC_check_mtu),
+                several_buffers: has(ProgramType::Xdp, BpfHelper::BPF_FUNC_xdp_get_buff_len),
+            }
+        })
+    }
+}
