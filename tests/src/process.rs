@@ -15,6 +15,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::claim::{Claim, Thing};
+use crate::wait;
 
 /// How long a process that is dropped has to end by itself.
 const GRACE: Duration = Duration::from_secs(3);
@@ -76,7 +77,7 @@ impl Process {
     /// Asks it to end, and tells how it did.
     ///
     /// # Errors
-    /// It runs on after `limit`.
+    /// It runs on after `limit`, [stretched](wait::stretched).
     pub fn terminate(&mut self, limit: Duration) -> Result<ExitStatus> {
         self.signal(Signal::SIGTERM)?;
         self.wait_end(limit).context("SIGTERM was sent")
@@ -85,8 +86,9 @@ impl Process {
     /// Waits until it ends by itself, and tells how it did.
     ///
     /// # Errors
-    /// It runs on after `limit`.
+    /// It runs on after `limit`, [stretched](wait::stretched).
     pub fn wait_end(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let limit = wait::stretched(limit);
         let deadline = Instant::now() + limit;
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait()? {

@@ -37,7 +37,7 @@ enum Verb {
     Lint(lint::Args),
     Bench(bench::Args),
     Verifier(verifier::Args),
-    Vm(vm::Args),
+    Vm(Box<vm::Args>),
 }
 
 fn main() -> ExitCode {

@@ -33,6 +33,8 @@ use crate::wait;
 
 /// How long it may take to answer after its start.
 const START: Duration = Duration::from_secs(20);
+/// How long etcdctl may take.
+const CTL: Duration = Duration::from_secs(5);
 /// Where the proxy listens, beside etcd.
 const PROXY_PORT: u16 = 2378;
 
@@ -376,7 +378,8 @@ impl Etcd {
             .map(|member| self.url_of(member))
             .collect();
         let mut command = member.command("etcdctl")?;
-        command.env("ETCDCTL_API", "3").args(["--endpoints", &awake.join(","), "--command-timeout", "5s"]);
+        let limit = format!("{}s", wait::stretched(CTL).as_secs());
+        command.env("ETCDCTL_API", "3").args(["--endpoints", &awake.join(","), "--command-timeout", &limit]);
         command.args(self.tls.iter().flat_map(|tls| tls.client_flags(["cacert", "cert", "key"])));
         if self.access.is_some() {
             command.args(Access::ctl_flags());

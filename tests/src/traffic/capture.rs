@@ -14,6 +14,7 @@ use nix::sys::socket::{
 use nix::sys::time::TimeVal;
 
 use crate::namespace::Namespace;
+use crate::wait;
 
 /// More of a frame is not kept.
 pub const LONGEST_FRAME: usize = 1 << 16;
@@ -41,13 +42,14 @@ impl Capture {
     /// Waits for a frame from which `pick` makes something, and returns that.
     ///
     /// # Errors
-    /// None comes within `limit`.
+    /// None comes within `limit`, [stretched](wait::stretched).
     pub fn find<T>(
         &self,
         what: &str,
         limit: Duration,
         mut pick: impl FnMut(&[u8]) -> Option<T>,
     ) -> Result<T> {
+        let limit = wait::stretched(limit);
         let (end, mut frames) = (Instant::now() + limit, 0);
         while Instant::now() < end {
             let Some(frame) = self.next()? else { continue };

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use super::Endpoint;
+use crate::wait;
 
 /// How long a connection may take to come about, and a read or write to go on.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -16,12 +17,12 @@ pub(super) fn connect(from: &Endpoint, to: &Endpoint) -> Result<(TcpStream, TcpS
     let address: SocketAddr = listener.local_addr()?;
     let near = from
         .namespace
-        .within(|| Ok(TcpStream::connect_timeout(&address, PATIENCE)?))
+        .within(|| Ok(TcpStream::connect_timeout(&address, wait::stretched(PATIENCE))?))
         .with_context(|| format!("no connection from {} to {}", from.name, to.name))?;
     let (far, _) = listener.accept()?;
     for end in [&near, &far] {
-        end.set_read_timeout(Some(PATIENCE))?;
-        end.set_write_timeout(Some(PATIENCE))?;
+        end.set_read_timeout(Some(wait::stretched(PATIENCE)))?;
+        end.set_write_timeout(Some(wait::stretched(PATIENCE)))?;
     }
     Ok((near, far))
 }

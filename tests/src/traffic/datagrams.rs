@@ -9,6 +9,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use super::Endpoint;
 use super::transfer::noise;
+use crate::wait;
 
 /// How long one may take.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -44,7 +45,7 @@ impl Datagrams {
             end.namespace.within(|| Ok(UdpSocket::bind((end.address, 0))?)).context("no socket")
         };
         let (near, far) = (socket(from)?, socket(to)?);
-        far.set_read_timeout(Some(PATIENCE))?;
+        far.set_read_timeout(Some(wait::stretched(PATIENCE)))?;
         setsockopt(&near, sockopt::SndBuf, &(4 * LONGEST))?;
         if let Some(segment) = self.segment {
             setsockopt(&near, sockopt::UdpGsoSegment, &i32::from(segment))?;

@@ -9,6 +9,7 @@ use anyhow::{Result, anyhow, ensure};
 
 use super::connection::connect;
 use super::{Endpoint, stay_on_cpu};
+use crate::wait;
 
 /// Times from a request to its answer.
 #[derive(Clone, Copy, Debug)]
@@ -57,14 +58,14 @@ pub fn latency(from: &Endpoint, to: &Endpoint, time: Duration, ends: Ends) -> Re
     });
     let mut times = measuring.join().map_err(|_| anyhow!("the measurement panicked"))??;
     times.sort_unstable();
-    ensure!(times.len() >= ENOUGH, "only {} answers in {PATIENCE:?}", times.len());
+    ensure!(times.len() >= ENOUGH, "only {} answers in {:?}", times.len(), wait::stretched(PATIENCE));
     let percentile = |percent: usize| times[times.len() * percent / 100];
     Ok(Latency { p50: percentile(50), p99: percentile(99), count: times.len() })
 }
 
 fn ask(mut near: TcpStream, time: Duration) -> Result<Vec<Duration>> {
     let (mut times, start) = (Vec::new(), Instant::now());
-    while start.elapsed() < time || (times.len() < ENOUGH && start.elapsed() < PATIENCE) {
+    while start.elapsed() < time || (times.len() < ENOUGH && start.elapsed() < wait::stretched(PATIENCE)) {
         let begin = Instant::now();
         near.write_all(b"?")?;
         near.read_exact(&mut [0])?;

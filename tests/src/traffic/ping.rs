@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 
 use super::Endpoint;
+use crate::wait;
 
 /// Bytes of the IPv4 and ICMP headers.
 const HEADERS: u32 = 28;
@@ -20,7 +21,7 @@ pub struct Ping {
     pub dont_fragment: bool,
     /// Time between requests.
     pub interval: Duration,
-    /// How long to wait for the last answer.
+    /// How long to wait for the last answer, before it is [stretched](wait::stretched).
     pub patience: Duration,
 }
 
@@ -76,7 +77,7 @@ impl Ping {
         command.env("LC_ALL", "C").arg("-n").args(["-c", &self.count.to_string()]);
         command.args(["-s", &self.size.saturating_sub(HEADERS).to_string()]);
         command.args(["-i", &self.interval.as_secs_f64().to_string()]);
-        command.args(["-W", &self.patience.as_secs_f64().to_string()]);
+        command.args(["-W", &wait::stretched(self.patience).as_secs_f64().to_string()]);
         command.args(["-M", if self.dont_fragment { "do" } else { "dont" }]);
         let output = command.arg(to.address.to_string()).output().context("cannot run ping")?;
         let said =

@@ -84,7 +84,7 @@ impl Stream {
         setsockopt(&far, sockopt::RcvBufForce, &BUFFER)?;
         let (stop, address) = (Arc::new(AtomicBool::new(false)), far.local_addr()?);
         open_the_way(&near, &far)?;
-        far.set_read_timeout(Some(SETTLE))?;
+        far.set_read_timeout(Some(wait::stretched(SETTLE)))?;
         // Datagrams a kernel holds back would stop the sender.
         near.set_nonblocking(true)?;
         let (sender_stop, receiver_stop) = (stop.clone(), stop.clone());

@@ -73,8 +73,9 @@ impl<'a> Scenario<'a> {
             losses.iter().fold((0, 0), |(sent, lost), losses| (sent + losses.sent, lost + losses.lost));
         println!("{name}: lost {lost} of {sent}, recovered in {} ms", recovery.as_millis());
         let ways = losses.len() as u32;
-        let mending = if self.is_cut_until_mended { recovery + MOMENT } else { Duration::ZERO };
-        let allowed = ((self.outage + mending) * RATE * ways).as_secs();
+        let mending =
+            if self.is_cut_until_mended { recovery + wait::stretched(MOMENT) } else { Duration::ZERO };
+        let allowed = ((wait::stretched(self.outage) + mending) * RATE * ways).as_secs();
         assert!(
             Losses::unexcused_of(losses) <= allowed,
             "{name}: {lost} packets lost, {allowed} may be: {losses:?}"

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use flannel_tests::cluster::{Cluster, Plan, check_reached, pod_pairs};
 use flannel_tests::traffic::Stream;
+use flannel_tests::wait;
 use rstest::rstest;
 
 use crate::{UDP, VXLAN, plan};
@@ -30,7 +31,7 @@ fn a_host_with_another_ethernet_address_is_found(#[case] backend: &str, #[case] 
     receiver.ip("link set eth0 address 02:00:00:00:77:99").unwrap();
     sleep(Duration::from_millis(1500));
     let losses = stream.stop().unwrap();
-    assert!(losses.unexcused() < LATEST, "{losses:?}");
+    assert!(losses.unexcused() < (LATEST as f64 * wait::patience()) as u64, "{losses:?}");
     let known = cluster.members[0].daemon.ctl_json("maps dump PEERS").unwrap().to_string();
     assert!(known.contains("02:00:00:00:77:99"), "{known}");
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use flannel_tests::network::Offloads;
 use flannel_tests::traffic::Endpoint;
 use flannel_tests::traffic::capture::Capture;
+use flannel_tests::wait;
 use nix::libc;
 use rstest::rstest;
 
@@ -40,7 +41,7 @@ fn arrived(from: &Endpoint, to: &Endpoint, options: &[u8]) -> Vec<u8> {
     let socket = |end: &Endpoint| end.namespace.within(|| Ok(UdpSocket::bind((end.address, 0))?)).unwrap();
     let (near, far) = (socket(from), socket(to));
     set_options(&near, options);
-    far.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    far.set_read_timeout(Some(wait::stretched(Duration::from_secs(2)))).unwrap();
     let capture = Capture::start(&to.namespace, "eth0").unwrap();
     for number in 0..DATAGRAMS {
         near.send_to(&number.to_be_bytes(), far.local_addr().unwrap()).unwrap();

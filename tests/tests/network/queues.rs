@@ -64,7 +64,7 @@ fn received(machine: &Namespace, end: &str) -> BTreeMap<u8, u64> {
 /// Sends many flows from pod to pod, and returns when they have arrived.
 fn send_flows(from: &Endpoint, to: &Endpoint) {
     let sink = to.namespace.within(|| Ok(UdpSocket::bind((to.address, 9))?)).unwrap();
-    sink.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    sink.set_read_timeout(Some(wait::stretched(Duration::from_millis(500)))).unwrap();
     let bind = || (0..FLOWS).map(|_| Ok(UdpSocket::bind((from.address, 0))?)).collect::<Result<Vec<_>, _>>();
     let sockets = from.namespace.within(bind).unwrap();
     for _ in 0..DATAGRAMS {

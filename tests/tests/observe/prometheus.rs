@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use flannel_tests::claim::{self, Claim};
 use flannel_tests::network::Host;
 use flannel_tests::process::Process;
+use flannel_tests::wait;
 use serde_json::Value;
 
 /// Where it answers, on its host's loopback interface.
@@ -84,7 +85,7 @@ impl Prometheus {
 pub(crate) fn get(host: &Host, address: &str, path: &str) -> Result<String> {
     host.namespace.within(|| {
         let mut stream = TcpStream::connect(address).with_context(|| format!("cannot reach {address}"))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(wait::stretched(PATIENCE)))?;
         // An answer of version 1.0 is in one piece.
         write!(
             stream,

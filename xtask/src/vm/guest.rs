@@ -203,13 +203,11 @@ impl Running {
                 Err(RecvTimeoutError::Timeout) if left.is_zero() => {
                     bail!("the guest did not end within {} s (--time-limit)", self.time_limit.as_secs())
                 }
-                // It may end before it has connected to all sockets.
-                Err(RecvTimeoutError::Timeout) => {
-                    match self.qemu.try_wait().context("cannot wait for qemu")? {
-                        Some(_) => return Ok(self.said.try_recv().ok()),
-                        None => {}
-                    }
-                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            // It may end before it has connected to all sockets.
+            if self.qemu.try_wait().context("cannot wait for qemu")?.is_some() {
+                return Ok(self.said.try_recv().ok());
             }
         }
     }

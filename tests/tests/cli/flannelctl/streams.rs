@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use flannel_tests::cluster::{Cluster, Member, Plan, check_reached, pod_pairs};
 use flannel_tests::traffic::Ping;
+use flannel_tests::wait;
 use serde_json::Value;
 
 use super::{ask, ask_json, command};
@@ -26,7 +27,7 @@ fn first(member: &Member, words: &[&str], is_it: impl Fn(&Value) -> bool, meanwh
             }
         }
     });
-    let deadline = Instant::now() + Duration::from_secs(15);
+    let deadline = Instant::now() + wait::stretched(Duration::from_secs(15));
     let mut found = None;
     while found.is_none() && Instant::now() < deadline {
         meanwhile();

@@ -15,7 +15,7 @@ use super::{ask, ask_json, command};
 /// Sends pings until the command has ended by itself, and returns what it printed.
 fn with_pings(cluster: &Cluster, mut child: Child) -> String {
     let (from, to) = (cluster.pod(0).unwrap(), cluster.pod(1).unwrap());
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + wait::stretched(Duration::from_secs(20));
     while child.try_wait().unwrap().is_none() {
         assert!(Instant::now() < deadline, "the command does not end");
         drop(Ping::default().send(from, to));

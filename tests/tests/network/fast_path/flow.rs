@@ -160,7 +160,7 @@ impl Bytes {
         let address = listener.local_addr()?;
         let mut near = from
             .namespace
-            .within(|| Ok(TcpStream::connect_timeout(&address, PATIENCE)?))
+            .within(|| Ok(TcpStream::connect_timeout(&address, wait::stretched(PATIENCE))?))
             .context("cannot connect")?;
         let (mut far, _) = listener.accept()?;
         near.set_write_timeout(Some(Duration::from_millis(20)))?;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use flannel_tests::cluster::Cluster;
 use flannel_tests::network::{ETCD_ADDRESS, Host};
 use flannel_tests::traffic::{Ping, transfer};
+use flannel_tests::wait;
 use rstest::rstest;
 
 use super::flow::{Bytes, Datagrams, Flow};
@@ -77,9 +78,10 @@ fn a_rule_takes_effect_on_running_flows(#[case] backend: &str, #[case] at: usize
     let target = to.address.to_string();
     engine.drop_to(host, &target);
     let ruled = Instant::now();
-    sleep(EFFECT + Duration::from_millis(200));
+    let effect = wait::stretched(EFFECT);
+    sleep(effect + Duration::from_millis(200));
     let late = datagrams.latest().saturating_duration_since(ruled);
-    assert!(late < EFFECT, "a datagram came through that was sent {late:?} after the rule");
+    assert!(late < effect, "a datagram came through that was sent {late:?} after the rule");
     assert_eq!(bytes.arrivals(Duration::ZERO, Duration::from_millis(200)), 0, "bytes came through");
 
     engine.let_through(host, &target);
