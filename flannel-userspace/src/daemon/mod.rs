@@ -40,6 +40,7 @@ pub async fn run(options: Options, loudness: Loudness) -> Result<(), DaemonError
     // What takes more than the daemon goes on with comes first; threads have the privileges of who starts them.
     PinDir::mount(&options.pin_dir)?;
     let listening = options.endpoints.listen()?;
+    privileges::raise_memory_limit();
     // The library finds out once what the kernel can; some of that takes more than what is kept, and without it
     // programs have no names.
     let _ = aya::features();

@@ -32,7 +32,6 @@ use crate::lease::{
 use crate::observe::{Latch, Vitals};
 use crate::pauses::growing;
 use crate::peers::{Departures, PeerTable, Site};
-use crate::privileges;
 use crate::reconcile::{Announcement, Ground, KernelState, Memory, Reconciler};
 use crate::registry::RegistryError;
 use crate::registry::etcd::Etcd;
@@ -150,7 +149,6 @@ pub(super) async fn start(
         pod_bridges: options.pod_bridges,
     })
     .await?;
-    privileges::settle()?;
     let approver = approver(options.fast_path, &options.pin_dir);
     pending.datapath.release();
 

@@ -390,7 +390,8 @@ fn name_of(interface: u32) -> Result<String, DatapathError> {
 }
 
 fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, DatapathError> {
-    let missing = || DatapathError::Program { program: name.to_owned(), source: ProgramError::NotLoaded };
+    let missing =
+        || DatapathError::Program { program: name.to_owned(), source: ProgramError::NotLoaded.into() };
     ebpf.program_mut(name).and_then(|program| program.try_into().ok()).ok_or_else(missing)
 }
 
