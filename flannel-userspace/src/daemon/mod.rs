@@ -17,7 +17,7 @@ use tracing::{error, info};
 use crate::cli::flanneld::Options;
 use crate::datapath::PinDir;
 use crate::lease::Lost;
-use crate::observe::{DatapathSource, Exposition, Files, Latch, Listening, Server, Vitals};
+use crate::observe::{Condition, DatapathSource, Exposition, Files, Listening, Server, Vitals};
 use crate::privileges::{self, Needs};
 use crate::reconcile::Loop;
 use crate::registry::etcd::Password;
@@ -40,6 +40,7 @@ pub async fn run(options: Options, loudness: Loudness) -> Result<(), DaemonError
     // What takes more than the daemon goes on with comes first; threads have the privileges of who starts them.
     PinDir::mount(&options.pin_dir)?;
     let listening = options.endpoints.listen()?;
+    privileges::raise_memory_limit();
     // The library finds out once what the kernel can; some of that takes more than what is kept, and without it
     // programs have no names.
     let _ = aya::features();
@@ -48,6 +49,7 @@ pub async fn run(options: Options, loudness: Loudness) -> Result<(), DaemonError
     tokio::spawn(loudness.follow(log::Wishes::new()?));
     let vitals = Vitals::default();
     let pending = Pending::take(&vitals);
+    tokio::spawn(report::tell_service_manager(vitals.conditions.clone()));
     let _server = show(&options, &vitals, listening)?;
     let outcome = tokio::select! {
         outcome = serve(options, &vitals, pending) => outcome,
@@ -61,24 +63,24 @@ pub async fn run(options: Options, loudness: Loudness) -> Result<(), DaemonError
     outcome
 }
 
-/// What is to be done before the host forwards.
+/// What must be so for the host to forward.
 struct Pending {
-    configuration: Latch,
-    lease: Latch,
-    datapath: Latch,
-    subnet_file: Latch,
-    listing: Latch,
+    configuration: Condition,
+    lease: Condition,
+    datapath: Condition,
+    subnet_file: Condition,
+    listing: Condition,
 }
 
 impl Pending {
     fn take(vitals: &Vitals) -> Self {
-        let latch = |what| vitals.readiness.latch(what);
+        let condition = |name| vitals.conditions.add(name);
         Self {
-            configuration: latch("network configuration read"),
-            lease: latch("subnet leased"),
-            datapath: latch("datapath in place"),
-            subnet_file: latch("subnet file written"),
-            listing: latch("every known peer reached"),
+            configuration: condition("network configuration read"),
+            lease: condition("subnet leased"),
+            datapath: condition("datapath in place"),
+            subnet_file: condition("subnet file written"),
+            listing: condition("every known peer reached"),
         }
     }
 }
@@ -131,7 +133,7 @@ async fn serve(options: Options, vitals: &Vitals, pending: Pending) -> Result<()
     let mut reconciling = tokio::spawn(Loop::new(reconciler).run());
     tokio::spawn(async move {
         if first_sync.await.is_ok() {
-            listing.release();
+            listing.meet();
             info!(subnet_file = %subnet_file.display(), "ready: every known peer is reached");
             report::notify(&[sd_notify::NotifyState::Ready]);
         }

@@ -7,10 +7,25 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::debug;
 
+use crate::observe::Conditions;
+
 /// Tells the service manager, where one listens.
 pub(super) fn notify(states: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         debug!(%error, "the service manager does not listen");
+    }
+}
+
+/// Tells the service manager in a line how the daemon is, whenever that has changed.
+pub(super) async fn tell_service_manager(conditions: Conditions) {
+    let mut changes = conditions.changes();
+    let mut told = String::new();
+    while changes.next().await.is_some() {
+        let summary = conditions.summary();
+        if summary != told {
+            notify(&[sd_notify::NotifyState::Status(&summary)]);
+            told = summary;
+        }
     }
 }
 

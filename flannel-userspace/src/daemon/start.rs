@@ -29,10 +29,9 @@ use crate::kernel::{Monitor, Netlink, Underlay, interface};
 use crate::lease::{
     AcquireConfig, AcquireError, Held, Hold, Holder, Identity, OwnLease, Pool, Presence, acquire,
 };
-use crate::observe::{Latch, Vitals};
+use crate::observe::{Condition, Vitals};
 use crate::pauses::growing;
 use crate::peers::{Departures, PeerTable, Site};
-use crate::privileges;
 use crate::reconcile::{Announcement, Ground, KernelState, Memory, Reconciler};
 use crate::registry::RegistryError;
 use crate::registry::etcd::Etcd;
@@ -51,8 +50,8 @@ pub(super) struct Started {
     pub(super) presence: Presence<Etcd>,
     pub(super) held: watch::Receiver<Held>,
     pub(super) subnet_file: PathBuf,
-    /// Held until the first listing is applied.
-    pub(super) listing: Latch,
+    /// Met when the first listing is applied.
+    pub(super) listing: Condition,
     pub(super) rules: RuleKeeper,
     /// Nothing where no connections are to be shortened.
     pub(super) approver: Option<Approver>,
@@ -95,7 +94,7 @@ pub(super) async fn start(
         network = %config.network, subnet_len = config.subnet_len, min = %config.subnet_min,
         max = %config.subnet_max, backend = config.backend.kind, "network configuration"
     );
-    pending.configuration.release();
+    pending.configuration.meet();
     let backend_config = BackendConfig::parse(&config.backend)?;
     let presence = Presence::claim(registry.clone(), identity.clone(), underlay.public_ip).await?;
     if let Some(device) = backend_config.device_name() {
@@ -114,7 +113,7 @@ pub(super) async fn start(
         None => resume(&registry, &options, &wanted, remembered.as_ref())?,
     };
     let hold = hold.counting(vitals.metrics.leases.clone());
-    pending.lease.release();
+    pending.lease.meet();
     let subnet = holder.held().borrow().lease.subnet;
     let remembered = remembered.filter(|remembered| remembered.own.subnet == subnet);
     let file =
@@ -150,14 +149,13 @@ pub(super) async fn start(
         pod_bridges: options.pod_bridges,
     })
     .await?;
-    privileges::settle()?;
     let approver = approver(options.fast_path, &options.pin_dir);
-    pending.datapath.release();
+    pending.datapath.meet();
 
     let held = holder.held();
     let announcement = Announcement { holder, file, path: options.subnet_file.clone() };
     announcement.write_file()?;
-    pending.subnet_file.release();
+    pending.subnet_file.meet();
     let known = known.map(|known| peers.apply_snapshot(&known));
     let departures = Departures::new(options.restraint);
     let reconciler = Reconciler {
@@ -170,6 +168,7 @@ pub(super) async fn start(
         departures,
         memory,
         vitals: vitals.clone(),
+        in_place: pending.datapath,
         synced,
         hangups,
     };

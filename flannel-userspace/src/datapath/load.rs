@@ -77,6 +77,8 @@ pub(super) fn load_program(ebpf: &mut Ebpf, name: &str) -> Result<(), DatapathEr
     };
     match loaded {
         Err(ProgramError::AlreadyLoaded) => Ok(()),
-        loaded => loaded.map_err(|source| DatapathError::Program { program: name.to_owned(), source }),
+        loaded => {
+            loaded.map_err(|error| DatapathError::Program { program: name.to_owned(), source: error.into() })
+        }
     }
 }

@@ -12,6 +12,7 @@ mod foreign;
 mod lines;
 mod load;
 mod read_only;
+mod refusal;
 mod support;
 mod tables;
 mod witness;
@@ -32,6 +33,7 @@ use nix::net::if_::if_indextoname;
 use nix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 
+use crate::privileges::{MemoryLimit, while_loading};
 use attach::Attacher;
 pub use attach::{
     Choice, Decapsulation, Mechanism, Offer, Pinned, PinnedAs, choose, is_ingress, is_linked,
@@ -41,6 +43,7 @@ pub use bpffs::PinDir;
 pub use flows::Approver;
 use lines::Lines;
 pub use load::{OBJECT, is_for, loader};
+pub use refusal::Refusal;
 pub use support::Support;
 pub use tables::{PeerEntry, Tables};
 pub use witness::{Witness, time_of_day};
@@ -199,6 +202,17 @@ pub enum DatapathError {
     /// The object cannot be loaded.
     #[error("cannot load the eBPF programs (the kernel must be 5.13 or newer, with BTF and CAP_BPF granted)")]
     Load(#[source] EbpfError),
+    /// Maps are charged to a limit that is too low.
+    #[error(
+        "cannot make the map {map}: this kernel charges maps to the limit of locked memory, which is {limit} and \
+         cannot be raised; raise it (systemd: LimitMEMLOCK=infinity, shell: ulimit -l unlimited)"
+    )]
+    MemoryLimit {
+        /// The map that could not be made.
+        map: String,
+        /// The limit.
+        limit: MemoryLimit,
+    },
     /// What programs write for the log cannot be read.
     #[error("cannot read the lines that the programs write for the log; --datapath-log=off goes without")]
     Lines(#[source] io::Error),
@@ -208,7 +222,7 @@ pub enum DatapathError {
         /// Which.
         program: String,
         /// Why.
-        source: ProgramError,
+        source: Refusal,
     },
     /// An interface is gone.
     #[error("there is no interface of index {0} any more to attach a program to")]
@@ -243,6 +257,20 @@ pub enum DatapathError {
     },
 }
 
+impl DatapathError {
+    /// Names the limit that a map ran into, where that was it.
+    fn with_memory_limit(self) -> Self {
+        match (self, MemoryLimit::of_maps()) {
+            (Self::Load(EbpfError::MapError(MapError::CreateError { name, io_error })), Some(limit))
+                if io_error.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                Self::MemoryLimit { map: name, limit }
+            }
+            (other, _) => other,
+        }
+    }
+}
+
 /// The datapath of one network on this host.
 pub struct Datapath {
     tables: Tables,
@@ -258,7 +286,8 @@ impl Datapath {
     /// # Errors
     /// A pin is not ours; the kernel refuses a program or its place.
     pub fn start(pins: Arc<PinDir>, spec: Spec) -> Result<Self, DatapathError> {
-        let mut ebpf = load::load(&pins, &spec)?;
+        let mut ebpf =
+            while_loading(|| load::load(&pins, &spec)).map_err(DatapathError::with_memory_limit)?;
         let lines = match spec.telling.log {
             LogChoice::Off => None,
             LogChoice::Warn | LogChoice::Info => Some(Lines::carry(&mut ebpf)?),

@@ -66,6 +66,16 @@ impl Error {
     }
 }
 
+/// The release of the running kernel, such as `6.1.0-28-cloud-amd64`.
+#[must_use]
+pub fn release() -> String {
+    let uname = nix::sys::utsname::uname();
+    uname.map_or_else(
+        |_| "of unknown release".to_owned(),
+        |uname| uname.release().to_string_lossy().into_owned(),
+    )
+}
+
 impl Netlink {
     /// Opens a netlink socket in the calling thread's network namespace and serves it in a task of the
     /// running tokio runtime until the last clone is dropped.

@@ -8,7 +8,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
 use super::series::Writer;
-use super::{Liveness, Readiness, Vitals};
+use super::{Conditions, Liveness, Vitals};
 
 /// The files that the daemon keeps.
 #[derive(Clone, Debug)]
@@ -22,25 +22,31 @@ pub struct Files {
 /// Looks at each scrape.
 #[derive(Debug)]
 pub(super) struct StateCollector {
-    readiness: Readiness,
+    conditions: Conditions,
     liveness: Liveness,
     files: Files,
 }
 
 impl StateCollector {
     pub(super) fn new(vitals: &Vitals, files: Files) -> Self {
-        Self { readiness: vitals.readiness.clone(), liveness: vitals.liveness.clone(), files }
+        Self { conditions: vitals.conditions.clone(), liveness: vitals.liveness.clone(), files }
     }
 }
 
 impl Collector for StateCollector {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut writer = Writer(encoder);
-        let pending = self.readiness.pending();
+        let (pending, limits) = (self.conditions.pending(), self.conditions.limits());
         let alone = |value: bool| [([("", ""); 0], u64::from(value))].into_iter();
         writer.gauges("ready", "1 while the host forwards, as /readyz tells.", alone(pending.is_empty()))?;
         let pending = pending.iter().map(|what| ([("what", *what)], 1_u64));
-        writer.gauges("pending", "What is still to be done before the host is ready.", pending)?;
+        writer.gauges(
+            "pending",
+            "What is not so yet, or not any more, without which the host is not ready.",
+            pending,
+        )?;
+        let limits = limits.iter().map(|limit| ([("without", limit.without)], 1_u64));
+        writer.gauges("limited", "What the host forwards without, as /readyz tells with the reason; absent while all is as it should be.", limits)?;
         let alive = self.liveness.stopped().is_empty();
         writer.gauges(
             "alive",

@@ -14,7 +14,7 @@ use super::wanted::{Unheeded, Wanted};
 use crate::backend::{Object, Unreachable};
 use crate::daemon::Chain;
 use crate::kernel::{self, Change, Hop, Monitor};
-use crate::observe::ReconcileMetrics;
+use crate::observe::{Condition, ReconcileMetrics};
 use crate::peers::Peer;
 use crate::until;
 
@@ -48,6 +48,8 @@ pub(super) struct Keeper {
     failing: BTreeSet<Object>,
     /// Peers without a way to them, reported as well.
     unreachable: BTreeMap<Ipv4Network, Unreachable>,
+    /// Whether device and programs are where they should be.
+    in_place: Condition,
     cannot_hold: bool,
     sweeps: Interval,
     looks: Interval,
@@ -82,7 +84,12 @@ pub(super) enum Task {
 
 impl Keeper {
     /// Takes over what is in the kernel.
-    pub(super) fn new(state: KernelState, monitor: Monitor, metrics: ReconcileMetrics) -> Self {
+    pub(super) fn new(
+        state: KernelState,
+        monitor: Monitor,
+        in_place: Condition,
+        metrics: ReconcileMetrics,
+    ) -> Self {
         let wanted = Wanted::new(standing(&state));
         Self {
             state,
@@ -91,6 +98,7 @@ impl Keeper {
             informed: false,
             failing: BTreeSet::new(),
             unreachable: BTreeMap::new(),
+            in_place,
             cannot_hold: false,
             sweeps: every(SWEEP),
             looks: every(LOOK),
@@ -169,17 +177,20 @@ impl Keeper {
         (self.interfaces_due, self.stations_due) = (None, None);
         match self.state.hold().await {
             Ok(changes) => {
+                self.in_place.meet();
                 if std::mem::take(&mut self.cannot_hold) {
                     info!("flannel's device and programs are in their places again");
                 }
                 changes
             }
             Err(error) => {
+                let error = Chain(&error).to_string();
                 if std::mem::replace(&mut self.cannot_hold, true) {
-                    debug!(error = %Chain(&error), "still failing");
+                    debug!(error, "still failing");
                 } else {
-                    warn!(error = %Chain(&error), "cannot keep flannel's device and programs in place; trying again");
+                    warn!(error, "cannot keep flannel's device and programs in place; trying again");
                 }
+                self.in_place.fail(error);
                 Changes::default()
             }
         }

@@ -19,7 +19,7 @@ use crate::backend::Object;
 use crate::daemon::Chain;
 use crate::kernel::Monitor;
 use crate::lease::Term;
-use crate::observe::{Heart, Metrics, PeerState, ResyncCause, Vitals};
+use crate::observe::{Condition, Heart, Metrics, PeerState, ResyncCause, Vitals};
 use crate::pauses::growing;
 use crate::peers::{Departures, Diff, Peer, PeerTable};
 use crate::registry::{Event, Registry, Snapshot, Watch as _, WatchError};
@@ -62,6 +62,8 @@ pub struct Reconciler<R> {
     pub memory: Memory,
     /// What there is to tell of all this.
     pub vitals: Vitals,
+    /// Whether flannel's device and programs are where they should be.
+    pub in_place: Condition,
     /// Told when every lease of the first listing was applied.
     pub synced: oneshot::Sender<()>,
     /// SIGHUP, by which the operator has vanished peers let go.
@@ -104,11 +106,12 @@ impl<R: Registry> Loop<R> {
             departures,
             memory,
             vitals,
+            in_place,
             synced,
             hangups,
         } = given;
         let Vitals { liveness, metrics, .. } = vitals;
-        let keeper = Keeper::new(state, monitor, metrics.reconcile.clone());
+        let keeper = Keeper::new(state, monitor, in_place, metrics.reconcile.clone());
         Self {
             registry,
             announcement,

@@ -10,16 +10,16 @@ use flannel_common::{Ip4, Mac};
 use futures::{StreamExt as _, stream};
 use ipnetwork::Ipv4Network;
 use thiserror::Error;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::backend::{Backend, Object, PrepareError};
 use crate::config::BackendConfig;
 use crate::config::interface::InterfaceOptions;
-use crate::daemon::Chain;
 use crate::datapath::{
     Datapath, DatapathError, Format, HookChoice, PeerEntry, PinDir, Spec, Support, Tables, Telling,
 };
 use crate::kernel::device::DeviceError;
+use crate::kernel::interface::InterfaceError;
 use crate::kernel::{self, Netlink, ObjectError, Objects, Underlay, interface};
 
 /// What the state of the kernel is made from.
@@ -59,8 +59,8 @@ pub struct KernelState {
     ground: Ground,
     objects: Objects,
     datapath: Datapath,
-    /// Whether the underlay is gone with nothing in its place, which was reported.
-    adrift: bool,
+    /// What has changed since the datapath was made. While the kernel refuses another one, the former stays.
+    outdated: Changes,
 }
 
 /// What is another one than before.
@@ -81,6 +81,9 @@ pub enum StateError {
     /// The kernel refused.
     #[error(transparent)]
     Kernel(#[from] kernel::Error),
+    /// The underlay is gone with nothing in its place.
+    #[error("the underlay is gone; waiting for it")]
+    NoUnderlay(#[source] InterfaceError),
     /// Flannel's device.
     #[error(transparent)]
     Device(#[from] DeviceError),
@@ -106,7 +109,7 @@ impl KernelState {
         let device = ground.backend.device().map(|device| device.index);
         let datapath = Datapath::start(ground.pins.clone(), ground.spec())?;
         let objects = Objects::new(ground.netlink.clone(), device);
-        let mut state = Self { ground, objects, datapath, adrift: false };
+        let mut state = Self { ground, objects, datapath, outdated: Changes::default() };
         state.serve_pods().await?;
         Ok(state)
     }
@@ -115,24 +118,22 @@ impl KernelState {
         &self.ground
     }
 
-    /// Makes the device, its address and the programs' places what they should be over the underlay as it is now.
+    /// Makes the device, its address and the programs' places what they should be over the underlay as it is now, and
+    /// tells what has changed since it last succeeded in that. Programs are replaced when all of the new ones are loaded.
     pub(super) async fn hold(&mut self) -> Result<Changes, StateError> {
-        let underlay = self.follow_underlay().await?;
-        if self.adrift {
-            return Ok(Changes::default());
-        }
+        self.outdated.underlay |= self.follow_underlay().await?;
         let ground = &mut self.ground;
-        let device = ground.backend.restore(&ground.netlink).await?;
+        self.outdated.device |= ground.backend.restore(&ground.netlink).await?;
         ground.backend.activate(&ground.netlink, ground.subnet, ground.network).await?;
-        if underlay || device {
+        if self.outdated == Changes::default() {
+            self.datapath.hold()?;
+        } else {
             let device = ground.backend.device().map(|device| device.index);
             self.objects = Objects::new(ground.netlink.clone(), device);
             self.datapath = Datapath::start(ground.pins.clone(), ground.spec())?;
-        } else {
-            self.datapath.hold()?;
         }
         self.serve_pods().await?;
-        Ok(Changes { underlay, device })
+        Ok(std::mem::take(&mut self.outdated))
     }
 
     /// Whether nobody has detached a program.
@@ -143,28 +144,17 @@ impl KernelState {
     /// Whether the underlay is another one than before.
     async fn follow_underlay(&mut self) -> Result<bool, StateError> {
         let ground = &mut self.ground;
-        match interface::follow(&ground.netlink, &ground.interface, &ground.underlay).await {
-            Ok(now) => {
-                if std::mem::take(&mut self.adrift) {
-                    info!(interface = now.name, address = %now.address, "there is an underlay again");
-                }
-                if now.is_same_way(&ground.underlay) {
-                    ground.underlay.networks = now.networks;
-                    return Ok(false);
-                }
-                let Underlay { name, address, mtu, .. } = &now;
-                info!(interface = name, %address, mtu, "following the underlay");
-                ground.backend.move_to(&ground.backend_config, &now)?;
-                ground.underlay = now;
-                Ok(true)
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut self.adrift, true) {
-                    warn!("the underlay is gone: {}; waiting for it", Chain(&error));
-                }
-                Ok(false)
-            }
+        let now = interface::follow(&ground.netlink, &ground.interface, &ground.underlay).await;
+        let now = now.map_err(StateError::NoUnderlay)?;
+        if now.is_same_way(&ground.underlay) {
+            ground.underlay.networks = now.networks;
+            return Ok(false);
         }
+        let Underlay { name, address, mtu, .. } = &now;
+        info!(interface = name, %address, mtu, "following the underlay");
+        ground.backend.move_to(&ground.backend_config, &now)?;
+        ground.underlay = now;
+        Ok(true)
     }
 
     /// Tells the programs which bridges there are, and which pod is behind which of their ports.

@@ -18,6 +18,7 @@ mod path_mtu;
 mod privilege;
 mod queues;
 mod reach;
+mod reload;
 mod restart;
 mod size;
 mod stacked;

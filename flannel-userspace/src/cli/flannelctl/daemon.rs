@@ -34,12 +34,34 @@ pub(super) struct Daemon {
 pub(super) struct Readiness {
     /// Nothing where it cannot be told.
     pub(super) ready: Option<bool>,
-    /// What is still to be done.
+    /// What is not so yet, or not any more.
     pub(super) pending: Vec<String>,
+    /// Why not, of what was so before.
+    pub(super) failing: Vec<Failing>,
+    /// In what it forwards less well than it should, and why.
+    pub(super) limits: Vec<String>,
     /// Whether etcd is away; nothing where it cannot be told.
     pub(super) stale: Option<bool>,
     /// What told: `endpoint`, `subnet_file` or `nothing`.
     pub(super) told_by: &'static str,
+}
+
+/// What was so and is not any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Failing {
+    /// What.
+    pub(super) condition: String,
+    /// Why.
+    pub(super) reason: String,
+    /// For how long.
+    pub(super) seconds: u64,
+}
+
+impl Readiness {
+    /// Of whom nothing more is known.
+    const fn new(ready: Option<bool>, pending: Vec<String>, told_by: &'static str) -> Self {
+        Self { ready, pending, failing: Vec::new(), limits: Vec::new(), stale: None, told_by }
+    }
 }
 
 impl Daemon {
@@ -67,25 +89,28 @@ impl Daemon {
         let address = health.or_else(|| endpoints.and_then(|told| told.health.or(told.metrics)));
         if let Some(address) = address {
             return match ask(reachable(address)) {
-                Ok(Answer { ready, pending, stale }) => {
-                    Readiness { ready: Some(ready), pending, stale: Some(stale), told_by: "endpoint" }
-                }
-                Err(error) => Readiness {
-                    ready: Some(false),
-                    pending: vec![format!("/readyz at {address} does not answer: {error}")],
-                    stale: None,
+                Ok(Answer { ready, pending, failing, limits, stale }) => Readiness {
+                    ready: Some(ready),
+                    pending,
+                    failing,
+                    limits,
+                    stale: Some(stale),
                     told_by: "endpoint",
                 },
+                Err(error) => {
+                    let pending = vec![format!("/readyz at {address} does not answer: {error}")];
+                    Readiness::new(Some(false), pending, "endpoint")
+                }
             };
         }
         let Some(options) = &self.options else {
-            return Readiness { ready: None, pending: Vec::new(), stale: None, told_by: "nothing" };
+            return Readiness::new(None, Vec::new(), "nothing");
         };
         let told =
             Previous::read(&options.subnet_file).ok().flatten().and_then(|file| file.previous_subnet());
         let ready = subnet.is_some() && told.map(|told| told.network()) == subnet.map(|own| own.network());
         let pending = if ready { Vec::new() } else { vec!["subnet file written".to_owned()] };
-        Readiness { ready: Some(ready), pending, stale: None, told_by: "subnet_file" }
+        Readiness::new(Some(ready), pending, "subnet_file")
     }
 }
 
@@ -112,6 +137,10 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 struct Answer {
     ready: bool,
     pending: Vec<String>,
+    #[serde(default)]
+    failing: Vec<Failing>,
+    #[serde(default)]
+    limits: Vec<String>,
     stale: bool,
 }
 
@@ -158,6 +187,19 @@ mod tests {
         let answer = ask(address).unwrap();
         assert!(!answer.ready && !answer.stale);
         assert_eq!(answer.pending, ["lease acquired"]);
+    }
+
+    #[test]
+    fn what_fails_and_what_is_limited_is_told() {
+        let address = answering(
+            "HTTP/1.1 503 Service Unavailable\r\n\r\n{\"ready\":false,\"pending\":[\"datapath in place\"],\
+             \"failing\":[{\"condition\":\"datapath in place\",\"reason\":\"refused\",\"seconds\":7}],\
+             \"limits\":[\"no fast path\"],\"stale\":false}",
+        );
+        let answer = ask(address).unwrap();
+        let [failing] = &answer.failing[..] else { panic!("{:?}", answer.failing) };
+        assert_eq!((failing.reason.as_str(), failing.seconds), ("refused", 7));
+        assert_eq!(answer.limits, ["no fast path"]);
     }
 
     #[test]

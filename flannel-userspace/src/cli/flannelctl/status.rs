@@ -12,7 +12,7 @@ use ipnetwork::Ipv4Network;
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
-use super::daemon::{Daemon, Readiness};
+use super::daemon::{Daemon, Failing, Readiness};
 use super::hooks::{Hook, Interface, hooks};
 use super::output::{Page, Report, Tone, cell, or_dash, toned};
 use super::place::Context;
@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Wait until the programs are attached and flanneld, if it runs, is ready: exit code 0. Else 1, after --timeout.
+    /// Wait until the programs are attached and flanneld, if it runs, is ready, at most for --timeout.
     #[arg(long)]
     wait: bool,
     /// For how long.
@@ -43,7 +43,7 @@ impl Arguments {
             let is_up = status.as_ref().is_ok_and(Status::is_up);
             if is_up || !self.wait || Instant::now() >= deadline {
                 context.printer.print(&status?)?;
-                return Ok(if is_up || !self.wait { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+                return Ok(if is_up { ExitCode::SUCCESS } else { ExitCode::FAILURE });
             }
             sleep(PAUSE).await;
         }
@@ -149,6 +149,14 @@ impl Report for Status {
                 },
             ),
         ]);
+        if let Some(Running { readiness, .. }) = &self.daemon {
+            for Failing { condition, reason, seconds } in &readiness.failing {
+                page.toned_line(Tone::Bad, &format!("not {condition} for {seconds} s: {reason}"));
+            }
+            for limit in &readiness.limits {
+                page.toned_line(Tone::Warning, limit);
+            }
+        }
         for hook in self.programs.iter().filter(|hook| hook.required && !hook.attached) {
             page.toned_line(
                 Tone::Bad,
@@ -188,7 +196,7 @@ mod tests {
     use serde_json::json;
 
     use super::{Interface, Running, Status};
-    use crate::cli::flannelctl::daemon::Readiness;
+    use crate::cli::flannelctl::daemon::{Failing, Readiness};
     use crate::cli::flannelctl::output::Report as _;
     use crate::hooks::Hook;
 
@@ -202,7 +210,14 @@ mod tests {
             required: true,
         };
         let pending = if ready == Some(true) { Vec::new() } else { vec!["lease acquired".to_owned()] };
-        let readiness = Readiness { ready, pending, stale: Some(false), told_by: "endpoint" };
+        let readiness = Readiness {
+            ready,
+            pending,
+            failing: Vec::new(),
+            limits: Vec::new(),
+            stale: Some(false),
+            told_by: "endpoint",
+        };
         Status {
             backend: "vxlan",
             subnet: Some("10.5.39.0/24".parse().unwrap()),
@@ -260,9 +275,29 @@ mod tests {
                     "program": "vxlan_decap", "interface": {"index": 2, "name": "eth0"},
                     "mechanism": "tcx", "attached": true, "required": true,
                 }],
-                "daemon": {"pid": 7, "ready": true, "pending": [], "stale": false, "told_by": "endpoint"},
+                "daemon": {
+                    "pid": 7, "ready": true, "pending": [], "failing": [], "limits": [], "stale": false,
+                    "told_by": "endpoint",
+                },
             })
         );
+    }
+
+    #[test]
+    fn what_fails_is_told_with_its_reason() {
+        let mut status = status(true, Some(false));
+        if let Some(daemon) = &mut status.daemon {
+            let failing = Failing {
+                condition: "datapath in place".to_owned(),
+                reason: "the kernel refuses the program bridge".to_owned(),
+                seconds: 7,
+            };
+            daemon.readiness.failing = vec![failing];
+            daemon.readiness.limits = vec!["no fast path".to_owned()];
+        }
+        let text = status.text();
+        let told = "not datapath in place for 7 s: the kernel refuses the program bridge\nno fast path\n";
+        assert!(text.ends_with(told), "{text}");
     }
 
     #[test]

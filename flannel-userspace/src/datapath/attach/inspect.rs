@@ -135,6 +135,6 @@ pub fn tcx_programs(interface: u32, program: &str) -> Result<Option<Vec<u32>>, D
     match SchedClassifier::query_tcx(&name_of(interface)?, direction(program)) {
         Ok((_, programs)) => Ok(Some(programs.iter().map(aya::programs::ProgramInfo::id).collect())),
         Err(error) if errno(&error) == Some(Errno::EINVAL) => Ok(None),
-        Err(source) => Err(DatapathError::Program { program: program.to_owned(), source }),
+        Err(error) => Err(DatapathError::Program { program: program.to_owned(), source: error.into() }),
     }
 }

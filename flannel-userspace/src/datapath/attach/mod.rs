@@ -151,28 +151,39 @@ impl Attacher {
         if self.waits { Ok(()) } else { self.put_all() }
     }
 
+    /// A place that fails keeps no other from its program; the first failure is told.
     fn put_all(&mut self) -> Result<(), DatapathError> {
-        let mut attached = BTreeMap::new();
+        let (mut attached, mut outcome) = (BTreeMap::new(), Ok(()));
         for place in self.places() {
-            let before = self.attached.get(&place).map(|before| before.mechanism);
-            // Two of them in a row would not do: the first takes the mark off, without which the second drops.
-            if before.is_none()
-                && place.program == "vxlan_device"
-                && let Some(by) = self.mechanism_at(place)
-            {
-                self.detach_former(place, by)?;
-            }
-            if let Some(now) = self.attach_where_possible(place)? {
-                if before != Some(now.mechanism) {
-                    self.detach_former(place, now.mechanism)?;
-                    let interface = name_of(place.interface).unwrap_or_default();
-                    info!(program = place.program, interface, by = %now.mechanism, "attached");
+            match self.put(place) {
+                Ok(now) => attached.extend(now.map(|now| (place, now))),
+                Err(error) => {
+                    attached.extend(self.attached.remove(&place).map(|former| (place, former)));
+                    outcome = outcome.and(Err(error));
                 }
-                attached.insert(place, now);
             }
         }
         self.attached = attached;
+        outcome?;
         self.detach_others()
+    }
+
+    fn put(&mut self, place: Place) -> Result<Option<Attached>, DatapathError> {
+        let before = self.attached.get(&place).map(|before| before.mechanism);
+        // Two of them in a row would not do: the first takes the mark off, without which the second drops.
+        if before.is_none()
+            && place.program == "vxlan_device"
+            && let Some(by) = self.mechanism_at(place)
+        {
+            self.detach_former(place, by)?;
+        }
+        let attached = self.attach_where_possible(place)?;
+        if let Some(now) = attached.as_ref().filter(|now| before != Some(now.mechanism)) {
+            self.detach_former(place, now.mechanism)?;
+            let interface = name_of(place.interface).unwrap_or_default();
+            info!(program = place.program, interface, by = %now.mechanism, "attached");
+        }
+        Ok(attached)
     }
 
     /// Whether no link was detached behind our back. Interfaces that are gone are announced.
@@ -393,7 +404,8 @@ fn name_of(interface: u32) -> Result<String, DatapathError> {
 }
 
 fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, DatapathError> {
-    let missing = || DatapathError::Program { program: name.to_owned(), source: ProgramError::NotLoaded };
+    let missing =
+        || DatapathError::Program { program: name.to_owned(), source: ProgramError::NotLoaded.into() };
     ebpf.program_mut(name).and_then(|program| program.try_into().ok()).ok_or_else(missing)
 }
 

@@ -16,6 +16,8 @@ use super::{
     Attached, DatapathError, Mechanism, PinDir, Place, detach_link, errno, foreign_link, is_detached,
     name_of, pin_link, pinned, remove_pin,
 };
+use crate::daemon::Chain;
+use crate::privileges::while_loading;
 
 /// Attaches the program, or says why the packets are left to TC.
 pub(super) fn attach(
@@ -24,9 +26,14 @@ pub(super) fn attach(
     place: Place,
     mechanism: Mechanism,
 ) -> Result<Option<Attached>, DatapathError> {
-    load_program(ebpf, place.program)?;
-    let missing =
-        || DatapathError::Program { program: place.program.to_owned(), source: ProgramError::NotLoaded };
+    if let Err(error) = while_loading(|| load_program(ebpf, place.program)) {
+        warn!(error = %Chain(&error), "decapsulating at TC instead of XDP");
+        return Ok(None);
+    }
+    let missing = || DatapathError::Program {
+        program: place.program.to_owned(),
+        source: ProgramError::NotLoaded.into(),
+    };
     let program: &mut Xdp =
         ebpf.program_mut(place.program).and_then(|program| program.try_into().ok()).ok_or_else(missing)?;
     clear(pins, place)?;

@@ -11,7 +11,7 @@ use axum::routing::get;
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
-use crate::observe::{Exposition, Format, Vitals};
+use crate::observe::{Exposition, Failure, Format, Limit, Vitals};
 
 /// What there is to show.
 #[derive(Clone)]
@@ -60,17 +60,37 @@ async fn livez(State(shown): State<Shown>) -> Response {
 #[derive(Debug, Serialize)]
 struct Ready {
     ready: bool,
-    /// What is still to be done.
+    /// What is not so yet, or not any more.
     pending: Vec<&'static str>,
+    /// Why not, of what was so before.
+    failing: Vec<Failing>,
+    /// In what the host forwards less well than it should, and why.
+    limits: Vec<String>,
     /// Whether etcd is away, so that forwarding goes on with the peers known so far.
     stale: bool,
 }
 
+#[derive(Debug, Serialize)]
+struct Failing {
+    condition: &'static str,
+    reason: String,
+    seconds: u64,
+}
+
 impl Ready {
     fn of(vitals: &Vitals) -> Self {
-        let pending = vitals.readiness.pending();
+        let Vitals { conditions, metrics, .. } = vitals;
+        let pending = conditions.pending();
         let ready = pending.is_empty();
-        Self { ready, pending, stale: ready && !vitals.metrics.etcd.is_connected() }
+        let failing = conditions.failures().into_iter().map(Failing::of).collect();
+        let stale = ready && !metrics.etcd.is_connected();
+        Self {
+            ready,
+            pending,
+            failing,
+            limits: conditions.limits().iter().map(Limit::to_string).collect(),
+            stale,
+        }
     }
 
     /// The first line is stock flannel's.
@@ -79,10 +99,22 @@ impl Ready {
         for pending in &self.pending {
             text.push_str(&format!("\npending: {pending}"));
         }
+        for Failing { condition, reason, seconds } in &self.failing {
+            text.push_str(&format!("\nfailing: {condition}: {reason} (for {seconds} s)"));
+        }
+        for limit in &self.limits {
+            text.push_str(&format!("\nlimited: {limit}"));
+        }
         if self.stale {
             text.push_str("\nstale: etcd is away; forwarding goes on with the known peers");
         }
         text
+    }
+}
+
+impl Failing {
+    fn of(Failure { condition, reason, age }: Failure) -> Self {
+        Self { condition, reason, seconds: age.as_secs() }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rstest::rstest;
 
 use super::{Answer, exposition, get, request, server};
-use crate::observe::{Endpoints, Format, ListenError, Liveness, Server, Vitals};
+use crate::observe::{Endpoints, Format, Limit, ListenError, Liveness, Server, Vitals};
 
 #[test]
 fn healthz_answers_as_stock_flannel() {
@@ -15,19 +15,47 @@ fn healthz_answers_as_stock_flannel() {
 }
 
 #[test]
-fn not_ready_until_the_last_latch_is_dropped() {
+fn not_ready_until_the_last_condition_is_met() {
     let vitals = Vitals::default();
     vitals.metrics.etcd.set_connected(true);
-    let lease = vitals.readiness.latch("lease acquired");
-    let file = vitals.readiness.latch("subnet file written");
+    let lease = vitals.conditions.add("lease acquired");
+    let file = vitals.conditions.add("subnet file written");
     let server = server(&vitals);
     let pending = "flanneld is not ready yet\npending: lease acquired\npending: subnet file written";
     assert_eq!(get(&server, "/readyz"), Answer::text(503, pending));
-    lease.release();
+    lease.meet();
     let pending = "flanneld is not ready yet\npending: subnet file written";
     assert_eq!(get(&server, "/readyz"), Answer::text(503, pending));
-    drop(file);
+    file.meet();
     assert_eq!(get(&server, "/readyz"), Answer::text(200, "flanneld is ready"));
+}
+
+#[test]
+fn not_ready_while_a_condition_fails() {
+    let vitals = Vitals::default();
+    vitals.metrics.etcd.set_connected(true);
+    let datapath = vitals.conditions.add("datapath in place");
+    datapath.meet();
+    let server = server(&vitals);
+    assert_eq!(get(&server, "/readyz"), Answer::text(200, "flanneld is ready"));
+    datapath.fail("the kernel refuses the program vxlan_encap".to_owned());
+    let failing = "flanneld is not ready yet\npending: datapath in place\n\
+                   failing: datapath in place: the kernel refuses the program vxlan_encap (for 0 s)";
+    assert_eq!(get(&server, "/readyz"), Answer::text(503, failing));
+    let json = get(&server, "/readyz?format=json");
+    let failing = r#"[{"condition":"datapath in place","reason":"the kernel refuses the program vxlan_encap","seconds":0}]"#;
+    assert!(json.body.contains(failing), "{}", json.body);
+    datapath.meet();
+    assert_eq!(get(&server, "/readyz"), Answer::text(200, "flanneld is ready"));
+}
+
+#[test]
+fn ready_though_limited() {
+    let vitals = Vitals::default();
+    vitals.metrics.etcd.set_connected(true);
+    vitals.conditions.limit(Limit { without: "programs", reason: "eBPF cannot be had".to_owned() });
+    let limited = "flanneld is ready\nlimited: without programs: eBPF cannot be had";
+    assert_eq!(get(&server(&vitals), "/readyz"), Answer::text(200, limited));
 }
 
 #[test]
@@ -50,17 +78,18 @@ fn ready_though_stale_while_etcd_is_away() {
 #[case::by_one_of_two_headers("/readyz", "Accept: text/html\r\nAccept: application/json\r\n")]
 fn readiness_as_json(#[case] path: &str, #[case] headers: &str) {
     let vitals = Vitals::default();
-    let latch = vitals.readiness.latch("first listing applied");
+    let listing = vitals.conditions.add("first listing applied");
     let server = server(&vitals);
     let answer = |status, body: &str| Answer {
         status,
         content_type: "application/json".to_owned(),
         body: body.to_owned(),
     };
-    let pending = r#"{"ready":false,"pending":["first listing applied"],"stale":false}"#;
+    let pending =
+        r#"{"ready":false,"pending":["first listing applied"],"failing":[],"limits":[],"stale":false}"#;
     assert_eq!(request(&server, "GET", path, headers), answer(503, pending));
-    drop(latch);
-    let stale = r#"{"ready":true,"pending":[],"stale":true}"#;
+    listing.meet();
+    let stale = r#"{"ready":true,"pending":[],"failing":[],"limits":[],"stale":true}"#;
     assert_eq!(request(&server, "GET", path, headers), answer(200, stale));
 }
 

@@ -2,8 +2,11 @@
 //!
 //! Programs, maps, links, routes and rules take [`NEEDED`] for as long as the daemon runs. Whatever else it was started
 //! with is given up before it has a second thread, for the kernel keeps capabilities by thread; and before it reads
-//! anything that others write. Nobody who gets hold of the daemon then has more. [`FOR_LOADING`] alone stays until the
-//! programs are loaded, with the thread that loads them.
+//! anything that others write. Nobody who gets hold of the daemon then has more. The thread that loads programs keeps one
+//! more, at rest: see [`while_loading`].
+
+mod loading;
+mod memory;
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -14,17 +17,14 @@ use std::process::Command;
 use caps::errors::CapsError;
 use caps::{CapSet, Capability, CapsHashSet};
 use thiserror::Error;
-use tracing::{debug, error, warn};
+use tracing::{debug, warn};
 
-use crate::daemon::Chain;
+use loading::FOR_LOADING;
+pub use loading::{can_load_fast, enter_thread, while_loading};
+pub use memory::{MemoryLimit, raise_memory_limit};
 
 /// What forwarding takes: programs and maps, and the network's links and routes.
 const NEEDED: [Capability; 2] = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN];
-
-/// With it the kernel takes programs as they are. Without, it has the processor wait behind nearly every word that a
-/// program writes to its stack, lest speculation read what was there before: a third of the time of a small packet. That
-/// is meant for programs of people who are not trusted with the kernel's memory.
-const FOR_LOADING: Capability = Capability::CAP_PERFMON;
 
 /// What a daemon is told that may take more.
 #[derive(Clone, Debug, Default)]
@@ -59,15 +59,26 @@ fn names<'a>(capabilities: impl IntoIterator<Item = &'a Capability>) -> String {
     names.join(" and ")
 }
 
-/// Checks that the process holds the capabilities it needs, and names those it does not.
+/// Whether the kernel knows a capability for programs and maps alone (5.8).
+#[must_use]
+pub fn has_bpf_capability() -> bool {
+    caps::runtime::thread_all_supported().contains(&Capability::CAP_BPF)
+}
+
+/// Checks that the process holds the capabilities it needs, and names those it does not. One that the kernel does not
+/// know cannot be granted: such a kernel takes no programs of ours, which is told elsewhere.
+///
+/// # Errors
+/// Something is missing.
 pub fn check() -> Result<(), PrivilegeError> {
-    let held = read(CapSet::Effective)?;
-    let missing: Vec<Capability> = NEEDED.into_iter().filter(|needed| !held.contains(needed)).collect();
+    let (known, held) = (caps::runtime::thread_all_supported(), read(CapSet::Effective)?);
+    let is_missing = |needed: &Capability| known.contains(needed) && !held.contains(needed);
+    let missing: Vec<Capability> = NEEDED.into_iter().filter(is_missing).collect();
     if missing.is_empty() { Ok(()) } else { Err(PrivilegeError::Missing(missing)) }
 }
 
 /// Gives up every capability of this thread, of threads and programs it starts, but [`NEEDED`] and what `needs` takes.
-/// This thread keeps [`FOR_LOADING`], if it has it, until [`settle`]; others call that when they begin.
+/// This thread keeps what [`while_loading`] takes, if it has it; others give that up by [`enter_thread`].
 ///
 /// # Errors
 /// The kernel keeps them.
@@ -87,24 +98,13 @@ pub fn confine(needs: &Needs<'_>) -> Result<(), PrivilegeError> {
     let own: CapsHashSet = kept.iter().copied().chain(for_loading).collect();
     for (set, kept) in [
         (CapSet::Inheritable, &kept),
-        (CapSet::Effective, &own),
+        (CapSet::Effective, &kept),
         (CapSet::Permitted, &own),
         (CapSet::Ambient, &kept),
     ] {
         caps::set(None, set, kept).map_err(PrivilegeError::Kept)?;
     }
     debug!("going on with {} alone", names(&kept));
-    Ok(())
-}
-
-/// Gives up [`FOR_LOADING`] of this thread, if it has it.
-///
-/// # Errors
-/// The kernel keeps it.
-pub fn settle() -> Result<(), PrivilegeError> {
-    for set in [CapSet::Effective, CapSet::Permitted] {
-        caps::drop(None, set, FOR_LOADING).map_err(PrivilegeError::Kept)?;
-    }
     Ok(())
 }
 
@@ -129,13 +129,6 @@ fn extra(needs: &Needs<'_>, held: &CapsHashSet) -> Result<Vec<Capability>, Privi
     }
     extra.retain(|capability| held.contains(capability));
     Ok(extra)
-}
-
-/// What another thread of the daemon begins with: it loads no programs.
-pub fn enter_thread() {
-    if let Err(error) = settle() {
-        error!("{}", Chain(&error));
-    }
 }
 
 /// A file that can be read now, and not with [`NEEDED`] alone.
@@ -173,7 +166,6 @@ fn read(set: CapSet) -> Result<CapsHashSet, PrivilegeError> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
     use std::fs::{self, Permissions};
     use std::os::unix::fs::{PermissionsExt as _, chown};
     use std::path::Path;
@@ -182,7 +174,9 @@ mod tests {
     use caps::{CapSet, Capability, CapsHashSet};
     use rstest::rstest;
 
-    use super::{FOR_LOADING, NEEDED, Needs, PrivilegeError, confine, is_legacy, settle};
+    use super::{
+        FOR_LOADING, NEEDED, Needs, PrivilegeError, confine, enter_thread, is_legacy, while_loading,
+    };
 
     #[test]
     fn missing_capabilities_are_named() {
@@ -198,31 +192,56 @@ mod tests {
         assert_eq!(is_legacy(version), legacy);
     }
 
-    /// The sets of a thread that is confined and has loaded its programs.
-    fn confined(needs: &Needs<'_>) -> Vec<CapsHashSet> {
-        let confine = || {
+    const SETS: [CapSet; 5] =
+        [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable, CapSet::Bounding, CapSet::Ambient];
+
+    /// What `look` finds in a thread that is confined.
+    fn confined<T: Send>(needs: &Needs<'_>, look: impl FnOnce() -> T + Send) -> T {
+        let confined = || {
             confine(needs).unwrap();
-            for set in [CapSet::Effective, CapSet::Permitted] {
-                assert!(caps::read(None, set).unwrap().contains(&FOR_LOADING));
-            }
-            settle().unwrap();
-            let sets = [
-                CapSet::Effective,
-                CapSet::Permitted,
-                CapSet::Inheritable,
-                CapSet::Bounding,
-                CapSet::Ambient,
-            ];
-            sets.map(|set| caps::read(None, set).unwrap()).to_vec()
+            look()
         };
-        thread::scope(|scope| scope.spawn(confine).join()).unwrap()
+        thread::scope(|scope| scope.spawn(confined).join()).unwrap()
+    }
+
+    fn sets() -> [CapsHashSet; 5] {
+        SETS.map(|set| caps::read(None, set).unwrap())
+    }
+
+    fn two_and(more: &[Capability]) -> CapsHashSet {
+        NEEDED.iter().chain(more).copied().collect()
     }
 
     #[test]
     fn only_what_is_needed_is_kept() {
-        for set in confined(&Needs::default()) {
-            assert_eq!(set, HashSet::from(NEEDED));
+        let [effective, permitted, others @ ..] = confined(&Needs::default(), sets);
+        assert_eq!(effective, two_and(&[]));
+        assert_eq!(permitted, two_and(&[FOR_LOADING]), "at rest");
+        for set in others {
+            assert_eq!(set, two_and(&[]));
         }
+    }
+
+    #[test]
+    fn loading_has_its_capability_again_and_again() {
+        confined(&Needs::default(), || {
+            for _ in 0..2 {
+                let [effective, ..] = while_loading(sets);
+                assert_eq!(effective, two_and(&[FOR_LOADING]));
+                let [effective, ..] = sets();
+                assert_eq!(effective, two_and(&[]));
+            }
+        });
+    }
+
+    #[test]
+    fn another_thread_has_nothing_for_loading() {
+        confined(&Needs::default(), || {
+            enter_thread();
+            for set in sets().into_iter().chain(while_loading(sets)) {
+                assert_eq!(set, two_and(&[]));
+            }
+        });
     }
 
     #[test]
@@ -232,12 +251,14 @@ mod tests {
         fs::write(&key, "").unwrap();
         fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
         let needs = |file| Needs { files: vec![file], iptables: false };
-        let has = |sets: Vec<CapsHashSet>| {
-            sets.iter().all(|set| set.contains(&Capability::CAP_DAC_READ_SEARCH) && set.len() == 3)
+        let keeps = |file| {
+            let kept = confined(&needs(file), sets).map(|set| set.contains(&Capability::CAP_DAC_READ_SEARCH));
+            assert_eq!(kept, [kept[0]; 5], "in every set or in none");
+            kept[0]
         };
-        assert!(!has(confined(&needs(&key))), "a file of one's own takes nothing");
-        assert!(!has(confined(&needs(Path::new("/nowhere")))), "nor does one that is not there");
+        assert!(!keeps(&key), "a file of one's own takes nothing");
+        assert!(!keeps(Path::new("/nowhere")), "nor does one that is not there");
         chown(&key, Some(65534), None).unwrap();
-        assert!(has(confined(&needs(&key))));
+        assert!(keeps(&key));
     }
 }
