@@ -5,6 +5,8 @@ use aya::{Ebpf, EbpfLoader};
 use flannel_common::maps::{ALL, COARSE_CLOCK, COUNTING, LINES, NODE, Node};
 use nix::unistd::{SysconfVar, sysconf};
 
+use crate::privileges::while_loading;
+
 use super::{DatapathError, Format, LogChoice, PinDir, Spec, Support, Telling, foreign, map_path};
 
 /// The object file with every program, as the build embeds it.
@@ -19,17 +21,31 @@ pub fn loader<'a>(node: &'a Node, telling: &Telling) -> EbpfLoader<'a> {
     loader.override_global(COARSE_CLOCK, switch(Support::of_this_kernel().coarse_clock), true);
     loader.override_global(aya_log::LEVEL, telling.log.number(), true);
     if telling.log == LogChoice::Off {
-        // The least the kernel makes.
-        let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|page| page.try_into().ok());
-        loader.map_max_entries(LINES, page.unwrap_or(4096));
+        loader.map_max_entries(LINES, smallest_ring());
     }
     loader
 }
 
+/// Bytes of the smallest ring the kernel makes: a page.
+pub(super) fn smallest_ring() -> u32 {
+    let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|page| page.try_into().ok());
+    page.unwrap_or(4096)
+}
+
+/// Every program of the format and the routes of `spec` that is for a kernel with this support, with each that
+/// decapsulates at XDP.
+pub(super) fn programs_of(spec: &Spec, support: Support) -> impl Iterator<Item = &'static str> {
+    let xdp: &[_] = match spec.format {
+        None => &[],
+        Some(Format::Udp { .. }) => &["udp_xdp", "udp_xdp_skb", "udp_xdp_linear"],
+        Some(Format::Vxlan) => &["vxlan_xdp", "vxlan_xdp_skb", "vxlan_xdp_linear"],
+    };
+    programs(spec).chain(xdp.iter().copied()).filter(move |program| is_for(program, support))
+}
+
 /// Whether a program of the object is for a kernel with this support: of those that decapsulate at XDP, some take
 /// helpers for packets of several buffers, and others are for kernels without them.
-#[must_use]
-pub fn is_for(program: &str, support: Support) -> bool {
+fn is_for(program: &str, support: Support) -> bool {
     match program {
         "pod_out" | "pod_in" | "direct_out" | "direct_in" => support.check_mtu,
         "udp_xdp_linear" | "vxlan_xdp_linear" => !support.several_buffers,
@@ -70,11 +86,11 @@ fn programs(spec: &Spec) -> impl Iterator<Item = &'static str> {
 
 /// Loads a program unless it is loaded.
 pub(super) fn load_program(ebpf: &mut Ebpf, name: &str) -> Result<(), DatapathError> {
-    let loaded = match ebpf.program_mut(name) {
+    let loaded = while_loading(|| match ebpf.program_mut(name) {
         Some(Program::SchedClassifier(program)) => program.load(),
         Some(Program::Xdp(program)) => program.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
-    };
+    });
     match loaded {
         Err(ProgramError::AlreadyLoaded) => Ok(()),
         loaded => {

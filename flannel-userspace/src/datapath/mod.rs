@@ -7,6 +7,7 @@
 
 mod attach;
 mod bpffs;
+mod check;
 mod flows;
 mod foreign;
 mod lines;
@@ -33,16 +34,17 @@ use nix::net::if_::if_indextoname;
 use nix::time::{ClockId, clock_gettime};
 use thiserror::Error;
 
-use crate::privileges::{MemoryLimit, while_loading};
+use crate::privileges::MemoryLimit;
 use attach::Attacher;
 pub use attach::{
     Choice, Decapsulation, Mechanism, Offer, Pinned, PinnedAs, choose, is_ingress, is_linked,
     pinned_programs, tcx_programs, wanted_places,
 };
 pub use bpffs::PinDir;
+pub use check::{Accepted, Answer, check};
 pub use flows::Approver;
 use lines::Lines;
-pub use load::{OBJECT, is_for, loader};
+pub use load::{OBJECT, loader};
 pub use refusal::Refusal;
 pub use support::Support;
 pub use tables::{PeerEntry, Tables};
@@ -286,8 +288,7 @@ impl Datapath {
     /// # Errors
     /// A pin is not ours; the kernel refuses a program or its place.
     pub fn start(pins: Arc<PinDir>, spec: Spec) -> Result<Self, DatapathError> {
-        let mut ebpf =
-            while_loading(|| load::load(&pins, &spec)).map_err(DatapathError::with_memory_limit)?;
+        let mut ebpf = load::load(&pins, &spec).map_err(DatapathError::with_memory_limit)?;
         let lines = match spec.telling.log {
             LogChoice::Off => None,
             LogChoice::Warn | LogChoice::Info => Some(Lines::carry(&mut ebpf)?),

@@ -6,16 +6,14 @@ use std::fmt::{self, Display, Formatter};
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::thread;
 
-use anyhow::{Context as _, Result, bail};
-use aya::Ebpf;
-use aya::programs::{Program, ProgramError, ProgramInfo};
+use anyhow::{Context as _, Result, anyhow, bail};
 use aya::util::KernelVersion;
 use caps::{CapSet, Capability, CapsHashSet};
 use clap::Parser;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-use flannel_common::maps::Node;
-use flannel_userspace::datapath::{LogChoice, Support, Telling, is_for, loader};
+use flannel_userspace::datapath::{Accepted, Answer, LogChoice, Telling, check};
 use serde::Serialize;
 
 /// Shows what the kernel's verifier makes of every program
@@ -67,29 +65,39 @@ impl Held {
         }
     }
 
-    /// Does `work` while this thread has just these capabilities in effect.
-    fn during<T>(self, work: impl FnOnce() -> T) -> Result<T> {
-        let all = caps::read(None, CapSet::Effective).context("cannot read the capabilities")?;
-        if let Some(set) = self.set() {
-            if !all.is_superset(&set) {
-                bail!("the capabilities {self} are needed: run as root");
-            }
-            caps::set(None, CapSet::Effective, &set).context("cannot drop capabilities")?;
+    /// Does `work` in a thread with just these capabilities.
+    fn during<T: Send>(self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        let confined = || {
+            self.confine()?;
+            Ok(work())
+        };
+        thread::scope(|scope| scope.spawn(confined).join())
+            .map_err(|_| anyhow!("the verifier's thread ended"))?
+    }
+
+    fn confine(self) -> Result<()> {
+        let Some(set) = self.set() else { return Ok(()) };
+        let all = caps::read(None, CapSet::Permitted).context("cannot read the capabilities")?;
+        if !all.is_superset(&set) {
+            bail!("the capabilities {self} are needed: run as root");
         }
-        let outcome = work();
-        caps::set(None, CapSet::Effective, &all).context("cannot take capabilities back")?;
-        Ok(outcome)
+        for kind in [CapSet::Effective, CapSet::Permitted] {
+            caps::set(None, kind, &set).context("cannot drop capabilities")?;
+        }
+        Ok(())
     }
 }
 
 /// What became of one program.
 #[derive(Serialize)]
 struct Row {
-    program: String,
+    program: &'static str,
+    /// The backend it was loaded for.
+    backend: &'static str,
     capabilities: Held,
     /// Whether it writes lines for the log.
     lines: bool,
-    /// The end of what the verifier said of a program that it refused.
+    /// What the kernel said of a program that it refused.
     refusal: Option<String>,
     /// Whether this kernel is to take the program.
     is_promised: bool,
@@ -109,15 +117,15 @@ fn main() -> Result<ExitCode> {
             rows.append(&mut load_all(&object, held, log)?);
         }
     }
-    rows.sort_by(|one, other| one.program.cmp(&other.program));
+    rows.sort_by_key(|row| (row.backend, row.program));
     let is_kept = rows.iter().all(|row| row.refusal.is_none() || !row.is_promised);
     if args.json {
         println!("{}", serde_json::to_string(&rows)?);
     } else {
         for row in &rows {
             if let Some(refusal) = &row.refusal {
-                let Row { program, capabilities, .. } = row;
-                eprintln!("{program} is refused with capabilities {capabilities}:\n{refusal}");
+                let Row { program, backend, capabilities, .. } = row;
+                eprintln!("{program} ({backend}) is refused with capabilities {capabilities}: {refusal}");
             }
         }
         println!("{}", table(&rows).trim_fmt());
@@ -125,60 +133,40 @@ fn main() -> Result<ExitCode> {
     Ok(if is_kept { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Loads every program that is for this kernel. Maps belong to the programs: each time they are others.
+/// Loads every program that is for this kernel.
 fn load_all(object: &[u8], held: Held, log: LogChoice) -> Result<Vec<Row>> {
     let telling = Telling { log, ..Telling::default() };
-    let support = Support::of_this_kernel();
-    let mut ebpf = held
-        .during(|| loader(&Node::UNSET, &telling).load(object))?
+    let answers = held
+        .during(|| check(object, telling))?
         .with_context(|| format!("the object does not load with capabilities {held}"))?;
-    let mut names: Vec<String> = ebpf.programs().map(|(name, _)| name.to_owned()).collect();
-    names.retain(|name| is_for(name, support));
     let is_promised = held.is_promised()?;
-    let row = |program: String, loaded: Result<ProgramInfo, ProgramError>| {
-        let (info, refusal) = match loaded {
-            Ok(info) => (Some(info), None),
-            Err(error) => (None, Some(last_lines(&error))),
+    let row = |Answer { program, backend, outcome }: Answer| {
+        let (accepted, refusal) = match outcome {
+            Ok(accepted) => (accepted, None),
+            Err(refusal) => (Accepted::default(), Some(refusal.to_string())),
         };
+        let Accepted { verified_instructions, translated_bytes, machine_code_bytes } = accepted;
+        let (capabilities, lines) = (held, log != LogChoice::Off);
         Row {
             program,
-            capabilities: held,
-            lines: log != LogChoice::Off,
+            backend,
+            capabilities,
+            lines,
             refusal,
             is_promised,
-            verified_instructions: info.as_ref().and_then(ProgramInfo::verified_instruction_count),
-            translated_bytes: info.as_ref().and_then(ProgramInfo::size_translated),
-            machine_code_bytes: info.map(|info| info.size_jitted()).filter(|size| *size > 0),
+            verified_instructions,
+            translated_bytes,
+            machine_code_bytes,
         }
     };
-    names.into_iter().map(|name| Ok(row(name.clone(), held.during(|| load(&mut ebpf, &name))?))).collect()
-}
-
-fn load(ebpf: &mut Ebpf, name: &str) -> Result<ProgramInfo, ProgramError> {
-    match ebpf.program_mut(name) {
-        Some(Program::Xdp(program)) => {
-            program.load()?;
-            program.info()
-        }
-        Some(Program::SchedClassifier(program)) => {
-            program.load()?;
-            program.info()
-        }
-        _ => Err(ProgramError::UnexpectedProgramType),
-    }
-}
-
-/// What the verifier said last.
-fn last_lines(error: &ProgramError) -> String {
-    let text = error.to_string();
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    lines[lines.len().saturating_sub(6)..].join("\n")
+    Ok(answers.into_iter().map(row).collect())
 }
 
 fn table(rows: &[Row]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header([
+        "BACKEND",
         "PROGRAM",
         "CAPABILITIES",
         "LINES",
@@ -193,7 +181,8 @@ fn table(rows: &[Row]) -> Table {
             None => number(row.verified_instructions),
         };
         [
-            row.program.clone(),
+            row.backend.to_owned(),
+            row.program.to_owned(),
             row.capabilities.to_string(),
             if row.lines { "yes" } else { "no" }.to_owned(),
             verified,
@@ -201,7 +190,7 @@ fn table(rows: &[Row]) -> Table {
             number(row.machine_code_bytes),
         ]
     }));
-    for column in table.column_iter_mut().skip(3) {
+    for column in table.column_iter_mut().skip(4) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table

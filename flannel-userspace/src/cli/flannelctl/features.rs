@@ -15,7 +15,8 @@ use super::hooks::{Hook, format, hooks};
 use super::objects;
 use super::output::{Page, Report, Tone, cell, toned};
 use super::place::Context;
-use crate::datapath::{Choice, Decapsulation, Offer, choose, tcx_programs};
+use crate::daemon::Chain;
+use crate::datapath::{Answer, Choice, Decapsulation, OBJECT, Offer, Telling, check, choose, tcx_programs};
 use crate::kernel::{Netlink, XdpProgram};
 
 #[derive(Debug, Args)]
@@ -34,6 +35,10 @@ pub(super) struct Features {
     /// The kernel's release.
     kernel: String,
     features: Vec<Feature>,
+    /// What the kernel makes of each program that is for it.
+    programs: Vec<Loaded>,
+    /// Why no program could be tried.
+    programs_error: Option<String>,
     /// The underlay, where a datapath names one.
     interface: Option<Nic>,
     /// What `--datapath-hook=auto` has decapsulate there, where there is a tunnel.
@@ -53,6 +58,18 @@ struct Feature {
     purpose: &'static str,
     /// Whether nothing goes without it.
     required: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Loaded {
+    /// `vxlan` or `udp`: what it is loaded for.
+    backend: &'static str,
+    program: &'static str,
+    accepted: bool,
+    /// Nothing where the kernel does not count them (before 5.16).
+    verified_instructions: Option<u32>,
+    /// What the kernel said of a program that it refused.
+    refusal: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -105,9 +122,15 @@ impl Features {
         let format = node.as_ref().and_then(format);
         let choice = offer.as_ref().zip(format).map(|(offer, format)| choose(offer, format));
         let used = |hook: &Hook| used(hook, has_tcx, choice);
+        let (programs, programs_error) = match check(OBJECT, Telling::default()) {
+            Ok(answers) => (answers.into_iter().map(loaded).collect(), None),
+            Err(error) => (Vec::new(), Some(Chain(&error).to_string())),
+        };
         Ok(Self {
             kernel: nix::sys::utsname::uname()?.release().to_string_lossy().into_owned(),
             features: features(has_tcx),
+            programs,
+            programs_error,
             interface: match node.as_ref().zip(offer.as_ref()) {
                 Some((node, offer)) => nic(&netlink, node, offer).await?,
                 None => None,
@@ -117,6 +140,15 @@ impl Features {
             used: hooks.iter().filter(|hook| hook.attached).map(used).collect(),
         })
     }
+}
+
+fn loaded(answer: Answer) -> Loaded {
+    let Answer { program, backend, outcome } = answer;
+    let (verified_instructions, refusal) = match outcome {
+        Ok(accepted) => (accepted.verified_instructions, None),
+        Err(refusal) => (None, Some(refusal.to_string())),
+    };
+    Loaded { backend, program, accepted: refusal.is_none(), verified_instructions, refusal }
 }
 
 fn features(has_tcx: Option<bool>) -> Vec<Feature> {
@@ -188,13 +220,19 @@ fn features(has_tcx: Option<bool>) -> Vec<Feature> {
             ProgramType::SchedClassifier,
             BpfHelper::BPF_FUNC_ktime_get_coarse_ns,
             "ktime_get_coarse_ns",
-            "last seen",
+            "a clock that costs next to nothing (5.11); else one that takes longer",
+        ),
+        (
+            ProgramType::SchedClassifier,
+            BpfHelper::BPF_FUNC_check_mtu,
+            "check_mtu",
+            "the fast path of pods (5.12); else every packet takes the long way",
         ),
         (
             ProgramType::Xdp,
             BpfHelper::BPF_FUNC_xdp_get_buff_len,
             "xdp_get_buff_len",
-            "packets of several buffers",
+            "packets of several buffers (5.18); else XDP takes those of one",
         ),
         (
             ProgramType::Xdp,
@@ -205,7 +243,8 @@ fn features(has_tcx: Option<bool>) -> Vec<Feature> {
         (ProgramType::Xdp, BpfHelper::BPF_FUNC_xdp_adjust_meta, "xdp_adjust_meta", "a token for TC"),
     ];
     for (program, helper, name, purpose) in helpers {
-        let required = matches!(program, ProgramType::SchedClassifier);
+        let is_optional = [BpfHelper::BPF_FUNC_ktime_get_coarse_ns, BpfHelper::BPF_FUNC_check_mtu];
+        let required = matches!(program, ProgramType::SchedClassifier) && !is_optional.contains(&helper);
         all.push(feature("helper", name, is_helper_supported(program, helper).ok(), required, purpose));
     }
     all
@@ -262,6 +301,7 @@ impl Report for Features {
             vec![cell(feature.kind), cell(feature.name), supported, cell(feature.purpose)]
         });
         page.table(&["KIND", "NAME", "THERE", "FOR"], rows);
+        self.show_programs(page);
         if let Some(nic) = &self.interface {
             nic.show(page);
         }
@@ -275,6 +315,25 @@ impl Report for Features {
             };
             page.table(&["PROGRAM", "INTERFACE", "BY", "BECAUSE"], self.used.iter().map(row));
         }
+    }
+}
+
+impl Features {
+    fn show_programs(&self, page: &mut Page) {
+        page.heading("programs, as the kernel takes them");
+        if let Some(error) = &self.programs_error {
+            page.line(format!("none could be tried: {error}"));
+            return;
+        }
+        let rows = self.programs.iter().map(|loaded| {
+            let accepted =
+                if loaded.accepted { toned(Tone::Good, "yes") } else { toned(Tone::Bad, "refused") };
+            let instructions =
+                loaded.verified_instructions.map_or_else(|| "-".to_owned(), |count| count.to_string());
+            let answer = loaded.refusal.as_deref().unwrap_or_default();
+            vec![cell(loaded.backend), cell(loaded.program), accepted, cell(instructions), cell(answer)]
+        });
+        page.table(&["BACKEND", "PROGRAM", "ACCEPTED", "INSTRUCTIONS", "ANSWER"], rows);
     }
 }
 
@@ -298,7 +357,7 @@ impl Nic {
 
 #[cfg(test)]
 mod tests {
-    use super::{Chosen, Feature, Features, Nic, Used};
+    use super::{Chosen, Feature, Features, Loaded, Nic, Used};
     use crate::cli::flannelctl::output::Report as _;
 
     fn features() -> Features {
@@ -317,6 +376,23 @@ mod tests {
                 feature("hash", Some(false), true),
                 feature("xdp", None, false),
             ],
+            programs: vec![
+                Loaded {
+                    backend: "vxlan",
+                    program: "vxlan_encap",
+                    accepted: true,
+                    verified_instructions: Some(2629),
+                    refusal: None,
+                },
+                Loaded {
+                    backend: "vxlan",
+                    program: "vxlan_decap",
+                    accepted: false,
+                    verified_instructions: None,
+                    refusal: Some("no".to_owned()),
+                },
+            ],
+            programs_error: None,
             interface: Some(Nic {
                 name: "eth0".to_owned(),
                 driver: None,
@@ -348,6 +424,11 @@ mod tests {
  kernel  hash  no, required  types
  kernel  xdp   unknown       types
 
+programs, as the kernel takes them
+ BACKEND  PROGRAM      ACCEPTED  INSTRUCTIONS  ANSWER
+ vxlan    vxlan_encap  yes       2629
+ vxlan    vxlan_decap  refused   -             no
+
 underlay eth0: network card, driver unstated, MTU 1500, takes native XDP: yes, in several buffers, XDP attached: none
 --datapath-hook=auto decapsulates by xdp: it wins
 
@@ -365,6 +446,8 @@ used
             value["features"][1],
             serde_json::json!({"kind": "kernel", "name": "tcx", "supported": false, "purpose": "types", "required": false})
         );
+        assert_eq!(value["programs"][1]["accepted"], false);
+        assert_eq!(value["programs"][1]["refusal"], "no");
         assert_eq!(value["interface"]["xdp"], "none");
         assert_eq!(value["choice"], serde_json::json!({"mechanism": "xdp", "reason": "it wins"}));
         assert_eq!(value["used"][0]["mechanism"], "clsact");

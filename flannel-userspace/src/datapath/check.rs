@@ -1,0 +1,111 @@
+//! What this kernel makes of the programs themselves: they are loaded, with maps of their own, and attached nowhere.
+
+use aya::EbpfLoader;
+use aya::programs::ProgramInfo;
+use flannel_common::flow::FastPath;
+use flannel_common::maps::{APPROVED, Backend, CANDIDATES, EVENTS, FLOWS, Guard, Node};
+use flannel_common::{Ip4, Mac};
+
+use super::load::{load_program, programs_of};
+use super::{DatapathError, Format, HookChoice, Refusal, Spec, Support, Telling, loader};
+
+/// What the kernel answered to one program.
+#[derive(Debug)]
+pub struct Answer {
+    /// Which.
+    pub program: &'static str,
+    /// For what: `vxlan` or `udp`.
+    pub backend: &'static str,
+    /// What became of it.
+    pub outcome: Result<Accepted, Refusal>,
+}
+
+/// A program that the kernel took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Accepted {
+    /// Instructions that the verifier went through, of a million that it would; nothing where the kernel does not count
+    /// them (before 5.16).
+    pub verified_instructions: Option<u32>,
+    /// Bytes of the program as it runs.
+    pub translated_bytes: Option<u32>,
+    /// Bytes of machine code; nothing where the kernel has no compiler, or does not use it.
+    pub machine_code_bytes: Option<u32>,
+}
+
+/// Loads each program of `object` that is for this kernel, for either format, with the capabilities of this thread.
+///
+/// # Errors
+/// The object does not load at all.
+pub fn check(object: &[u8], telling: Telling) -> Result<Vec<Answer>, DatapathError> {
+    let mut answers = Vec::new();
+    for format in [Format::Vxlan, Format::Udp { segmented: EXIT }] {
+        answers.append(&mut check_format(object, format, telling)?);
+    }
+    Ok(answers)
+}
+
+fn check_format(object: &[u8], format: Format, telling: Telling) -> Result<Vec<Answer>, DatapathError> {
+    let (node, backend) = match format {
+        Format::Udp { .. } => (node(Backend::Udp), "udp"),
+        Format::Vxlan => (node(Backend::Vxlan), "vxlan"),
+    };
+    let mut loader = loader(&node, &telling);
+    let mut ebpf = with_small_maps(&mut loader).load(object).map_err(DatapathError::Load)?;
+    let spec = Spec { format: Some(format), routes: true, node, hook: HookChoice::Auto, telling };
+    let answer = |program| {
+        let loaded = load_program(&mut ebpf, program).map(|()| accepted(&ebpf, program));
+        let outcome = match loaded {
+            Ok(accepted) => Ok(accepted),
+            Err(DatapathError::Program { source, .. }) => Err(source),
+            Err(other) => return Err(other),
+        };
+        Ok(Answer { program, backend, outcome })
+    };
+    programs_of(&spec, Support::of_this_kernel()).map(answer).collect()
+}
+
+/// Maps are made anew for each check; the large ones need not hold anything.
+fn with_small_maps<'a, 'b>(loader: &'b mut EbpfLoader<'a>) -> &'b mut EbpfLoader<'a> {
+    for map in [FLOWS, APPROVED] {
+        loader.map_max_entries(map, flannel_common::flow::PLACES);
+    }
+    for ring in [EVENTS, CANDIDATES] {
+        loader.map_max_entries(ring, super::load::smallest_ring());
+    }
+    loader
+}
+
+fn accepted(ebpf: &aya::Ebpf, program: &str) -> Accepted {
+    let info = ebpf.program(program).and_then(|program| program.info().ok());
+    Accepted {
+        verified_instructions: info.as_ref().and_then(ProgramInfo::verified_instruction_count),
+        translated_bytes: info.as_ref().and_then(ProgramInfo::size_translated),
+        machine_code_bytes: info.map(|info| info.size_jitted()).filter(|size| *size > 0),
+    }
+}
+
+/// Interface indexes, none of which need be there.
+const DEVICE: u32 = 3;
+const ENTRANCE: u32 = 4;
+const EXIT: u32 = 5;
+
+/// A host of which the programs use every part: what a host does not use, the verifier does not see.
+fn node(backend: Backend) -> Node {
+    Node {
+        backend: backend as u32,
+        device: DEVICE,
+        underlay: 2,
+        segmenter: if backend == Backend::Udp { ENTRANCE } else { 0 },
+        local_ip: Ip4::from_octets([192, 0, 2, 1]),
+        subnet: Ip4::from_octets([198, 51, 100, 0]),
+        netmask: Ip4::netmask(24),
+        vni: if backend == Backend::Udp { 0 } else { 1 },
+        port: 8472,
+        guard: Guard::Strict as u32,
+        fast_path: if Support::of_this_kernel().check_mtu { FastPath::Flow } else { FastPath::Off } as u32,
+        copied_tos: Node::DSCP,
+        flow_seed: u64::MAX,
+        device_mac: Mac([2, 0, 0, 0, 0, 1]),
+        reserved: 0,
+    }
+}
