@@ -1,5 +1,7 @@
 //! `flannelctl features`: what the kernel and the network card offer, what is used of it, and why.
 
+mod programs;
+
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
@@ -11,12 +13,12 @@ use clap::Args;
 use flannel_common::maps::Node;
 use serde::Serialize;
 
+use self::programs::Programs;
 use super::hooks::{Hook, format, hooks};
 use super::objects;
 use super::output::{Page, Report, Tone, cell, toned};
 use super::place::Context;
-use crate::daemon::Chain;
-use crate::datapath::{Answer, Choice, Decapsulation, OBJECT, Offer, Telling, check, choose, tcx_programs};
+use crate::datapath::{Choice, Decapsulation, Offer, choose, tcx_programs};
 use crate::kernel::{Netlink, XdpProgram};
 
 #[derive(Debug, Args)]
@@ -36,9 +38,7 @@ pub(super) struct Features {
     kernel: String,
     features: Vec<Feature>,
     /// What the kernel makes of each program that is for it.
-    programs: Vec<Loaded>,
-    /// Why no program could be tried.
-    programs_error: Option<String>,
+    programs: Programs,
     /// The underlay, where a datapath names one.
     interface: Option<Nic>,
     /// What `--datapath-hook=auto` has decapsulate there, where there is a tunnel.
@@ -58,18 +58,6 @@ struct Feature {
     purpose: &'static str,
     /// Whether nothing goes without it.
     required: bool,
-}
-
-#[derive(Debug, Serialize)]
-struct Loaded {
-    /// `vxlan` or `udp`: what it is loaded for.
-    backend: &'static str,
-    program: &'static str,
-    accepted: bool,
-    /// Nothing where the kernel does not count them (before 5.16).
-    verified_instructions: Option<u32>,
-    /// What the kernel said of a program that it refused.
-    refusal: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -122,15 +110,10 @@ impl Features {
         let format = node.as_ref().and_then(format);
         let choice = offer.as_ref().zip(format).map(|(offer, format)| choose(offer, format));
         let used = |hook: &Hook| used(hook, has_tcx, choice);
-        let (programs, programs_error) = match check(OBJECT, Telling::default()) {
-            Ok(answers) => (answers.into_iter().map(loaded).collect(), None),
-            Err(error) => (Vec::new(), Some(Chain(&error).to_string())),
-        };
         Ok(Self {
             kernel: nix::sys::utsname::uname()?.release().to_string_lossy().into_owned(),
             features: features(has_tcx),
-            programs,
-            programs_error,
+            programs: Programs::try_all(),
             interface: match node.as_ref().zip(offer.as_ref()) {
                 Some((node, offer)) => nic(&netlink, node, offer).await?,
                 None => None,
@@ -140,15 +123,6 @@ impl Features {
             used: hooks.iter().filter(|hook| hook.attached).map(used).collect(),
         })
     }
-}
-
-fn loaded(answer: Answer) -> Loaded {
-    let Answer { program, backend, outcome } = answer;
-    let (verified_instructions, refusal) = match outcome {
-        Ok(accepted) => (accepted.verified_instructions, None),
-        Err(refusal) => (None, Some(refusal.to_string())),
-    };
-    Loaded { backend, program, accepted: refusal.is_none(), verified_instructions, refusal }
 }
 
 fn features(has_tcx: Option<bool>) -> Vec<Feature> {
@@ -301,7 +275,7 @@ impl Report for Features {
             vec![cell(feature.kind), cell(feature.name), supported, cell(feature.purpose)]
         });
         page.table(&["KIND", "NAME", "THERE", "FOR"], rows);
-        self.show_programs(page);
+        self.programs.show(page);
         if let Some(nic) = &self.interface {
             nic.show(page);
         }
@@ -315,25 +289,6 @@ impl Report for Features {
             };
             page.table(&["PROGRAM", "INTERFACE", "BY", "BECAUSE"], self.used.iter().map(row));
         }
-    }
-}
-
-impl Features {
-    fn show_programs(&self, page: &mut Page) {
-        page.heading("programs, as the kernel takes them");
-        if let Some(error) = &self.programs_error {
-            page.line(format!("none could be tried: {error}"));
-            return;
-        }
-        let rows = self.programs.iter().map(|loaded| {
-            let accepted =
-                if loaded.accepted { toned(Tone::Good, "yes") } else { toned(Tone::Bad, "refused") };
-            let instructions =
-                loaded.verified_instructions.map_or_else(|| "-".to_owned(), |count| count.to_string());
-            let answer = loaded.refusal.as_deref().unwrap_or_default();
-            vec![cell(loaded.backend), cell(loaded.program), accepted, cell(instructions), cell(answer)]
-        });
-        page.table(&["BACKEND", "PROGRAM", "ACCEPTED", "INSTRUCTIONS", "ANSWER"], rows);
     }
 }
 
@@ -357,7 +312,8 @@ impl Nic {
 
 #[cfg(test)]
 mod tests {
-    use super::{Chosen, Feature, Features, Loaded, Nic, Used};
+    use super::programs::{Loaded, Programs};
+    use super::{Chosen, Feature, Features, Nic, Used};
     use crate::cli::flannelctl::output::Report as _;
 
     fn features() -> Features {
@@ -376,7 +332,7 @@ mod tests {
                 feature("hash", Some(false), true),
                 feature("xdp", None, false),
             ],
-            programs: vec![
+            programs: Programs::Tried(vec![
                 Loaded {
                     backend: "vxlan",
                     program: "vxlan_encap",
@@ -391,8 +347,7 @@ mod tests {
                     verified_instructions: None,
                     refusal: Some("no".to_owned()),
                 },
-            ],
-            programs_error: None,
+            ]),
             interface: Some(Nic {
                 name: "eth0".to_owned(),
                 driver: None,
@@ -424,7 +379,7 @@ mod tests {
  kernel  hash  no, required  types
  kernel  xdp   unknown       types
 
-programs, as the kernel takes them
+programs
  BACKEND  PROGRAM      ACCEPTED  INSTRUCTIONS  ANSWER
  vxlan    vxlan_encap  yes       2629
  vxlan    vxlan_decap  refused   -             no
@@ -446,8 +401,8 @@ used
             value["features"][1],
             serde_json::json!({"kind": "kernel", "name": "tcx", "supported": false, "purpose": "types", "required": false})
         );
-        assert_eq!(value["programs"][1]["accepted"], false);
-        assert_eq!(value["programs"][1]["refusal"], "no");
+        assert_eq!(value["programs"]["tried"][1]["accepted"], false);
+        assert_eq!(value["programs"]["tried"][1]["refusal"], "no");
         assert_eq!(value["interface"]["xdp"], "none");
         assert_eq!(value["choice"], serde_json::json!({"mechanism": "xdp", "reason": "it wins"}));
         assert_eq!(value["used"][0]["mechanism"], "clsact");
