@@ -12,6 +12,9 @@ use crate::step;
 /// How many files one command is given.
 const AT_ONCE: usize = 500;
 
+/// The list of modules that are no files, because the kernel has them in itself.
+pub const BUILTIN: &str = "modules.builtin";
+
 /// A packaged kernel, unpacked.
 pub struct Kernel {
     /// What somebody asked for: `6.1`.
@@ -47,6 +50,11 @@ impl Kernel {
                 "the packages of {name} have modules of {release} and no vmlinuz: name the package of its image, too"
             );
         };
+        if !modules.join(BUILTIN).is_file() {
+            bail!(
+                "the packages of {name} have no {BUILTIN}: name the package that has it, too, linux-base-{release}"
+            );
+        }
         Ok(Self { name: name.to_owned(), release, image, modules })
     }
 }
@@ -153,6 +161,7 @@ mod tests {
             let tree = tempfile::tempdir().unwrap();
             write(tree.path(), "lib/modules/6.1-cloud/kernel/veth.ko");
             write(tree.path(), image);
+            write(tree.path(), "lib/modules/6.1-cloud/modules.builtin");
             let kernel = Kernel::in_tree("6.1", tree.path()).unwrap();
             assert_eq!((&*kernel.release, kernel.image), ("6.1-cloud", tree.path().join(image)));
         }
@@ -165,6 +174,8 @@ mod tests {
         assert!(refused().contains("no modules"), "{}", refused());
         write(tree.path(), "usr/lib/modules/6.8.0/kernel/veth.ko");
         assert!(refused().contains("no vmlinuz"), "{}", refused());
+        write(tree.path(), "boot/vmlinuz-6.8.0");
+        assert!(refused().contains("linux-base-6.8.0"), "{}", refused());
         write(tree.path(), "lib/modules/6.5.0/kernel/veth.ko");
         assert!(refused().contains("two kernels"), "{}", refused());
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use super::kernel::Kernel;
+use super::kernel::{BUILTIN, Kernel};
 
 /// Names of modules; one that ends in `*` stands for all that begin so. They are loaded when somebody needs them: the
 /// kernel itself asks modprobe.
@@ -118,7 +118,7 @@ impl Selection {
             let path = kernel.modules.join(file);
             fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
         };
-        Ok(select(&read("modules.dep")?, &read("modules.builtin")?, names))
+        Ok(select(&read("modules.dep")?, &read(BUILTIN)?, names))
     }
 }
 

@@ -52,7 +52,6 @@ impl Machine {
         qemu.args(["--pdeathsig", "KILL", "--"])
             .arg(workspace::find(PROGRAM).unwrap_or_else(|| PROGRAM.into()));
         qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-M", "q35"]);
-        // Under emulation, 6.12 does not boot on the richer processor of some versions of qemu.
         qemu.args(if self.kvm { KVM } else { TCG });
         qemu.args(["-smp", &self.cpus.to_string(), "-m", &format!("{}M", self.memory)]);
         qemu.arg("-kernel").arg(image).arg("-initrd").arg(initramfs).args(["-append", KERNEL_COMMAND_LINE]);
@@ -72,7 +71,9 @@ impl Machine {
 }
 
 const KVM: [&str; 4] = ["-accel", "kvm", "-cpu", "host"];
-const TCG: [&str; 4] = ["-accel", "tcg,thread=multi", "-cpu", "qemu64,+rdrand"];
+/// cmpxchg16b as qemu 7.2 emulates it damages the free lists of the kernel's `SLUB`, which uses it since 6.5
+/// (`this_cpu_try_cmpxchg_freelist`) where the processor has it: most boots of some kernels then panic.
+const TCG: [&str; 4] = ["-accel", "tcg,thread=multi", "-cpu", "qemu64,+rdrand,-cx16"];
 
 /// The name of the kernel's console among sockets.
 pub const CONSOLE: &str = "console";
