@@ -13,6 +13,7 @@ mod lines;
 mod load;
 mod read_only;
 mod refusal;
+mod support;
 mod tables;
 mod witness;
 
@@ -22,15 +23,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use aya::EbpfError;
 use aya::maps::MapError;
 use aya::pin::PinError;
 use aya::programs::ProgramError;
+use aya::{Ebpf, EbpfError};
 use flannel_common::flow::FastPath;
 use flannel_common::maps::Node;
 use nix::net::if_::if_indextoname;
 use nix::time::{ClockId, clock_gettime};
 use thiserror::Error;
+use tracing::warn;
 
 use crate::privileges::{MemoryLimit, while_loading};
 use attach::Attacher;
@@ -43,6 +45,7 @@ pub use flows::Approver;
 use lines::Lines;
 pub use load::{OBJECT, loader};
 pub use refusal::Refusal;
+pub use support::{Unavailable, unavailable};
 pub use tables::{PeerEntry, Tables};
 pub use witness::{Witness, time_of_day};
 
@@ -198,7 +201,7 @@ pub enum DatapathError {
         source: MapError,
     },
     /// The object cannot be loaded.
-    #[error("cannot load the eBPF programs (the kernel must be 5.13 or newer, with BTF and CAP_BPF granted)")]
+    #[error("cannot load the eBPF programs (the kernel must be 5.13 or newer, with CAP_BPF granted)")]
     Load(#[source] EbpfError),
     /// Maps are charged to a limit that is too low.
     #[error(
@@ -236,6 +239,15 @@ pub enum DatapathError {
         mechanism: Mechanism,
         /// Why not.
         source: Box<ProgramError>,
+    },
+    /// The kernel has nothing to attach programs to at TC.
+    #[error(
+        "Linux {release} takes no programs under clsact: use a kernel with CONFIG_NET_SCH_INGRESS and \
+         CONFIG_NET_CLS_BPF, or make its modules sch_ingress and cls_bpf available; see --datapath-hook for other ways"
+    )]
+    NoClsact {
+        /// The kernel's release.
+        release: String,
     },
     /// A pin cannot be made.
     #[error("cannot pin {path}")]
@@ -286,6 +298,7 @@ impl Datapath {
     pub fn start(pins: Arc<PinDir>, spec: Spec) -> Result<Self, DatapathError> {
         let mut ebpf =
             while_loading(|| load::load(&pins, &spec)).map_err(DatapathError::with_memory_limit)?;
+        warn_where_interpreted(&ebpf);
         let lines = match spec.telling.log {
             LogChoice::Off => None,
             LogChoice::Warn | LogChoice::Info => Some(Lines::carry(&mut ebpf)?),
@@ -335,6 +348,18 @@ impl Datapath {
     /// The kernel refuses.
     pub fn hold(&mut self) -> Result<(), DatapathError> {
         self.attacher.hold()
+    }
+}
+
+/// The kernel's interpreter runs programs as well, in several times the time.
+fn warn_where_interpreted(ebpf: &Ebpf) {
+    // Of those that are not loaded nothing is told.
+    let mut loaded = ebpf.programs().filter_map(|(_, program)| program.info().ok());
+    if loaded.any(|program| program.size_jitted() == 0) {
+        warn!(
+            "the kernel interprets the programs instead of compiling them, which is slower: sysctl \
+             net.core.bpf_jit_enable=1, or a kernel with CONFIG_BPF_JIT"
+        );
     }
 }
 

@@ -13,6 +13,7 @@ mod objects;
 mod output;
 mod peers;
 mod place;
+mod programless;
 mod remedy;
 mod status;
 mod sysdump;
