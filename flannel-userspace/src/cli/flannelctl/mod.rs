@@ -15,6 +15,7 @@ mod peers;
 mod place;
 mod programless;
 mod remedy;
+mod running;
 mod status;
 mod sysdump;
 mod trace;

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::output::{Page, Report, toned};
 use super::place::Context;
-use super::status::Running;
+use super::running::Running;
 
 /// What there is to tell.
 #[derive(Debug, Serialize)]
