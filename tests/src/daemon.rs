@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use flannel_userspace::datapath::{Pinned, pinned_programs};
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -263,6 +264,17 @@ impl Daemon {
         let words =
             ["setpriv", &format!("--bounding-set=-all{set}"), "--inh-caps=-all", "--ambient-caps=-all"];
         self.by = words.map(str::to_owned).to_vec();
+    }
+
+    /// From the next start on the kernel refuses it bpf(), with this error, as in many a container.
+    ///
+    /// # Errors
+    /// The program that sees to it was not built.
+    pub fn refused_bpf(&mut self, errno: Errno) -> Result<()> {
+        let program = binaries::find("without-bpf")?;
+        let program = program.to_str().context("the path of without-bpf is no text")?;
+        self.by = vec![program.to_owned(), (errno as i32).to_string()];
+        Ok(())
     }
 
     /// Flags for the next start.

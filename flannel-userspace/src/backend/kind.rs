@@ -33,16 +33,21 @@ impl Kind {
         }
     }
 
-    /// The number by which the maps know the kind.
+    /// As the programs know the kind.
     #[must_use]
-    pub const fn number(self) -> u32 {
-        let backend = match self {
+    pub const fn for_programs(self) -> maps::Backend {
+        match self {
             Self::Udp => maps::Backend::Udp,
             Self::Vxlan => maps::Backend::Vxlan,
             Self::HostGw => maps::Backend::HostGw,
             Self::Alloc => maps::Backend::Alloc,
-        };
-        backend as u32
+        }
+    }
+
+    /// The number by which the maps know the kind.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        self.for_programs() as u32
     }
 
     /// The kind with this number.

@@ -1,14 +1,15 @@
 //! Why the daemon ends of its own accord.
 
 use std::io;
+use std::path::PathBuf;
 
 use tokio::task::JoinError;
 
 use super::exclusive::ExclusiveError;
-use crate::backend::PrepareError;
+use crate::backend::{Kind, PrepareError};
 use crate::config::subnet_file::SubnetFileError;
 use crate::config::{BackendError, ConfigError};
-use crate::datapath::DatapathError;
+use crate::datapath::{DatapathError, Unavailable};
 use crate::kernel::interface::InterfaceError;
 use crate::kernel::{self, OpenError};
 use crate::lease::{AcquireError, AddressTaken, Lost, PoolError};
@@ -66,6 +67,20 @@ pub enum DaemonError {
     /// Another daemon does the same.
     #[error(transparent)]
     Exclusive(#[from] ExclusiveError),
+    /// The host takes no programs, without which the backend does not forward.
+    #[error("the backend {0} forwards by eBPF programs alone, which cannot be had: {1}")]
+    NeedsPrograms(Kind, Unavailable),
+    /// The host takes no programs now, but those of an earlier daemon forward by what that one knew.
+    #[error(
+        "the programs pinned in {path} forward by what an earlier flanneld knew and cannot be kept up to date, for \
+         {reason}"
+    )]
+    Abandoned {
+        /// Where they are pinned.
+        path: PathBuf,
+        /// Why.
+        reason: Unavailable,
+    },
     /// Programs, maps or pins.
     #[error(transparent)]
     Datapath(#[from] DatapathError),

@@ -4,6 +4,7 @@ mod configuration;
 mod error;
 mod exclusive;
 mod log;
+mod programs;
 mod report;
 mod rules;
 mod signals;
@@ -15,7 +16,7 @@ use tokio::sync::oneshot;
 use tracing::{error, info};
 
 use crate::cli::flanneld::Options;
-use crate::datapath::PinDir;
+use crate::datapath::{PinDir, Unavailable};
 use crate::lease::Lost;
 use crate::observe::{Condition, DatapathSource, Exposition, Files, Listening, Server, Vitals};
 use crate::privileges::{self, Needs};
@@ -38,9 +39,12 @@ pub(crate) use start::site;
 pub async fn run(options: Options, loudness: Loudness) -> Result<(), DaemonError> {
     privileges::check()?;
     // What takes more than the daemon goes on with comes first; threads have the privileges of who starts them.
-    PinDir::mount(&options.pin_dir)?;
-    let listening = options.endpoints.listen()?;
     privileges::raise_memory_limit();
+    let unavailable = programs::unavailable(&options.pin_dir)?;
+    if unavailable.is_none() {
+        PinDir::mount(&options.pin_dir)?;
+    }
+    let listening = options.endpoints.listen()?;
     // The library finds out once what the kernel can; some of that takes more than what is kept, and without it
     // programs have no names.
     let _ = aya::features();
@@ -50,9 +54,9 @@ pub async fn run(options: Options, loudness: Loudness) -> Result<(), DaemonError
     let vitals = Vitals::default();
     let pending = Pending::take(&vitals);
     tokio::spawn(report::tell_service_manager(vitals.conditions.clone()));
-    let _server = show(&options, &vitals, listening)?;
+    let _server = show(&options, &vitals, unavailable.is_none(), listening)?;
     let outcome = tokio::select! {
-        outcome = serve(options, &vitals, pending) => outcome,
+        outcome = serve(options, &vitals, pending, unavailable) => outcome,
         never = vitals.liveness.heart("event loop").keep_beating() => match never {},
         signal = signals.next() => {
             info!(signal, "ending; the datapath goes on forwarding");
@@ -99,10 +103,15 @@ fn needs(options: &Options) -> Needs<'_> {
     }
 }
 
-fn show(options: &Options, vitals: &Vitals, listening: Listening) -> Result<Server, DaemonError> {
+fn show(
+    options: &Options,
+    vitals: &Vitals,
+    has_programs: bool,
+    listening: Listening,
+) -> Result<Server, DaemonError> {
     let source = DatapathSource { pin_dir: options.pin_dir.clone(), per_peer: options.metrics_per_peer };
     let files = Files { subnet: options.subnet_file.clone(), state: options.state_file.clone() };
-    let exposition = Exposition::new(vitals, source, files);
+    let exposition = Exposition::new(vitals, has_programs.then_some(source), files);
     let server = Server::start(listening, vitals.clone(), exposition)?;
     for address in server.addresses() {
         info!(%address, "showing health and metrics");
@@ -110,7 +119,12 @@ fn show(options: &Options, vitals: &Vitals, listening: Listening) -> Result<Serv
     Ok(server)
 }
 
-async fn serve(options: Options, vitals: &Vitals, pending: Pending) -> Result<(), DaemonError> {
+async fn serve(
+    options: Options,
+    vitals: &Vitals,
+    pending: Pending,
+    unavailable: Option<Unavailable>,
+) -> Result<(), DaemonError> {
     let (synced, first_sync) = oneshot::channel();
     let Started {
         reconciler,
@@ -122,7 +136,8 @@ async fn serve(options: Options, vitals: &Vitals, pending: Pending) -> Result<()
         rules,
         approver,
         exclusive: _exclusive,
-    } = start::start(options, vitals, pending, synced).await?;
+        marker: _marker,
+    } = start::start(options, vitals, pending, unavailable, synced).await?;
     let mut holding = tokio::spawn(hold.run());
     tokio::spawn(vitals.metrics.leases.clone().follow(held.clone()));
     tokio::spawn(presence.run(held));

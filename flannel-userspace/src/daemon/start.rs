@@ -19,12 +19,12 @@ use super::error::DaemonError;
 use super::exclusive::Exclusive;
 use super::report::{Chain, Trouble};
 use super::rules::RuleKeeper;
-use super::{configuration, signals};
+use super::{configuration, programs, signals};
 use crate::backend::{Backend, Kind};
 use crate::cli::flanneld::Options;
 use crate::config::subnet_file::Previous;
 use crate::config::{BackendConfig, NetworkConfig, SubnetFile};
-use crate::datapath::{Approver, PinDir};
+use crate::datapath::{self, Approver, PinDir, Unavailable};
 use crate::kernel::{Monitor, Netlink, Underlay, interface};
 use crate::lease::{
     AcquireConfig, AcquireError, Held, Hold, Holder, Identity, OwnLease, Pool, Presence, acquire,
@@ -57,6 +57,8 @@ pub(super) struct Started {
     pub(super) approver: Option<Approver>,
     /// What only one daemon may have.
     pub(super) exclusive: Vec<Exclusive>,
+    /// What a daemon without programs is found by.
+    pub(super) marker: Option<PinDir>,
 }
 
 /// The order is stock flannel's: configuration, interface, device, lease, datapath, subnet file. The pin
@@ -65,13 +67,17 @@ pub(super) async fn start(
     options: Options,
     vitals: &Vitals,
     pending: Pending,
+    unavailable: Option<Unavailable>,
     synced: oneshot::Sender<()>,
 ) -> Result<Started, DaemonError> {
     let hangups = signals::hangups()?;
     let netlink = Netlink::open()?;
     let monitor = Monitor::open()?;
     let mut exclusive = vec![Exclusive::network(&options.etcd.prefix).await?];
-    let pins = Arc::new(PinDir::open(&options.pin_dir)?);
+    let pins = match unavailable {
+        None => Some(Arc::new(PinDir::open(&options.pin_dir)?)),
+        Some(_) => None,
+    };
     let registry =
         Etcd::measured(options.etcd.clone(), vitals.metrics.etcd.clone()).map_err(DaemonError::Registry)?;
     let remembered = remember(&options);
@@ -96,6 +102,15 @@ pub(super) async fn start(
     );
     pending.configuration.meet();
     let backend_config = BackendConfig::parse(&config.backend)?;
+    let marker = match &unavailable {
+        None => {
+            datapath::require(backend_config.kind().for_programs(), options.fast_path, options.telling)?;
+            None
+        }
+        Some(reason) => {
+            programs::go_without(reason, backend_config.kind(), &options.pin_dir, &vitals.conditions)?
+        }
+    };
     let presence = Presence::claim(registry.clone(), identity.clone(), underlay.public_ip).await?;
     if let Some(device) = backend_config.device_name() {
         exclusive.push(Exclusive::device(&device).await?);
@@ -149,7 +164,7 @@ pub(super) async fn start(
         pod_bridges: options.pod_bridges,
     })
     .await?;
-    let approver = approver(options.fast_path, &options.pin_dir);
+    let approver = if unavailable.is_none() { approver(options.fast_path, &options.pin_dir) } else { None };
     pending.datapath.meet();
 
     let held = holder.held();
@@ -182,6 +197,7 @@ pub(super) async fn start(
         rules,
         approver,
         exclusive,
+        marker,
     })
 }
 

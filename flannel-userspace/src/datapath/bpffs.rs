@@ -56,6 +56,14 @@ impl PinDir {
         if path.is_dir() { Self::lock(path).map(Some) } else { Ok(None) }
     }
 
+    /// Whether something is pinned there, by a daemon that runs or has run.
+    #[must_use]
+    pub fn is_in_use(path: &Path) -> bool {
+        let is_empty = |part: PathBuf| names_in(&part).is_ok_and(|names| names.is_empty());
+        // The directory itself holds the others.
+        !parts(path).skip(1).all(is_empty)
+    }
+
     fn lock(path: &Path) -> Result<Self, DatapathError> {
         let metadata = fs::metadata(path).and_then(|metadata| check_owner(&metadata));
         metadata.and_then(|()| check_filesystem(path)).map_err(unusable(path))?;

@@ -1,13 +1,13 @@
 //! What this kernel makes of the programs themselves: they are loaded, with maps of their own, and attached nowhere.
 
-use aya::EbpfLoader;
 use aya::programs::ProgramInfo;
-use flannel_common::flow::FastPath;
+use aya::{Ebpf, EbpfLoader};
+use flannel_common::flow::{FastPath, PLACES};
 use flannel_common::maps::{APPROVED, Backend, CANDIDATES, EVENTS, FLOWS, Guard, Node};
 use flannel_common::{Ip4, Mac};
 
-use super::load::{load_program, programs_of};
-use super::{DatapathError, Format, HookChoice, Refusal, Spec, Support, Telling, loader};
+use super::load::{load_program, programs, programs_of, smallest_ring};
+use super::{DatapathError, Format, HookChoice, OBJECT, Refusal, Spec, Support, Telling, loader};
 
 /// What the kernel answered to one program.
 #[derive(Debug)]
@@ -38,44 +38,61 @@ pub struct Accepted {
 /// The object does not load at all.
 pub fn check(object: &[u8], telling: Telling) -> Result<Vec<Answer>, DatapathError> {
     let mut answers = Vec::new();
-    for format in [Format::Vxlan, Format::Udp { segmented: EXIT }] {
-        answers.append(&mut check_format(object, format, telling)?);
+    for (backend, label) in [(Backend::Vxlan, "vxlan"), (Backend::Udp, "udp")] {
+        let spec = spec(backend, telling);
+        let mut ebpf = load_object(object, &spec)?;
+        for program in programs_of(&spec, Support::of_this_kernel()) {
+            let outcome = match load_program(&mut ebpf, program) {
+                Ok(()) => Ok(accepted(&ebpf, program)),
+                Err(DatapathError::Program { source, .. }) => Err(source),
+                Err(other) => return Err(other),
+            };
+            answers.push(Answer { program, backend: label, outcome });
+        }
     }
     Ok(answers)
 }
 
-fn check_format(object: &[u8], format: Format, telling: Telling) -> Result<Vec<Answer>, DatapathError> {
-    let (node, backend) = match format {
-        Format::Udp { .. } => (node(Backend::Udp), "udp"),
-        Format::Vxlan => (node(Backend::Vxlan), "vxlan"),
+/// Finds out whether the kernel takes every program that the backend cannot do without, before anything is changed on
+/// the host. Programs that decapsulate at XDP are not among them.
+///
+/// # Errors
+/// It does not.
+pub fn require(backend: Backend, fast_path: FastPath, telling: Telling) -> Result<(), DatapathError> {
+    let mut spec = spec(backend, telling);
+    if fast_path == FastPath::Off {
+        spec.node.fast_path = FastPath::Off as u32;
+    }
+    let mut ebpf = load_object(OBJECT, &spec).map_err(DatapathError::with_memory_limit)?;
+    programs(&spec).try_for_each(|program| load_program(&mut ebpf, program))
+}
+
+fn load_object(object: &[u8], spec: &Spec) -> Result<Ebpf, DatapathError> {
+    with_small_maps(&mut loader(&spec.node, &spec.telling)).load(object).map_err(DatapathError::Load)
+}
+
+/// What a host with this backend asks for that uses everything.
+fn spec(backend: Backend, telling: Telling) -> Spec {
+    let format = match backend {
+        Backend::Udp => Some(Format::Udp { segmented: EXIT }),
+        Backend::Vxlan => Some(Format::Vxlan),
+        Backend::HostGw | Backend::Alloc => None,
     };
-    let mut loader = loader(&node, &telling);
-    let mut ebpf = with_small_maps(&mut loader).load(object).map_err(DatapathError::Load)?;
-    let spec = Spec { format: Some(format), routes: true, node, hook: HookChoice::Auto, telling };
-    let answer = |program| {
-        let loaded = load_program(&mut ebpf, program).map(|()| accepted(&ebpf, program));
-        let outcome = match loaded {
-            Ok(accepted) => Ok(accepted),
-            Err(DatapathError::Program { source, .. }) => Err(source),
-            Err(other) => return Err(other),
-        };
-        Ok(Answer { program, backend, outcome })
-    };
-    programs_of(&spec, Support::of_this_kernel()).map(answer).collect()
+    Spec { format, routes: true, node: node(backend), hook: HookChoice::Auto, telling }
 }
 
 /// Maps are made anew for each check; the large ones need not hold anything.
 fn with_small_maps<'a, 'b>(loader: &'b mut EbpfLoader<'a>) -> &'b mut EbpfLoader<'a> {
     for map in [FLOWS, APPROVED] {
-        loader.map_max_entries(map, flannel_common::flow::PLACES);
+        loader.map_max_entries(map, PLACES);
     }
     for ring in [EVENTS, CANDIDATES] {
-        loader.map_max_entries(ring, super::load::smallest_ring());
+        loader.map_max_entries(ring, smallest_ring());
     }
     loader
 }
 
-fn accepted(ebpf: &aya::Ebpf, program: &str) -> Accepted {
+fn accepted(ebpf: &Ebpf, program: &str) -> Accepted {
     let info = ebpf.program(program).and_then(|program| program.info().ok());
     Accepted {
         verified_instructions: info.as_ref().and_then(ProgramInfo::verified_instruction_count),
@@ -89,7 +106,7 @@ const DEVICE: u32 = 3;
 const ENTRANCE: u32 = 4;
 const EXIT: u32 = 5;
 
-/// A host of which the programs use every part: what a host does not use, the verifier does not see.
+/// A host of which the programs use every part that its backend and this kernel have: what a host does not use, the verifier does not see.
 fn node(backend: Backend) -> Node {
     Node {
         backend: backend as u32,
@@ -102,7 +119,10 @@ fn node(backend: Backend) -> Node {
         vni: if backend == Backend::Udp { 0 } else { 1 },
         port: 8472,
         guard: Guard::Strict as u32,
-        fast_path: if Support::of_this_kernel().check_mtu { FastPath::Flow } else { FastPath::Off } as u32,
+        fast_path: match Support::of_this_kernel().check_mtu && backend != Backend::Alloc {
+            true => FastPath::Flow as u32,
+            false => FastPath::Off as u32,
+        },
         copied_tos: Node::DSCP,
         flow_seed: u64::MAX,
         device_mac: Mac([2, 0, 0, 0, 0, 1]),

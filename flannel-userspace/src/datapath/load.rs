@@ -73,7 +73,7 @@ pub(super) fn load(pins: &PinDir, spec: &Spec) -> Result<Ebpf, DatapathError> {
 }
 
 /// The programs that are needed besides XDP, which is loaded only where it is attached.
-fn programs(spec: &Spec) -> impl Iterator<Item = &'static str> {
+pub(super) fn programs(spec: &Spec) -> impl Iterator<Item = &'static str> {
     let tunnel: &[_] = match spec.format {
         None => &[],
         Some(Format::Udp { .. }) => &["udp_encap", "udp_decap", "udp_segmented", "bridge"],
@@ -86,15 +86,15 @@ fn programs(spec: &Spec) -> impl Iterator<Item = &'static str> {
 
 /// Loads a program unless it is loaded.
 pub(super) fn load_program(ebpf: &mut Ebpf, name: &str) -> Result<(), DatapathError> {
-    let loaded = while_loading(|| match ebpf.program_mut(name) {
+    let mut load = || match ebpf.program_mut(name) {
         Some(Program::SchedClassifier(program)) => program.load(),
         Some(Program::Xdp(program)) => program.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
-    });
-    match loaded {
+    };
+    while_loading(|| match load() {
         Err(ProgramError::AlreadyLoaded) => Ok(()),
         loaded => {
             loaded.map_err(|error| DatapathError::Program { program: name.to_owned(), source: error.into() })
         }
-    }
+    })
 }

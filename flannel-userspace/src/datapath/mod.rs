@@ -16,6 +16,7 @@ mod read_only;
 mod refusal;
 mod support;
 mod tables;
+mod unavailable;
 mod witness;
 
 use std::collections::BTreeSet;
@@ -24,15 +25,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use aya::EbpfError;
 use aya::maps::MapError;
 use aya::pin::PinError;
 use aya::programs::ProgramError;
+use aya::{Ebpf, EbpfError};
 use flannel_common::flow::FastPath;
 use flannel_common::maps::Node;
 use nix::net::if_::if_indextoname;
 use nix::time::{ClockId, clock_gettime};
 use thiserror::Error;
+use tracing::warn;
 
 use crate::privileges::MemoryLimit;
 use attach::Attacher;
@@ -41,13 +43,14 @@ pub use attach::{
     pinned_programs, tcx_programs, wanted_places,
 };
 pub use bpffs::PinDir;
-pub use check::{Accepted, Answer, check};
+pub use check::{Accepted, Answer, check, require};
 pub use flows::Approver;
 use lines::Lines;
 pub use load::{OBJECT, loader};
 pub use refusal::Refusal;
 pub use support::Support;
 pub use tables::{PeerEntry, Tables};
+pub use unavailable::{Unavailable, unavailable};
 pub use witness::{Witness, time_of_day};
 
 /// The format on the wire.
@@ -202,7 +205,7 @@ pub enum DatapathError {
         source: MapError,
     },
     /// The object cannot be loaded.
-    #[error("cannot load the eBPF programs (the kernel must be 5.13 or newer, with BTF and CAP_BPF granted)")]
+    #[error("cannot load the eBPF programs (the kernel must be 5.13 or newer, with CAP_BPF granted)")]
     Load(#[source] EbpfError),
     /// Maps are charged to a limit that is too low.
     #[error(
@@ -240,6 +243,15 @@ pub enum DatapathError {
         mechanism: Mechanism,
         /// Why not.
         source: Box<ProgramError>,
+    },
+    /// The kernel has nothing to attach programs to at TC.
+    #[error(
+        "Linux {release} takes no programs under clsact: use a kernel with CONFIG_NET_SCH_INGRESS and \
+         CONFIG_NET_CLS_BPF, or make its modules sch_ingress and cls_bpf available; see --datapath-hook for other ways"
+    )]
+    NoClsact {
+        /// The kernel's release.
+        release: String,
     },
     /// A pin cannot be made.
     #[error("cannot pin {path}")]
@@ -289,6 +301,7 @@ impl Datapath {
     /// A pin is not ours; the kernel refuses a program or its place.
     pub fn start(pins: Arc<PinDir>, spec: Spec) -> Result<Self, DatapathError> {
         let mut ebpf = load::load(&pins, &spec).map_err(DatapathError::with_memory_limit)?;
+        warn_where_interpreted(&ebpf);
         let lines = match spec.telling.log {
             LogChoice::Off => None,
             LogChoice::Warn | LogChoice::Info => Some(Lines::carry(&mut ebpf)?),
@@ -338,6 +351,18 @@ impl Datapath {
     /// The kernel refuses.
     pub fn hold(&mut self) -> Result<(), DatapathError> {
         self.attacher.hold()
+    }
+}
+
+/// The kernel's interpreter runs programs as well, in several times the time.
+fn warn_where_interpreted(ebpf: &Ebpf) {
+    // Of those that are not loaded nothing is told.
+    let mut loaded = ebpf.programs().filter_map(|(_, program)| program.info().ok());
+    if loaded.any(|program| program.size_jitted() == 0) {
+        warn!(
+            "the kernel interprets the programs instead of compiling them, which is slower: sysctl \
+             net.core.bpf_jit_enable=1, or a kernel with CONFIG_BPF_JIT"
+        );
     }
 }
 

@@ -5,6 +5,7 @@ mod attachments;
 mod blackhole;
 pub mod bridge;
 mod bulk;
+mod clsact;
 pub mod conntrack;
 pub mod device;
 pub mod interface;
@@ -28,6 +29,7 @@ use tracing::Instrument;
 
 pub use attachments::{Filter, XdpProgram};
 pub use bridge::Stations;
+pub use clsact::knows_clsact;
 pub use device::Device;
 pub use interface::Underlay;
 pub use monitor::{Change, Monitor};

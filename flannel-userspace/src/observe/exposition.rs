@@ -73,18 +73,20 @@ pub struct Exposition {
 }
 
 impl Exposition {
-    /// Shows `vitals`, what the programs below a pin directory count, and the age of files.
+    /// Shows `vitals`, what the programs below a pin directory count, where there are programs, and the age of files.
     #[must_use]
-    pub fn new(vitals: &Vitals, datapath: DatapathSource, files: Files) -> Self {
+    pub fn new(vitals: &Vitals, datapath: Option<DatapathSource>, files: Files) -> Self {
         let errors =
             ScrapeErrors::new(&[DatapathCollector::NAME, ProgramCollector::NAME, ProcessCollector::NAME]);
         let mut registry = Registry::default();
         let flannel = registry.sub_registry_with_prefix("flannel");
         vitals.metrics.register(flannel);
         flannel.register_collector(Box::new(StateCollector::new(vitals, files)));
-        let programs = ProgramCollector::new(datapath.pin_dir.clone(), errors.clone());
-        flannel.register_collector(Box::new(programs));
-        flannel.register_collector(Box::new(DatapathCollector::new(datapath, errors.clone())));
+        if let Some(datapath) = datapath {
+            let programs = ProgramCollector::new(datapath.pin_dir.clone(), errors.clone());
+            flannel.register_collector(Box::new(programs));
+            flannel.register_collector(Box::new(DatapathCollector::new(datapath, errors.clone())));
+        }
         registry
             .sub_registry_with_prefix("process")
             .register_collector(Box::new(ProcessCollector::new(errors.clone())));

@@ -212,7 +212,7 @@ impl Keeper {
     pub(super) async fn want(&mut self, peers: &[Peer], touched: &mut (impl Extend<Object> + Send)) {
         let mut without_way = 0;
         for (peer, hop) in peers.iter().zip(self.hops(peers).await) {
-            let objects = match self.ground().backend.objects(peer, hop) {
+            let objects = match self.ground().objects(peer, hop) {
                 Ok(objects) => {
                     self.unreachable.remove(&peer.subnet);
                     objects

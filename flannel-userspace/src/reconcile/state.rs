@@ -12,7 +12,7 @@ use ipnetwork::Ipv4Network;
 use thiserror::Error;
 use tracing::info;
 
-use crate::backend::{Backend, Object, PrepareError};
+use crate::backend::{Backend, Object, PrepareError, Unreachable};
 use crate::config::BackendConfig;
 use crate::config::interface::InterfaceOptions;
 use crate::datapath::{
@@ -20,7 +20,8 @@ use crate::datapath::{
 };
 use crate::kernel::device::DeviceError;
 use crate::kernel::interface::InterfaceError;
-use crate::kernel::{self, Netlink, ObjectError, Objects, Underlay, interface};
+use crate::kernel::{self, Hop, Netlink, ObjectError, Objects, Underlay, interface};
+use crate::peers::Peer;
 
 /// What the state of the kernel is made from.
 pub struct Ground {
@@ -38,8 +39,8 @@ pub struct Ground {
     pub network: Ipv4Network,
     /// The subnet this host leases.
     pub subnet: Ipv4Network,
-    /// Where programs and maps are pinned.
-    pub pins: Arc<PinDir>,
+    /// Where programs and maps are pinned; nothing where the host takes no programs, so that the kernel forwards alone.
+    pub pins: Option<Arc<PinDir>>,
     /// Where programs are attached.
     pub hook: HookChoice,
     /// What programs do besides.
@@ -58,7 +59,8 @@ pub struct Ground {
 pub struct KernelState {
     ground: Ground,
     objects: Objects,
-    datapath: Datapath,
+    /// Nothing where the kernel forwards alone.
+    datapath: Option<Datapath>,
     /// What has changed since the datapath was made. While the kernel refuses another one, the former stays.
     outdated: Changes,
 }
@@ -107,7 +109,7 @@ impl KernelState {
     pub async fn start(ground: Ground) -> Result<Self, StateError> {
         ground.backend.activate(&ground.netlink, ground.subnet, ground.network).await?;
         let device = ground.backend.device().map(|device| device.index);
-        let datapath = Datapath::start(ground.pins.clone(), ground.spec())?;
+        let datapath = ground.start_datapath()?;
         let objects = Objects::new(ground.netlink.clone(), device);
         let mut state = Self { ground, objects, datapath, outdated: Changes::default() };
         state.serve_pods().await?;
@@ -125,12 +127,12 @@ impl KernelState {
         let ground = &mut self.ground;
         self.outdated.device |= ground.backend.restore(&ground.netlink).await?;
         ground.backend.activate(&ground.netlink, ground.subnet, ground.network).await?;
-        if self.outdated == Changes::default() {
-            self.datapath.hold()?;
-        } else {
+        if self.outdated != Changes::default() {
             let device = ground.backend.device().map(|device| device.index);
             self.objects = Objects::new(ground.netlink.clone(), device);
-            self.datapath = Datapath::start(ground.pins.clone(), ground.spec())?;
+            self.datapath = ground.start_datapath()?;
+        } else if let Some(datapath) = &mut self.datapath {
+            datapath.hold()?;
         }
         self.serve_pods().await?;
         Ok(std::mem::take(&mut self.outdated))
@@ -138,7 +140,7 @@ impl KernelState {
 
     /// Whether nobody has detached a program.
     pub(super) fn is_whole(&self) -> bool {
-        self.datapath.is_whole()
+        self.datapath.as_ref().is_none_or(Datapath::is_whole)
     }
 
     /// Whether the underlay is another one than before.
@@ -159,31 +161,26 @@ impl KernelState {
 
     /// Tells the programs which bridges there are, and which pod is behind which of their ports.
     pub(super) async fn serve_pods(&mut self) -> Result<(), StateError> {
+        let Some(datapath) = &mut self.datapath else { return Ok(()) };
         if self.ground.backend.device().is_none() && self.ground.fast_path() == FastPath::Off {
             return Ok(());
         }
         let stations = self.ground.netlink.stations(&self.ground.pod_bridges).await?;
-        self.datapath.tables().set_ports(&stations.ports)?;
-        self.datapath.serve(&stations.bridges, &stations.pods)?;
+        datapath.tables().set_ports(&stations.ports)?;
+        datapath.serve(&stations.bridges, &stations.pods)?;
         Ok(())
     }
 
     /// Hears that the maps know every peer there is to know.
     pub(super) fn take_over(&mut self) -> Result<(), StateError> {
-        Ok(self.datapath.take_over()?)
+        Ok(self.datapath.as_mut().map_or(Ok(()), Datapath::take_over)?)
     }
 
     /// Everything of ours, in order.
     pub(super) async fn list(&mut self) -> Result<Vec<Object>, StateError> {
-        let subnet_len = self.ground.subnet.prefix();
         let mut all = self.objects.list().await?;
-        let peers = self.datapath.tables().peers()?;
-        self.datapath.tables().correct_by(&peers)?;
-        for (address, entry) in peers {
-            let subnet =
-                Ipv4Network::new(address, subnet_len).map_err(|_| StateError::SubnetLen(subnet_len))?;
-            let PeerEntry { public_ip, vtep_mac: mac, direct } = entry;
-            all.push(Object::Peer { subnet, public_ip, mac, direct });
+        if let Some(datapath) = &mut self.datapath {
+            all.append(&mut peers_in(datapath.tables(), self.ground.subnet.prefix())?);
         }
         all.sort_unstable();
         all.dedup();
@@ -195,9 +192,9 @@ impl KernelState {
     pub(super) async fn put(&mut self, objects: &[Object]) -> Vec<(Object, StateError)> {
         let mut failed = Vec::new();
         for objects in by_kind(objects) {
-            if let Some(Object::Peer { .. }) = objects.first() {
+            if let (Some(Object::Peer { .. }), Some(datapath)) = (objects.first(), &mut self.datapath) {
                 let put = |tables: &mut Tables, subnet, entry| tables.put_peer(subnet, entry);
-                failed.append(&mut in_tables(self.datapath.tables(), objects, put).await);
+                failed.append(&mut in_tables(datapath.tables(), objects, put).await);
             } else {
                 let refused = self.objects.put_all(objects).await;
                 failed.extend(refused.into_iter().map(|(object, error)| (object, error.into())));
@@ -211,9 +208,9 @@ impl KernelState {
     pub(super) async fn remove(&mut self, objects: &[Object]) -> Vec<(Object, StateError)> {
         let mut failed = Vec::new();
         for objects in by_kind(objects).rev() {
-            if let Some(Object::Peer { .. }) = objects.first() {
+            if let (Some(Object::Peer { .. }), Some(datapath)) = (objects.first(), &mut self.datapath) {
                 let remove = |tables: &mut Tables, subnet, entry| tables.remove_peer(subnet, entry);
-                failed.append(&mut in_tables(self.datapath.tables(), objects, remove).await);
+                failed.append(&mut in_tables(datapath.tables(), objects, remove).await);
             } else {
                 let netlink = &self.objects;
                 let requests = stream::iter(objects.to_vec()).map(|object| async move {
@@ -226,6 +223,18 @@ impl KernelState {
         }
         failed
     }
+}
+
+/// The peers that the programs know.
+fn peers_in(tables: &mut Tables, subnet_len: u8) -> Result<Vec<Object>, StateError> {
+    let peers = tables.peers()?;
+    tables.correct_by(&peers)?;
+    let object = |(address, entry)| {
+        let subnet = Ipv4Network::new(address, subnet_len).map_err(|_| StateError::SubnetLen(subnet_len))?;
+        let PeerEntry { public_ip, vtep_mac: mac, direct } = entry;
+        Ok(Object::Peer { subnet, public_ip, mac, direct })
+    };
+    peers.into_iter().map(object).collect()
 }
 
 /// Requests to the kernel that are under way at a time.
@@ -275,6 +284,20 @@ impl StateError {
 }
 
 impl Ground {
+    /// Everything by which `peer`, whose address is reached by `hop`, is reached.
+    pub(super) fn objects(&self, peer: &Peer, hop: Hop) -> Result<Vec<Object>, Unreachable> {
+        let mut objects = self.backend.objects(peer, hop)?;
+        if self.pins.is_none() {
+            // There are no programs to know it.
+            objects.retain(|object| !matches!(object, Object::Peer { .. }));
+        }
+        Ok(objects)
+    }
+
+    fn start_datapath(&self) -> Result<Option<Datapath>, DatapathError> {
+        self.pins.clone().map(|pins| Datapath::start(pins, self.spec())).transpose()
+    }
+
     /// What the datapath is to be.
     fn spec(&self) -> Spec {
         let format = match &self.backend {

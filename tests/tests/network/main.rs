@@ -26,6 +26,7 @@ mod super_packets;
 mod tcp;
 mod traces;
 mod vlan;
+mod without_programs;
 
 use flannel_tests::cluster::{Cluster, Plan};
 use flannel_tests::leases;

@@ -12,10 +12,11 @@ use ipnetwork::Ipv4Network;
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
-use super::daemon::{Daemon, Failing, Readiness};
 use super::hooks::{Hook, Interface, hooks};
 use super::output::{Page, Report, Tone, cell, or_dash, toned};
 use super::place::Context;
+use super::programless::Programless;
+use super::running::Running;
 use crate::backend::Kind;
 use crate::kernel::Netlink;
 
@@ -39,13 +40,46 @@ impl Arguments {
     pub(super) async fn run(&self, context: &Context<'_>) -> anyhow::Result<ExitCode> {
         let deadline = Instant::now() + Duration::from_secs(self.timeout);
         loop {
-            let status = Status::read(context, self.health).await;
-            let is_up = status.as_ref().is_ok_and(Status::is_up);
+            let answer = Answer::read(context, self.health).await;
+            let is_up = answer.as_ref().is_ok_and(Answer::is_up);
             if is_up || !self.wait || Instant::now() >= deadline {
-                context.printer.print(&status?)?;
+                context.printer.print(&answer?)?;
                 return Ok(if is_up { ExitCode::SUCCESS } else { ExitCode::FAILURE });
             }
             sleep(PAUSE).await;
+        }
+    }
+}
+
+/// What is answered.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Answer {
+    Status(Box<Status>),
+    Programless(Programless),
+}
+
+impl Answer {
+    async fn read(context: &Context<'_>, health: Option<SocketAddr>) -> anyhow::Result<Self> {
+        match Status::read(context, health).await {
+            Ok(status) => Ok(Self::Status(Box::new(status))),
+            Err(error) => Programless::find(context, health).map(Self::Programless).ok_or(error),
+        }
+    }
+
+    fn is_up(&self) -> bool {
+        match self {
+            Self::Status(status) => status.is_up(),
+            Self::Programless(programless) => programless.is_up(),
+        }
+    }
+}
+
+impl Report for Answer {
+    fn show(&self, page: &mut Page) {
+        match self {
+            Self::Status(status) => status.show(page),
+            Self::Programless(programless) => programless.show(page),
         }
     }
 }
@@ -71,13 +105,6 @@ pub(super) struct Status {
     daemon: Option<Running>,
 }
 
-#[derive(Debug, Serialize)]
-struct Running {
-    pid: i32,
-    #[serde(flatten)]
-    readiness: Readiness,
-}
-
 /// The subnet of that address and netmask.
 pub(super) fn network(address: Ip4, netmask: Ip4) -> Option<Ipv4Network> {
     Ipv4Network::with_netmask(address.into(), netmask.into()).ok()
@@ -92,8 +119,7 @@ impl Status {
         let guard = Guard::ALL.iter().find(|guard| **guard as u32 == node.guard);
         let subnet = network(node.subnet, node.netmask);
         let programs = hooks(&Netlink::open()?, &pin_dir, &node).await?;
-        let daemon = Daemon::find(&pin_dir)
-            .map(|daemon| Running { pid: daemon.pid, readiness: daemon.readiness(health, subnet) });
+        let daemon = Running::find(&pin_dir, health, subnet);
         Ok(Self {
             backend: backend.map_or("unknown", Kind::name),
             subnet,
@@ -114,7 +140,7 @@ impl Status {
 
     /// Whether packets are forwarded, and the daemon, if there is one, has done what it was to do.
     fn is_up(&self) -> bool {
-        self.attached && self.daemon.as_ref().is_none_or(|daemon| daemon.readiness.ready != Some(false))
+        self.attached && self.daemon.as_ref().is_none_or(Running::is_ready)
     }
 }
 
@@ -149,13 +175,8 @@ impl Report for Status {
                 },
             ),
         ]);
-        if let Some(Running { readiness, .. }) = &self.daemon {
-            for Failing { condition, reason, seconds } in &readiness.failing {
-                page.toned_line(Tone::Bad, &format!("not {condition} for {seconds} s: {reason}"));
-            }
-            for limit in &readiness.limits {
-                page.toned_line(Tone::Warning, limit);
-            }
+        if let Some(daemon) = &self.daemon {
+            daemon.show_reasons(page);
         }
         for hook in self.programs.iter().filter(|hook| hook.required && !hook.attached) {
             page.toned_line(
@@ -167,27 +188,6 @@ impl Report for Status {
                 ),
             );
         }
-    }
-}
-
-impl Running {
-    const fn tone(&self) -> Tone {
-        match self.readiness.ready {
-            Some(true) => Tone::Good,
-            Some(false) => Tone::Bad,
-            None => Tone::Warning,
-        }
-    }
-
-    fn text(&self) -> String {
-        let Readiness { ready, pending, stale, .. } = &self.readiness;
-        let state = match ready {
-            Some(true) if *stale == Some(true) => "ready; etcd is away".to_owned(),
-            Some(true) => "ready".to_owned(),
-            Some(false) => format!("not ready: {}", pending.join(", ")),
-            None => "running; whether it is ready cannot be told".to_owned(),
-        };
-        format!("{state} (process {})", self.pid)
     }
 }
 

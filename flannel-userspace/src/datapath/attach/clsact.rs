@@ -11,6 +11,7 @@ use aya::programs::{ProgramError, SchedClassifier};
 use aya::sys::SyscallError;
 use nix::errno::Errno;
 
+use crate::kernel;
 use crate::kernel::qdisc::PRIORITY;
 
 use super::{
@@ -26,7 +27,10 @@ pub(super) fn attach(
 ) -> Result<Attached, DatapathError> {
     let interface = name_of(place.interface)?;
     let program = classifier(ebpf, place.program)?;
-    let refused = |error| place.error(Mechanism::Clsact, error);
+    let refused = |error| match errno(&error) {
+        Some(Errno::ENOENT) => DatapathError::NoClsact { release: kernel::release() },
+        _ => place.error(Mechanism::Clsact, error),
+    };
     let qdisc = pins.qdiscs().join(place.interface.to_string());
     // A note of an earlier life is renewed, or it would keep the programs and maps of that life in memory.
     if add_qdisc(&interface).map_err(refused)? || qdisc.exists() {

@@ -17,7 +17,6 @@ use super::{
     name_of, pin_link, pinned, remove_pin,
 };
 use crate::daemon::Chain;
-use crate::privileges::while_loading;
 
 /// Attaches the program, or says why the packets are left to TC.
 pub(super) fn attach(
@@ -26,7 +25,7 @@ pub(super) fn attach(
     place: Place,
     mechanism: Mechanism,
 ) -> Result<Option<Attached>, DatapathError> {
-    if let Err(error) = while_loading(|| load_program(ebpf, place.program)) {
+    if let Err(error) = load_program(ebpf, place.program) {
         warn!(error = %Chain(&error), "decapsulating at TC instead of XDP");
         return Ok(None);
     }

@@ -44,7 +44,7 @@ impl Subject {
         let source = DatapathSource { pin_dir: self.pins.path().to_owned(), per_peer: true };
         let path = |name| self.files.path().join(name);
         let files = Files { subnet: path("subnet.env"), state: path("state.json") };
-        Exposition::new(&self.vitals, source, files).encode(Format::Prometheus).unwrap()
+        Exposition::new(&self.vitals, Some(source), files).encode(Format::Prometheus).unwrap()
     }
 
     /// Moves one thing after the other.

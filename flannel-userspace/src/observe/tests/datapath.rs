@@ -27,7 +27,7 @@ fn the_datapath_is_read() {
 
     let read = |per_peer| {
         let source = DatapathSource { pin_dir: pins.path().to_owned(), per_peer };
-        Exposition::new(&Vitals::default(), source, no_files()).encode(Format::Prometheus).unwrap()
+        Exposition::new(&Vitals::default(), Some(source), no_files()).encode(Format::Prometheus).unwrap()
     };
     let text = read(true);
     let expected = [

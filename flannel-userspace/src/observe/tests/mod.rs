@@ -20,7 +20,7 @@ fn server(vitals: &Vitals) -> Server {
 
 fn exposition(vitals: &Vitals) -> Exposition {
     let nowhere = DatapathSource { pin_dir: "/nowhere".into(), per_peer: true };
-    Exposition::new(vitals, nowhere, no_files())
+    Exposition::new(vitals, Some(nowhere), no_files())
 }
 
 fn no_files() -> Files {
