@@ -3,6 +3,7 @@
 mod bench;
 mod build_ebpf;
 mod demo;
+mod kernels;
 mod lint;
 mod privilege;
 mod setup;
@@ -37,6 +38,7 @@ enum Verb {
     Lint(lint::Args),
     Bench(bench::Args),
     Verifier(verifier::Args),
+    Kernels(kernels::Args),
     Vm(Box<vm::Args>),
 }
 
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Verb::Lint(args) => lint::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Verifier(args) => verifier::run(&args),
+        Verb::Kernels(args) => kernels::run(&args),
         Verb::Vm(args) => vm::run(&args),
     };
     outcome.unwrap_or_else(|error| {

@@ -1,7 +1,7 @@
 //! `test`: every test of the workspace, as root, with one line that sums them up.
 
 mod fallback;
-mod summary;
+pub mod summary;
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{ExitCode, ExitStatus, Stdio};
@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use self::fallback::Fallback;
 use self::summary::Summary;
 use crate::toolchain::Flag;
-use crate::{build_ebpf, privilege, setup, step, workspace};
+use crate::{build_ebpf, kernels, privilege, setup, step, workspace};
 
 /// The suite that fallbacks are forced in.
 const NETWORK: &str = "network";
@@ -22,7 +22,8 @@ const NETWORK: &str = "network";
 /// First does what `setup` and `build-ebpf` do, and builds the programs that the tests start. Builds as you
 /// and runs the tests as root, through sudo if need be: they load programs into the kernel and play hosts
 /// by network namespaces. Prints the tests' own output, and at the end their number: "N passed, N failed".
-/// Fails if no test ran. All tests are followed by the suite network once more, as on a kernel without TCX.
+/// Fails if no test ran. All tests are followed by the suite network once more, as on a kernel without TCX, and by
+/// guests with other kernels, as `kernels` has them: their verifiers, and some tests of the network.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -57,6 +58,11 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         is_success &= status.success();
     }
 
+    if args.is_everything() {
+        kernels::gate(&mut summary)?;
+        is_success &= summary.failed == 0;
+    }
+
     println!("\n{:.0} s in all, with building", started.elapsed().as_secs_f32());
     println!("{summary}");
     if summary.failed == 0 && !is_success {
@@ -71,10 +77,11 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 impl Args {
     /// The runs of cargo test, by the fallback that each forces.
     fn passes(&self) -> Vec<Option<Fallback>> {
-        match (self.fallback, &self.suite, &self.arguments[..]) {
-            (None, None, []) => vec![None, Some(Fallback::Clsact)],
-            (fallback, ..) => vec![fallback],
-        }
+        if self.is_everything() { vec![None, Some(Fallback::Clsact)] } else { vec![self.fallback] }
+    }
+
+    const fn is_everything(&self) -> bool {
+        self.fallback.is_none() && self.suite.is_none() && self.arguments.is_empty()
     }
 }
 

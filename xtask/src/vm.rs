@@ -20,19 +20,18 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use self::cache::Cache;
-use self::channels::Stream;
-use self::choice::{Choice, Wanted};
-use self::guest::{Guest, Outcome};
-use self::kernel::Kernel;
-use self::programs::Program;
+pub use self::channels::Stream;
+pub use self::choice::{Choice, Wanted};
+pub use self::guest::{Guest, Outcome};
+pub use self::kernel::Kernel;
+pub use self::programs::{Program, build};
 use self::qemu::Machine;
 use crate::setup::{GUESTS, Installer};
 use crate::toolchain::Flag;
 use crate::{build_ebpf, setup, workspace};
 
 /// Where a guest has the kernel programs.
-const OBJECT: &str = "/flannel/flannel-datapath.o";
+pub const OBJECT: &str = "/flannel/flannel-datapath.o";
 
 /// Runs a command in guests with packaged kernels, played by qemu
 ///
@@ -131,7 +130,7 @@ impl Args {
         programs: &[Program],
         files: &[(PathBuf, PathBuf)],
     ) -> Result<(String, Outcome)> {
-        let kernel = wanted.prepare(&Cache::open()?, self.choice.refresh)?;
+        let kernel = self.choice.prepare(wanted)?;
         eprintln!("== {}: Linux {}", kernel.name, kernel.release);
         let guest = self.settings.guest(&kernel, programs, files);
         let is_console = self.settings.console;

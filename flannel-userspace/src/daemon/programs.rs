@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
+use flannel_common::flow::FastPath;
 use tracing::warn;
 
 use super::error::DaemonError;
 use crate::backend::Kind;
-use crate::datapath::{self, DatapathError, PinDir, Unavailable};
+use crate::datapath::{self, DatapathError, PinDir, Support, Unavailable};
+use crate::kernel;
 use crate::observe::{Conditions, Limit};
 
 /// Why no program can be had on this host, if so.
@@ -45,6 +47,20 @@ pub(super) fn go_without(
         // Where there is no BPF file system there is no such directory.
         opened => Ok(opened.ok()),
     }
+}
+
+/// Says what the programs do not do on this kernel.
+pub(super) fn limit(fast_path: FastPath, conditions: &Conditions) {
+    if fast_path == FastPath::Off || Support::of_this_kernel().check_mtu {
+        return;
+    }
+    let reason = format!(
+        "Linux {} has no bpf_check_mtu (5.12), by which programs find out what is too long: every packet takes the long \
+         way",
+        kernel::release()
+    );
+    warn!("no fast path: {reason}");
+    conditions.limit(Limit { without: "fast path", reason });
 }
 
 #[cfg(test)]

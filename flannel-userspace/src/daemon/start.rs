@@ -105,6 +105,7 @@ pub(super) async fn start(
     let marker = match &unavailable {
         None => {
             datapath::require(backend_config.kind().for_programs(), options.fast_path, options.telling)?;
+            programs::limit(options.fast_path, &vitals.conditions);
             None
         }
         Some(reason) => {

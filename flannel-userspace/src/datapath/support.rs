@@ -4,9 +4,10 @@ use std::sync::OnceLock;
 
 use aya::programs::ProgramType;
 use aya::sys::{BpfHelper, is_helper_supported};
+use serde::Serialize;
 
 /// Something that only newer kernels offer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Support {
     /// `bpf_ktime_get_coarse_ns` (5.11). Without it programs read the clock that takes longer.
     pub coarse_clock: bool,

@@ -13,7 +13,7 @@ use aya::util::KernelVersion;
 use caps::{CapSet, Capability, CapsHashSet};
 use clap::Parser;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-use flannel_userspace::datapath::{Accepted, Answer, LogChoice, Telling, check};
+use flannel_userspace::datapath::{Accepted, Answer, LogChoice, Support, Telling, check, tcx_programs};
 use serde::Serialize;
 
 /// Shows what the kernel's verifier makes of every program
@@ -108,6 +108,25 @@ struct Row {
     machine_code_bytes: Option<u32>,
 }
 
+/// All of it, with what else the programs find on this kernel.
+#[derive(Serialize)]
+struct Verdict {
+    /// Whether there is TCX.
+    tcx: bool,
+    support: Support,
+    programs: Vec<Row>,
+}
+
+impl Verdict {
+    fn of(programs: Vec<Row>) -> Self {
+        let tcx = tcx_programs(LOOPBACK, "vxlan_decap").is_ok_and(|programs| programs.is_some());
+        Self { tcx, support: Support::of_this_kernel(), programs }
+    }
+}
+
+/// Index of `lo` in every network namespace.
+const LOOPBACK: u32 = 1;
+
 fn main() -> Result<ExitCode> {
     let args = Args::parse();
     let object = fs::read(&args.object).with_context(|| format!("cannot read {}", args.object.display()))?;
@@ -120,7 +139,7 @@ fn main() -> Result<ExitCode> {
     rows.sort_by_key(|row| (row.backend, row.program));
     let is_kept = rows.iter().all(|row| row.refusal.is_none() || !row.is_promised);
     if args.json {
-        println!("{}", serde_json::to_string(&rows)?);
+        println!("{}", serde_json::to_string(&Verdict::of(rows))?);
     } else {
         for row in &rows {
             if let Some(refusal) = &row.refusal {

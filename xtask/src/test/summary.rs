@@ -21,6 +21,23 @@ impl Summary {
             self.failures.push(name.to_owned());
         }
     }
+
+    /// Counts one test that is none of a test program.
+    pub fn count(&mut self, name: &str, is_passed: bool) {
+        if is_passed {
+            self.passed += 1;
+        } else {
+            self.failed += 1;
+            self.failures.push(name.to_owned());
+        }
+    }
+
+    /// Adds what another one has summed up.
+    pub fn add(&mut self, other: &Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.failures.extend_from_slice(&other.failures);
+    }
 }
 
 /// The number before a word, in "ok. 12 passed; 0 failed; …".

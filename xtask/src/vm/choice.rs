@@ -79,6 +79,11 @@ impl Choice {
         Ok(wanted)
     }
 
+    /// The kernel that is `wanted`, fetched and unpacked if need be.
+    pub fn prepare(&self, wanted: &Wanted) -> Result<Kernel> {
+        wanted.prepare(&Cache::open()?, self.refresh)
+    }
+
     fn named(&self, name: &str) -> Result<Wanted> {
         if let Some(source) = self.mirror.source() {
             return Ok(Wanted::Archive { name: name.to_owned(), source, package: name.to_owned() });
@@ -123,7 +128,7 @@ impl Wanted {
     }
 
     /// The kernel, fetched and unpacked if need be.
-    pub fn prepare(&self, cache: &Cache, is_refresh: bool) -> Result<Kernel> {
+    fn prepare(&self, cache: &Cache, is_refresh: bool) -> Result<Kernel> {
         let packages = match self {
             Self::Archive { source, package, .. } => {
                 Packages::of_archive(cache, source, package, is_refresh)?

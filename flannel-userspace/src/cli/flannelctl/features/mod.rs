@@ -130,7 +130,7 @@ fn features(has_tcx: Option<bool>) -> Vec<Feature> {
         |kind, name, supported, required, purpose| Feature { kind, name, supported, purpose, required };
     let btf = Some(Path::new("/sys/kernel/btf/vmlinux").exists());
     let mut all = vec![
-        feature("kernel", "btf", btf, true, "types of the maps"),
+        feature("kernel", "btf", btf, false, "types for whoever looks at maps with bpftool"),
         feature("kernel", "tcx", has_tcx, false, "programs of several owners in an order (6.6); else clsact"),
     ];
     let programs = [

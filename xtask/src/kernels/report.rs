@@ -1,0 +1,85 @@
+//! The tables of what kernels take, in Markdown.
+
+use std::collections::BTreeSet;
+
+use super::Run;
+use super::verdict::{Held, Row};
+
+/// Both tables.
+pub fn table(runs: &[Run]) -> String {
+    format!("{}\n{}", of_features(runs), of_instructions(runs))
+}
+
+/// The page of the documentation that holds them.
+pub fn page(tables: &str) -> String {
+    format!(
+        "# Kernels\n\n\
+         What ran, in [guests](guests.md) with packaged kernels: `cargo xtask kernels --write` makes this page.\n\n\
+         A kernel takes the programs with `CAP_BPF`, `CAP_NET_ADMIN` and `CAP_PERFMON`; which of them it takes without \
+         the last one is said here. What it lacks is left off, or has another way: without TCX filters under clsact, \
+         without packets of several buffers XDP programs for packets of one, without a way to ask for an MTU no \
+         [fast path](operations.md#the-fast-path-of-pods), without the coarse clock one that takes longer. \
+         `flannelctl features` says all that of the kernel it runs on.\n\n{tables}"
+    )
+}
+
+fn of_features(runs: &[Run]) -> String {
+    let mut table = String::from(
+        "| Linux | takes programs | without `CAP_PERFMON` | TCX | XDP, several buffers | fast path | coarse clock | tests \
+         there |\n|---|---|---|---|---|---|---|---|\n",
+    );
+    for Run { name, release, verdict, tests, boot, work } in runs {
+        let support = &verdict.support;
+        let cells = [
+            verdict.takes_all(Held::All) && verdict.takes_all(Held::WithPerfmon),
+            verdict.takes_all(Held::Two),
+            verdict.tcx,
+            support.several_buffers,
+            support.check_mtu,
+            support.coarse_clock,
+        ]
+        .map(|is_so| if is_so { "yes" } else { "no" });
+        let (boot, work) = (boot.as_secs(), work.as_secs());
+        table.push_str(&format!(
+            "| {release} ({name}) | {} | {} passed, {} failed, in {boot} + {work} s |\n",
+            cells.join(" | "),
+            tests.passed,
+            tests.failed
+        ));
+    }
+    table
+}
+
+/// Instructions that each verifier goes through, of the million it would: those of the backend with more, without lines
+/// for the log.
+fn of_instructions(runs: &[Run]) -> String {
+    let programs: BTreeSet<&str> =
+        runs.iter().flat_map(|run| &run.verdict.programs).map(|row| &*row.program).collect();
+    let releases: Vec<&str> = runs.iter().map(|run| &*run.release).collect();
+    let mut table = format!(
+        "Instructions the verifier goes through, of a million: with `CAP_PERFMON`, and without. A kernel before 5.16 does \
+         not count.\n\n| Program | {} |\n|---|{}\n",
+        releases.join(" | "),
+        "---|".repeat(releases.len())
+    );
+    for program in programs {
+        let cells = runs.iter().map(|run| {
+            let of = |held| most(run.verdict.programs.iter().filter(|row| row.program == program), held);
+            format!("{}, {}", of(Held::WithPerfmon), of(Held::Two))
+        });
+        table.push_str(&format!("| `{program}` | {} |\n", cells.collect::<Vec<_>>().join(" | ")));
+    }
+    table
+}
+
+fn most<'a>(rows: impl Iterator<Item = &'a Row>, held: Held) -> String {
+    let rows: Vec<&Row> = rows.filter(|row| row.capabilities == held && !row.lines).collect();
+    if rows.is_empty() {
+        return "-".to_owned();
+    }
+    if rows.iter().any(|row| row.refusal.is_some()) {
+        return "refused".to_owned();
+    }
+    let most = rows.iter().filter_map(|row| row.verified_instructions).max();
+    most.map_or_else(|| "taken".to_owned(), |most| most.to_string())
+}
