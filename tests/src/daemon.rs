@@ -6,7 +6,7 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use flannel_userspace::datapath::{Pinned, pinned_programs};
+use flannel_userspace::datapath::{Pinned, Support, pinned_programs};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -120,7 +120,8 @@ impl Daemon {
         if let Some(fallback) = Fallback::forced()? {
             fallback.force(&mut command, &mut flags, &self.directory)?;
         }
-        self.takes_the_long_way = flags.iter().any(|flag| flag == "--pod-fast-path=off");
+        let is_told = flags.iter().any(|flag| flag == "--pod-fast-path=off");
+        self.takes_the_long_way = is_told || !Support::of_this_kernel().check_mtu;
         command.args(flags);
         let name = format!("flanneld on {}", self.host.name);
         self.process = Some(Process::spawn(&name, command, &self.log())?);

@@ -74,11 +74,11 @@ pub struct Program {
     pub path: PathBuf,
 }
 
-/// Builds the programs, and with them these suites of the tests crate.
+/// Builds the programs, and these suites of the tests crate. The command is the one that `test` builds with: cargo chooses
+/// the features of dependencies for all that one command builds, and another one would build them anew.
 pub fn build(is_release: bool, suites: &[String]) -> Result<Vec<Program>> {
     let mut cargo = workspace::cargo();
-    cargo.args(["build", "--locked", "-p", "flannel-userspace", "-p", "flannel-tests", "--bins"]);
-    cargo.args(suites.iter().flat_map(|suite| ["--test", suite]));
+    cargo.args(["build", "--workspace", "--locked", "--bins", "--tests"]);
     cargo.args(is_release.then_some("--release"));
     cargo.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit());
     let shown = step::shown(&cargo);
@@ -86,16 +86,27 @@ pub fn build(is_release: bool, suites: &[String]) -> Result<Vec<Program>> {
     if !output.status.success() {
         bail!("{shown} failed ({})", output.status);
     }
-    let built = output.stdout.split(|byte| *byte == b'\n').filter_map(executable);
-    // An emulated machine is not measured.
-    built.filter(|program| !program.name.starts_with("bench-")).map(|program| stripped(&program)).collect()
+    let built = output.stdout.split(|byte| *byte == b'\n').filter_map(|line| executable(line, suites));
+    let programs: Vec<Program> = built.map(|program| stripped(&program)).collect::<Result<_>>()?;
+    match suites.iter().find(|suite| programs.iter().all(|program| program.name != **suite)) {
+        Some(suite) => bail!("the tests crate has no suite {suite}"),
+        None => Ok(programs),
+    }
 }
 
-/// The program that a line of cargo's output says it built.
-fn executable(line: &[u8]) -> Option<Program> {
+/// The program that a line of cargo's output says it built, if it is one for guests: of the userspace or the rig, or one
+/// of `suites`. An emulated machine is not measured.
+fn executable(line: &[u8], suites: &[String]) -> Option<Program> {
     let message: Value = serde_json::from_slice(line).ok()?;
-    let path = message["executable"].as_str()?;
-    Some(Program { name: message["target"]["name"].as_str()?.to_owned(), path: path.into() })
+    let (path, target) = (message["executable"].as_str()?, &message["target"]);
+    let name = target["name"].as_str()?;
+    let is_wanted = match target["kind"][0].as_str()? {
+        // A program is also built as a test of itself.
+        "bin" => message["profile"]["test"] == false && !name.starts_with("bench-") && name != "xtask",
+        "test" => suites.iter().any(|suite| suite == name),
+        _ => false,
+    };
+    is_wanted.then(|| Program { name: name.to_owned(), path: path.into() })
 }
 
 /// A copy without what only debuggers read, which is most of a program. It is kept.
@@ -212,12 +223,22 @@ mod tests {
     }
 
     #[test]
-    fn only_messages_about_programs_name_one() {
-        let built = br#"{"reason":"compiler-artifact","target":{"name":"network","kind":["test"]},"executable":"/t/network-1"}"#;
-        let program = executable(built).unwrap();
-        assert_eq!((&*program.name, program.path), ("network", PathBuf::from("/t/network-1")));
+    fn guests_get_programs_and_the_suites_they_are_to_run() {
+        let name = |kind, name, is_test| {
+            let line = format!(
+                r#"{{"target":{{"name":"{name}","kind":["{kind}"]}},"profile":{{"test":{is_test}}},"executable":"/t/{name}-1"}}"#
+            );
+            executable(line.as_bytes(), &["network".to_owned()]).map(|program| program.path)
+        };
+        assert_eq!(name("test", "network", true), Some(PathBuf::from("/t/network-1")));
+        assert_eq!(name("bin", "flanneld", false), Some(PathBuf::from("/t/flanneld-1")));
+        for (kind, other, is_test) in
+            [("test", "fault", true), ("bin", "flanneld", true), ("bin", "xtask", false), ("lib", "a", true)]
+        {
+            assert_eq!(name(kind, other, is_test), None, "{kind} {other}");
+        }
         let library = br#"{"reason":"compiler-artifact","target":{"name":"anyhow"},"executable":null}"#;
-        assert!(executable(library).is_none() && executable(b"").is_none());
+        assert!(executable(library, &[]).is_none() && executable(b"", &[]).is_none());
     }
 
     #[test]
