@@ -2,6 +2,7 @@
 
 mod bench;
 mod build_ebpf;
+mod cards;
 mod demo;
 mod lint;
 mod privilege;
@@ -38,6 +39,7 @@ enum Verb {
     Bench(bench::Args),
     Verifier(verifier::Args),
     Vm(Box<vm::Args>),
+    Cards(cards::Args),
 }
 
 fn main() -> ExitCode {
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         Verb::Bench(args) => bench::run(&args),
         Verb::Verifier(args) => verifier::run(&args),
         Verb::Vm(args) => vm::run(&args),
+        Verb::Cards(args) => cards::run(&args),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -1,16 +1,16 @@
 //! `vm`: a command under other kernels than this machine's.
 
 mod apt;
-mod cache;
-mod channels;
-mod choice;
+pub mod cache;
+pub mod channels;
+pub mod choice;
 mod guest;
 mod initramfs;
-mod kernel;
+pub mod kernel;
 mod modules;
 mod packages;
-mod programs;
-mod qemu;
+pub mod programs;
+pub mod qemu;
 
 use std::env;
 use std::io::{self, Write as _};

@@ -1,0 +1,64 @@
+//! `cards`: the datapath on multiqueue network cards, between two guests on one wire.
+
+mod card;
+mod pair;
+mod tally;
+mod wire;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::ValueEnum as _;
+
+use self::card::Card;
+use self::pair::Pair;
+use self::tally::Tally;
+use crate::toolchain::Flag;
+use crate::vm::cache::Cache;
+use crate::vm::choice::Choice;
+use crate::vm::{Settings, programs};
+use crate::{build_ebpf, setup, vm};
+
+/// Tries native XDP and a card's offloads between two guests with multiqueue virtio network cards
+///
+/// Two guests with a packaged kernel are joined by a wire in a network namespace, one pair for each kind of card. Each
+/// plays a host with flanneld and a pod. A line says of each case whether it passed, and the last one how many did.
+/// Whole content and losses count here; an emulated machine is not measured. Needs root, for the namespace and its TAP
+/// devices.
+#[derive(clap::Args)]
+pub struct Args {
+    /// A kernel: 5.10, 6.1, 6.12 or newest, Debian's cloud kernels
+    #[arg(long = "kernel", value_name = "VERSION", default_values_t = ["6.12".to_owned()])]
+    kernels: Vec<String>,
+    /// Only this kind of card
+    #[arg(long = "card", value_name = "KIND")]
+    cards: Vec<Card>,
+    /// Only cases whose names contain this
+    #[arg(long = "case", value_name = "TEXT")]
+    cases: Option<String>,
+    #[command(flatten)]
+    settings: Settings,
+    #[command(flatten)]
+    toolchain: Flag,
+}
+
+pub fn run(args: &Args) -> Result<ExitCode> {
+    wire::check()?;
+    let choice = Choice { kernels: args.kernels.clone(), ..Choice::default() };
+    let wanted = choice.wanted()?;
+    vm::prepare()?;
+    build_ebpf::build(&setup::ensure(args.toolchain)?)?;
+    let programs = programs::build(false, &[])?;
+    let cards = if args.cards.is_empty() { Card::value_variants() } else { &args.cards };
+    let mut tally = Tally::default();
+    for wanted in wanted {
+        let kernel = wanted.prepare(&Cache::open()?, false)?;
+        for card in cards {
+            eprintln!("== Linux {}: {}", kernel.release, card.description());
+            let pair = Pair { settings: &args.settings, kernel: &kernel, programs: &programs, card: *card };
+            tally += pair.run(args.cases.as_deref());
+        }
+    }
+    println!("{tally}");
+    Ok(if tally.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
