@@ -63,7 +63,9 @@ fn offloads(pair: &mut Pair, report: &mut Report, backend: &'static str) {
             let name = format!("bare: {backend}: --datapath-hook={hook}, offloads {state}");
             report.case(pair, &name, |pair| {
                 pair.start(&wanted(backend, hook, ONE_BUFFER))?;
-                pair.shell(&format!("ethtool -K eth0 tx {state} sg {state} tso {state} gso {state} gro {state}"))?;
+                pair.shell(&format!(
+                    "ethtool -K eth0 tx {state} sg {state} tso {state} gso {state} gro {state}"
+                ))?;
                 let outcome = whole(pair);
                 pair.shell("ethtool -K eth0 tx on sg on tso on gso on gro on")?;
                 Ok(format!("by {}, {}", mechanism(pair, Side::Far)?, outcome?))
@@ -92,11 +94,7 @@ fn several_buffers(pair: &mut Pair, report: &mut Report, backend: &'static str) 
         pair.start(&wanted)?;
         let long = Ping { count: 20, size: 8000, dont_fragment: true, ..Ping::default() };
         pair.ping(&long).context("pings of 8000 bytes")?;
-        if features(pair)?["xdp_several_buffers"] == true {
-            is_native(pair)
-        } else {
-            refused(pair, &wanted)
-        }
+        if features(pair)?["xdp_several_buffers"] == true { is_native(pair) } else { refused(pair, &wanted) }
     });
 }
 
@@ -116,7 +114,9 @@ fn is_native(pair: &mut Pair) -> Result<String> {
     ensure!(nic["xdp"] == "native", "features: {nic}");
     let packets = handed_over(pair)?;
     ensure!(packets > 10_000, "XDP has decapsulated {packets} packets");
-    Ok(format!("{whole}, 0 of {pings} pings lost over kill -9 of both daemons, {packets} packets through XDP"))
+    Ok(format!(
+        "{whole}, 0 of {pings} pings lost over kill -9 of both daemons, {packets} packets through XDP"
+    ))
 }
 
 /// The driver takes no native XDP: the log tells why, and TC does the work.
@@ -129,7 +129,9 @@ fn refused(pair: &mut Pair, wanted: &Wanted) -> Result<String> {
     let said = line.split_once("WARN").map_or(line, |(_, said)| said).trim().to_owned();
     let whole = whole(pair)?;
     let pings = pair.restart_under_pings().context("pings over kill -9 of both daemons")?;
-    Ok(format!("by {mechanism}, {whole}, 0 of {pings} pings lost over kill -9 of both daemons; the log: {said}"))
+    Ok(format!(
+        "by {mechanism}, {whole}, 0 of {pings} pings lost over kill -9 of both daemons; the log: {said}"
+    ))
 }
 
 /// As many queues as there can be are in use, so that XDP gets none of its own.
@@ -180,7 +182,10 @@ fn relayed(pair: &mut Pair, report: &mut Report) {
             report.case(pair, &name, |pair| {
                 pair.start(&wanted(backend, hook, ONE_BUFFER))?;
                 let count = relay(pair)?;
-                ensure!(count > 100 || (backend, hook) == ("udp", "auto"), "{count} super-packets were sent on");
+                ensure!(
+                    count > 100 || (backend, hook) == ("udp", "auto"),
+                    "{count} super-packets were sent on"
+                );
                 Ok(format!("{} MB whole, in {count} super-packets", FILE / 1_000_000))
             });
         }

@@ -57,7 +57,8 @@ pub(super) fn send(pair: &mut Pair, backend: &str) -> Result<Arrived> {
     let heard: Vec<u8> = pair.ask(Side::Far, &Order::Heard)?;
     let after: ChecksumErrors = pair.ask(Side::Far, &Order::ChecksumErrors)?;
     let count = |wanted: &dyn Fn(Checksum, Checksum) -> bool| {
-        let is_wanted = |number: &u8| KINDS.get(usize::from(*number)).is_some_and(|kind| wanted(kind.0, kind.1));
+        let is_wanted =
+            |number: &u8| KINDS.get(usize::from(*number)).is_some_and(|kind| wanted(kind.0, kind.1));
         heard.iter().filter(|number| is_wanted(number)).count()
     };
     let arrived = Arrived {
@@ -121,7 +122,13 @@ fn datagram(
         Absent => 0,
         Right => udp.checksum,
         // 0 would say that there is none.
-        Wrong => if udp.checksum == 1 { 2 } else { udp.checksum ^ 1 },
+        Wrong => {
+            if udp.checksum == 1 {
+                2
+            } else {
+                udp.checksum ^ 1
+            }
+        }
     };
     Ok([&ip.to_bytes()[..], &udp.to_bytes(), payload].concat())
 }
@@ -143,7 +150,9 @@ mod tests {
     #[test]
     fn checksums_are_what_they_are_to_be() {
         let ends = (Ipv4Addr::new(10, 5, 1, 2), Ipv4Addr::new(10, 5, 2, 2));
-        for (checksum, is_there, is_right) in [(Absent, false, false), (Right, true, true), (Wrong, true, false)] {
+        for (checksum, is_there, is_right) in
+            [(Absent, false, false), (Right, true, true), (Wrong, true, false)]
+        {
             let packet = datagram(ends, (1, 2), b"x", checksum).unwrap();
             let ip = Ipv4HeaderSlice::from_slice(&packet).unwrap().to_header();
             let udp = UdpHeaderSlice::from_slice(&packet[20..]).unwrap().to_header();

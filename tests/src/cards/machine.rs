@@ -39,10 +39,15 @@ struct Running {
 
 /// The address of a machine's card.
 pub(super) const fn address_of(side: Side) -> Ipv4Addr {
-    Ipv4Addr::new(192, 168, 77, match side {
-        Side::Near => 11,
-        Side::Far => 12,
-    })
+    Ipv4Addr::new(
+        192,
+        168,
+        77,
+        match side {
+            Side::Near => 11,
+            Side::Far => 12,
+        },
+    )
 }
 
 impl Machine {
@@ -69,7 +74,7 @@ impl Machine {
         self.running.as_ref().context("flanneld was not started")
     }
 
-    fn shell(&self, line: &str) -> Result<String> {
+    fn run_shell(&self, line: &str) -> Result<String> {
         let output = self.host.namespace.command("sh")?.args(["-c", line]).output()?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "{line} failed ({}): {}", output.status, said.trim());
@@ -129,7 +134,8 @@ impl Machine {
 
     fn send(&self, to: SocketAddrV4, bytes: u64) -> Result<Digest> {
         let connect = || Ok(TcpStream::connect_timeout(&SocketAddr::V4(to), wait::stretched(CONNECT))?);
-        let stream = self.pod()?.namespace.within(connect).with_context(|| format!("no connection to {to}"))?;
+        let stream =
+            self.pod()?.namespace.within(connect).with_context(|| format!("no connection to {to}"))?;
         limit(&stream)?;
         Ok(Digest { bytes, sha256: send_file(stream, bytes).context("cannot send")? })
     }
@@ -156,7 +162,7 @@ impl Machine {
 impl Obey for Machine {
     fn obey(&mut self, order: &Order) -> Result<Value> {
         match order {
-            Order::Shell(line) => answer(self.shell(line)),
+            Order::Shell(line) => answer(self.run_shell(line)),
             Order::Start { endpoint, flags } => answer(self.start(endpoint, flags)),
             Order::Stop | Order::End => answer(self.stop()),
             Order::Restart => answer(self.restart()),

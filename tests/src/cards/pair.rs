@@ -8,10 +8,10 @@ use anyhow::{Result, anyhow, ensure};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::Side;
 use super::far::Far;
 use super::machine::{Machine, address_of};
 use super::order::{Digest, Obey, Order};
-use super::Side;
 use crate::cluster::PREFIX;
 use crate::etcd::Etcd;
 use crate::traffic::{ChecksumErrors, Endpoint, Ping};

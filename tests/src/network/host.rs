@@ -91,7 +91,8 @@ impl Host {
         let namespace = Namespace::own(&label)?;
         // What the card was made with stays beside what the default becomes.
         namespace.sysctl("ipv4/conf/eth0/rp_filter", "0")?;
-        let host = Self::in_namespace(namespace, label, Place::Near, number, address, HostOptions::default())?;
+        let host =
+            Self::in_namespace(namespace, label, Place::Near, number, address, HostOptions::default())?;
         host.namespace.ip(&format!("address add {address}/24 dev eth0"))?;
         host.namespace.ip("link set eth0 up")?;
         Ok(host)

@@ -24,7 +24,9 @@ impl Card {
     pub const fn description(self) -> &'static str {
         match self {
             Self::Bare => "cards without receive offloads",
-            Self::Offloading => "cards with receive offloads, which the driver can turn off; their wire looks at checksums",
+            Self::Offloading => {
+                "cards with receive offloads, which the driver can turn off; their wire looks at checksums"
+            }
             Self::Stubborn => "cards with receive offloads, which the driver cannot turn off",
         }
     }

@@ -54,7 +54,10 @@ impl Pair<'_> {
         }
         let tally = Tally::of(&near.context("the near guest")?.output);
         if tally == Tally::default() {
-            bail!("no case was tried; the far guest said: {}", far.map(|said| said.errors).unwrap_or_default());
+            bail!(
+                "no case was tried; the far guest said: {}",
+                far.map(|said| said.errors).unwrap_or_default()
+            );
         }
         far.context("the far guest")?;
         Ok(tally)
@@ -65,9 +68,15 @@ impl Pair<'_> {
         let mut guest = self.settings.guest(self.kernel, self.programs, &[]);
         guest.devices = &devices;
         let mut said = Said::default();
-        let outcome = guest.run(&self.command(side, cases), |stream, bytes| said.note(side, stream, bytes))?;
+        let outcome =
+            guest.run(&self.command(side, cases), |stream, bytes| said.note(side, stream, bytes))?;
         if outcome.code > 1 || (outcome.code == 1 && side == Side::Far) {
-            bail!("exit code {}; it said:\n{}\nand its kernel:\n{}", outcome.code, said.errors, outcome.kernel_log);
+            bail!(
+                "exit code {}; it said:\n{}\nand its kernel:\n{}",
+                outcome.code,
+                said.errors,
+                outcome.kernel_log
+            );
         }
         if side == Side::Near {
             let (boot, command) = (outcome.boot, outcome.command);

@@ -107,7 +107,9 @@ mod tests {
     #[test]
     fn the_wire_is_in_a_namespace_of_its_own() {
         if let Err(error) = check() {
-            return assert!(format!("{error:#}").contains("run it as root") || format!("{error:#}").contains("tun"));
+            return assert!(
+                format!("{error:#}").contains("run it as root") || format!("{error:#}").contains("tun")
+            );
         }
         let inside = with(true, || run("ip", "link show dev near master switch-near")).unwrap();
         inside.unwrap();
