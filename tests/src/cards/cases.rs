@@ -112,7 +112,7 @@ fn is_native(pair: &mut Pair) -> Result<String> {
     check(pair)?;
     let nic = features(pair)?;
     ensure!(nic["xdp"] == "native", "features: {nic}");
-    let packets = handed_over(pair)?;
+    let packets = decapsulated(pair)?;
     ensure!(packets > 10_000, "XDP has decapsulated {packets} packets");
     Ok(format!(
         "{whole}, 0 of {pings} pings lost over kill -9 of both daemons, {packets} packets through XDP"
@@ -143,7 +143,7 @@ fn queues_in_use(pair: &mut Pair) -> Result<String> {
     let outcome = locked(pair);
     pair.stop()?;
     pair.shell("ethtool -L eth0 combined 2")?;
-    Ok(format!("{}; features: {spare} with queues to spare, else {}", outcome?, "\"locked\""))
+    Ok(format!("{}; features: {spare} with queues to spare, else \"locked\"", outcome?))
 }
 
 fn locked(pair: &mut Pair) -> Result<String> {
@@ -221,9 +221,9 @@ fn features(pair: &mut Pair) -> Result<Value> {
 }
 
 /// Packets that XDP has taken out of the tunnel on the far machine.
-fn handed_over(pair: &mut Pair) -> Result<u64> {
+fn decapsulated(pair: &mut Pair) -> Result<u64> {
     let counters: Value = pair.ask(Side::Far, &Order::Ctl("counters --all".to_owned()))?;
     let counters = counters["counters"].as_array().context("no counters")?;
-    let is_it = |counter: &&Value| counter["hook"] == "xdp" && counter["reason"] == "handed_over";
+    let is_it = |counter: &&Value| counter["hook"] == "xdp" && counter["reason"] == "forwarded";
     counters.iter().find(is_it).and_then(|counter| counter["packets"].as_u64()).context("no such counter")
 }

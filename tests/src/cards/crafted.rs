@@ -1,6 +1,7 @@
 //! Tunnel packets with right and wrong checksums, made by hand and put on the wire as they are.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use etherparse::{EtherType, Ethernet2Header, IpNumber, Ipv4Header, UdpHeader};
@@ -11,10 +12,13 @@ use super::order::{Obey as _, Order};
 use super::pair::Pair;
 use crate::traffic::ChecksumErrors;
 use crate::traffic::inject::{Format, FrameInjector};
+use crate::wait;
 
 /// How many are sent of each kind.
 const COUNT: usize = 20;
 const TTL: u8 = 64;
+/// How long the right ones may take.
+const ARRIVAL: Duration = Duration::from_secs(2);
 
 /// A checksum that a packet bears.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,25 +58,35 @@ pub(super) fn send(pair: &mut Pair, backend: &str) -> Result<Arrived> {
     for (number, kind) in (0..).zip(KINDS) {
         wire.send(&path.frame(number, kind)?, COUNT)?;
     }
-    let heard: Vec<u8> = pair.ask(Side::Far, &Order::Heard)?;
-    let after: ChecksumErrors = pair.ask(Side::Far, &Order::ChecksumErrors)?;
-    let count = |wanted: &dyn Fn(Checksum, Checksum) -> bool| {
-        let is_wanted =
-            |number: &u8| KINDS.get(usize::from(*number)).is_some_and(|kind| wanted(kind.0, kind.1));
-        heard.iter().filter(|number| is_wanted(number)).count()
-    };
-    let arrived = Arrived {
-        right: count(&|outer, inner| outer != Wrong && inner == Right),
-        wrong_outside: count(&|outer, inner| outer == Wrong && inner == Right),
-        refused: after.since(&before, "Udp.InCsumErrors"),
-    };
-    let wrong = [Absent, Right, Wrong].map(|of| count(&|outer, inner| outer == of && inner == Wrong));
+    let mut heard = Vec::new();
+    wait::until("every right packet", ARRIVAL, || {
+        heard.extend(pair.ask::<Vec<u8>>(Side::Far, &Order::Heard)?);
+        let right = right(&heard);
+        ensure!(right >= 2 * COUNT, "{right} of {} right packets were delivered", 2 * COUNT);
+        Ok(())
+    })?;
+    heard.extend(pair.ask::<Vec<u8>>(Side::Far, &Order::Heard)?);
+    let wrong = [Absent, Right, Wrong].map(|outer| count(&heard, (outer, Wrong)));
     ensure!(
         wrong == [0; 3],
         "of {COUNT} each with a wrong inner checksum and none, a right and a wrong outer one, {wrong:?} were delivered"
     );
-    ensure!(arrived.right == 2 * COUNT, "{} of {} right packets were delivered", arrived.right, 2 * COUNT);
-    Ok(arrived)
+    let after: ChecksumErrors = pair.ask(Side::Far, &Order::ChecksumErrors)?;
+    Ok(Arrived {
+        right: right(&heard),
+        wrong_outside: count(&heard, (Wrong, Right)),
+        refused: after.since(&before, "Udp.InCsumErrors"),
+    })
+}
+
+/// How many have come of which nothing is wrong.
+fn right(heard: &[u8]) -> usize {
+    count(heard, (Absent, Right)) + count(heard, (Right, Right))
+}
+
+/// How many have come of a kind.
+fn count(heard: &[u8], kind: (Checksum, Checksum)) -> usize {
+    heard.iter().filter(|number| KINDS.get(usize::from(**number)) == Some(&kind)).count()
 }
 
 /// Addresses of the packets.

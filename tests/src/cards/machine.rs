@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::path::Path;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ use crate::network::{BRIDGE, Host, Node};
 use crate::traffic::{ChecksumErrors, Endpoint, limit, receive_file, send_file};
 use crate::wait;
 
+/// The bridge's port to the pod.
+const PORT: &str = "pod1";
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(10);
 /// How long the next datagram may take.
@@ -34,7 +37,8 @@ pub(super) struct Machine {
 #[derive(Debug)]
 struct Running {
     daemon: Daemon,
-    node: Node,
+    /// Nothing until the daemon is ready.
+    node: Option<Node>,
 }
 
 /// The address of a machine's card.
@@ -67,7 +71,8 @@ impl Machine {
 
     /// Its pod.
     pub(super) fn pod(&self) -> Result<&Endpoint> {
-        self.running()?.node.endpoints().next().context("there is no pod")
+        let node = self.running()?.node.as_ref().context("flanneld was not ready")?;
+        node.endpoints().next().context("there is no pod")
     }
 
     fn running(&self) -> Result<&Running> {
@@ -84,18 +89,23 @@ impl Machine {
     fn start(&mut self, endpoint: &str, flags: &[String]) -> Result<Ipv4Addr> {
         let settings =
             Settings { endpoint: endpoint.to_owned(), prefix: PREFIX.to_owned(), flags: flags.to_vec() };
-        let mut daemon = Daemon::start(&self.host, settings)?;
+        let daemon = Daemon::start(&self.host, settings)?;
+        let Running { daemon, node } = self.running.insert(Running { daemon, node: None });
         let file = daemon.wait_ready()?;
-        let node = Node::new(self.host.clone(), file, 1)?;
-        daemon.wait_attached(&node)?;
-        self.running = Some(Running { daemon, node });
+        daemon.wait_attached(node.insert(Node::new(self.host.clone(), file, 1)?))?;
         Ok(self.pod()?.address)
     }
 
     fn stop(&mut self) -> Result<()> {
+        // What is in the pod's namespace would keep it.
+        self.hearing = None;
+        self.receiving = None;
         let Some(Running { mut daemon, node }) = self.running.take() else { return Ok(()) };
+        // While the pod's namespace is there: the kernel would take the port away some time after it.
+        for device in [PORT, BRIDGE].into_iter().filter(|device| is_here(device)) {
+            self.host.namespace.ip(&format!("link delete {device}"))?;
+        }
         drop(node);
-        self.host.namespace.ip(&format!("link delete {BRIDGE}"))?;
         daemon.terminate()?;
         let [file, state] = [daemon.subnet_file(), daemon.state_file()];
         daemon.ctl(&format!("down --subnet-file={} --state-file={}", file.display(), state.display()))?;
@@ -176,6 +186,11 @@ impl Obey for Machine {
             Order::Heard => answer(self.heard()),
         }
     }
+}
+
+/// Whether the host has a device of that name.
+fn is_here(device: &str) -> bool {
+    Path::new("/sys/class/net").join(device).exists()
 }
 
 fn answer(value: Result<impl Serialize>) -> Result<Value> {
