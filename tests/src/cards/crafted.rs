@@ -7,7 +7,9 @@ use anyhow::{Context as _, Result, ensure};
 use etherparse::{EtherType, Ethernet2Header, IpNumber, Ipv4Header, UdpHeader};
 
 use super::Side;
+use super::far::Far;
 use super::machine::address_of;
+use super::noted::VOUCHED_FOR;
 use super::order::{Obey as _, Order};
 use super::pair::Pair;
 use crate::traffic::ChecksumErrors;
@@ -44,6 +46,8 @@ pub(super) struct Arrived {
     pub(super) wrong_outside: usize,
     /// Datagrams that the pod's stack refused for their checksum.
     pub(super) refused: u64,
+    /// Packets that the driver handed over with the word that their outermost checksum is right.
+    pub(super) vouched_for: usize,
 }
 
 /// Sends packets of each kind from the near host to the far pod.
@@ -55,17 +59,12 @@ pub(super) fn send(pair: &mut Pair, backend: &str) -> Result<Arrived> {
     let before: ChecksumErrors = pair.ask(Side::Far, &Order::ChecksumErrors)?;
     let path = Path::of(pair, backend, port)?;
     let wire = FrameInjector::new(&pair.near().host().namespace, "eth0")?;
-    for (number, kind) in (0..).zip(KINDS) {
-        wire.send(&path.frame(number, kind)?, COUNT)?;
-    }
-    let mut heard = Vec::new();
-    wait::until("every right packet", ARRIVAL, || {
-        heard.extend(pair.ask::<Vec<u8>>(Side::Far, &Order::Heard)?);
-        let right = right(&heard);
-        ensure!(right >= 2 * COUNT, "{right} of {} right packets were delivered", 2 * COUNT);
-        Ok(())
+    let (heard, vouched_for) = VOUCHED_FOR.during(pair.far_mut(), |far| {
+        for (number, kind) in (0..).zip(KINDS) {
+            wire.send(&path.frame(number, kind)?, COUNT)?;
+        }
+        hear(far)
     })?;
-    heard.extend(pair.ask::<Vec<u8>>(Side::Far, &Order::Heard)?);
     let wrong = [Absent, Right, Wrong].map(|outer| count(&heard, (outer, Wrong)));
     ensure!(
         wrong == [0; 3],
@@ -76,7 +75,21 @@ pub(super) fn send(pair: &mut Pair, backend: &str) -> Result<Arrived> {
         right: right(&heard),
         wrong_outside: count(&heard, (Wrong, Right)),
         refused: after.since(&before, "Udp.InCsumErrors"),
+        vouched_for,
     })
+}
+
+/// What arrives, once every right one has.
+fn hear(far: &mut Far) -> Result<Vec<u8>> {
+    let mut heard = Vec::new();
+    wait::until("every right packet", ARRIVAL, || {
+        heard.extend(far.ask::<Vec<u8>>(&Order::Heard)?);
+        let right = right(&heard);
+        ensure!(right >= 2 * COUNT, "{right} of {} right packets were delivered", 2 * COUNT);
+        Ok(())
+    })?;
+    heard.extend(far.ask::<Vec<u8>>(&Order::Heard)?);
+    Ok(heard)
 }
 
 /// How many have come of which nothing is wrong.

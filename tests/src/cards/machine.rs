@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use nix::sys::socket::{setsockopt, sockopt};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -22,6 +23,8 @@ use crate::wait;
 const PORT: &str = "pod1";
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(10);
+/// Bytes for datagrams that are not read yet.
+const ROOM: usize = 4 << 20;
 /// How long the next datagram may take.
 const NEXT: Duration = Duration::from_millis(100);
 
@@ -153,6 +156,8 @@ impl Machine {
     fn hear(&mut self) -> Result<u16> {
         let pod = self.pod()?;
         let socket = pod.namespace.within(|| Ok(UdpSocket::bind((pod.address, 0))?))?;
+        // They are read when all are sent, and after XDP each takes a whole page.
+        setsockopt(&socket, sockopt::RcvBufForce, &ROOM)?;
         socket.set_read_timeout(Some(wait::stretched(NEXT)))?;
         let port = socket.local_addr()?.port();
         self.hearing = Some(socket);

@@ -6,6 +6,7 @@ mod cases;
 mod crafted;
 mod far;
 mod machine;
+mod noted;
 mod order;
 mod pair;
 mod relay;

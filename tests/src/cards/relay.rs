@@ -12,6 +12,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, conn
 
 use super::Side;
 use super::machine::address_of;
+use super::noted::SUPER_PACKETS;
 use super::order::Obey as _;
 use super::pair::{FILE, Pair};
 use crate::traffic::{limit, receive_file, send_file};
@@ -20,15 +21,8 @@ use crate::traffic::{limit, receive_file, send_file};
 const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 21);
 /// The service's port on the far host.
 const SERVICE: u16 = 30080;
-/// Has the kernel note the super-packets that the card is given to send (`__dev_queue_xmit`).
-const NOTE: &str = "cd /sys/kernel/tracing && echo > trace && cd events/net/net_dev_queue && \
-    echo 'name == \"eth0\" && len > 3000' > filter && echo 1 > enable";
-/// Says how many there were. `grep` fails where there were none.
-const COUNT: &str = "cd /sys/kernel/tracing && echo 0 > events/net/net_dev_queue/enable && \
-    { grep -c net_dev_queue: trace || true; }";
-
 /// Sends a file by the service, and returns how many super-packets the far host has given its card meanwhile.
-pub(super) fn relay(pair: &mut Pair) -> Result<u32> {
+pub(super) fn relay(pair: &mut Pair) -> Result<usize> {
     let pod = pair.near().pod()?.clone();
     let listener = pod.namespace.within(|| Ok(TcpListener::bind((pod.address, 0))?))?;
     let target = SocketAddrV4::new(pod.address, listener.local_addr()?.port());
@@ -41,14 +35,11 @@ pub(super) fn relay(pair: &mut Pair) -> Result<u32> {
     for rule in &rules {
         far.shell(&format!("iptables -t nat -A {rule}"))?;
     }
-    far.shell(NOTE)?;
-    let outcome = download(&listener);
-    let count = far.shell(COUNT)?;
+    let outcome = SUPER_PACKETS.during(far, |_| download(&listener));
     for rule in &rules {
         far.shell(&format!("iptables -t nat -D {rule}"))?;
     }
-    outcome?;
-    count.trim().parse().with_context(|| format!("no count of super-packets: {count}"))
+    Ok(outcome?.1)
 }
 
 /// Has the pod send a file to whoever connects, which is the client.
