@@ -16,6 +16,7 @@ use self::tally::Tally;
 use crate::toolchain::Flag;
 use crate::vm::cache::Cache;
 use crate::vm::choice::Choice;
+use crate::vm::qemu::Machine;
 use crate::vm::{Settings, programs};
 use crate::{build_ebpf, setup, vm};
 
@@ -37,7 +38,13 @@ pub struct Args {
     #[arg(long = "case", value_name = "TEXT")]
     cases: Option<String>,
     #[command(flatten)]
-    settings: Settings,
+    machine: Machine,
+    /// How many seconds a pair of guests has
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+    time_limit: u64,
+    /// By how much time limits within a guest are stretched: an emulated machine is slow
+    #[arg(long, value_name = "FACTOR", default_value_t = 10.0)]
+    patience: f64,
     #[command(flatten)]
     toolchain: Flag,
 }
@@ -49,13 +56,20 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     vm::prepare()?;
     build_ebpf::build(&setup::ensure(args.toolchain)?)?;
     let programs = programs::build(false, &[])?;
+    let settings = Settings {
+        machine: args.machine.clone(),
+        time_limit: args.time_limit,
+        patience: args.patience,
+        modules: Vec::new(),
+        console: false,
+    };
     let cards = if args.cards.is_empty() { Card::value_variants() } else { &args.cards };
     let mut tally = Tally::default();
     for wanted in wanted {
         let kernel = wanted.prepare(&Cache::open()?, false)?;
         for card in cards {
             eprintln!("== Linux {}: {}", kernel.release, card.description());
-            let pair = Pair { settings: &args.settings, kernel: &kernel, programs: &programs, card: *card };
+            let pair = Pair { settings: &settings, kernel: &kernel, programs: &programs, card: *card };
             tally += pair.run(args.cases.as_deref());
         }
     }

@@ -63,7 +63,9 @@ impl Obey for Far {
 /// Obeys until it is told to end, or the near machine is gone.
 pub(super) fn serve(mut machine: Machine) -> Result<()> {
     let listener = TcpListener::bind((address_of(Side::Far), PORT)).context("cannot listen for orders")?;
-    let (stream, _) = listener.accept()?;
+    listener.set_nonblocking(true)?;
+    let (stream, _) = wait::until("the near machine", BOOT, || Ok(listener.accept()?))?;
+    stream.set_nonblocking(false)?;
     let mut line = Line::new(stream)?;
     while let Some(order) = line.read::<Order>()? {
         let answer = machine.obey(&order).map_err(|error| format!("{error:#}"));
