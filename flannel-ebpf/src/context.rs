@@ -5,10 +5,10 @@ use core::ptr;
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{
-    __sk_buff, BPF_ADJ_ROOM_ENCAP_L2_SHIFT, BPF_CSUM_LEVEL_DEC, BPF_F_ADJ_ROOM_ENCAP_L2_ETH,
-    BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO,
-    BPF_F_ADJ_ROOM_NO_CSUM_RESET, BPF_F_INGRESS, BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LOOKUP_OUTPUT,
-    bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+    __sk_buff, BPF_ADJ_ROOM_ENCAP_L2_SHIFT, BPF_CSUM_LEVEL_DEC, BPF_CSUM_LEVEL_RESET,
+    BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_UDP,
+    BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_ADJ_ROOM_NO_CSUM_RESET, BPF_F_INGRESS, BPF_FIB_LKUP_RET_SUCCESS,
+    BPF_FIB_LOOKUP_OUTPUT, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
 };
 use aya_ebpf::helpers::generated::{
     bpf_check_mtu, bpf_csum_level, bpf_fib_lookup, bpf_get_hash_recalc, bpf_redirect, bpf_redirect_neigh,
@@ -56,6 +56,13 @@ impl Skb {
     pub(crate) fn route(&self, device: u32) -> Result<(), Reason> {
         // SAFETY: without parameters (null and zero) the helper looks at the packet alone.
         redirected(unsafe { bpf_redirect_neigh(device, ptr::null_mut(), 0, 0) })
+    }
+
+    /// Has the stack check the packet's checksum itself, whatever the card said of one. Packets that receive offload has
+    /// merged stay as they are: it left their checksum to be finished (`tcp_gro_complete`).
+    pub(crate) fn distrust_checksum(&self) {
+        // SAFETY: the kernel gave the context. A packet without a verdict stays as it is.
+        unsafe { bpf_csum_level(self.raw(), u64::from(BPF_CSUM_LEVEL_RESET)) };
     }
 
     /// Sends the packet out of `device` with the Ethernet header it has.

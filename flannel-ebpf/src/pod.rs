@@ -116,6 +116,8 @@ pub(crate) fn arrive(skb: &mut Skb, node: &Node, arrival: &Arrival, mark: u32) -
 /// The same of one that our XDP program has taken out of the tunnel.
 #[inline(always)]
 pub(crate) fn take_over(skb: &mut Skb, node: &Node, mark: u32) -> Result<Reason, Reason> {
+    // The driver hands the card's verdict on over XDP, and that was on the outer checksum.
+    skb.distrust_checksum();
     // It has asked the guard, and this host stands for the sender, of whom it left nothing.
     let origin = Origin::Tunnel(node.local_ip, false);
     if let Ok(packet) = learnable(node, || Packet::read(skb)) {

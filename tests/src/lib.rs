@@ -6,6 +6,7 @@
 
 pub mod bench;
 pub mod binaries;
+pub mod cards;
 pub mod claim;
 pub mod cluster;
 pub mod daemon;

@@ -47,6 +47,20 @@ impl Namespace {
         Ok(namespace)
     }
 
+    /// The namespace of this process, under a name that is removed with the last clone. `label` must be unique in this
+    /// process.
+    ///
+    /// # Errors
+    /// It cannot be named, or this process is not root.
+    pub fn own(label: &str) -> Result<Self> {
+        claim::prepare()?;
+        let name = claim::name(label);
+        run(Command::new("ip").args(["netns", "attach", &name, &std::process::id().to_string()]))?;
+        let claim = Claim::new(Thing::Namespace(name.clone()));
+        let handle = File::open(Path::new(NAMESPACES).join(&name))?;
+        Ok(Self { inner: Arc::new(Inner { name, handle, _claim: claim }) })
+    }
+
     /// Its name below `/run/netns`.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -157,6 +171,17 @@ mod tests {
         drop(namespace);
         assert!(path.exists());
         drop(clone);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn own_namespace_is_where_this_process_is() {
+        let own = Namespace::own("own").unwrap();
+        let inside = own.within(|| Ok(std::fs::read_link("/proc/thread-self/ns/net")?)).unwrap();
+        assert_eq!(inside, std::fs::read_link("/proc/self/ns/net").unwrap());
+        let path = Path::new(NAMESPACES).join(own.name());
+        assert!(path.exists());
+        drop(own);
         assert!(!path.exists());
     }
 

@@ -2,6 +2,7 @@
 
 mod bench;
 mod build_ebpf;
+mod cards;
 mod demo;
 mod kernels;
 mod lint;
@@ -40,6 +41,7 @@ enum Verb {
     Verifier(verifier::Args),
     Kernels(kernels::Args),
     Vm(Box<vm::Args>),
+    Cards(cards::Args),
 }
 
 fn main() -> ExitCode {
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         Verb::Verifier(args) => verifier::run(&args),
         Verb::Kernels(args) => kernels::run(&args),
         Verb::Vm(args) => vm::run(&args),
+        Verb::Cards(args) => cards::run(&args),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

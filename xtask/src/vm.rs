@@ -25,7 +25,7 @@ pub use self::choice::{Choice, Wanted};
 pub use self::guest::{Guest, Outcome};
 pub use self::kernel::Kernel;
 pub use self::programs::{Program, build};
-use self::qemu::Machine;
+pub use self::qemu::{Device, Machine};
 use crate::setup::{GUESTS, Installer};
 use crate::toolchain::Flag;
 use crate::{build_ebpf, setup, workspace};

@@ -16,7 +16,9 @@ pub mod objects;
 mod offload;
 pub mod qdisc;
 pub mod route;
+mod xdp_refusal;
 mod xdp_support;
+pub mod xdp_transmit;
 
 #[cfg(test)]
 pub(crate) mod namespace;
@@ -35,6 +37,7 @@ pub use interface::Underlay;
 pub use monitor::{Change, Monitor};
 pub use objects::{ObjectError, Objects};
 pub use route::{Hop, hops};
+pub use xdp_refusal::xdp_refusal;
 pub use xdp_support::{XdpSupport, xdp_support};
 
 /// A conversation with the kernel about the network namespace in which it was opened.

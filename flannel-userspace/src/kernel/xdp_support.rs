@@ -54,6 +54,8 @@ pub struct XdpSupport {
     pub several_buffers: bool,
     /// Largest packet, in bytes, without the link's own header.
     pub mtu: u32,
+    /// How many queues there can be to send by, in use or not.
+    pub transmit_queues: u32,
     /// Whether it is a network card, and no virtual device.
     pub is_card: bool,
     /// The program that is attached.
@@ -78,6 +80,7 @@ pub fn xdp_support(interface: u32) -> io::Result<Option<XdpSupport>> {
     for attribute in link.attributes {
         match attribute {
             LinkAttribute::Mtu(mtu) => support.mtu = mtu,
+            LinkAttribute::NumTxQueues(number) => support.transmit_queues = number,
             LinkAttribute::ParentDevBusName(bus) => has_bus = !MEMORY.contains(&bus.as_str()),
             LinkAttribute::LinkInfo(info) => {
                 is_virtual = info.iter().any(|part| matches!(part, LinkInfo::Kind(_)));
@@ -178,6 +181,7 @@ mod tests {
             let cable = xdp_support(cable).unwrap().unwrap();
             assert_eq!((cable.native, cable.several_buffers, cable.mtu), (Some(true), true, 1400));
             assert!(!cable.is_card && cable.attached.is_none(), "{cable:?}");
+            assert!(cable.transmit_queues > 0, "{cable:?}");
             let loopback = xdp_support(1).unwrap().unwrap();
             assert_eq!((loopback.native, loopback.is_card), (Some(false), false));
             assert_eq!(xdp_support(4_000_000).unwrap(), None, "there is none of that index");

@@ -101,9 +101,20 @@ impl Etcd {
     /// # Errors
     /// It does not start.
     pub fn on_loopback(label: &str) -> Result<Self> {
+        Self::on(label, free_ports()?)
+    }
+
+    /// Starts etcd at an address of this machine. `label` must be unique in this process.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn at(label: &str, address: Ipv4Addr) -> Result<Self> {
+        Self::on(label, [2379, 2380].map(|port| SocketAddrV4::new(address, port)))
+    }
+
+    fn on(label: &str, [client, peer]: [SocketAddrV4; 2]) -> Result<Self> {
         claim::prepare()?;
         let (directory, claim) = claim::directory(&format!("{label}-etcd"))?;
-        let [client, peer] = free_ports()?;
         let members = vec![Member::new("default", None, client, peer, directory.clone())];
         let (proxy, tls, access, flags) = (None, None, None, Vec::new());
         let mut etcd =

@@ -82,6 +82,22 @@ impl Host {
         Ok(pair)
     }
 
+    /// This machine itself as a host, with the card `eth0` that it has.
+    ///
+    /// # Errors
+    /// It has none, or it is not to be set up.
+    pub fn of_this_machine(number: u8, address: Ipv4Addr) -> Result<Self> {
+        let label = format!("m-h{number}");
+        let namespace = Namespace::own(&label)?;
+        // What the card was made with stays beside what the default becomes.
+        namespace.sysctl("ipv4/conf/eth0/rp_filter", "0")?;
+        let host =
+            Self::in_namespace(namespace, label, Place::Near, number, address, HostOptions::default())?;
+        host.namespace.ip(&format!("address add {address}/24 dev eth0"))?;
+        host.namespace.ip("link set eth0 up")?;
+        Ok(host)
+    }
+
     fn unplugged(
         network: &Network,
         place: Place,
@@ -89,9 +105,19 @@ impl Host {
         address: Ipv4Addr,
         options: HostOptions,
     ) -> Result<Self> {
+        let label = format!("{}-h{number}", network.number());
+        Self::in_namespace(Namespace::add(&label)?, label, place, number, address, options)
+    }
+
+    fn in_namespace(
+        namespace: Namespace,
+        label: String,
+        place: Place,
+        number: u8,
+        address: Ipv4Addr,
+        options: HostOptions,
+    ) -> Result<Self> {
         let name = format!("h{number}");
-        let label = format!("{}-{name}", network.number());
-        let namespace = Namespace::add(&label)?;
         let rp_filter = match options.rp_filter {
             RpFilter::Off => "0",
             RpFilter::Strict => "1",

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
 
 use super::Endpoint;
 
 /// Counters of wrong checksums by machine and name, such as `h1p1 Tcp.InCsumErrors`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChecksumErrors {
     counters: BTreeMap<String, u64>,
 }
@@ -29,6 +30,15 @@ impl ChecksumErrors {
             }
         }
         Ok(Self { counters })
+    }
+
+    /// How many were counted since under names that contain `name`.
+    #[must_use]
+    pub fn since(&self, before: &Self, name: &str) -> u64 {
+        let sum = |errors: &Self| -> u64 {
+            errors.counters.iter().filter(|(found, _)| found.contains(name)).map(|(_, count)| count).sum()
+        };
+        sum(self) - sum(before)
     }
 
     /// Fails if any was counted since.

@@ -21,8 +21,14 @@ pub(super) fn connect(from: &Endpoint, to: &Endpoint) -> Result<(TcpStream, TcpS
         .with_context(|| format!("no connection from {} to {}", from.name, to.name))?;
     let (far, _) = listener.accept()?;
     for end in [&near, &far] {
-        end.set_read_timeout(Some(wait::stretched(PATIENCE)))?;
-        end.set_write_timeout(Some(wait::stretched(PATIENCE)))?;
+        limit(end)?;
     }
     Ok((near, far))
+}
+
+/// Has reads and writes fail that take too long.
+pub(crate) fn limit(end: &TcpStream) -> Result<()> {
+    end.set_read_timeout(Some(wait::stretched(PATIENCE)))?;
+    end.set_write_timeout(Some(wait::stretched(PATIENCE)))?;
+    Ok(())
 }

@@ -29,6 +29,20 @@ impl Format {
             Self::Vxlan(_) => 8472,
         }
     }
+
+    /// What stands before the inner packet.
+    #[must_use]
+    pub fn header(self) -> Vec<u8> {
+        match self {
+            Self::Udp => Vec::new(),
+            // Flags "I", VNI 1; then the frame: to the VTEP, from another one, IPv4.
+            Self::Vxlan(vtep) => {
+                let vxlan = [8, 0, 0, 0, 0, 0, 1, 0];
+                let source = [0x02, 0, 0, 0, 0, 0x66];
+                [&vxlan[..], &vtep, &source, &[8, 0]].concat()
+            }
+        }
+    }
 }
 
 /// Source port of inner packets.
@@ -59,15 +73,7 @@ impl Inner {
         (ip.dscp, ip.ecn) = (IpDscp::default(), IpEcn::try_new(self.ecn)?);
         ip.header_checksum = ip.calc_header_checksum();
         let udp = UdpHeader::with_ipv4_checksum(SOURCE_PORT, self.port, &ip, &[])?;
-        let mut bytes = match format {
-            Format::Udp => Vec::new(),
-            // Flags "I", VNI 1; then the frame: to the VTEP, from another one, IPv4.
-            Format::Vxlan(vtep) => {
-                let vxlan = [8, 0, 0, 0, 0, 0, 1, 0];
-                let source = [0x02, 0, 0, 0, 0, 0x66];
-                [&vxlan[..], &vtep, &source, &[8, 0]].concat()
-            }
-        };
+        let mut bytes = format.header();
         ip.write(&mut bytes)?;
         udp.write(&mut bytes)?;
         Ok(bytes)

@@ -21,6 +21,7 @@ use std::net::Ipv4Addr;
 use crate::namespace::Namespace;
 
 pub use checksums::ChecksumErrors;
+pub(crate) use connection::limit;
 pub use conversation::{Conversation, Heard};
 pub use cpu::{Carriers, CpuTime, stay_on_cpu};
 pub use datagrams::Datagrams;
@@ -31,6 +32,7 @@ pub use sizes::Received;
 pub use stream::{Losses, Stream};
 pub use throughput::{Throughput, throughput};
 pub use transfer::{Transfer, transfer};
+pub(crate) use transfer::{receive_file, send_file};
 
 /// A machine that sends and receives, by one of its addresses.
 #[derive(Clone, Debug)]

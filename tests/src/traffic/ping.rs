@@ -1,5 +1,6 @@
 //! Echo requests, by the `ping` everybody has.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -73,18 +74,26 @@ impl Ping {
     /// # Errors
     /// `ping` cannot be run. That nothing answers is no error.
     pub fn send(&self, from: &Endpoint, to: &Endpoint) -> Result<Pong> {
+        self.send_to(from, to.address).with_context(|| format!("to {}", to.name))
+    }
+
+    /// Pings an address from `from`, of whichever machine it is.
+    ///
+    /// # Errors
+    /// `ping` cannot be run. That nothing answers is no error.
+    pub fn send_to(&self, from: &Endpoint, to: Ipv4Addr) -> Result<Pong> {
         let mut command = from.namespace.command("ping")?;
         command.env("LC_ALL", "C").arg("-n").args(["-c", &self.count.to_string()]);
         command.args(["-s", &self.size.saturating_sub(HEADERS).to_string()]);
         command.args(["-i", &self.interval.as_secs_f64().to_string()]);
         command.args(["-W", &wait::stretched(self.patience).as_secs_f64().to_string()]);
         command.args(["-M", if self.dont_fragment { "do" } else { "dont" }]);
-        let output = command.arg(to.address.to_string()).output().context("cannot run ping")?;
+        let output = command.arg(to.to_string()).output().context("cannot run ping")?;
         let said =
             format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         let pong = parse(&said);
         if pong.sent == 0 && pong.errors.is_empty() {
-            bail!("ping {} -> {}: {said}", from.name, to.name);
+            bail!("ping {} -> {to}: {said}", from.name);
         }
         Ok(pong)
     }

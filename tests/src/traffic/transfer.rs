@@ -38,8 +38,8 @@ pub fn transfer(from: &Endpoint, to: &Endpoint, bytes: u64) -> Result<Transfer> 
     let errors_before = ChecksumErrors::of(&[from, to])?;
     let (near, far) = connect(from, to)?;
     let begin = Instant::now();
-    let sending = thread::spawn(move || send(near, bytes));
-    let received = receive(far);
+    let sending = thread::spawn(move || send_file(near, bytes));
+    let received = receive_file(far);
     let sent = sending.join().map_err(|_| anyhow!("the sender panicked"))?;
     let time = begin.elapsed();
     let (sent, (count, received)) = (sent.context("cannot send")?, received.context("cannot receive")?);
@@ -49,7 +49,8 @@ pub fn transfer(from: &Endpoint, to: &Endpoint, bytes: u64) -> Result<Transfer> 
     Ok(Transfer { bytes, time })
 }
 
-fn send(mut stream: TcpStream, bytes: u64) -> Result<[u8; 32]> {
+/// Sends pseudo-random bytes to the end of a connection, and returns their SHA-256.
+pub(crate) fn send_file(mut stream: TcpStream, bytes: u64) -> Result<[u8; 32]> {
     let data = noise();
     let (mut digest, mut left, mut start) = (Sha256::new(), bytes, 0);
     while left > 0 {
@@ -66,7 +67,8 @@ fn send(mut stream: TcpStream, bytes: u64) -> Result<[u8; 32]> {
     Ok(digest.finalize().into())
 }
 
-fn receive(mut stream: TcpStream) -> Result<(u64, [u8; 32])> {
+/// Receives to the end of a connection: how many bytes, and their SHA-256.
+pub(crate) fn receive_file(mut stream: TcpStream) -> Result<(u64, [u8; 32])> {
     let mut buffer = vec![0; CHUNK];
     let (mut digest, mut count) = (Sha256::new(), 0);
     loop {

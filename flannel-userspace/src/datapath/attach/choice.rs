@@ -103,8 +103,14 @@ mod tests {
     const TC: Decapsulation = Decapsulation::Tc;
     const XDP: Decapsulation = Decapsulation::Xdp;
     /// What many a network card offers.
-    const CARD: XdpSupport =
-        XdpSupport { native: Some(true), several_buffers: true, mtu: 1500, is_card: true, attached: None };
+    const CARD: XdpSupport = XdpSupport {
+        native: Some(true),
+        several_buffers: true,
+        mtu: 1500,
+        transmit_queues: 4,
+        is_card: true,
+        attached: None,
+    };
 
     #[rstest]
     #[case::card(CARD, false, UDP, XDP, "merged")]

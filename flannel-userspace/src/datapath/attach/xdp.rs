@@ -3,6 +3,8 @@
 //! The program at TC is attached as well, and does the whole work on packets that no XDP program has decapsulated. So
 //! XDP may come and go, as when another mode is chosen, and no packet is lost.
 
+use std::os::fd::AsFd as _;
+
 use aya::Ebpf;
 use aya::programs::links::FdLink;
 use aya::programs::xdp::XdpLink;
@@ -17,6 +19,7 @@ use super::{
     name_of, pin_link, pinned, remove_pin,
 };
 use crate::daemon::Chain;
+use crate::kernel::xdp_refusal;
 
 /// Attaches the program, or says why the packets are left to TC.
 pub(super) fn attach(
@@ -51,7 +54,8 @@ pub(super) fn attach(
     let link = match link {
         Ok(link) => link,
         Err(error) => {
-            leave_to_tc(place, mechanism, &error)?;
+            let words = (mechanism == Mechanism::Xdp).then(|| driver_says(program, place)).flatten();
+            leave_to_tc(place, mechanism, &error, words.as_deref())?;
             return Ok(None);
         }
     };
@@ -74,13 +78,24 @@ fn clear(pins: &PinDir, place: Place) -> Result<(), DatapathError> {
     Ok(())
 }
 
-fn leave_to_tc(place: Place, mechanism: Mechanism, error: &ProgramError) -> Result<(), DatapathError> {
+/// What the driver says of a program that it has refused. It is only for the log: that nothing can be learned is no error.
+fn driver_says(program: &Xdp, place: Place) -> Option<String> {
+    xdp_refusal(place.interface, program.fd().ok()?.as_fd()).ok().flatten()
+}
+
+fn leave_to_tc(
+    place: Place,
+    mechanism: Mechanism,
+    error: &ProgramError,
+    driver_says: Option<&str>,
+) -> Result<(), DatapathError> {
     let reason = match errno(error) {
         // Native and generic XDP keep each other away, too.
         Some(Errno::EBUSY | Errno::EEXIST) => "another XDP program is attached",
         _ if mechanism == Mechanism::XdpGeneric => "the interface takes no generic XDP program",
         _ => "the driver takes no native XDP program",
     };
-    warn!(interface = name_of(place.interface)?, %error, "{reason}: decapsulating at TC instead");
+    let interface = name_of(place.interface)?;
+    warn!(interface, %error, driver_says, "{reason}: decapsulating at TC instead");
     Ok(())
 }

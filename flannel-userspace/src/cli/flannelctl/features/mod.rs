@@ -19,7 +19,8 @@ use super::objects;
 use super::output::{Page, Report, Tone, cell, toned};
 use super::place::Context;
 use crate::datapath::{Choice, Decapsulation, Offer, choose, tcx_programs};
-use crate::kernel::{Netlink, XdpProgram};
+use crate::kernel::xdp_transmit::{DRIVER, XdpTransmit, xdp_transmit};
+use crate::kernel::{Netlink, XdpProgram, XdpSupport};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {}
@@ -76,6 +77,8 @@ struct Nic {
     xdp_taken: bool,
     /// Whether it is a network card, and no virtual device.
     card: bool,
+    /// `own` or `locked`: by which queues XDP programs send; nothing where the driver has no such rule.
+    xdp_transmit: Option<XdpTransmit>,
 }
 
 #[derive(Debug, Serialize)]
@@ -231,9 +234,11 @@ async fn nic(netlink: &Netlink, node: &Node, offer: &Offer) -> anyhow::Result<Op
     let address = fs::read_to_string(format!("{sys}/address")).unwrap_or_default();
     let is_it = address.trim() == link.mac.to_string();
     let driver = fs::read_link(format!("{sys}/device/driver")).ok().filter(|_| is_it);
+    let driver = driver.and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
     let Offer { support, is_taken } = offer;
     Ok(Some(Nic {
-        driver: driver.and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned())),
+        xdp_transmit: transmit(driver.as_deref(), Path::new(&sys), support),
+        driver,
         mtu: link.mtu,
         xdp: match support.attached {
             Some(XdpProgram { native: true, .. }) => "native",
@@ -246,6 +251,12 @@ async fn nic(netlink: &Netlink, node: &Node, offer: &Offer) -> anyhow::Result<Op
         card: support.is_card,
         name: link.name,
     }))
+}
+
+fn transmit(driver: Option<&str>, sysfs: &Path, support: &XdpSupport) -> Option<XdpTransmit> {
+    let is_native = support.attached.is_some_and(|attached| attached.native);
+    driver.filter(|driver| *driver == DRIVER)?;
+    xdp_transmit(sysfs, support.transmit_queues, is_native)
 }
 
 fn used(hook: &Hook, has_tcx: Option<bool>, choice: Option<Choice>) -> Used {
@@ -307,13 +318,19 @@ impl Nic {
             "underlay {name}: {what}, driver {}, MTU {mtu}, takes native XDP: {native}, XDP attached: {xdp}{whose}",
             driver.as_deref().unwrap_or("unstated")
         ));
+        if self.xdp_transmit == Some(XdpTransmit::Locked) {
+            page.line(format!(
+                "XDP programs that send have no queues of their own: {DRIVER} has fewer to spare than CPUs, and locks \
+                 those of the stack; flannel's send nothing"
+            ));
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::programs::{Loaded, Programs};
-    use super::{Chosen, Feature, Features, Nic, Used};
+    use super::{Chosen, Feature, Features, Nic, Used, XdpTransmit};
     use crate::cli::flannelctl::output::Report as _;
 
     fn features() -> Features {
@@ -357,6 +374,7 @@ mod tests {
                 xdp_several_buffers: true,
                 xdp_taken: false,
                 card: true,
+                xdp_transmit: Some(XdpTransmit::Locked),
             }),
             choice: Some(Chosen { mechanism: "xdp".to_owned(), reason: "it wins" }),
             used: vec![Used {
@@ -385,6 +403,7 @@ programs
  vxlan    vxlan_decap  refused   -             no
 
 underlay eth0: network card, driver unstated, MTU 1500, takes native XDP: yes, in several buffers, XDP attached: none
+XDP programs that send have no queues of their own: virtio_net has fewer to spare than CPUs, and locks those of the stack; flannel's send nothing
 --datapath-hook=auto decapsulates by xdp: it wins
 
 used
@@ -404,6 +423,7 @@ used
         assert_eq!(value["programs"]["tried"][1]["accepted"], false);
         assert_eq!(value["programs"]["tried"][1]["refusal"], "no");
         assert_eq!(value["interface"]["xdp"], "none");
+        assert_eq!(value["interface"]["xdp_transmit"], "locked");
         assert_eq!(value["choice"], serde_json::json!({"mechanism": "xdp", "reason": "it wins"}));
         assert_eq!(value["used"][0]["mechanism"], "clsact");
     }
