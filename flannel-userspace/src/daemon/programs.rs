@@ -50,8 +50,9 @@ pub(super) fn go_without(
 }
 
 /// Says what the programs do not do on this kernel.
-pub(super) fn limit(fast_path: FastPath, conditions: &Conditions) {
-    if fast_path == FastPath::Off || Support::of_this_kernel().check_mtu {
+pub(super) fn limit(backend: Kind, fast_path: FastPath, conditions: &Conditions) {
+    let has_fast_path = backend != Kind::Alloc && fast_path != FastPath::Off;
+    if !has_fast_path || Support::of_this_kernel().check_mtu {
         return;
     }
     let reason = format!(

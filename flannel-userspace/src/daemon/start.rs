@@ -104,8 +104,9 @@ pub(super) async fn start(
     let backend_config = BackendConfig::parse(&config.backend)?;
     let marker = match &unavailable {
         None => {
-            datapath::require(backend_config.kind().for_programs(), options.fast_path, options.telling)?;
-            programs::limit(options.fast_path, &vitals.conditions);
+            let kind = backend_config.kind();
+            datapath::require(kind.for_programs(), options.fast_path, options.telling)?;
+            programs::limit(kind, options.fast_path, &vitals.conditions);
             None
         }
         Some(reason) => {

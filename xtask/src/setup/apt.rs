@@ -61,13 +61,12 @@ impl Apt {
         }
     }
 
-    /// The version that apt would install; asks newer lists if the present ones have none.
+    /// The version that apt would install, by lists of now: old ones name versions that are not there any more, and keep
+    /// silent of new ones. Where this process may not fetch lists, by those there are.
     pub fn candidate(&mut self, package: &str) -> Result<Option<String>> {
-        let found = policy(package)?;
-        if found.is_some() || self.fresh {
-            return Ok(found);
+        if privilege::is_available() {
+            self.refresh()?;
         }
-        self.refresh()?;
         policy(package)
     }
 
