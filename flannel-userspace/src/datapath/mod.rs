@@ -205,7 +205,7 @@ pub enum DatapathError {
         source: MapError,
     },
     /// The object cannot be loaded.
-    #[error("cannot load the eBPF programs (the kernel must be 5.13 or newer, with CAP_BPF granted)")]
+    #[error("cannot load the eBPF programs (the kernel must be 5.10 or newer, with CAP_BPF granted)")]
     Load(#[source] EbpfError),
     /// Maps are charged to a limit that is too low.
     #[error(
