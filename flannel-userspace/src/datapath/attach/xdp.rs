@@ -49,7 +49,7 @@ pub(super) fn attach(
         Ok(link) => link,
         Err(error) => {
             let words = (mechanism == Mechanism::Xdp).then(|| driver_says(program, place)).flatten();
-            leave_to_tc(place, mechanism, &error, words)?;
+            leave_to_tc(place, mechanism, &error, words.as_deref())?;
             return Ok(None);
         }
     };
@@ -81,7 +81,7 @@ fn leave_to_tc(
     place: Place,
     mechanism: Mechanism,
     error: &ProgramError,
-    driver_says: Option<String>,
+    driver_says: Option<&str>,
 ) -> Result<(), DatapathError> {
     let reason = match errno(error) {
         // Native and generic XDP keep each other away, too.
