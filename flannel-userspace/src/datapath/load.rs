@@ -40,18 +40,7 @@ pub(super) fn programs_of(spec: &Spec, support: Support) -> impl Iterator<Item =
         Some(Format::Udp { .. }) => &["udp_xdp", "udp_xdp_skb", "udp_xdp_linear"],
         Some(Format::Vxlan) => &["vxlan_xdp", "vxlan_xdp_skb", "vxlan_xdp_linear"],
     };
-    programs(spec).chain(xdp.iter().copied()).filter(move |program| is_for(program, support))
-}
-
-/// Whether a program of the object is for a kernel with this support: of those that decapsulate at XDP, some take
-/// helpers for packets of several buffers, and others are for kernels without them.
-fn is_for(program: &str, support: Support) -> bool {
-    match program {
-        "pod_out" | "pod_in" | "direct_out" | "direct_in" => support.check_mtu,
-        "udp_xdp_linear" | "vxlan_xdp_linear" => !support.several_buffers,
-        "udp_xdp" | "vxlan_xdp" | "udp_xdp_skb" | "vxlan_xdp_skb" => support.several_buffers,
-        _ => true,
-    }
+    programs(spec).chain(xdp.iter().copied()).filter(move |program| support.takes(program))
 }
 
 const fn switch(is_on: bool) -> &'static u8 {

@@ -33,4 +33,16 @@ impl Support {
             }
         })
     }
+
+    /// Whether a program of the object is for a kernel with this support: of those that decapsulate at XDP, some take
+    /// helpers for packets of several buffers, and others are for kernels without them.
+    #[must_use]
+    pub fn takes(self, program: &str) -> bool {
+        match program {
+            "pod_out" | "pod_in" | "direct_out" | "direct_in" => self.check_mtu,
+            "udp_xdp_linear" | "vxlan_xdp_linear" => !self.several_buffers,
+            "udp_xdp" | "vxlan_xdp" | "udp_xdp_skb" | "vxlan_xdp_skb" => self.several_buffers,
+            _ => true,
+        }
+    }
 }

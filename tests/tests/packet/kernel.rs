@@ -13,7 +13,7 @@ use flannel_common::maps::{
 use flannel_common::wire::Ipv4Header;
 use flannel_common::{Hook, Ip4, Reason, Verdict};
 use flannel_ebpf::frame::Encapsulation;
-use flannel_userspace::datapath::{LogChoice, OBJECT, Telling, loader};
+use flannel_userspace::datapath::{LogChoice, OBJECT, Support, Telling, loader};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use rstest::rstest;
@@ -285,7 +285,8 @@ fn programs_are_accepted_with_two_capabilities_whatever_the_host(
         caps::set(None, CapSet::Effective, &two).unwrap();
         let telling = Telling { log, ..Telling::default() };
         let mut ebpf = loader(&node, &telling).load(OBJECT).unwrap();
-        for (name, program) in ebpf.programs_mut() {
+        let support = Support::of_this_kernel();
+        for (name, program) in ebpf.programs_mut().filter(|(name, _)| support.takes(name)) {
             match program {
                 Program::SchedClassifier(program) => program.load(),
                 Program::Xdp(program) => program.load(),
