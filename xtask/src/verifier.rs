@@ -9,9 +9,10 @@ use crate::{build_ebpf, privilege, setup, workspace};
 
 /// Loads every kernel program and shows what the kernel's verifier made of it
 ///
-/// First does what `setup` and `build-ebpf` do. Loads each program as root with all capabilities, with
-/// CAP_BPF and CAP_NET_ADMIN alone, and with these as `flanneld --datapath-log=info` does, and prints a table: instructions verified, bytes after
-/// translation, bytes of machine code. Attaches nothing. Fails if a program is refused.
+/// First does what `setup` and `build-ebpf` do. Loads each program that is for this kernel, as root with all
+/// capabilities, with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, and without the last one; each also as `flanneld
+/// --datapath-log=info` does. Prints a table: instructions verified, bytes after translation, bytes of machine code.
+/// Attaches nothing. Fails if a program is refused that this kernel is to take: without CAP_PERFMON that is one from 6.5 on.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
