@@ -55,7 +55,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let programs = vm::build(false, &[])?;
     let settings = Settings {
         machine: args.machine.clone(),
-        time_limit: args.time_limit,
+        time_limit: Some(args.time_limit),
         patience: args.patience,
         modules: Vec::new(),
         console: false,

@@ -5,8 +5,11 @@ mod report;
 mod verdict;
 
 use std::fs;
+use std::num::NonZeroUsize;
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Error, Result};
@@ -16,7 +19,7 @@ use self::part::Part;
 use self::verdict::Verdict;
 use crate::test::summary::Summary;
 use crate::toolchain::Flag;
-use crate::vm::{self, Choice, Guest, OBJECT, Outcome, Program, Settings, Stream, Wanted};
+use crate::vm::{self, Choice, Guest, Kernel, OBJECT, Outcome, Program, Settings, Stream, Wanted};
 use crate::{build_ebpf, setup, workspace};
 
 /// Where the table is kept.
@@ -25,10 +28,10 @@ const TABLE: &str = "docs/kernels.md";
 /// Runs what tests kernels in guests with packaged kernels, and shows what each of them takes
 ///
 /// First does what `vm` does. In a guest for each kernel, its verifier is shown every program, with each set of
-/// capabilities, with and without lines for the log. Then tests of the suites `network` and `interop` run there: every
-/// backend and hook, whole files, exact sizes, the guard, daemons that are killed, a device that is deleted, an underlay
-/// with another address, the kernel's own vxlan device as peer. Ends with a table, and the number of tests: "N passed, N
-/// failed".
+/// capabilities, with and without lines for the log. Then the suite `packet` and tests of `network` and `interop` run
+/// there: frames through every program, every backend and hook, whole files, exact sizes, the guard, daemons that are
+/// killed, a device that is deleted, an underlay with another address, the kernel's own vxlan device as peer. Ends with
+/// a table, and the number of tests: "N passed, N failed".
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -40,6 +43,9 @@ pub struct Args {
     /// What runs in each guest
     #[arg(long, value_enum, default_value_t = Part::Whole)]
     part: Part,
+    /// How many guests run at a time
+    #[arg(long, value_name = "NUMBER", default_value = "1")]
+    at_once: NonZeroUsize,
     /// Writes the table to docs/kernels.md
     #[arg(long)]
     write: bool,
@@ -93,34 +99,51 @@ fn all(args: &Args, summary: &mut Summary) -> Result<Vec<Run>> {
     build_ebpf::build(&setup::ensure(args.toolchain)?)?;
     let programs = vm::build(false, &args.part.suites())?;
     let mut runs = Vec::new();
-    for wanted in wanted {
-        let run = args.one(&wanted, &programs)?;
-        summary.add(&run.tests);
-        runs.push(run);
+    for wanted in wanted.chunks(args.at_once.get()) {
+        for run in args.at_once(wanted, &programs)? {
+            summary.add(&run.tests);
+            runs.push(run);
+        }
     }
     Ok(runs)
 }
 
 impl Args {
-    fn one(&self, wanted: &Wanted, programs: &[Program]) -> Result<Run> {
-        let kernel = self.choice.prepare(wanted)?;
+    /// Runs all of these side by side.
+    fn at_once(&self, wanted: &[Wanted], programs: &[Program]) -> Result<Vec<Run>> {
+        // One after the other: they share the cache.
+        let kernels = wanted.iter().map(|wanted| self.choice.prepare(wanted)).collect::<Result<Vec<_>>>()?;
+        thread::scope(|scope| {
+            let guests: Vec<_> =
+                kernels.iter().map(|kernel| scope.spawn(|| self.one(kernel, programs))).collect();
+            let join =
+                |guest: ScopedJoinHandle<'_, _>| guest.join().unwrap_or_else(|panic| resume_unwind(panic));
+            guests.into_iter().map(join).collect()
+        })
+    }
+
+    fn one(&self, kernel: &Kernel, programs: &[Program]) -> Result<Run> {
         println!("\n== Linux {}", kernel.release);
         let files = [(workspace::object(), PathBuf::from(OBJECT))];
-        let command = ["sh".to_owned(), "-c".to_owned(), self.part.script()];
-        let guest = self.settings.guest(&kernel, programs, &files);
-        let (said, outcome) = Said::of(&guest, &command)
+        let command = ["sh".to_owned(), "-c".to_owned(), self.part.script(&kernel.release)];
+        let mut guest = self.settings.guest(kernel, programs, &files);
+        if self.settings.time_limit.is_none() {
+            guest.time_limit = self.part.time_limit();
+        }
+        let prefix = if self.at_once.get() > 1 { format!("{}: ", kernel.name) } else { String::new() };
+        let (said, outcome) = Said::of(&guest, &command, &prefix)
             .or_else(|(said, error)| {
                 // An emulated kernel can fail to boot by the emulation's fault alone (do_sync_core of 6.12). One that has
                 // said something has not.
                 if !said.is_silent() {
                     return Err(error);
                 }
-                println!("booting once more: {error:#}");
-                Said::of(&guest, &command).map_err(|(_, error)| error)
+                println!("{prefix}booting once more: {error:#}");
+                Said::of(&guest, &command, &prefix).map_err(|(_, error)| error)
             })
             .with_context(|| format!("Linux {}", kernel.release))?;
         let Outcome { boot, command: work, .. } = outcome;
-        println!("booted in {boot:.1?}, ran for {work:.1?}");
+        println!("{prefix}booted in {boot:.1?}, ran for {work:.1?}");
         let Said { mut tests, verdict, .. } = said;
         let verdict = verdict.with_context(|| {
             format!("the verifier of Linux {} was shown no program: {}", kernel.release, outcome.kernel_log)
@@ -128,27 +151,29 @@ impl Args {
         let refused = verdict.broken_promises();
         tests.count(&format!("verifier on Linux {}", kernel.release), refused.is_empty());
         for refused in refused {
-            println!("{refused}");
+            println!("{prefix}{refused}");
         }
         if outcome.code != 0 && tests.failed == 0 {
             tests.count(&format!("command on Linux {}, exit code {}", kernel.release, outcome.code), false);
         }
-        Ok(Run { name: wanted.name(), release: kernel.release.clone(), verdict, tests, boot, work })
+        Ok(Run { name: kernel.name.clone(), release: kernel.release.clone(), verdict, tests, boot, work })
     }
 }
 
 /// What a guest has said so far.
 #[derive(Default)]
-struct Said {
+struct Said<'a> {
+    /// Stands before each line of it that is shown.
+    prefix: &'a str,
     line: Vec<u8>,
     tests: Summary,
     verdict: Option<Verdict>,
 }
 
-impl Said {
+impl<'a> Said<'a> {
     /// What `guest` says while it runs `command`.
-    fn of(guest: &Guest<'_>, command: &[String]) -> Result<(Self, Outcome), (Self, Error)> {
-        let mut said = Self::default();
+    fn of(guest: &Guest<'_>, command: &[String], prefix: &'a str) -> Result<(Self, Outcome), (Self, Error)> {
+        let mut said = Self { prefix, ..Self::default() };
         match guest.run(command, |stream, bytes| said.take(stream, bytes)) {
             Ok(outcome) => Ok((said, outcome)),
             Err(error) => Err((said, error)),
@@ -177,7 +202,7 @@ impl Said {
             self.verdict = Some(verdict);
         } else {
             self.tests.read(&line);
-            println!("{line}");
+            println!("{}{line}", self.prefix);
         }
     }
 }

@@ -33,6 +33,9 @@ use crate::{build_ebpf, setup, workspace};
 /// Where a guest has the kernel programs.
 pub const OBJECT: &str = "/flannel/flannel-datapath.o";
 
+/// How long a guest has where nothing else is said.
+const TIME_LIMIT: Duration = Duration::from_mins(15);
+
 /// Runs a command in guests with packaged kernels, played by qemu
 ///
 /// First does what `setup` and `build-ebpf` do, installs what guests need, and builds the programs. Each guest has in
@@ -67,9 +70,9 @@ pub struct Args {
 pub struct Settings {
     #[command(flatten)]
     pub machine: Machine,
-    /// How many seconds a guest has from its start to the end of the command
-    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
-    pub time_limit: u64,
+    /// How many seconds a guest has from its start to the end of the command [default: 900, or what its tests need]
+    #[arg(long, value_name = "SECONDS")]
+    pub time_limit: Option<u64>,
     /// By how much tests stretch their time limits (FLANNEL_TEST_PATIENCE): an emulated machine is slow
     #[arg(long, value_name = "FACTOR", default_value_t = 10.0)]
     pub patience: f64,
@@ -166,7 +169,7 @@ impl Settings {
             modules: &self.modules,
             devices: &[],
             environment: vec![("FLANNEL_TEST_PATIENCE".to_owned(), self.patience.to_string())],
-            time_limit: Duration::from_secs(self.time_limit),
+            time_limit: self.time_limit.map_or(TIME_LIMIT, Duration::from_secs),
         }
     }
 }
