@@ -72,6 +72,7 @@ fn cluster(backend: &str, flags: &[&str], is_bounded: bool) -> Cluster {
 #[case::vxlan_clsact(VXLAN, &["--datapath-hook=clsact"], true)]
 #[case::host_gw(HOST_GW, &["--ip-masq"], true)]
 #[case::started_as_root(VXLAN, &["--ip-masq"], false)]
+#[case::udp_started_as_root(UDP, &[], false)]
 fn everything_goes_with_two_capabilities(
     #[case] backend: &str,
     #[case] flags: &[&str],

@@ -24,6 +24,10 @@ mkdir -p /run/lock /run/netns
 hostname flannel-vm
 ip link set lo up
 
+# Opening it loads the module, as where kmod has made the node.
+mkdir -p /dev/net
+[ -c /dev/net/tun ] || mknod /dev/net/tun c 10 200
+
 modprobe -a virtio_pci virtio_console virtio_rng || fail "no modules for the ports"
 
 port() {
