@@ -7,9 +7,14 @@ use anyhow::Result;
 use crate::toolchain::Flag;
 use crate::{build_ebpf, privilege, setup, workspace};
 
+/// The profile of its programs: optimised as far as measuring takes, and built soon.
+const PROFILE: &str = "demo";
+/// The program.
+const DEMO: &str = "demo";
+
 /// Shows a network of hosts and pods on this machine, with a real etcd and real daemons
 ///
-/// First does what `setup` and `build-ebpf` do, and builds the release programs. Then runs as root, through
+/// First does what `setup` and `build-ebpf` do, and builds the programs. Then runs as root, through
 /// sudo if need be, until it is done or interrupted with Ctrl-C; either way it removes what it made. Ends
 /// with the demo's own exit code.
 #[derive(clap::Args)]
@@ -24,18 +29,13 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<ExitCode> {
     build_ebpf::build(&setup::ensure(args.toolchain)?)?;
     let mut build = workspace::cargo();
-    build.args([
-        "build",
-        "--release",
-        "--locked",
-        "-p",
-        "flannel-userspace",
-        "-p",
-        "flannel-tests",
-        "--bins",
-    ]);
+    build.args(["build", "--locked", "--profile", PROFILE, "-p", "flannel-userspace", "-p", "flannel-tests"]);
+    // All that it starts: another program is another link.
+    for program in [DEMO, "flanneld", "flannelctl"] {
+        build.args(["--bin", program]);
+    }
     workspace::run(build)?;
-    let mut demo = privilege::command(workspace::built("release", "demo")?)?;
+    let mut demo = privilege::command(workspace::built(PROFILE, DEMO)?)?;
     demo.args(&args.arguments);
     // Ctrl-C then reaches the demo alone, and nothing ends before it has cleaned up.
     Err(privilege::become_command(demo))

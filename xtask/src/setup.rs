@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 
 use self::apt::Apt;
 use self::distribution::Distribution;
-pub use self::packages::{DEBIAN_RUST, DOWNLOAD, GUESTS, Package, TOOLS, llvm};
+pub use self::packages::{DEBIAN_RUST, GUESTS, Package, TOOLS, llvm};
 use crate::toolchain::{self, Flag, Toolchain};
 
 /// Installs everything that building, the demo and the tests need

@@ -85,8 +85,8 @@ pub fn ensure(flag: Flag, installer: &mut Installer, others: &[Package]) -> Resu
     };
     let linker = match (linker::find(compiler.llvm), kind) {
         (Some(linker), _) => linker,
-        (None, Kind::Rustup) => linker::download(compiler.llvm, installer)?,
-        (None, Kind::Debian) => linker::build(compiler.llvm, installer)?,
+        (None, Kind::Rustup) => linker::build_with_sysroot(compiler.llvm, &nightly_sysroot()?, installer)?,
+        (None, Kind::Debian) => linker::build_with_packages(compiler.llvm, installer)?,
     };
     Ok(Toolchain { kind, reason, compiler, linker })
 }
@@ -131,9 +131,19 @@ fn nightly(program: &str) -> Command {
 }
 
 fn nightly_has_sources() -> bool {
-    let Ok(output) = nightly("rustc").args(["--print", "sysroot"]).output() else { return false };
-    let sysroot = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    output.status.success() && Path::new(&sysroot).join("lib/rustlib/src/rust/library/core").is_dir()
+    nightly_sysroot().is_ok_and(|sysroot| sysroot.join("lib/rustlib/src/rust/library/core").is_dir())
+}
+
+/// The folder of rustup's nightly.
+fn nightly_sysroot() -> Result<PathBuf> {
+    let mut rustc = nightly("rustc");
+    rustc.args(["--print", "sysroot"]);
+    let shown = step::shown(&rustc);
+    let output = rustc.output().with_context(|| format!("cannot run {shown}"))?;
+    if !output.status.success() {
+        bail!("{shown} failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim().into())
 }
 
 /// Whether a person has set it up for kernel programs. The linker in target/tools does not count: it is there

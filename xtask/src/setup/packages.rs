@@ -49,20 +49,13 @@ pub const DEBIAN_RUST: &[Package] = &[
     file("rust-web-src", toolchain::DEBIAN_SOURCES, "building Rust's core library for the kernel"),
 ];
 
-/// Getting a program from its project's releases.
-pub const DOWNLOAD: &[Package] = &[
-    command("curl", "curl", "downloading the linker of the kernel programs"),
-    ZSTD,
-    file("ca-certificates", "/etc/ssl/certs/ca-certificates.crt", "downloading over TLS"),
-];
-
 /// What guests with other kernels need.
 pub const GUESTS: &[Package] = &[
     command("qemu-system-x86", "qemu-system-x86_64", "guests: playing their machine"),
     command("busybox-static", "busybox", "guests: their shell and small commands"),
     command("kmod", "depmod", "guests: finding and loading modules"),
     command("xz-utils", "xz", "guests: unpacking modules"),
-    ZSTD,
+    command("zstd", "zstd", "guests: unpacking modules"),
     command("binutils", "strip", "guests: making programs small"),
     command("util-linux", "setpriv", "guests: ending them with the command that started them"),
     file(
@@ -72,9 +65,6 @@ pub const GUESTS: &[Package] = &[
     ),
     file("netbase", "/etc/protocols", "guests: names of protocols"),
 ];
-
-const ZSTD: Package =
-    command("zstd", "zstd", "unpacking the linker of the kernel programs, and guests' modules");
 
 /// The libraries of one major version of LLVM, to build a linker with.
 pub fn llvm(major: u32) -> [Package; 2] {
@@ -133,10 +123,10 @@ pub fn list(packages: &[Package]) -> String {
 mod tests {
     use std::collections::HashSet;
 
-    use super::{DEBIAN_RUST, DOWNLOAD, GUESTS, Package, Proof, TOOLS, command, file, list, llvm};
+    use super::{DEBIAN_RUST, GUESTS, Package, Proof, TOOLS, command, file, list, llvm};
 
     fn all() -> Vec<Package> {
-        [TOOLS, DEBIAN_RUST, DOWNLOAD, GUESTS, &llvm(22)].concat()
+        [TOOLS, DEBIAN_RUST, GUESTS, &llvm(22)].concat()
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! bpf-linker: finding one that reads what the compiler writes, or putting one into target/tools.
 
-use std::env::consts::ARCH;
+use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -43,64 +44,82 @@ fn fits(linker: &Path, llvm: u32) -> bool {
         && linked_llvm(&says(Command::new("ldd").arg(linker))).is_none_or(|linked| linked >= llvm)
 }
 
-/// The major version of LLVM in what ldd says. There is none in the project's own releases: they hold the
-/// newest LLVM themselves.
+/// The major version of LLVM in what ldd says. There is none where a linker holds its LLVM itself, as the project's own
+/// releases do: they have the newest.
 fn linked_llvm(ldd: &str) -> Option<u32> {
     let name = ldd.split_whitespace().find_map(|word| word.strip_prefix("libLLVM"))?;
     name.split(|letter: char| !letter.is_ascii_digit()).find(|digits| !digits.is_empty())?.parse().ok()
 }
 
-/// Builds a linker with the distribution's LLVM.
-pub fn build(llvm: u32, installer: &mut Installer) -> Result<PathBuf> {
+/// Builds a linker with the LLVM that the distribution packages.
+pub fn build_with_packages(llvm: u32, installer: &mut Installer) -> Result<PathBuf> {
+    check_llvm(llvm)?;
+    installer.ensure(&setup::llvm(llvm))?;
+    build(llvm, Path::new(&llvm_prefix(llvm)))
+}
+
+/// Builds a linker with the LLVM that a compiler of rustup brings, in whose folder `sysroot` it stays: nothing is
+/// downloaded but crates, whose checksums cargo knows. Where that fails, with the LLVM that the distribution packages.
+pub fn build_with_sysroot(llvm: u32, sysroot: &Path, installer: &mut Installer) -> Result<PathBuf> {
+    check_llvm(llvm)?;
+    let first = link_llvm(sysroot).and_then(|prefix| build(llvm, &prefix));
+    let Err(first) = first else { return first };
+    eprintln!("{first:#}\nTrying the distribution's LLVM.");
+    build_with_packages(llvm, installer).with_context(|| {
+        format!("there is no linker of the kernel programs: put bpf-linker {VERSION} on PATH")
+    })
+}
+
+fn check_llvm(llvm: u32) -> Result<()> {
     if !LLVM.contains(&llvm) {
         bail!(
-            "bpf-linker {VERSION} works with LLVM {} to {}, and the distribution's compiler has LLVM {llvm}: use \
-             --toolchain rustup",
+            "bpf-linker {VERSION} works with LLVM {} to {}, and the compiler of the kernel programs has LLVM {llvm}: \
+             choose the other one with --toolchain",
             LLVM.start(),
             LLVM.end()
         );
     }
-    installer.ensure(&setup::llvm(llvm))?;
-    let prefix = llvm_prefix(llvm);
+    Ok(())
+}
+
+/// A prefix in target/tools whose library folder has the LLVM of a compiler under the two names that linking needs: the
+/// one that linkers look for, and its own.
+fn link_llvm(sysroot: &Path) -> Result<PathBuf> {
+    let (prefix, compiler) = (workspace::tools().join("llvm"), sysroot.join("lib"));
+    let library = shared_llvm(&compiler)?;
+    let folder = prefix.join("lib");
+    if folder.exists() {
+        fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+    }
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    for name in [OsStr::new("libLLVM.so"), &library] {
+        symlink(compiler.join(&library), folder.join(name)).context("cannot link the compiler's LLVM")?;
+    }
+    Ok(prefix)
+}
+
+/// The name of the library in a folder that holds LLVM: `libLLVM.so.22.1-rust-1.95.0-stable`.
+fn shared_llvm(folder: &Path) -> Result<OsString> {
+    let files = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let names = files.filter_map(Result::ok).map(|file| file.file_name());
+    let mut libraries = names.filter(|name| name.as_encoded_bytes().starts_with(b"libLLVM.so."));
+    libraries.next().with_context(|| format!("there is no libLLVM.so in {}", folder.display()))
+}
+
+/// Builds a linker with the LLVM in `prefix`. Not optimised: it spends its time in LLVM.
+fn build(llvm: u32, prefix: &Path) -> Result<PathBuf> {
     let feature = format!("llvm-{llvm}");
     let mut install = workspace::cargo();
     install
-        .args(["install", "bpf-linker", "--version", VERSION, "--locked", "--force"])
+        .args(["install", "bpf-linker", "--version", VERSION, "--locked", "--force", "--debug"])
         .args(["--no-default-features", "--features", &feature, "--root"])
         .arg(workspace::tools())
-        .env("LLVM_PREFIX", &prefix)
-        .env("PATH", format!("{prefix}/bin:{}", workspace::search_path()));
+        .env("LLVM_PREFIX", prefix)
+        .env("PATH", format!("{}/bin:{}", prefix.display(), workspace::search_path()));
     for flags in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
         install.env_remove(flags);
     }
     step::run("Building bpf-linker, the linker of the kernel programs, into target/tools", install)?;
-    checked(llvm)
-}
-
-/// Takes the linker from its project's releases, as its documentation recommends for rustup's compilers.
-pub fn download(llvm: u32, installer: &mut Installer) -> Result<PathBuf> {
-    installer.ensure(setup::DOWNLOAD)?;
-    let url = format!(
-        "https://github.com/aya-rs/bpf-linker/releases/download/v{VERSION}/bpf-linker-{ARCH}-unknown-linux-musl.tar.zst"
-    );
-    let folder = workspace::tools().join("bin");
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let archive = workspace::tools().join("bpf-linker.tar.zst");
-    let mut curl = Command::new("curl");
-    curl.args(["--fail", "--silent", "--show-error", "--location", "--retry", "3", "--output"]);
-    curl.arg(&archive).arg(&url);
-    step::run("Downloading bpf-linker, the linker of the kernel programs, into target/tools", curl)
-        .with_context(|| {
-            format!("put bpf-linker {VERSION} on PATH, or use --toolchain debian where Debian's compiler is")
-        })?;
-    let mut tar = Command::new("tar");
-    tar.args(["--zstd", "--extract", "--file"])
-        .arg(&archive)
-        .arg("--directory")
-        .arg(&folder)
-        .arg("bpf-linker");
-    step::run("Unpacking bpf-linker", tar)?;
-    fs::remove_file(&archive).with_context(|| format!("cannot remove {}", archive.display()))?;
     checked(llvm)
 }
 
@@ -114,7 +133,7 @@ fn checked(llvm: u32) -> Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use super::linked_llvm;
+    use super::{LLVM, check_llvm, linked_llvm, shared_llvm};
 
     #[test]
     fn the_llvm_a_linker_loads_is_read() {
@@ -127,5 +146,24 @@ mod tests {
     fn a_linker_that_holds_its_llvm_loads_none() {
         assert_eq!(linked_llvm("\tnot a dynamic executable\n"), None);
         assert_eq!(linked_llvm("\tlibc.so.6 => /lib/libc.so.6 (0x0)\n"), None);
+    }
+
+    #[test]
+    fn the_llvm_of_a_compiler_is_the_library_and_not_the_script_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(shared_llvm(folder.path()).is_err());
+        for name in
+            ["libLLVM-22-rust-1.95.0-stable.so", "libLLVM.so.22.1-rust-1.95.0-stable", "librustc_driver-6.so"]
+        {
+            std::fs::write(folder.path().join(name), "").unwrap();
+        }
+        assert_eq!(shared_llvm(folder.path()).unwrap(), "libLLVM.so.22.1-rust-1.95.0-stable");
+    }
+
+    #[test]
+    fn an_llvm_that_the_linker_cannot_be_built_with_is_refused_by_number() {
+        assert!(LLVM.clone().all(|llvm| check_llvm(llvm).is_ok()));
+        let error = check_llvm(LLVM.end() + 1).unwrap_err().to_string();
+        assert!(error.contains(&format!("has LLVM {}", LLVM.end() + 1)), "{error}");
     }
 }
