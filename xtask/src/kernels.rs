@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Error, Result};
+use anyhow::{Context as _, Result};
 use clap::Parser;
 
 use self::part::Part;
@@ -131,17 +131,16 @@ impl Args {
             guest.time_limit = self.part.time_limit();
         }
         let prefix = if self.at_once.get() > 1 { format!("{}: ", kernel.name) } else { String::new() };
-        let (said, outcome) = Said::of(&guest, &command, &prefix)
-            .or_else(|(said, error)| {
-                // An emulated kernel can fail to boot by the emulation's fault alone (do_sync_core of 6.12). One that has
-                // said something has not.
-                if !said.is_silent() {
-                    return Err(error);
-                }
-                println!("{prefix}booting once more: {error:#}");
-                Said::of(&guest, &command, &prefix).map_err(|(_, error)| error)
-            })
-            .with_context(|| format!("Linux {}", kernel.release))?;
+        let (mut said, mut outcome) = Said::of(&guest, &command, &prefix);
+        // An emulated kernel can fail to boot by the emulation's fault alone (do_sync_core of 6.12). One that has said
+        // something has not.
+        if let Err(error) = &outcome
+            && said.is_silent()
+        {
+            println!("{prefix}booting once more: {error:#}");
+            (said, outcome) = Said::of(&guest, &command, &prefix);
+        }
+        let outcome = outcome.with_context(|| format!("Linux {}", kernel.release))?;
         let Outcome { boot, command: work, .. } = outcome;
         println!("{prefix}booted in {boot:.1?}, ran for {work:.1?}");
         let Said { mut tests, verdict, .. } = said;
@@ -172,12 +171,10 @@ struct Said<'a> {
 
 impl<'a> Said<'a> {
     /// What `guest` says while it runs `command`.
-    fn of(guest: &Guest<'_>, command: &[String], prefix: &'a str) -> Result<(Self, Outcome), (Self, Error)> {
+    fn of(guest: &Guest<'_>, command: &[String], prefix: &'a str) -> (Self, Result<Outcome>) {
         let mut said = Self { prefix, ..Self::default() };
-        match guest.run(command, |stream, bytes| said.take(stream, bytes)) {
-            Ok(outcome) => Ok((said, outcome)),
-            Err(error) => Err((said, error)),
-        }
+        let outcome = guest.run(command, |stream, bytes| said.take(stream, bytes));
+        (said, outcome)
     }
 
     const fn is_silent(&self) -> bool {

@@ -3,8 +3,8 @@
 mod fallback;
 pub mod summary;
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{ExitCode, ExitStatus, Stdio};
+use std::io::{self, BufRead as _, BufReader, IsTerminal as _};
+use std::process::{ExitCode, ExitStatus};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
@@ -13,6 +13,9 @@ use self::fallback::Fallback;
 use self::summary::Summary;
 use crate::toolchain::Flag;
 use crate::{build_ebpf, kernels, privilege, setup, step, workspace};
+
+/// How many suites are shown with the time they took.
+const LONGEST: usize = 10;
 
 /// The suite that fallbacks are forced in.
 const NETWORK: &str = "network";
@@ -63,7 +66,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         is_success &= summary.failed == 0;
     }
 
-    println!("\n{:.0} s in all, with building", started.elapsed().as_secs_f32());
+    println!("\nSuites that took longest:\n{}", summary.longest(LONGEST));
+    println!("{:.0} s in all, with building", started.elapsed().as_secs_f32());
     println!("{summary}");
     if summary.failed == 0 && !is_success {
         bail!("cargo test failed though no test did: see what it says above");
@@ -96,13 +100,20 @@ fn pass(args: &Args, fallback: Option<Fallback>, summary: &mut Summary) -> Resul
     if let Some(suite) = suite {
         test.args(["--test", suite]);
     }
-    test.args(&args.arguments).stdout(Stdio::piped());
+    // One pipe: what cargo says of programs comes before what they say.
+    let (reader, writer) = io::pipe().context("cannot make a pipe")?;
+    test.args(&args.arguments).stdout(writer.try_clone().context("cannot make a pipe")?).stderr(writer);
+    if io::stdout().is_terminal() {
+        test.env("CARGO_TERM_COLOR", "always");
+    }
     if let Some(fallback) = fallback {
         fallback.force(&mut test, args.arguments.iter().any(|argument| argument == "--"));
     }
     let shown = step::shown(&test);
     let mut child = test.spawn().with_context(|| format!("cannot run {shown}"))?;
-    for line in BufReader::new(child.stdout.take().context("cargo test has no output")?).split(b'\n') {
+    // The pipe ends when the last writer is gone, and the command holds two.
+    drop(test);
+    for line in BufReader::new(reader).split(b'\n') {
         let line = line.context("cannot read what the tests say")?;
         let line = String::from_utf8_lossy(&line);
         println!("{line}");
