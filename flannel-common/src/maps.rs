@@ -9,7 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute};
 use crate::addr::{Ip4, Mac};
 use crate::flow::{CANDIDATE_BYTES, Connection, FastPath, KnownFlow, MAX_FLOWS, VALID};
 use crate::reason::{Hook, Reason};
-use crate::trace::{EVENT_BYTES, Question};
+use crate::trace::{EVENT_BYTES, TraceFilter};
 
 /// Peers a host can have: a /8 network cut in /24 subnets.
 pub const MAX_PEERS: u32 = 65_536;
@@ -30,7 +30,7 @@ pub const PEER_COUNTERS: &str = "PEER_COUNTERS";
 pub const PORTS: &str = "PORTS";
 /// Name of the map with the one [`Node`] the programs were loaded with, kept for readers of the pins.
 pub const NODE_INFO: &str = "NODE_INFO";
-/// Name of the map with the one [`Question`].
+/// Name of the map with the one [`TraceFilter`].
 pub const QUESTION: &str = "QUESTION";
 /// Name of the ring of [`Event`](crate::trace::Event)s.
 pub const EVENTS: &str = "EVENTS";
@@ -98,7 +98,7 @@ pub const ALL: [Layout; 12] = [
     Layout::of::<Ip4, PeerCount>(PEER_COUNTERS, Kind::PerCpuHash, MAX_PEERS),
     Layout::of::<Port, u32>(PORTS, Kind::Hash, MAX_PORTS),
     Layout::of::<u32, Node>(NODE_INFO, Kind::Array, 1),
-    Layout::of::<u32, Question>(QUESTION, Kind::Array, 1),
+    Layout::of::<u32, TraceFilter>(QUESTION, Kind::Array, 1),
     Layout::of::<(), ()>(EVENTS, Kind::RingBuf, EVENT_BYTES),
     Layout::of::<u32, KnownFlow>(FLOWS, Kind::Array, MAX_FLOWS),
     Layout::of::<Connection, u64>(APPROVED, Kind::LruHash, MAX_FLOWS),
@@ -171,7 +171,7 @@ impl Peer {
     /// Whether the peer takes packets whole at `now`, in seconds of `CLOCK_MONOTONIC`.
     #[must_use]
     #[inline(always)]
-    pub const fn takes_whole(&self, now: u32) -> bool {
+    pub const fn accepts_gso(&self, now: u32) -> bool {
         self.whole != 0 && now.saturating_sub(self.whole) <= Self::WHOLE_FOR
     }
 }
@@ -331,7 +331,7 @@ mod pod {
     use super::{Count, Node, Peer, PeerCount, Port};
     use crate::addr::Ip4;
     use crate::flow::{Connection, KnownFlow};
-    use crate::trace::Question;
+    use crate::trace::TraceFilter;
 
     macro_rules! pod {
         ($($type:ty),*) => {
@@ -343,7 +343,7 @@ mod pod {
         };
     }
 
-    pod!(Ip4, Peer, Count, PeerCount, Port, Node, Question, KnownFlow, Connection);
+    pod!(Ip4, Peer, Count, PeerCount, Port, Node, TraceFilter, KnownFlow, Connection);
 }
 
 #[cfg(test)]
@@ -366,9 +366,9 @@ mod tests {
     #[test]
     fn what_a_peer_has_shown_holds_for_a_while() {
         let peer = |whole| Peer { whole, ..Peer::default() };
-        assert!(!peer(0).takes_whole(1), "it has shown nothing");
-        assert!(peer(100).takes_whole(100) && peer(100).takes_whole(100 + Peer::WHOLE_FOR));
-        assert!(!peer(100).takes_whole(101 + Peer::WHOLE_FOR));
+        assert!(!peer(0).accepts_gso(1), "it has shown nothing");
+        assert!(peer(100).accepts_gso(100) && peer(100).accepts_gso(100 + Peer::WHOLE_FOR));
+        assert!(!peer(100).accepts_gso(101 + Peer::WHOLE_FOR));
     }
 
     #[test]

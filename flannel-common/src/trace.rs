@@ -16,7 +16,7 @@ pub const ARRIVED: u32 = u32::MAX;
 /// Of which packets programs tell. All zero: of none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Question {
+pub struct TraceFilter {
     /// Until when somebody asks: nanoseconds of `CLOCK_MONOTONIC`. Whoever asks moves it on, so that programs fall
     /// silent by themselves when nobody does any more.
     pub until: u64,

@@ -153,7 +153,7 @@ fn enter_stack(skb: &mut Skb, node: &Node, mark: u32) -> Result<(), Reason> {
 pub(crate) fn depart(skb: &Skb, node: &Node, peer: &Peer) -> next_hop::Found {
     let found = next_hop::find(skb, node, peer);
     if flows::are_learned(node) {
-        let is_segmented = node.backend == Backend::Udp as u32 && !peer.takes_whole(Table.now());
+        let is_segmented = node.backend == Backend::Udp as u32 && !peer.accepts_gso(Table.now());
         let way = if is_segmented { Way::Segmenter } else { Way::Tunnel };
         let onward = Onward {
             destination: found.hop.destination,

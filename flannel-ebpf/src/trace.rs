@@ -6,12 +6,12 @@ use core::ptr;
 use aya_ebpf::btf_maps::{Array, RingBuf};
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_ns};
 use aya_ebpf::macros::btf_map;
-use flannel_common::trace::{ADDRESSES, ARRIVED, EVENT_BYTES, Event, Question, SNAP};
+use flannel_common::trace::{ADDRESSES, ARRIVED, EVENT_BYTES, Event, SNAP, TraceFilter};
 use flannel_common::wire::EthernetHeader;
 use flannel_common::{Hook, Ip4, Reason};
 
 #[btf_map]
-static QUESTION: Array<Question, 1> = Array::new();
+static QUESTION: Array<TraceFilter, 1> = Array::new();
 #[btf_map]
 static EVENTS: RingBuf<Event, { EVENT_BYTES as usize }> = RingBuf::new();
 
@@ -54,7 +54,7 @@ pub(crate) fn arrived(packet: &impl Witnessed, hook: Hook) {
 
 /// What is asked, if somebody asks. An array's only entry costs no call, and its first word settles the matter.
 #[inline(always)]
-fn question() -> Option<*const Question> {
+fn question() -> Option<*const TraceFilter> {
     let question = QUESTION.get_ptr(0)?;
     // SAFETY: the map gave the address. A question that changes meanwhile is answered in part.
     if unsafe { (*question).until } == 0 { None } else { Some(question) }
@@ -62,9 +62,9 @@ fn question() -> Option<*const Question> {
 
 /// Not a part of the programs' straight way, which is entered with every packet.
 #[inline(never)]
-fn tell(packet: &impl Witnessed, question: *const Question, hook: Hook, reason: u32) {
+fn tell(packet: &impl Witnessed, question: *const TraceFilter, hook: Hook, reason: u32) {
     // SAFETY: as in [`question`].
-    let Question { until, reasons, hooks, every, address, arrivals } = unsafe { *question };
+    let TraceFilter { until, reasons, hooks, every, address, arrivals } = unsafe { *question };
     let is_asked = if reason == ARRIVED { arrivals != 0 } else { reasons >> reason & 1 == 1 };
     if !is_asked || hooks >> hook as u32 & 1 == 0 {
         return;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::Kind;
 use crate::file;
-use crate::lease::{Attributes, Identity, Lease, Term};
+use crate::lease::{Attributes, EtcdLeaseId, Identity, Lease};
 use crate::peers::Peer;
 use crate::registry::Snapshot;
 
@@ -148,7 +148,7 @@ impl Remembered {
     #[must_use]
     pub fn lease(&self, attributes: Attributes) -> Lease {
         let Own { subnet, term, .. } = self.own;
-        let term = term.and_then(Term::from_id);
+        let term = term.and_then(EtcdLeaseId::from_id);
         Lease { subnet, ipv6_subnet: None, attributes, mod_revision: 0, created: 0, term }
     }
 

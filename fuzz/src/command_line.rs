@@ -33,11 +33,11 @@ pub fn check(input: &[u8]) -> Result<()> {
 }
 
 fn check_options(options: &Options) -> Result<()> {
-    let Options { lease, restraint, etcd, .. } = options;
+    let Options { lease, deletion_policy, etcd, .. } = options;
     let day = Duration::from_secs(24 * 60 * 60);
     ensure!(lease.ttl >= Duration::from_secs(1) && lease.ttl.subsec_nanos() == 0, "{lease:?}");
     ensure!((Duration::from_secs(60)..day).contains(&lease.renew_margin), "{lease:?}");
-    ensure!(restraint.threshold <= 100 && restraint.hold <= day, "{restraint:?}");
+    ensure!(deletion_policy.threshold <= 100 && deletion_policy.hold <= day, "{deletion_policy:?}");
     ensure!(!etcd.endpoints.is_empty(), "no endpoint of etcd");
     for bridge in &options.pod_bridges {
         ensure!((1..16).contains(&bridge.len()), "{bridge:?} is no name of an interface");

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use anyhow::{Context as _, Result, ensure};
 use flannel_common::{Mac, Vni};
 use flannel_userspace::backend::Kind;
-use flannel_userspace::lease::{Attributes, Lease, Term};
+use flannel_userspace::lease::{Attributes, EtcdLeaseId, Lease};
 use flannel_userspace::peers::{Diff, Peer, PeerTable, Site};
 use flannel_userspace::registry::{Event, Key, Rejected, Snapshot};
 use ipnetwork::Ipv4Network;
@@ -78,7 +78,7 @@ fn written(name: &[u8], mod_revision: i64, value: &[u8]) -> Event {
         attributes,
         mod_revision,
         created: mod_revision,
-        term: Term::from_id(mod_revision),
+        term: EtcdLeaseId::from_id(mod_revision),
     })
 }
 

@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{error, warn};
 
 use super::DaemonError;
-use super::report::{Chain, Trouble};
+use super::report::{Chain, LogThrottle};
 use crate::config::{ConfigError, NetworkConfig};
 use crate::registry::Registry;
 use crate::remembered::Remembered;
@@ -65,7 +65,7 @@ async fn ask(
     patience: Option<Duration>,
 ) -> Result<Option<Configuration>, DaemonError> {
     let start = Instant::now();
-    let mut told = Trouble::default();
+    let mut told = LogThrottle::default();
     loop {
         let trouble = match registry.config().await.map(Configuration::parse) {
             Ok(Ok(configuration)) => return Ok(Some(configuration)),
@@ -76,7 +76,7 @@ async fn ask(
             }
             Err(error) => Chain(&error).to_string(),
         };
-        if told.is_news(&trouble) {
+        if told.should_log(&trouble) {
             error!("Couldn't fetch network config: {trouble}; trying again every second");
         }
         sleep(PAUSE).await;

@@ -22,20 +22,20 @@ pub enum LogFormat {
 }
 
 /// How much is logged, which can be changed. Libraries below ours are heard only where they warn.
-pub struct Loudness {
+pub struct LogLevelHandle {
     told: Level,
     now: Level,
     filter: reload::Handle<EnvFilter, Registry>,
 }
 
-impl fmt::Debug for Loudness {
+impl fmt::Debug for LogLevelHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Loudness({}, told {})", self.now, self.told)
+        write!(f, "LogLevelHandle({}, told {})", self.now, self.told)
     }
 }
 
 /// Logs to standard error from `level` on.
-pub fn start_logging(level: Level, format: LogFormat) -> Loudness {
+pub fn start_logging(level: Level, format: LogFormat) -> LogLevelHandle {
     let (filter, handle) = reload::Layer::new(filter(level));
     let registry = tracing_subscriber::registry().with(filter);
     let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_target(false);
@@ -43,7 +43,7 @@ pub fn start_logging(level: Level, format: LogFormat) -> Loudness {
         LogFormat::Text => registry.with(lines.with_ansi(io::stderr().is_terminal())).init(),
         LogFormat::Json => registry.with(lines.json().flatten_event(true)).init(),
     }
-    Loudness { told: level, now: level, filter: handle }
+    LogLevelHandle { told: level, now: level, filter: handle }
 }
 
 fn filter(level: Level) -> EnvFilter {
@@ -55,9 +55,9 @@ fn louder(level: Level) -> Level {
     if level < Level::DEBUG { Level::DEBUG } else { Level::TRACE }
 }
 
-impl Loudness {
+impl LogLevelHandle {
     /// Heeds the signals that change it, for ever.
-    pub(super) async fn follow(mut self, mut wishes: Wishes) {
+    pub(super) async fn follow(mut self, mut wishes: LogLevelSignals) {
         loop {
             let level = match wishes.next().await {
                 Wish::Louder => louder(self.now),
@@ -81,12 +81,12 @@ enum Wish {
 }
 
 /// SIGUSR1 and SIGUSR2.
-pub(super) struct Wishes {
+pub(super) struct LogLevelSignals {
     louder: Signal,
     as_told: Signal,
 }
 
-impl Wishes {
+impl LogLevelSignals {
     pub(super) fn new() -> Result<Self, DaemonError> {
         Ok(Self {
             louder: signal(SignalKind::user_defined1()).map_err(DaemonError::Signals)?,

@@ -25,7 +25,7 @@ use crate::registry::etcd::Password;
 
 pub use error::DaemonError;
 pub use exclusive::ExclusiveError;
-pub use log::{LogFormat, Loudness, start_logging};
+pub use log::{LogFormat, LogLevelHandle, start_logging};
 pub use report::Chain;
 pub(crate) use rules::rules;
 use signals::Signals;
@@ -36,7 +36,7 @@ pub(crate) use start::site;
 ///
 /// # Errors
 /// It cannot begin, or its lease is another host's.
-pub async fn run(options: Options, loudness: Loudness) -> Result<(), DaemonError> {
+pub async fn run(options: Options, loudness: LogLevelHandle) -> Result<(), DaemonError> {
     privileges::check()?;
     // What takes more than the daemon goes on with comes first; threads have the privileges of who starts them.
     privileges::raise_memory_limit();
@@ -50,7 +50,7 @@ pub async fn run(options: Options, loudness: Loudness) -> Result<(), DaemonError
     let _ = aya::features();
     privileges::confine(&needs(&options))?;
     let mut signals = Signals::new()?;
-    tokio::spawn(loudness.follow(log::Wishes::new()?));
+    tokio::spawn(loudness.follow(log::LogLevelSignals::new()?));
     let vitals = Vitals::default();
     let pending = Pending::take(&vitals);
     tokio::spawn(report::tell_service_manager(vitals.conditions.clone()));

@@ -34,11 +34,11 @@ const REMINDER: Duration = Duration::from_secs(60);
 
 /// Something that is tried again and again, and must not be told each time.
 #[derive(Default)]
-pub(super) struct Trouble(Option<(String, Instant)>);
+pub(super) struct LogThrottle(Option<(String, Instant)>);
 
-impl Trouble {
+impl LogThrottle {
     /// Whether `text` is to be told: it is another trouble than before, or one not told for long.
-    pub(super) fn is_news(&mut self, text: &str) -> bool {
+    pub(super) fn should_log(&mut self, text: &str) -> bool {
         let told = self.0.as_ref().is_some_and(|(told, when)| told == text && when.elapsed() < REMINDER);
         if !told {
             self.0 = Some((text.to_owned(), Instant::now()));
@@ -68,18 +68,18 @@ impl fmt::Display for Chain<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Chain, Trouble};
+    use super::{Chain, LogThrottle};
     use crate::config::BackendError;
     use crate::daemon::DaemonError;
 
     #[tokio::test(start_paused = true)]
     async fn the_same_trouble_is_told_once_a_minute() {
-        let mut trouble = Trouble::default();
-        assert!(trouble.is_news("away"));
-        assert!(!trouble.is_news("away"));
-        assert!(trouble.is_news("refused"), "another trouble");
+        let mut trouble = LogThrottle::default();
+        assert!(trouble.should_log("away"));
+        assert!(!trouble.should_log("away"));
+        assert!(trouble.should_log("refused"), "another trouble");
         tokio::time::advance(super::REMINDER).await;
-        assert!(trouble.is_news("refused"), "a reminder");
+        assert!(trouble.should_log("refused"), "a reminder");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::DaemonError;
-use super::report::{Chain, Trouble};
+use super::report::{Chain, LogThrottle};
 use crate::cli::flanneld::RuleOptions;
 use crate::config::NetworkConfig;
 use crate::kernel::Netlink;
@@ -34,7 +34,7 @@ pub(super) struct RuleKeeper {
     netlink: Netlink,
     blackhole: Option<Ipv4Network>,
     resync: Duration,
-    trouble: Trouble,
+    trouble: LogThrottle,
 }
 
 impl RuleKeeper {
@@ -53,7 +53,7 @@ impl RuleKeeper {
             netlink,
             blackhole: blackhole.then_some(subnet),
             resync,
-            trouble: Trouble::default(),
+            trouble: LogThrottle::default(),
         };
         match keeper.rules.ensure().await {
             Err(error) if masquerade => return Err(error.into()),
@@ -80,7 +80,7 @@ impl RuleKeeper {
             Ok(repairs) => info!("rules put in place: {repairs}"),
             Err(error) => {
                 let text = Chain(&error).to_string();
-                if self.trouble.is_news(&text) {
+                if self.trouble.should_log(&text) {
                     warn!("cannot keep the rules: {text}; trying again every {:?}", self.resync);
                 }
             }
@@ -91,7 +91,7 @@ impl RuleKeeper {
         let Some(subnet) = self.blackhole else { return };
         if let Err(error) = self.netlink.ensure_blackhole(subnet).await {
             let text = Chain(&error).to_string();
-            if self.trouble.is_news(&text) {
+            if self.trouble.should_log(&text) {
                 warn!("{text}; trying again");
             }
         }

@@ -27,7 +27,7 @@ impl Signals {
     }
 }
 
-/// SIGHUP: the operator has peers let go that vanished and are held.
+/// SIGHUP: the operator ends the hold of a mass deletion.
 pub(super) fn hangups() -> Result<Signal, DaemonError> {
     signal(SignalKind::hangup()).map_err(DaemonError::Signals)
 }

@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use super::Pending;
 use super::error::DaemonError;
 use super::exclusive::Exclusive;
-use super::report::{Chain, Trouble};
+use super::report::{Chain, LogThrottle};
 use super::rules::RuleKeeper;
 use super::{configuration, programs, signals};
 use crate::backend::{Backend, Kind};
@@ -27,12 +27,13 @@ use crate::config::{BackendConfig, NetworkConfig, SubnetFile};
 use crate::datapath::{self, Approver, PinDir, Unavailable};
 use crate::kernel::{Monitor, Netlink, Underlay, interface};
 use crate::lease::{
-    AcquireConfig, AcquireError, Held, Hold, Holder, Identity, OwnLease, Pool, Presence, acquire,
+    AcquireConfig, AcquireError, AddressClaim, Identity, LeaseHandle, LeaseState, LeaseTask, OwnLease, Pool,
+    acquire,
 };
 use crate::observe::{Condition, Vitals};
 use crate::pauses::growing;
-use crate::peers::{Departures, PeerTable, Site};
-use crate::reconcile::{Announcement, Ground, KernelState, Memory, Reconciler};
+use crate::peers::{DeletionGuard, PeerTable, Site};
+use crate::reconcile::{Announcement, KernelState, Memory, NodeContext, Reconciler};
 use crate::registry::RegistryError;
 use crate::registry::etcd::Etcd;
 use crate::remembered::Remembered;
@@ -46,9 +47,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A host that forwards, and what keeps it so.
 pub(super) struct Started {
     pub(super) reconciler: Reconciler<Etcd>,
-    pub(super) hold: Hold<Etcd>,
-    pub(super) presence: Presence<Etcd>,
-    pub(super) held: watch::Receiver<Held>,
+    pub(super) hold: LeaseTask<Etcd>,
+    pub(super) presence: AddressClaim<Etcd>,
+    pub(super) held: watch::Receiver<LeaseState>,
     pub(super) subnet_file: PathBuf,
     /// Met when the first listing is applied.
     pub(super) listing: Condition,
@@ -105,7 +106,7 @@ pub(super) async fn start(
     let marker = match &unavailable {
         None => {
             let kind = backend_config.kind();
-            datapath::require(kind.for_programs(), options.fast_path, options.telling)?;
+            datapath::require(kind.for_programs(), options.fast_path, options.program_settings)?;
             programs::limit(kind, options.fast_path, &vitals.conditions);
             None
         }
@@ -113,7 +114,7 @@ pub(super) async fn start(
             programs::go_without(reason, backend_config.kind(), &options.pin_dir, &vitals.conditions)?
         }
     };
-    let presence = Presence::claim(registry.clone(), identity.clone(), underlay.public_ip).await?;
+    let presence = AddressClaim::claim(registry.clone(), identity.clone(), underlay.public_ip).await?;
     if let Some(device) = backend_config.device_name() {
         exclusive.push(Exclusive::device(&device).await?);
     }
@@ -126,7 +127,7 @@ pub(super) async fn start(
     let patience = if configuration.is_remembered { Duration::ZERO } else { PATIENCE };
     let patience = remembered.as_ref().map(|_| patience);
     let (hold, holder) = match acquire_lease(&registry, &wanted, patience).await? {
-        Some(own) => Hold::new(registry.clone(), options.lease, own),
+        Some(own) => LeaseTask::new(registry.clone(), options.lease, own),
         None => resume(&registry, &options, &wanted, remembered.as_ref())?,
     };
     let hold = hold.counting(vitals.metrics.leases.clone());
@@ -149,7 +150,7 @@ pub(super) async fn start(
     let memory = Memory::new(options.state_file.clone(), identity, configuration.json);
     let rules =
         RuleKeeper::start(&options.rules, &options.etcd.prefix, config, subnet, netlink.clone()).await?;
-    let state = KernelState::start(Ground {
+    let state = KernelState::start(NodeContext {
         netlink,
         backend,
         backend_config,
@@ -159,7 +160,7 @@ pub(super) async fn start(
         subnet,
         pins,
         hook: options.hook,
-        telling: options.telling,
+        program_settings: options.program_settings,
         guard: options.guard,
         fast_path: options.fast_path,
         copy_dscp: options.copy_dscp,
@@ -174,7 +175,7 @@ pub(super) async fn start(
     announcement.write_file()?;
     pending.subnet_file.meet();
     let known = known.map(|known| peers.apply_snapshot(&known));
-    let departures = Departures::new(options.restraint);
+    let deletion_guard = DeletionGuard::new(options.deletion_policy);
     let reconciler = Reconciler {
         registry,
         announcement,
@@ -182,7 +183,7 @@ pub(super) async fn start(
         monitor,
         peers,
         known,
-        departures,
+        deletion_guard,
         memory,
         vitals: vitals.clone(),
         in_place: pending.datapath,
@@ -244,7 +245,7 @@ async fn acquire_lease(
     patience: Option<Duration>,
 ) -> Result<Option<OwnLease>, DaemonError> {
     let start = Instant::now();
-    let mut told = Trouble::default();
+    let mut told = LogThrottle::default();
     let mut rng = StdRng::from_rng(&mut rand::rng());
     let mut pauses = growing(RETRY);
     loop {
@@ -261,7 +262,7 @@ async fn acquire_lease(
                     return Ok(None);
                 }
                 let text = Chain(&error).to_string();
-                if told.is_news(&text) {
+                if told.should_log(&text) {
                     warn!("cannot acquire a lease: {text}; trying again");
                 }
                 sleep(pauses.next().unwrap_or(RETRY.1)).await;
@@ -277,11 +278,11 @@ fn resume(
     options: &Options,
     wanted: &AcquireConfig,
     remembered: Option<&Remembered>,
-) -> Result<(Hold<Etcd>, Holder), DaemonError> {
+) -> Result<(LeaseTask<Etcd>, LeaseHandle), DaemonError> {
     let remembered = remembered.ok_or(DaemonError::Registry(RegistryError::NoEndpoint))?;
     let lease = remembered.lease(wanted.attributes.clone());
     warn!(subnet = %lease.subnet, "etcd is away: going on with the lease that was held last");
-    Ok(Hold::resume(registry.clone(), options.lease, lease, remembered.own.public_ip))
+    Ok(LeaseTask::resume(registry.clone(), options.lease, lease, remembered.own.public_ip))
 }
 
 /// What leases are held against: `endpoints` are etcd's URLs, `backend` its kind and this host's VTEP.

@@ -7,7 +7,7 @@ use flannel_common::maps::{APPROVED, Backend, CANDIDATES, EVENTS, FLOWS, Guard, 
 use flannel_common::{Ip4, Mac};
 
 use super::load::{load_program, programs, programs_of, smallest_ring};
-use super::{DatapathError, Format, HookChoice, OBJECT, Refusal, Spec, Support, Telling, loader};
+use super::{DatapathError, Format, HookChoice, OBJECT, ProgramSettings, Refusal, Spec, Support, loader};
 
 /// What the kernel answered to one program.
 #[derive(Debug)]
@@ -36,10 +36,10 @@ pub struct Accepted {
 ///
 /// # Errors
 /// The object does not load at all.
-pub fn check(object: &[u8], telling: Telling) -> Result<Vec<Answer>, DatapathError> {
+pub fn check(object: &[u8], program_settings: ProgramSettings) -> Result<Vec<Answer>, DatapathError> {
     let mut answers = Vec::new();
     for (backend, label) in [(Backend::Vxlan, "vxlan"), (Backend::Udp, "udp")] {
-        let spec = spec(backend, telling);
+        let spec = spec(backend, program_settings);
         let mut ebpf = load_object(object, &spec)?;
         for program in programs_of(&spec, Support::of_this_kernel()) {
             let outcome = match load_program(&mut ebpf, program) {
@@ -58,8 +58,12 @@ pub fn check(object: &[u8], telling: Telling) -> Result<Vec<Answer>, DatapathErr
 ///
 /// # Errors
 /// It does not.
-pub fn require(backend: Backend, fast_path: FastPath, telling: Telling) -> Result<(), DatapathError> {
-    let mut spec = spec(backend, telling);
+pub fn require(
+    backend: Backend,
+    fast_path: FastPath,
+    program_settings: ProgramSettings,
+) -> Result<(), DatapathError> {
+    let mut spec = spec(backend, program_settings);
     if fast_path == FastPath::Off {
         spec.node.fast_path = FastPath::Off as u32;
     }
@@ -68,17 +72,17 @@ pub fn require(backend: Backend, fast_path: FastPath, telling: Telling) -> Resul
 }
 
 fn load_object(object: &[u8], spec: &Spec) -> Result<Ebpf, DatapathError> {
-    with_small_maps(&mut loader(&spec.node, &spec.telling)).load(object).map_err(DatapathError::Load)
+    with_small_maps(&mut loader(&spec.node, &spec.program_settings)).load(object).map_err(DatapathError::Load)
 }
 
 /// What a host with this backend asks for that uses everything.
-fn spec(backend: Backend, telling: Telling) -> Spec {
+fn spec(backend: Backend, program_settings: ProgramSettings) -> Spec {
     let format = match backend {
         Backend::Udp => Some(Format::Udp { segmented: EXIT }),
         Backend::Vxlan => Some(Format::Vxlan),
         Backend::HostGw | Backend::Alloc => None,
     };
-    Spec { format, routes: true, node: node(backend), hook: HookChoice::Auto, telling }
+    Spec { format, routes: true, node: node(backend), hook: HookChoice::Auto, program_settings }
 }
 
 /// Maps are made anew for each check; the large ones need not hold anything.

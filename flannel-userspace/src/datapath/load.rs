@@ -7,20 +7,20 @@ use nix::unistd::{SysconfVar, sysconf};
 
 use crate::privileges::while_loading;
 
-use super::{DatapathError, Format, LogChoice, PinDir, Spec, Support, Telling, foreign, map_path};
+use super::{DatapathError, Format, LogChoice, PinDir, ProgramSettings, Spec, Support, foreign, map_path};
 
 /// The object file with every program, as the build embeds it.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("FLANNEL_DATAPATH_OBJECT"));
 
 /// A loader of [`OBJECT`] for a host with this kernel.
 #[must_use]
-pub fn loader<'a>(node: &'a Node, telling: &Telling) -> EbpfLoader<'a> {
+pub fn loader<'a>(node: &'a Node, program_settings: &ProgramSettings) -> EbpfLoader<'a> {
     let mut loader = EbpfLoader::new();
     loader.override_global(NODE, node, true);
-    loader.override_global(COUNTING, switch(telling.counts), true);
+    loader.override_global(COUNTING, switch(program_settings.counts), true);
     loader.override_global(COARSE_CLOCK, switch(Support::of_this_kernel().coarse_clock), true);
-    loader.override_global(aya_log::LEVEL, telling.log.number(), true);
-    if telling.log == LogChoice::Off {
+    loader.override_global(aya_log::LEVEL, program_settings.log.number(), true);
+    if program_settings.log == LogChoice::Off {
         loader.map_max_entries(LINES, smallest_ring());
     }
     loader
@@ -50,7 +50,7 @@ const fn switch(is_on: bool) -> &'static u8 {
 /// Loads every program that can be needed for `spec`, over the pinned maps.
 pub(super) fn load(pins: &PinDir, spec: &Spec) -> Result<Ebpf, DatapathError> {
     foreign::check(pins)?;
-    let mut loader = loader(&spec.node, &spec.telling);
+    let mut loader = loader(&spec.node, &spec.program_settings);
     for layout in &ALL {
         loader.map_pin_path(layout.name, map_path(pins.path(), layout.name));
     }

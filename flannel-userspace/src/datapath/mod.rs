@@ -16,8 +16,8 @@ mod read_only;
 mod refusal;
 mod support;
 mod tables;
+mod trace_session;
 mod unavailable;
-mod witness;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -50,8 +50,8 @@ pub use load::{OBJECT, loader};
 pub use refusal::Refusal;
 pub use support::Support;
 pub use tables::{PeerEntry, Tables};
+pub use trace_session::{TraceSession, time_of_day};
 pub use unavailable::{Unavailable, unavailable};
-pub use witness::{Witness, time_of_day};
 
 /// The format on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,14 +108,14 @@ impl LogChoice {
 
 /// What programs do besides forwarding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Telling {
+pub struct ProgramSettings {
     /// Of which packets they write lines for the log.
     pub log: LogChoice,
     /// Whether they count packets.
     pub counts: bool,
 }
 
-impl Default for Telling {
+impl Default for ProgramSettings {
     fn default() -> Self {
         Self { log: LogChoice::Off, counts: true }
     }
@@ -133,7 +133,7 @@ pub struct Spec {
     /// Where programs are attached.
     pub hook: HookChoice,
     /// What they do besides.
-    pub telling: Telling,
+    pub program_settings: ProgramSettings,
 }
 
 impl Spec {
@@ -302,7 +302,7 @@ impl Datapath {
     pub fn start(pins: Arc<PinDir>, spec: Spec) -> Result<Self, DatapathError> {
         let mut ebpf = load::load(&pins, &spec).map_err(DatapathError::with_memory_limit)?;
         warn_where_interpreted(&ebpf);
-        let lines = match spec.telling.log {
+        let lines = match spec.program_settings.log {
             LogChoice::Off => None,
             LogChoice::Warn | LogChoice::Info => Some(Lines::carry(&mut ebpf)?),
         };

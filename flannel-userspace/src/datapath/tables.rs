@@ -10,7 +10,7 @@ use flannel_common::maps::{
     APPROVED, COUNTERS, Count, FLOWS, GENERATION, NODE_INFO, Node, PEER_COUNTERS, PEERS, PORTS, Peer,
     PeerCount, Port, QUESTION, SOURCES,
 };
-use flannel_common::trace::Question;
+use flannel_common::trace::TraceFilter;
 use flannel_common::{Hook, Ip4, Mac, Reason};
 
 use super::{DatapathError, map_path, read_only};
@@ -51,7 +51,7 @@ pub struct Tables {
     generation: Array<MapData, u32>,
     flows: Array<MapData, KnownFlow>,
     approved: HashMap<MapData, Connection, u64>,
-    question: Array<MapData, Question>,
+    question: Array<MapData, TraceFilter>,
 }
 
 impl Tables {
@@ -86,7 +86,7 @@ impl Tables {
     }
 
     /// Of which packets programs are asked to tell.
-    pub fn question(&self) -> Result<Question, DatapathError> {
+    pub fn question(&self) -> Result<TraceFilter, DatapathError> {
         self.question.get(&0, 0).map_err(failed("read", QUESTION))
     }
 

@@ -12,7 +12,7 @@ use super::{Error, Netlink, collect};
 
 /// Who is behind which port of the bridges that were asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Stations {
+pub struct BridgeFdb {
     /// Interface indexes of the bridges that exist.
     pub bridges: BTreeSet<u32>,
     /// Interface index of the port, by that of the bridge and the station's Ethernet address.
@@ -26,25 +26,25 @@ impl Netlink {
     ///
     /// # Errors
     /// The kernel refused.
-    pub async fn stations(&self, names: &[String]) -> Result<Stations, Error> {
-        let mut stations = Stations::default();
+    pub async fn bridge_fdb(&self, names: &[String]) -> Result<BridgeFdb, Error> {
+        let mut fdb = BridgeFdb::default();
         for name in names {
             let Some(link) = self.link(name).await?.filter(|link| link.kind == Kind::Bridge) else {
                 continue;
             };
-            stations.bridges.insert(link.index);
-            stations.ports.append(&mut self.ports(link.index).await?);
+            fdb.bridges.insert(link.index);
+            fdb.ports.append(&mut self.ports(link.index).await?);
         }
-        if !stations.bridges.is_empty() {
-            stations.pods = self.pods(&stations.bridges).await?;
+        if !fdb.bridges.is_empty() {
+            fdb.pods = self.pods(&fdb.bridges).await?;
         }
-        Ok(stations)
+        Ok(fdb)
     }
 
     /// A packet handed over to a pod would pass by queues that shape its traffic, and by filters of others.
     async fn pods(&self, bridges: &BTreeSet<u32>) -> Result<BTreeSet<u32>, Error> {
         let is_pod = |link: &Link| {
-            link.leads_elsewhere
+            link.peer_in_other_netns
                 && link.kind == Kind::Other("veth".to_owned())
                 && link.controller.is_some_and(|bridge| bridges.contains(&bridge))
         };
@@ -98,14 +98,10 @@ mod tests {
             run("bridge", "fdb replace 02:00:00:00:00:09 dev veth1 master dynamic");
             let bridge = netlink.link("cni0").await.unwrap().unwrap().index;
             let port = netlink.link("veth1").await.unwrap().unwrap().index;
-            let stations = netlink.stations(&["cni0".to_owned(), "absent".to_owned()]).await.unwrap();
-            assert_eq!(stations.bridges, [bridge].into());
+            let fdb = netlink.bridge_fdb(&["cni0".to_owned(), "absent".to_owned()]).await.unwrap();
+            assert_eq!(fdb.bridges, [bridge].into());
             let mac = "02:00:00:00:00:09".parse().unwrap();
-            assert_eq!(
-                stations.ports,
-                [((bridge, mac), port)].into(),
-                "the ports' own addresses are left out"
-            );
+            assert_eq!(fdb.ports, [((bridge, mac), port)].into(), "the ports' own addresses are left out");
         });
     }
 
@@ -113,7 +109,7 @@ mod tests {
     fn an_interface_of_the_name_that_is_no_bridge_is_not_served() {
         in_namespace(async |netlink| {
             ip("link add cni0 type veth peer name other");
-            assert_eq!(netlink.stations(&["cni0".to_owned()]).await.unwrap(), Default::default());
+            assert_eq!(netlink.bridge_fdb(&["cni0".to_owned()]).await.unwrap(), Default::default());
         });
     }
 }

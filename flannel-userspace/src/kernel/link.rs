@@ -27,7 +27,7 @@ pub struct Link {
     /// Index of the bridge, bond or VRF it is a port of.
     pub controller: Option<u32>,
     /// Whether it is one end of a pair whose other end is in another network namespace.
-    pub leads_elsewhere: bool,
+    pub peer_in_other_netns: bool,
     /// What it is.
     pub kind: Kind,
 }
@@ -85,7 +85,7 @@ impl Link {
             mac: Mac::ZERO,
             flags: message.header.flags,
             controller: None,
-            leads_elsewhere: false,
+            peer_in_other_netns: false,
             kind: Kind::Unstated,
         };
         for attribute in message.attributes {
@@ -94,7 +94,7 @@ impl Link {
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
                 LinkAttribute::Address(address) => link.mac = address.try_into().map_or(Mac::ZERO, Mac),
                 LinkAttribute::Controller(index) => link.controller = Some(index).filter(|index| *index != 0),
-                LinkAttribute::LinkNetNsId(_) => link.leads_elsewhere = true,
+                LinkAttribute::LinkNetNsId(_) => link.peer_in_other_netns = true,
                 LinkAttribute::LinkInfo(info) => link.kind = Kind::from_info(info),
                 _ => {}
             }

@@ -30,7 +30,7 @@ use nix::errno::Errno;
 use tracing::Instrument;
 
 pub use attachments::{Filter, XdpProgram};
-pub use bridge::Stations;
+pub use bridge::BridgeFdb;
 pub use clsact::knows_clsact;
 pub use device::Device;
 pub use interface::Underlay;

@@ -32,7 +32,7 @@ pub enum Change {
     /// Another route is there or gone.
     Routes,
     /// A bridge learned or forgot a station.
-    Stations,
+    BridgeFdb,
     /// The interface of this index came, went or changed, or an address or a qdisc of it did, or a program was taken
     /// off it.
     Interface(u32),
@@ -110,10 +110,10 @@ fn change(payload: NetlinkPayload<RouteNetlinkMessage>) -> Option<Change> {
         RouteNetlinkMessage::NewRoute(message) => object(route(&message), true).or(Some(Change::Routes)),
         RouteNetlinkMessage::DelRoute(message) => object(route(&message), false).or(Some(Change::Routes)),
         RouteNetlinkMessage::NewNeighbour(message) if message.header.family == AddressFamily::Bridge => {
-            object(forwarding_entry(&message), true).or(Some(Change::Stations))
+            object(forwarding_entry(&message), true).or(Some(Change::BridgeFdb))
         }
         RouteNetlinkMessage::DelNeighbour(message) if message.header.family == AddressFamily::Bridge => {
-            object(forwarding_entry(&message), false).or(Some(Change::Stations))
+            object(forwarding_entry(&message), false).or(Some(Change::BridgeFdb))
         }
         RouteNetlinkMessage::NewNeighbour(message) => object(neighbour(&message), true),
         RouteNetlinkMessage::DelNeighbour(message) => object(neighbour(&message), false),

@@ -1,10 +1,10 @@
 //! Leases: who owns which subnet, how a host comes by one and how it keeps it.
 
 mod acquire;
+mod address_claim;
 pub(crate) mod attributes;
-mod hold;
 mod pool;
-mod presence;
+mod task;
 
 use std::fmt;
 use std::num::NonZeroI64;
@@ -12,10 +12,10 @@ use std::num::NonZeroI64;
 use ipnetwork::{Ipv4Network, Ipv6Network};
 
 pub use acquire::{AcquireConfig, AcquireError, OwnLease, acquire};
+pub use address_claim::{AddressClaim, AddressTaken, Identity};
 pub use attributes::{Attributes, ValueError};
-pub use hold::{Held, Hold, HoldConfig, Holder, Lost};
 pub use pool::{OutOfSubnets, Pool, PoolError, allocate};
-pub use presence::{AddressTaken, Identity, Presence};
+pub use task::{HoldConfig, LeaseHandle, LeaseState, LeaseTask, Lost};
 
 use crate::registry::key::SubnetKey;
 
@@ -33,7 +33,7 @@ pub struct Lease {
     /// etcd revision at which the key was created; unlike the other it outlasts renewals.
     pub created: i64,
     /// What makes the lease expire; none with a reservation, which stays until somebody deletes it.
-    pub term: Option<Term>,
+    pub term: Option<EtcdLeaseId>,
 }
 
 impl Lease {
@@ -46,9 +46,9 @@ impl Lease {
 
 /// The limit of a lease in time: the id of what etcd calls a lease, on which the key hangs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Term(NonZeroI64);
+pub struct EtcdLeaseId(NonZeroI64);
 
-impl Term {
+impl EtcdLeaseId {
     /// The term of an etcd lease id; zero stands for "none".
     #[must_use]
     pub const fn from_id(id: i64) -> Option<Self> {
@@ -65,7 +65,7 @@ impl Term {
     }
 }
 
-impl fmt::Display for Term {
+impl fmt::Display for EtcdLeaseId {
     /// As etcdctl shows it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:x}", self.0)

@@ -173,7 +173,7 @@ impl Reading {
         let seconds = u32::try_from(self.now / 1_000_000_000).unwrap_or(u32::MAX);
         let tunnels = self.peers.iter().filter(|(_, peer, _)| is_learned && peer.direct == 0);
         let whole = tunnels
-            .map(|(subnet, peer, _)| ([("peer", self.name(*subnet))], u64::from(peer.takes_whole(seconds))));
+            .map(|(subnet, peer, _)| ([("peer", self.name(*subnet))], u64::from(peer.accepts_gso(seconds))));
         writer.gauges(
             "peer_whole",
             "1 while a peer of the udp backend takes packets whole, super-packets uncut; a stock daemon does not.",

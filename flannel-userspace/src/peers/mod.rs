@@ -1,7 +1,7 @@
 //! The table of peers: the only place that decides whether a lease is acceptable.
 
 mod admission;
-mod departures;
+mod deletion_guard;
 mod index;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +11,7 @@ use flannel_common::Mac;
 use ipnetwork::Ipv4Network;
 
 pub use admission::{Refusal, Site};
-pub use departures::{Departures, Restraint};
+pub use deletion_guard::{DeletionGuard, DeletionPolicy};
 
 use self::index::Index;
 use crate::compact::compact;
@@ -170,7 +170,7 @@ impl PeerTable {
     /// Makes the table what `snapshot` says, but for keys of which later events have told already.
     pub fn apply_snapshot(&mut self, snapshot: &Snapshot) -> Diff {
         let mut diff = Diff::default();
-        if snapshot.began_anew || snapshot.revision < self.listed {
+        if snapshot.history_reset || snapshot.revision < self.listed {
             tracing::warn!(
                 before = self.listed,
                 now = snapshot.revision,

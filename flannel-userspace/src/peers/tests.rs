@@ -2,7 +2,7 @@ use flannel_common::Mac;
 
 use super::{Diff, Peer, PeerTable, Site};
 use crate::backend::Kind;
-use crate::lease::{Attributes, Lease, Term};
+use crate::lease::{Attributes, EtcdLeaseId, Lease};
 use crate::registry::{Event, Key, Rejected, Snapshot};
 
 mod admission;
@@ -41,7 +41,7 @@ fn lease(key: &str, value: &str, created: i64, mod_revision: i64) -> Lease {
         attributes: Attributes::from_json(value.as_bytes()).unwrap(),
         mod_revision,
         created,
-        term: Term::from_id(7),
+        term: EtcdLeaseId::from_id(7),
     }
 }
 

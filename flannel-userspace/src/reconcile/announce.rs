@@ -7,12 +7,12 @@ use crate::backend::Backend;
 use crate::config::SubnetFile;
 use crate::config::subnet_file::SubnetFileError;
 use crate::kernel::Underlay;
-use crate::lease::Holder;
+use crate::lease::LeaseHandle;
 
 /// The lease and the subnet file, kept true.
 pub struct Announcement {
     /// Hears of the own lease.
-    pub holder: Holder,
+    pub holder: LeaseHandle,
     /// What the subnet file says.
     pub file: SubnetFile,
     /// Where it is.

@@ -9,8 +9,8 @@ use ipnetwork::Ipv4Network;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
 
-use super::state::{Changes, Ground, KernelState, StateError};
-use super::wanted::{Unheeded, Wanted};
+use super::state::{Changes, KernelState, NodeContext, StateError};
+use super::wanted::{Discard, Wanted};
 use crate::backend::{Object, Unreachable};
 use crate::daemon::Chain;
 use crate::kernel::{self, Change, Hop, Monitor};
@@ -22,7 +22,7 @@ use crate::until;
 const SWEEP: Duration = Duration::from_secs(10);
 /// How often programs are looked for that somebody has detached, which the kernel does not announce.
 const LOOK: Duration = Duration::from_secs(1);
-/// For so long announcements of the kernel are gathered, for they come in swarms.
+/// For so long announcements of the kernel are gathered, for they come in bursts.
 const SETTLE: Duration = Duration::from_millis(100);
 /// The kernel is compared with what is wanted at most in one part of so many of the time: with many peers less often.
 /// What changes in its tables is announced; this finds what is not.
@@ -54,7 +54,7 @@ pub(super) struct Keeper {
     sweeps: Interval,
     looks: Interval,
     /// When to look where the pods are.
-    stations_due: Option<Instant>,
+    fdb_due: Option<Instant>,
     /// When to look at interfaces, and at everything else along with them if that is due.
     interfaces_due: Option<Instant>,
     /// When everything was compared last, and how long that took.
@@ -102,7 +102,7 @@ impl Keeper {
             cannot_hold: false,
             sweeps: every(SWEEP),
             looks: every(LOOK),
-            stations_due: None,
+            fdb_due: None,
             interfaces_due: None,
             compared: (Instant::now(), Duration::ZERO),
             comparison_due: Instant::now() + SWEEP,
@@ -110,7 +110,7 @@ impl Keeper {
         }
     }
 
-    pub(super) const fn ground(&self) -> &Ground {
+    pub(super) const fn ground(&self) -> &NodeContext {
         self.state.ground()
     }
 
@@ -121,7 +121,7 @@ impl Keeper {
             return tokio::select! {
                 change = self.monitor.next() => Task::Note(change),
                 () = until(due) => Task::Sweep,
-                () = until(self.stations_due) => Task::FindPods,
+                () = until(self.fdb_due) => Task::FindPods,
                 _ = self.sweeps.tick() => Task::Sweep,
                 _ = self.looks.tick() => if self.state.is_whole() { continue } else { Task::Sweep },
             };
@@ -144,7 +144,7 @@ impl Keeper {
             }
             Change::Routes if self.ground().backend.depends_on_hop() => self.look_soon(HURRIED),
             Change::Routes => {}
-            Change::Stations => self.stations_due = self.stations_due.or(Some(soon)),
+            Change::BridgeFdb => self.fdb_due = self.fdb_due.or(Some(soon)),
             Change::Interface(index) if self.is_own(index) => self.look_soon(AT_ONCE),
             Change::Interface(_) if self.ground().backend.depends_on_hop() => self.look_soon(HURRIED),
             Change::Interface(_) => self.interfaces_due = self.interfaces_due.or(Some(soon)),
@@ -154,19 +154,19 @@ impl Keeper {
 
     /// Whether objects are on the interface of that index.
     fn is_own(&self, index: u32) -> bool {
-        let Ground { backend, underlay, .. } = self.ground();
+        let NodeContext { backend, underlay, .. } = self.ground();
         underlay.index == index || backend.device().is_some_and(|device| device.index == index)
     }
 
     /// Whether `object` is a route by which peers can be reached, and no route to what is behind them.
     fn is_way(&self, object: &Object) -> bool {
-        let Ground { backend, network, .. } = self.ground();
+        let NodeContext { backend, network, .. } = self.ground();
         let Object::Route { subnet, .. } = object else { return false };
         backend.depends_on_hop() && !subnet.is_subnet_of(*network)
     }
 
     pub(super) async fn find_pods(&mut self) {
-        self.stations_due = None;
+        self.fdb_due = None;
         if let Err(error) = self.state.serve_pods().await {
             warn!(error = %Chain(&error), "cannot tell the programs where the pods are; trying again");
         }
@@ -174,7 +174,7 @@ impl Keeper {
 
     /// Makes device, address and programs what they were meant to be, and tells what has changed under them.
     pub(super) async fn hold(&mut self) -> Changes {
-        (self.interfaces_due, self.stations_due) = (None, None);
+        (self.interfaces_due, self.fdb_due) = (None, None);
         match self.state.hold().await {
             Ok(changes) => {
                 self.in_place.meet();
@@ -204,7 +204,7 @@ impl Keeper {
     /// Finds out again what each of all `peers` becomes.
     pub(super) async fn want_anew(&mut self, peers: &[Peer]) {
         self.wanted = Wanted::new(standing(&self.state));
-        self.want(peers, &mut Unheeded).await;
+        self.want(peers, &mut Discard).await;
         self.failing.retain(|object| self.wanted.contains(object));
     }
 
@@ -240,7 +240,7 @@ impl Keeper {
 
     /// How each of `peers` is reached, where that matters.
     async fn hops(&self, peers: &[Peer]) -> Vec<Hop> {
-        let Ground { backend, underlay, .. } = self.ground();
+        let NodeContext { backend, underlay, .. } = self.ground();
         if backend.depends_on_hop() {
             let addresses: Vec<Ipv4Addr> = peers.iter().map(|peer| peer.public_ip).collect();
             match kernel::hops(&addresses, underlay).await {

@@ -18,10 +18,10 @@ use tracing::{debug, info, warn};
 use crate::backend::Object;
 use crate::daemon::Chain;
 use crate::kernel::Monitor;
-use crate::lease::Term;
+use crate::lease::EtcdLeaseId;
 use crate::observe::{Condition, Heart, Metrics, PeerState, ResyncCause, Vitals};
 use crate::pauses::growing;
-use crate::peers::{Departures, Diff, Peer, PeerTable};
+use crate::peers::{DeletionGuard, Diff, Peer, PeerTable};
 use crate::registry::{Event, Registry, Snapshot, Watch as _, WatchError};
 use crate::remembered::Own;
 use crate::until;
@@ -29,8 +29,8 @@ use crate::until;
 pub use announce::Announcement;
 use keeper::{Difference, Keeper, Task};
 pub use memory::Memory;
-pub use state::{Ground, KernelState, StateError};
-use wanted::Unheeded;
+pub use state::{KernelState, NodeContext, StateError};
+use wanted::Discard;
 
 /// How often the leases are listed and compared, whether or not the watch told anything: etcd has been seen
 /// to lose events.
@@ -56,8 +56,8 @@ pub struct Reconciler<R> {
     pub peers: PeerTable,
     /// What is known of them from an earlier life.
     pub known: Option<Diff>,
-    /// Those of them that vanish in a swarm.
-    pub departures: Departures,
+    /// Holds those of a mass deletion.
+    pub deletion_guard: DeletionGuard,
     /// Keeps them for a later life.
     pub memory: Memory,
     /// What there is to tell of all this.
@@ -66,7 +66,7 @@ pub struct Reconciler<R> {
     pub in_place: Condition,
     /// Told when every lease of the first listing was applied.
     pub synced: oneshot::Sender<()>,
-    /// SIGHUP, by which the operator has vanished peers let go.
+    /// SIGHUP, by which the operator ends the hold of a mass deletion.
     pub hangups: Signal,
 }
 
@@ -76,7 +76,7 @@ pub struct Loop<R> {
     announcement: Announcement,
     peers: PeerTable,
     known: Option<Diff>,
-    departures: Departures,
+    deletion_guard: DeletionGuard,
     memory: Memory,
     keeper: Keeper,
     metrics: Metrics,
@@ -103,7 +103,7 @@ impl<R: Registry> Loop<R> {
             monitor,
             peers,
             known,
-            departures,
+            deletion_guard,
             memory,
             vitals,
             in_place,
@@ -117,7 +117,7 @@ impl<R: Registry> Loop<R> {
             announcement,
             peers,
             known,
-            departures,
+            deletion_guard,
             memory,
             keeper,
             metrics,
@@ -134,7 +134,7 @@ impl<R: Registry> Loop<R> {
     /// Lists and follows, for ever. The caller drops the future to end it; what is in the kernel stays.
     pub async fn run(mut self) -> Infallible {
         if let Some(known) = self.known.take() {
-            self.want(known, &mut Unheeded).await;
+            self.want(known, &mut Discard).await;
             self.keeper.inform();
             self.keeper.correct(Difference::Wish, Instant::now()).await;
             // With what was known the host forwards, whether or not the registry is there.
@@ -195,8 +195,8 @@ impl<R: Registry> Loop<R> {
                         return self.report_watch(&error);
                     }
                 },
-                task = self.keeper.task() => self.attend(task).await,
-                () = releasing(&self.departures, &mut self.hangups) => self.let_go().await,
+                task = self.keeper.task() => self.run_task(task).await,
+                () = releasing(&self.deletion_guard, &mut self.hangups) => self.expire().await,
                 () = until(self.memory.due()) => self.write_memory(),
                 () = &mut resync => return ResyncCause::Periodic,
             }
@@ -210,8 +210,8 @@ impl<R: Registry> Loop<R> {
         loop {
             tokio::select! {
                 done = &mut work => return done,
-                task = self.keeper.task() => self.attend(task).await,
-                () = releasing(&self.departures, &mut self.hangups) => self.let_go().await,
+                task = self.keeper.task() => self.run_task(task).await,
+                () = releasing(&self.deletion_guard, &mut self.hangups) => self.expire().await,
                 () = until(self.memory.due()) => self.write_memory(),
             }
         }
@@ -221,7 +221,7 @@ impl<R: Registry> Loop<R> {
         self.attend_while(sleep(pause)).await;
     }
 
-    async fn attend(&mut self, task: Task) {
+    async fn run_task(&mut self, task: Task) {
         self.heart.beat();
         match task {
             Task::Note(change) => self.keeper.note(change).await,
@@ -233,7 +233,7 @@ impl<R: Registry> Loop<R> {
     /// Makes everything in the kernel, and what others are told, what it is meant to be.
     async fn sweep(&mut self) {
         let changes = self.keeper.hold().await;
-        let Ground { backend, underlay, .. } = self.keeper.ground();
+        let NodeContext { backend, underlay, .. } = self.keeper.ground();
         self.must_list |= self.peers.move_to(underlay);
         if changes.underlay {
             // Connections from the former address are dead without knowing it.
@@ -248,7 +248,7 @@ impl<R: Registry> Loop<R> {
         let is_new = changes.underlay || changes.device;
         // By another route, a peer may have come onto the link, or left it.
         if is_new || backend.depends_on_hop() && self.keeper.is_due() {
-            let peers: Vec<Peer> = self.peers.peers().chain(self.departures.held()).copied().collect();
+            let peers: Vec<Peer> = self.peers.peers().chain(self.deletion_guard.held()).copied().collect();
             self.keeper.want_anew(&peers).await;
         }
         self.keeper.correct(if is_new { Difference::Wish } else { Difference::Damage }, since).await;
@@ -261,7 +261,7 @@ impl<R: Registry> Loop<R> {
         let revision = snapshot.revision;
         drop(snapshot);
         // The correction puts and removes all of it together.
-        self.want(diff, &mut Unheeded).await;
+        self.want(diff, &mut Discard).await;
         self.keeper.inform();
         self.keeper.correct(Difference::Wish, Instant::now()).await;
         self.memory.note();
@@ -300,7 +300,7 @@ impl<R: Registry> Loop<R> {
         metrics.set_peers(PeerState::Programmed, accepted.saturating_sub(failing + unreachable));
         metrics.set_peers(PeerState::Failing, failing);
         metrics.set_peers(PeerState::Unreachable, unreachable);
-        metrics.set_peers(PeerState::Held, self.departures.held().count());
+        metrics.set_peers(PeerState::Held, self.deletion_guard.held().count());
         metrics.set_peers(PeerState::Refused, self.peers.refused().count());
     }
 
@@ -316,18 +316,18 @@ impl<R: Registry> Loop<R> {
         let mut peers = diff.added;
         peers.extend(changed);
         for peer in &peers {
-            let moved = self.departures.arrive(peer);
+            let moved = self.deletion_guard.arrive(peer);
             self.forget(&moved, touched);
         }
         self.keeper.want(&peers, touched).await;
         if diff.removed.is_empty() {
             return;
         }
-        let verdict = self.departures.depart(diff.removed, self.peers.count());
+        let verdict = self.deletion_guard.depart(diff.removed, self.peers.count());
         if verdict.holding > 0 {
             self.metrics.reconcile.mass_delete_held();
             warn!(
-                peers = verdict.holding, until = ?self.departures.until(),
+                peers = verdict.holding, until = ?self.deletion_guard.until(),
                 "a large part of the cluster vanished at once: forwarding to it goes on for a while, in which its \
                  leases may come back (--mass-delete-threshold, --mass-delete-hold)"
             );
@@ -336,25 +336,25 @@ impl<R: Registry> Loop<R> {
     }
 
     fn write_memory(&mut self) {
-        let Ground { backend, subnet, .. } = self.keeper.ground();
+        let NodeContext { backend, subnet, .. } = self.keeper.ground();
         let lease = self.announcement.holder.held().borrow().lease.clone();
         let own = Own {
             public_ip: lease.attributes.public_ip,
             subnet: *subnet,
-            term: lease.term.map(Term::id),
+            term: lease.term.map(EtcdLeaseId::id),
             vtep_mac: backend.vtep().map(|(_, mac)| mac),
         };
-        self.memory.write(own, self.peers.peers().chain(self.departures.held()));
+        self.memory.write(own, self.peers.peers().chain(self.deletion_guard.held()));
     }
 
     /// Who has left has not come back.
-    async fn let_go(&mut self) {
-        let was_swarm = self.departures.is_holding();
-        let gone = self.departures.let_go();
+    async fn expire(&mut self) {
+        let was_holding = self.deletion_guard.is_holding();
+        let gone = self.deletion_guard.expire();
         if gone.is_empty() {
             return;
         }
-        if was_swarm {
+        if was_holding {
             warn!(peers = gone.len(), "letting the peers go that vanished at once and have not come back");
         }
         let mut touched = Vec::new();
@@ -398,10 +398,10 @@ impl<R: Registry> Loop<R> {
     }
 }
 
-/// Waits until the peers that are held are to be let go: when their time is over, or the operator says so.
-async fn releasing(departures: &Departures, hangups: &mut Signal) {
+/// Waits until the peers that are held expire: when their time is over, or the operator says so.
+async fn releasing(deletion_guard: &DeletionGuard, hangups: &mut Signal) {
     tokio::select! {
-        () = until(departures.until()) => {}
+        () = until(deletion_guard.until()) => {}
         Some(()) = hangups.recv() => {}
     }
 }

@@ -16,7 +16,7 @@ use crate::backend::{Backend, Object, PrepareError, Unreachable};
 use crate::config::BackendConfig;
 use crate::config::interface::InterfaceOptions;
 use crate::datapath::{
-    Datapath, DatapathError, Format, HookChoice, PeerEntry, PinDir, Spec, Support, Tables, Telling,
+    Datapath, DatapathError, Format, HookChoice, PeerEntry, PinDir, ProgramSettings, Spec, Support, Tables,
 };
 use crate::kernel::device::DeviceError;
 use crate::kernel::interface::InterfaceError;
@@ -24,7 +24,7 @@ use crate::kernel::{self, Hop, Netlink, ObjectError, Objects, Underlay, interfac
 use crate::peers::Peer;
 
 /// What the state of the kernel is made from.
-pub struct Ground {
+pub struct NodeContext {
     /// The kernel's tables of links and routes.
     pub netlink: Netlink,
     /// What a peer becomes.
@@ -44,7 +44,7 @@ pub struct Ground {
     /// Where programs are attached.
     pub hook: HookChoice,
     /// What programs do besides.
-    pub telling: Telling,
+    pub program_settings: ProgramSettings,
     /// How strictly the guard looks at packets out of the tunnel.
     pub guard: Guard,
     /// Which flows are shortened.
@@ -57,7 +57,7 @@ pub struct Ground {
 
 /// The kernel's own tables and the datapath, as one set of objects.
 pub struct KernelState {
-    ground: Ground,
+    ground: NodeContext,
     objects: Objects,
     /// Nothing where the kernel forwards alone.
     datapath: Option<Datapath>,
@@ -106,7 +106,7 @@ impl KernelState {
     ///
     /// # Errors
     /// The kernel refused.
-    pub async fn start(ground: Ground) -> Result<Self, StateError> {
+    pub async fn start(ground: NodeContext) -> Result<Self, StateError> {
         ground.backend.activate(&ground.netlink, ground.subnet, ground.network).await?;
         let device = ground.backend.device().map(|device| device.index);
         let datapath = ground.start_datapath()?;
@@ -116,7 +116,7 @@ impl KernelState {
         Ok(state)
     }
 
-    pub(super) const fn ground(&self) -> &Ground {
+    pub(super) const fn ground(&self) -> &NodeContext {
         &self.ground
     }
 
@@ -165,9 +165,9 @@ impl KernelState {
         if self.ground.backend.device().is_none() && self.ground.fast_path() == FastPath::Off {
             return Ok(());
         }
-        let stations = self.ground.netlink.stations(&self.ground.pod_bridges).await?;
-        datapath.tables().set_ports(&stations.ports)?;
-        datapath.serve(&stations.bridges, &stations.pods)?;
+        let fdb = self.ground.netlink.bridge_fdb(&self.ground.pod_bridges).await?;
+        datapath.tables().set_ports(&fdb.ports)?;
+        datapath.serve(&fdb.bridges, &fdb.pods)?;
         Ok(())
     }
 
@@ -283,7 +283,7 @@ impl StateError {
     }
 }
 
-impl Ground {
+impl NodeContext {
     /// Everything by which `peer`, whose address is reached by `hop`, is reached.
     pub(super) fn objects(&self, peer: &Peer, hop: Hop) -> Result<Vec<Object>, Unreachable> {
         let mut objects = self.backend.objects(peer, hop)?;
@@ -306,7 +306,7 @@ impl Ground {
             Backend::HostGw(_) | Backend::Alloc { .. } => None,
         };
         let routes = self.backend.depends_on_hop();
-        Spec { format, routes, node: self.node(), hook: self.hook, telling: self.telling }
+        Spec { format, routes, node: self.node(), hook: self.hook, program_settings: self.program_settings }
     }
 
     /// Without peers there is nothing to shorten, and without `bpf_check_mtu` nobody to say what may be.

@@ -8,9 +8,9 @@ use crate::backend::Object;
 use crate::compact::compact;
 
 /// Takes touched objects where the comparison of everything tells what to do: of all peers, they are many.
-pub(super) struct Unheeded;
+pub(super) struct Discard;
 
-impl Extend<Object> for Unheeded {
+impl Extend<Object> for Discard {
     fn extend<T: IntoIterator<Item = Object>>(&mut self, _: T) {}
 }
 
@@ -19,13 +19,13 @@ impl Extend<Object> for Unheeded {
 pub(super) struct Wanted {
     by_peer: BTreeMap<Ipv4Network, Box<[Object]>>,
     /// Every object, and how many want it: two peers can share one.
-    wanters: BTreeMap<Object, u32>,
+    refcounts: BTreeMap<Object, u32>,
 }
 
 impl Wanted {
     /// Only what is wanted whichever peers there are.
     pub(super) fn new(standing: Vec<Object>) -> Self {
-        Self { by_peer: BTreeMap::new(), wanters: standing.into_iter().map(|object| (object, 1)).collect() }
+        Self { by_peer: BTreeMap::new(), refcounts: standing.into_iter().map(|object| (object, 1)).collect() }
     }
 
     /// Makes `objects`, none of them twice, the ones of the peer of `subnet`, none for a peer that is gone. Those that
@@ -38,7 +38,7 @@ impl Wanted {
     ) {
         touched.extend(objects.iter().cloned());
         for object in &objects {
-            *self.wanters.entry(object.clone()).or_default() += 1;
+            *self.refcounts.entry(object.clone()).or_default() += 1;
         }
         let before = if objects.is_empty() {
             self.by_peer.remove(&subnet)
@@ -54,14 +54,14 @@ impl Wanted {
     /// Takes no more memory than it needs.
     pub(super) fn compact(&mut self) {
         compact(&mut self.by_peer);
-        compact(&mut self.wanters);
+        compact(&mut self.refcounts);
     }
 
     fn release(&mut self, object: &Object) {
-        if let Some(wanters) = self.wanters.get_mut(object) {
-            *wanters -= 1;
-            if *wanters == 0 {
-                self.wanters.remove(object);
+        if let Some(refcounts) = self.refcounts.get_mut(object) {
+            *refcounts -= 1;
+            if *refcounts == 0 {
+                self.refcounts.remove(object);
             }
         }
     }
@@ -76,20 +76,20 @@ impl Wanted {
 
     /// Whether anything wants `object`.
     pub(super) fn contains(&self, object: &Object) -> bool {
-        self.wanters.contains_key(object)
+        self.refcounts.contains_key(object)
     }
 
     /// The wanted object that takes the same place in the kernel as `object`.
     pub(super) fn in_place_of(&self, object: &Object) -> Option<&Object> {
         let (first, last) = object.place();
-        self.wanters.range(first..=last).next().map(|(object, _)| object)
+        self.refcounts.range(first..=last).next().map(|(object, _)| object)
     }
 
     /// What is wanted and not among `actual`, and the other way round; all of it in order.
     pub(super) fn differences(&self, actual: &[Object]) -> (Vec<Object>, Vec<Object>) {
         let (mut missing, mut stale) = (Vec::new(), Vec::new());
         let mut actual = actual.iter().peekable();
-        for wanted in self.wanters.keys() {
+        for wanted in self.refcounts.keys() {
             while let Some(other) = actual.next_if(|actual| *actual < wanted) {
                 stale.push(other.clone());
             }

@@ -13,7 +13,7 @@ use super::{
     Claim, Event, Expected, Found, Key, Registry, RegistryError, Rejected, Snapshot, Watch, WatchError,
     Written,
 };
-use crate::lease::{Attributes, Lease, Term};
+use crate::lease::{Attributes, EtcdLeaseId, Lease};
 
 /// What stands there and what happened.
 #[derive(Clone, Default)]
@@ -61,7 +61,7 @@ impl Memory {
     }
 
     /// Writes like an operator, whatever stands there.
-    pub(crate) fn put(&self, subnet: &str, attributes: &Attributes, term: Option<Term>) -> Lease {
+    pub(crate) fn put(&self, subnet: &str, attributes: &Attributes, term: Option<EtcdLeaseId>) -> Lease {
         self.change(|state| state.put(subnet.parse().unwrap(), attributes, term))
     }
 
@@ -104,7 +104,7 @@ impl State {
         1 + i64::try_from(self.events.len()).unwrap()
     }
 
-    fn put(&mut self, subnet: Ipv4Network, attributes: &Attributes, term: Option<Term>) -> Lease {
+    fn put(&mut self, subnet: Ipv4Network, attributes: &Attributes, term: Option<EtcdLeaseId>) -> Lease {
         let mod_revision = self.revision() + 1;
         let created = match self.entries.get(&subnet) {
             Some(Found::Lease(lease)) => lease.created,
@@ -156,7 +156,7 @@ impl State {
         if actual != expected {
             return Ok(Written::Refused(found));
         }
-        let term = ttl.and_then(|_| Term::from_id(self.revision() + 1));
+        let term = ttl.and_then(|_| EtcdLeaseId::from_id(self.revision() + 1));
         let lease = self.put(subnet, attributes, term);
         if fault.is_some() { Err(RegistryError::NoEndpoint) } else { Ok(Written::Done(lease)) }
     }
@@ -208,7 +208,7 @@ impl Registry for Memory {
         }))
     }
 
-    async fn time_to_live(&self, _: Term) -> Result<Option<Duration>, RegistryError> {
+    async fn time_to_live(&self, _: EtcdLeaseId) -> Result<Option<Duration>, RegistryError> {
         Ok(None)
     }
 
@@ -218,10 +218,14 @@ impl Registry for Memory {
             return Err(RegistryError::NoEndpoint);
         }
         let holder = state.hosts.entry(public_ip).or_insert_with(|| identity.to_owned());
-        Ok(if holder == identity { Claim::Held(Term::from_id(1)) } else { Claim::Taken(holder.clone()) })
+        Ok(if holder == identity {
+            Claim::Held(EtcdLeaseId::from_id(1))
+        } else {
+            Claim::Taken(holder.clone())
+        })
     }
 
-    async fn keep(&self, _: Term) -> Result<bool, RegistryError> {
+    async fn keep(&self, _: EtcdLeaseId) -> Result<bool, RegistryError> {
         Ok(true)
     }
 

@@ -15,7 +15,7 @@ use ipnetwork::Ipv4Network;
 pub use error::{RegistryError, WatchError};
 pub use key::{Key, SubnetKey};
 
-pub use crate::lease::Term;
+pub use crate::lease::EtcdLeaseId;
 use crate::lease::{Attributes, Lease};
 
 /// Access to a registry. Clones share one connection.
@@ -63,7 +63,7 @@ pub trait Registry: Clone + Send + Sync + 'static {
     /// The registry cannot be read.
     fn time_to_live(
         &self,
-        term: Term,
+        term: EtcdLeaseId,
     ) -> impl Future<Output = Result<Option<Duration>, RegistryError>> + Send;
 
     /// Says under the host's own key that the machine `identity` has this public address, unless another one says so.
@@ -82,7 +82,7 @@ pub trait Registry: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     /// The registry cannot be reached.
-    fn keep(&self, term: Term) -> impl Future<Output = Result<bool, RegistryError>> + Send;
+    fn keep(&self, term: EtcdLeaseId) -> impl Future<Output = Result<bool, RegistryError>> + Send;
 
     /// Gives every connection up and makes new ones on the next use: the host's address has changed, say.
     fn reconnect(&self) -> impl Future<Output = ()> + Send;
@@ -118,7 +118,7 @@ pub struct Snapshot {
     pub rejected: Vec<Rejected>,
     /// Whether the registry has told of a later moment before: it was restored from an older copy or made anew, and
     /// revisions known from before mean nothing any more.
-    pub began_anew: bool,
+    pub history_reset: bool,
 }
 
 impl Snapshot {
@@ -207,7 +207,7 @@ pub enum Written {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Claim {
     /// It is the claimer's, for this term.
-    Held(Option<Term>),
+    Held(Option<EtcdLeaseId>),
     /// Another machine has it.
     Taken(String),
 }

@@ -13,7 +13,9 @@ use aya::util::KernelVersion;
 use caps::{CapSet, Capability, CapsHashSet};
 use clap::Parser;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-use flannel_userspace::datapath::{Accepted, Answer, LogChoice, Support, Telling, check, tcx_programs};
+use flannel_userspace::datapath::{
+    Accepted, Answer, LogChoice, ProgramSettings, Support, check, tcx_programs,
+};
 use serde::Serialize;
 
 /// Shows what the kernel's verifier makes of every program
@@ -154,9 +156,9 @@ fn main() -> Result<ExitCode> {
 
 /// Loads every program that is for this kernel.
 fn load_all(object: &[u8], held: Held, log: LogChoice) -> Result<Vec<Row>> {
-    let telling = Telling { log, ..Telling::default() };
+    let program_settings = ProgramSettings { log, ..ProgramSettings::default() };
     let answers = held
-        .during(|| check(object, telling))?
+        .during(|| check(object, program_settings))?
         .with_context(|| format!("the object does not load with capabilities {held}"))?;
     let is_promised = held.is_promised()?;
     let row = |Answer { program, backend, outcome }: Answer| {

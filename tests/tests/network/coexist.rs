@@ -9,7 +9,7 @@ use flannel_tests::cluster::{Cluster, check_reached, pod_pairs};
 use flannel_tests::daemon::Daemon;
 use flannel_tests::namespace::Namespace;
 use flannel_tests::traffic::{Ping, Stream};
-use flannel_userspace::datapath::{OBJECT, Telling, loader};
+use flannel_userspace::datapath::{OBJECT, ProgramSettings, loader};
 use rstest::rstest;
 use serde_json::Value;
 
@@ -99,7 +99,7 @@ fn xdp_program_of_somebody_else_stays_and_tc_does_the_work(
     let host = cluster.members[0].node.host.namespace.clone();
     // The program of the other backend, told nothing: it passes every packet on.
     let name = if backend == UDP { "vxlan_xdp" } else { "udp_xdp" };
-    let mut ebpf = loader(&Node::UNSET, &Telling::default()).load(OBJECT).unwrap();
+    let mut ebpf = loader(&Node::UNSET, &ProgramSettings::default()).load(OBJECT).unwrap();
     let program: &mut Xdp = ebpf.program_mut(name).unwrap().try_into().unwrap();
     program.load().unwrap();
     host.within(|| Ok(program.attach("eth0", XdpMode::Driver)?)).unwrap();

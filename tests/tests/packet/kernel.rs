@@ -15,7 +15,7 @@ use flannel_common::wire::Ipv4Header;
 use flannel_common::{Hook, Ip4, Reason, Verdict};
 use flannel_ebpf::frame::Encapsulation;
 use flannel_tests::wait::patience;
-use flannel_userspace::datapath::{LogChoice, OBJECT, Support, Telling, loader};
+use flannel_userspace::datapath::{LogChoice, OBJECT, ProgramSettings, Support, loader};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use rstest::rstest;
@@ -52,7 +52,7 @@ impl Kernel {
 
     /// Loads the programs for another host.
     pub fn load_for(node: &Node, programs: &[&str]) -> Self {
-        let mut ebpf = loader(node, &Telling::default())
+        let mut ebpf = loader(node, &ProgramSettings::default())
             .load(OBJECT)
             .expect("the object loads (this test needs root or CAP_BPF and CAP_NET_ADMIN)");
         for name in programs {
@@ -85,7 +85,7 @@ impl Kernel {
     }
 
     /// Whether the programs take the peer of `subnet` to be one that takes packets whole.
-    pub fn takes_whole(&self, subnet: Ip4) -> bool {
+    pub fn accepts_gso(&self, subnet: Ip4) -> bool {
         let peers: HashMap<&MapData, Ip4, flannel_common::maps::Peer> =
             self.ebpf.map(PEERS).unwrap().try_into().unwrap();
         peers.get(&subnet, 0).unwrap().whole != 0
@@ -302,8 +302,8 @@ fn programs_are_accepted_with_two_capabilities_whatever_the_host(
     let load = || {
         let two = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN].into();
         caps::set(None, CapSet::Effective, &two).unwrap();
-        let telling = Telling { log, ..Telling::default() };
-        let mut ebpf = loader(&node, &telling).load(OBJECT).unwrap();
+        let program_settings = ProgramSettings { log, ..ProgramSettings::default() };
+        let mut ebpf = loader(&node, &program_settings).load(OBJECT).unwrap();
         let support = Support::of_this_kernel();
         for (name, program) in ebpf.programs_mut().filter(|(name, _)| support.takes(name)) {
             match program {

@@ -179,14 +179,14 @@ fn what_arrives_tells_how_to_send(#[case] guard: Guard) {
 
     for decapsulate in ["udp_decap", "udp_xdp"] {
         kernel.run(decapsulate, &of_socket);
-        assert!(!kernel.takes_whole(peer), "{decapsulate}");
+        assert!(!kernel.accepts_gso(peer), "{decapsulate}");
         let before = kernel.count(Hook::Encap, Reason::ToSegment).packets;
         let answer = kernel.run("udp_encap", &leaving);
         assert_eq!(answer.frame, leaving, "it goes into the segmenter as it is");
         assert_eq!(kernel.count(Hook::Encap, Reason::ToSegment).packets, before + 1);
 
         kernel.run(decapsulate, &of_programs);
-        assert!(kernel.takes_whole(peer), "{decapsulate}");
+        assert!(kernel.accepts_gso(peer), "{decapsulate}");
         assert_ne!(kernel.run("udp_encap", &leaving).frame, leaving);
     }
     kernel.run("udp_decap", &of_socket);
@@ -202,7 +202,7 @@ fn a_stranger_tells_nothing_of_a_peer() {
     let of_socket = Outer { source: STRANGER, ..good(Encapsulation::Udp) };
     kernel.run("udp_decap", &of_socket.frame(Encapsulation::Udp));
     assert_counted_once(&kernel, Hook::Decap, Reason::Forwarded);
-    assert!(kernel.takes_whole(Ip4::from_octets(PEERS[0].0)));
+    assert!(kernel.accepts_gso(Ip4::from_octets(PEERS[0].0)));
 }
 
 #[test]

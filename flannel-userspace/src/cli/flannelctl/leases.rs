@@ -203,7 +203,7 @@ mod tests {
 
     use super::{Entry, Leases, Source};
     use crate::cli::flannelctl::output::Report as _;
-    use crate::lease::{Attributes, Lease, Term};
+    use crate::lease::{Attributes, EtcdLeaseId, Lease};
 
     fn lease(subnet: &str, term: i64) -> Lease {
         Lease {
@@ -216,7 +216,7 @@ mod tests {
             },
             mod_revision: 1,
             created: 1,
-            term: Term::from_id(term),
+            term: EtcdLeaseId::from_id(term),
         }
     }
 

@@ -10,7 +10,7 @@ use flannel_common::maps::{
     self, APPROVED, COUNTERS, Count, FLOWS, GENERATION, Kind, NODE_INFO, NextHop, PEER_COUNTERS, PEERS,
     PORTS, Peer, PeerCount, QUESTION, SOURCES,
 };
-use flannel_common::trace::Question;
+use flannel_common::trace::TraceFilter;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -151,8 +151,8 @@ fn approved(connection: &Connection, at: u64) -> Value {
     })
 }
 
-fn question(question: &Question) -> Value {
-    let Question { until, reasons, hooks, every, address, arrivals } = question;
+fn question(question: &TraceFilter) -> Value {
+    let TraceFilter { until, reasons, hooks, every, address, arrivals } = question;
     json!({
         "until_nanoseconds": until, "reasons": reasons, "hooks": hooks, "every": every,
         "address": address.to_string(), "arrivals": *arrivals != 0,

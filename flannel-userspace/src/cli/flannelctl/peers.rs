@@ -123,7 +123,7 @@ impl Peers {
         let peers = tables.raw_peers()?.into_iter().map(|(subnet, raw)| {
             let count = tables.peer_count(subnet)?;
             let is_learned = node.backend == Kind::Udp.number() && raw.direct == 0;
-            let whole = is_learned.then(|| raw.takes_whole(seconds));
+            let whole = is_learned.then(|| raw.accepts_gso(seconds));
             let peer = Peer::new(network(subnet.into(), node.netmask), &raw.into(), &count, now);
             Ok(Peer { whole, ..peer })
         });

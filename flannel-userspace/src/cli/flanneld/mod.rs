@@ -28,10 +28,10 @@ use self::words::Settings;
 use crate::config::interface::InterfaceOptions;
 use crate::config::{default_pin_dir, default_state_file};
 use crate::daemon::LogFormat;
-use crate::datapath::{HookChoice, Telling};
+use crate::datapath::{HookChoice, ProgramSettings};
 use crate::lease::HoldConfig;
 use crate::observe::Endpoints;
-use crate::peers::Restraint;
+use crate::peers::DeletionPolicy;
 use crate::registry::etcd::{self, Password};
 
 /// What `--version` prints.
@@ -48,8 +48,8 @@ pub struct Options {
     pub interface: InterfaceOptions,
     /// For how long the lease is held at a time.
     pub lease: HoldConfig,
-    /// When peers that vanish are let go.
-    pub restraint: Restraint,
+    /// When peers whose leases are deleted expire.
+    pub deletion_policy: DeletionPolicy,
     /// Where the last known leases are kept.
     pub state_file: PathBuf,
     /// Where the subnet file is written.
@@ -59,7 +59,7 @@ pub struct Options {
     /// Where programs are attached.
     pub hook: HookChoice,
     /// What they do besides.
-    pub telling: Telling,
+    pub program_settings: ProgramSettings,
     /// How strictly packets out of the tunnel are looked at.
     pub guard: Guard,
     /// Which flows between pods and peers are shortened.
@@ -139,7 +139,10 @@ impl Options {
                 ttl: lease.subnet_lease_ttl,
                 renew_margin: renew_margin(lease.subnet_lease_renew_margin)?,
             },
-            restraint: Restraint { threshold: lease.mass_delete_threshold, hold: lease.mass_delete_hold },
+            deletion_policy: DeletionPolicy {
+                threshold: lease.mass_delete_threshold,
+                hold: lease.mass_delete_hold,
+            },
             state_file: lease.state_file.unwrap_or_else(|| default_state_file(&flags.etcd.etcd_prefix)),
             pin_dir: datapath.pin_dir.unwrap_or_else(|| default_pin_dir(&flags.etcd.etcd_prefix)),
             etcd: etcd_options(flags.etcd)?,
@@ -151,7 +154,10 @@ impl Options {
             },
             subnet_file: lease.subnet_file,
             hook: datapath.datapath_hook,
-            telling: Telling { log: datapath.datapath_log, counts: datapath.datapath_counters.is_on() },
+            program_settings: ProgramSettings {
+                log: datapath.datapath_log,
+                counts: datapath.datapath_counters.is_on(),
+            },
             guard: datapath.guard.into(),
             fast_path: datapath.pod_fast_path.into(),
             copy_dscp: datapath.copy_dscp.is_on(),

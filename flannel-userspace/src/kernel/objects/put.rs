@@ -20,7 +20,7 @@ use crate::kernel::nexthop::{self, NextHop};
 use crate::kernel::route::{ROUTE_PROTOCOL, Route};
 
 /// So many routes at once get next hops of their own. Fewer cost the kernel little, and look as stock flannel's do.
-const SWARM: usize = 1000;
+const BULK: usize = 1000;
 
 impl Objects {
     /// Puts each of `objects` there as [`Objects::put`] does, from the calling thread's network namespace. Returns
@@ -28,10 +28,10 @@ impl Objects {
     pub async fn put_all(&self, objects: &[Object]) -> Vec<(Object, ObjectError)> {
         let mut failed = Vec::new();
         let mut bulk = Bulk::open();
-        let is_swarm = objects.len() >= SWARM && nexthop::is_told_with_routes();
+        let is_bulk = objects.len() >= BULK && nexthop::is_told_with_routes();
         for objects in objects.chunks(Bulk::MAX) {
             let sent = match &mut bulk {
-                Ok(bulk) => self.send(bulk, objects, is_swarm),
+                Ok(bulk) => self.send(bulk, objects, is_bulk),
                 Err(error) => Err(again(error)),
             };
             match sent {
@@ -58,10 +58,10 @@ impl Objects {
         &self,
         bulk: &mut Bulk,
         objects: &'a [Object],
-        is_swarm: bool,
+        is_bulk: bool,
     ) -> io::Result<Vec<(&'a Object, io::Error)>> {
         let mut gateways = vec![None; objects.len()];
-        if is_swarm {
+        if is_bulk {
             gateways = self.put_next_hops(bulk, objects)?;
         }
         let with_gateways = objects.iter().zip(&gateways);

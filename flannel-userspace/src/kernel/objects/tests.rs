@@ -267,7 +267,7 @@ fn thousands_of_peers_are_put_and_listed() {
 }
 
 #[test]
-fn a_swarm_of_routes_is_listed_replaced_and_removed_as_few_are() {
+fn many_routes_are_listed_replaced_and_removed_as_few_are() {
     on_host(async |netlink, underlay| {
         let (device, objects) = vxlan(&netlink, &underlay).await;
         let index = device.index;

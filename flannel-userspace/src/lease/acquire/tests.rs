@@ -8,7 +8,7 @@ use rstest::rstest;
 use serde_json::json;
 
 use super::{AcquireConfig, AcquireError, Attributes, Lease, OwnLease, Pool, acquire, own_lease};
-use crate::lease::Term;
+use crate::lease::EtcdLeaseId;
 use crate::registry::Snapshot;
 use crate::registry::memory::{Fault, Memory};
 
@@ -40,8 +40,8 @@ fn usual(previous: Option<&str>) -> AcquireConfig {
     config("10.5.1.0", "10.5.255.0", previous)
 }
 
-fn term() -> Option<Term> {
-    Term::from_id(7)
+fn term() -> Option<EtcdLeaseId> {
+    EtcdLeaseId::from_id(7)
 }
 
 async fn acquired(registry: &Memory, config: &AcquireConfig) -> OwnLease {
@@ -67,8 +67,9 @@ fn which_lease_is_reused(
     #[case] reused: Option<&str>,
 ) {
     let registry = Memory::default();
-    let put =
-        |(subnet, ip, term): &(&str, &str, i64)| registry.put(subnet, &attributes(ip), Term::from_id(*term));
+    let put = |(subnet, ip, term): &(&str, &str, i64)| {
+        registry.put(subnet, &attributes(ip), EtcdLeaseId::from_id(*term))
+    };
     let snapshot = Snapshot { leases: leases.iter().map(put).collect(), ..Snapshot::default() };
     let lease = own_lease(&usual(previous), &snapshot).map(|lease| lease.subnet.to_string());
     assert_eq!(lease.as_deref(), reused);

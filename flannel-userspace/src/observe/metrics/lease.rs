@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::Labels;
 use super::moment::Moment;
-use crate::lease::Held;
+use crate::lease::LeaseState;
 use crate::peers::Refusal;
 
 /// Metrics of leases.
@@ -23,7 +23,7 @@ pub struct LeaseMetrics {
 
 impl LeaseMetrics {
     /// Shows until when the own lease lasts, from now on until its task ends.
-    pub async fn follow(self, mut held: watch::Receiver<Held>) {
+    pub async fn follow(self, mut held: watch::Receiver<LeaseState>) {
         loop {
             let expires = held.borrow_and_update().expires;
             self.set_expires(expires);

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{exposition, value};
 use crate::backend::Object;
-use crate::lease::{Attributes, Held, Lease, Term};
+use crate::lease::{Attributes, EtcdLeaseId, Lease, LeaseState};
 use crate::observe::metrics::{EtcdOperation, Metrics, PeerState, ResyncCause};
 use crate::observe::{Format, Vitals};
 use crate::peers::Refusal;
@@ -210,9 +210,9 @@ async fn the_end_of_the_lease_is_dated() {
         attributes: Attributes::new(Ipv4Addr::new(192, 168, 77, 11)),
         mod_revision: 1,
         created: 1,
-        term: Term::from_id(1),
+        term: EtcdLeaseId::from_id(1),
     };
-    let held = |expires| Held { lease: lease.clone(), expires };
+    let held = |expires| LeaseState { lease: lease.clone(), expires };
     let (sender, receiver) = watch::channel(held(Some(Instant::now() + 3600 * SECOND)));
     let metrics = Metrics::default();
     assert_eq!(value(&text(&metrics), SERIES), None);

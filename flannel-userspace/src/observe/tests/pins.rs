@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use aya::maps::{Array, Map, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
 use flannel_common::maps::{COUNTERS, Count, Guard, Node, PEER_COUNTERS, PeerCount, QUESTION};
-use flannel_common::trace::Question;
+use flannel_common::trace::TraceFilter;
 use flannel_common::{Hook, Ip4, Mac, Reason};
 
 use crate::backend::Kind;
-use crate::datapath::{self, Datapath, HookChoice, PeerEntry, PinDir, Spec, Telling};
+use crate::datapath::{self, Datapath, HookChoice, PeerEntry, PinDir, ProgramSettings, Spec};
 
 /// The maps of a host with the subnet 10.5.1.0/24, pinned in a directory of its own. No program is attached.
 pub(super) struct Pins {
@@ -38,8 +38,8 @@ impl Pins {
             ..Node::UNSET
         };
         let pins = Arc::new(PinDir::open(&path).unwrap());
-        let telling = Telling::default();
-        let spec = Spec { format: None, routes: false, node, hook: HookChoice::Auto, telling };
+        let program_settings = ProgramSettings::default();
+        let spec = Spec { format: None, routes: false, node, hook: HookChoice::Auto, program_settings };
         let datapath = Datapath::start(pins, spec).unwrap();
         Self { path, datapath }
     }
@@ -67,9 +67,9 @@ impl Pins {
 
     /// Asks programs to tell of packets, for some nanoseconds.
     pub(super) fn ask_for(&self, nanoseconds: u64) {
-        let mut question: Array<_, Question> = self.map(QUESTION).try_into().unwrap();
+        let mut question: Array<_, TraceFilter> = self.map(QUESTION).try_into().unwrap();
         let until = super::datapath::monotonic() + nanoseconds;
-        question.set(0, Question { until, ..Question::default() }, 0).unwrap();
+        question.set(0, TraceFilter { until, ..TraceFilter::default() }, 0).unwrap();
     }
 
     fn map(&self, name: &str) -> Map {

@@ -170,7 +170,7 @@ fn registry_that_began_anew_is_believed_although_it_was_listed_at_an_older_momen
     let mut table = table();
     table.apply_snapshot(&snapshot(6, &[first_lease(5)], &[]));
     table.apply_event(&put_moved(9));
-    let restored = Snapshot { began_anew: true, ..snapshot(8, &[first_lease(5)], &[]) };
+    let restored = Snapshot { history_reset: true, ..snapshot(8, &[first_lease(5)], &[]) };
     assert_eq!(table.apply_snapshot(&restored), changed(moved(), first()));
     assert_eq!(table.apply_event(&put_moved(9)), changed(first(), moved()));
 }

@@ -138,8 +138,8 @@ impl Connection {
     }
 
     /// Hears of a listing: its revision, and whether that is the first one of another history.
-    pub(super) fn note_listing(&self, revision: i64, began_anew: bool) {
-        if began_anew {
+    pub(super) fn note_listing(&self, revision: i64, history_reset: bool) {
+        if history_reset {
             self.newest.store(revision, Ordering::Relaxed);
         }
         self.note_revision(revision);

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use etcd_client::KeyValue;
 use ipnetwork::Ipv4Network;
 
-use crate::lease::{Attributes, Lease, Term};
+use crate::lease::{Attributes, EtcdLeaseId, Lease};
 use crate::registry::error::reason_of;
 use crate::registry::{Found, Key, Rejected, SubnetKey};
 
@@ -67,7 +67,7 @@ impl Keys {
             attributes,
             mod_revision: kv.mod_revision(),
             created: kv.create_revision(),
-            term: Term::from_id(kv.lease()),
+            term: EtcdLeaseId::from_id(kv.lease()),
         })
     }
 

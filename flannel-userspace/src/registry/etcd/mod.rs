@@ -23,7 +23,7 @@ pub use watch::EtcdWatch;
 use self::connection::{Connection, Session};
 use self::keys::Keys;
 use super::{Claim, Expected, Found, Registry, RegistryError, Snapshot, Written};
-use crate::lease::{Attributes, Lease, Term};
+use crate::lease::{Attributes, EtcdLeaseId, Lease};
 use crate::observe::{EtcdMetrics, EtcdOperation};
 
 /// Leases per request of a listing, where nothing speaks for fewer.
@@ -109,7 +109,7 @@ impl Etcd {
             }
             if snapshot.revision == 0 {
                 snapshot.revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
-                snapshot.began_anew = snapshot.revision < told;
+                snapshot.history_reset = snapshot.revision < told;
             }
             for kv in answer.kvs() {
                 match self.keys.entry(kv) {
@@ -121,7 +121,7 @@ impl Etcd {
                 // The next key in order: the same with a zero byte behind it.
                 Some(last) if answer.more() => start = [last.key(), b"\0"].concat(),
                 _ => {
-                    self.connection.note_listing(snapshot.revision, snapshot.began_anew);
+                    self.connection.note_listing(snapshot.revision, snapshot.history_reset);
                     return Ok(snapshot);
                 }
             }
@@ -131,16 +131,16 @@ impl Etcd {
 
 impl Etcd {
     /// A term for a key that is to expire.
-    async fn grant(&self, ttl: Duration) -> Result<Option<Term>, RegistryError> {
+    async fn grant(&self, ttl: Duration) -> Result<Option<EtcdLeaseId>, RegistryError> {
         let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX).max(1);
         let request =
             |session: Session| async move { session.client.lease_client().grant(seconds, None).await };
         let answer = self.connection.call(EtcdOperation::Grant, request).await?;
-        Ok(Term::from_id(answer.id()))
+        Ok(EtcdLeaseId::from_id(answer.id()))
     }
 
     /// Ends a term that no key hangs on. It would end by itself, so failure does not matter.
-    async fn revoke(&self, term: Option<Term>) {
+    async fn revoke(&self, term: Option<EtcdLeaseId>) {
         let Some(term) = term else { return };
         let request = |session: Session| async move { session.client.lease_client().revoke(term.id()).await };
         if let Err(error) = self.connection.call(EtcdOperation::Revoke, request).await {
@@ -153,7 +153,7 @@ impl Etcd {
         &self,
         subnet: Ipv4Network,
         attributes: &Attributes,
-        term: Option<Term>,
+        term: Option<EtcdLeaseId>,
         expected: Expected,
     ) -> Result<Written, RegistryError> {
         let key = self.keys.subnet(subnet);
@@ -163,7 +163,7 @@ impl Etcd {
             Expected::Revision(revision) => revision,
         };
         // The key as it was tells when it was created.
-        let put = PutOptions::new().with_lease(term.map_or(0, Term::id)).with_prev_key();
+        let put = PutOptions::new().with_lease(term.map_or(0, EtcdLeaseId::id)).with_prev_key();
         let txn = Txn::new()
             .when([Compare::mod_revision(key.clone(), CompareOp::Equal, revision)])
             .and_then([TxnOp::put(key.clone(), value, Some(put))])
@@ -254,7 +254,7 @@ impl Registry for Etcd {
         Ok(self.connection.call(EtcdOperation::Delete, request).await?.succeeded())
     }
 
-    async fn time_to_live(&self, term: Term) -> Result<Option<Duration>, RegistryError> {
+    async fn time_to_live(&self, term: EtcdLeaseId) -> Result<Option<Duration>, RegistryError> {
         let request = |session: Session| async move {
             session.client.lease_client().time_to_live(term.id(), None).await
         };
@@ -272,7 +272,11 @@ impl Registry for Etcd {
         let key = self.keys.host(public_ip);
         let term = self.grant(ttl).await?;
         let put = || {
-            TxnOp::put(key.clone(), identity, Some(PutOptions::new().with_lease(term.map_or(0, Term::id))))
+            TxnOp::put(
+                key.clone(),
+                identity,
+                Some(PutOptions::new().with_lease(term.map_or(0, EtcdLeaseId::id))),
+            )
         };
         let is_own = Compare::value(key.clone(), CompareOp::Equal, identity);
         let is_absent = Compare::create_revision(key.clone(), CompareOp::Equal, 0);
@@ -296,7 +300,7 @@ impl Registry for Etcd {
         }
     }
 
-    async fn keep(&self, term: Term) -> Result<bool, RegistryError> {
+    async fn keep(&self, term: EtcdLeaseId) -> Result<bool, RegistryError> {
         let request = |session: Session| async move {
             let (mut keeper, mut answers) = session.client.lease_client().keep_alive(term.id()).await?;
             keeper.keep_alive().await?;

@@ -8,7 +8,7 @@ use aya::programs::{Program as Loaded, ProgramError, SchedClassifier, TestRun as
 use aya::{Ebpf, VerifierLogLevel};
 use flannel_common::Ip4;
 use flannel_common::maps::{PEER_COUNTERS, PEERS, Peer, PeerCount, SOURCES};
-use flannel_userspace::datapath::{OBJECT, Telling, loader};
+use flannel_userspace::datapath::{OBJECT, ProgramSettings, loader};
 
 use super::frames::{self, UDP, VXLAN};
 use crate::traffic::inject::Format;
@@ -43,7 +43,7 @@ impl Program {
     /// The object and its maps, for a host of this format; no program of it is loaded yet.
     pub(super) fn open(self) -> Result<Ebpf> {
         let node = frames::node(self.format);
-        let mut loader = loader(&node, &Telling::default());
+        let mut loader = loader(&node, &ProgramSettings::default());
         Ok(loader.verifier_log_level(VerifierLogLevel::STATS).load(OBJECT)?)
     }
 

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::super::output::{Page, Tone, cell, or_dash, toned};
 use crate::daemon::Chain;
-use crate::datapath::{Answer, OBJECT, Telling, check};
+use crate::datapath::{Answer, OBJECT, ProgramSettings, check};
 
 /// The kernel's answers.
 #[derive(Debug, Serialize)]
@@ -31,7 +31,7 @@ pub(super) struct Loaded {
 impl Programs {
     /// Loads every program, and lets go of it.
     pub(super) fn try_all() -> Self {
-        match check(OBJECT, Telling::default()) {
+        match check(OBJECT, ProgramSettings::default()) {
             Ok(answers) => Self::Tried(answers.into_iter().map(Loaded::from).collect()),
             Err(error) => Self::Untried(Chain(&error).to_string()),
         }

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Args;
-use flannel_common::trace::{ARRIVED, Event, Question, SNAP};
+use flannel_common::trace::{ARRIVED, Event, SNAP, TraceFilter};
 use flannel_common::{Hook, Ip4, Reason, Verdict};
 use pcap_file::DataLink;
 use pcap_file::pcapng::blocks::enhanced_packet::{EnhancedPacketBlock, EnhancedPacketOption};
@@ -64,15 +64,15 @@ impl Arguments {
 }
 
 /// Packets as they come, before a program removes the outer headers, and as they go, after one has added them.
-fn question(address: Option<Ip4>) -> Question {
+fn question(address: Option<Ip4>) -> TraceFilter {
     let forwards = Reason::ALL.iter().filter(|reason| reason.verdict() == Verdict::Forward);
-    Question {
+    TraceFilter {
         reasons: forwards.fold(0, |bits, reason| bits | 1 << reason.number()),
         hooks: u32::MAX,
         every: 1,
         address: address.unwrap_or(Ip4::UNSPECIFIED),
         arrivals: 1,
-        ..Question::default()
+        ..TraceFilter::default()
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 use flannel_common::maps::Node;
-use flannel_common::trace::{Event, Question};
+use flannel_common::trace::{Event, TraceFilter};
 use flannel_common::{Hook, Ip4, Reason, Verdict};
 use nix::net::if_::if_indextoname;
 use serde::Serialize;
@@ -23,7 +23,7 @@ use self::packet::{Headers, Packet};
 use super::output::{Page, Report, Tone};
 use super::peers::Wanted;
 use super::place::Context;
-use crate::datapath::{PeerEntry, Tables, Witness, time_of_day};
+use crate::datapath::{PeerEntry, Tables, TraceSession, time_of_day};
 
 /// When to end.
 #[derive(Clone, Copy, Debug, Args)]
@@ -99,17 +99,17 @@ impl Arguments {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn question(&self) -> Question {
+    fn question(&self) -> TraceFilter {
         let is_asked = |reason: &&Reason| {
             (self.reason.is_empty() || self.reason.contains(reason))
                 && (self.verdict.is_empty() || self.verdict.iter().any(|name| name.is(reason.verdict())))
         };
         let hooks = if self.hook.is_empty() { Hook::ALL } else { &self.hook };
-        Question {
+        TraceFilter {
             reasons: Reason::ALL.iter().filter(is_asked).fold(0, |bits, reason| bits | 1 << reason.number()),
             hooks: hooks.iter().fold(0, |bits, hook| bits | 1 << *hook as u32),
             every: self.every,
-            ..Question::default()
+            ..TraceFilter::default()
         }
     }
 
@@ -131,16 +131,16 @@ impl VerdictName {
 
 /// Events until the user has seen enough.
 struct Stream {
-    witness: Witness,
+    session: TraceSession,
     left: Option<u64>,
     until: Option<Instant>,
 }
 
 impl Stream {
-    fn open(context: &Context<'_>, question: Question, end: End) -> anyhow::Result<Self> {
-        let witness = Witness::ask(&context.place.pin_dir(), question)?;
+    fn open(context: &Context<'_>, question: TraceFilter, end: End) -> anyhow::Result<Self> {
+        let session = TraceSession::ask(&context.place.pin_dir(), question)?;
         let until = end.duration.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-        Ok(Self { witness, left: end.count, until })
+        Ok(Self { session, left: end.count, until })
     }
 
     /// The next one; nothing when it is time to end.
@@ -155,7 +155,7 @@ impl Stream {
             }
         };
         tokio::select! {
-            event = self.witness.next() => Ok(Some(event?)),
+            event = self.session.next() => Ok(Some(event?)),
             () = over => Ok(None),
             interrupted = ctrl_c() => Ok(interrupted.map(|()| None)?),
         }

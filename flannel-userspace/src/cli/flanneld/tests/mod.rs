@@ -19,7 +19,7 @@ use tracing::Level;
 use super::{Options, Refusal, parse_in};
 use crate::config::default_pin_dir;
 use crate::config::interface::InterfaceOptions;
-use crate::datapath::{HookChoice, LogChoice, Telling};
+use crate::datapath::{HookChoice, LogChoice, ProgramSettings};
 use crate::observe::Endpoints;
 use crate::registry::etcd::Password;
 
@@ -52,7 +52,7 @@ fn nothing_given_means_the_defaults() {
     assert_eq!(options.subnet_file, Path::new("/run/flannel/subnet.env"));
     assert_eq!(options.pin_dir, default_pin_dir("/coreos.com/network"));
     assert_eq!(options.hook, HookChoice::Auto);
-    assert_eq!(options.telling, Telling { log: LogChoice::Off, counts: true });
+    assert_eq!(options.program_settings, ProgramSettings { log: LogChoice::Off, counts: true });
     assert_eq!(options.guard, Guard::Strict);
     assert_eq!(options.fast_path, FastPath::Flow);
     assert!(!options.copy_dscp);
@@ -86,7 +86,7 @@ fn everything_given_arrives() {
     assert_eq!(options.lease.ttl, Duration::from_secs(5_400));
     assert_eq!(options.pin_dir, Path::new("/pins"));
     assert_eq!(options.hook, HookChoice::Clsact);
-    assert_eq!(options.telling, Telling { log: LogChoice::Warn, counts: false });
+    assert_eq!(options.program_settings, ProgramSettings { log: LogChoice::Warn, counts: false });
     assert_eq!(options.guard, Guard::Peer);
     assert_eq!(options.fast_path, FastPath::Direct);
     assert!(options.copy_dscp);

@@ -72,15 +72,15 @@ pub enum Lost {
 
 /// Tells the task that holds the lease what is seen of it in the registry.
 #[derive(Clone, Debug)]
-pub struct Holder {
+pub struct LeaseHandle {
     key: SubnetKey,
     orders: mpsc::UnboundedSender<Order>,
-    lease: watch::Receiver<Held>,
+    lease: watch::Receiver<LeaseState>,
 }
 
 /// The lease as it is held.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Held {
+pub struct LeaseState {
     /// As last written.
     pub lease: Lease,
     /// Until when it lasts at least; a reservation never ends.
@@ -98,12 +98,12 @@ enum Order {
         found: Found,
         revision: i64,
         listing: i64,
-        began_anew: bool,
+        history_reset: bool,
     },
     Publish(Attributes),
 }
 
-impl Holder {
+impl LeaseHandle {
     /// Passes an event on if it is of the own lease; tells whether it was.
     pub fn observe(&self, event: &Event) -> bool {
         let is_own = event.key() == Key::Subnet(self.key);
@@ -127,8 +127,8 @@ impl Holder {
             (None, Some(rejected)) => (Found::Rejected(rejected.clone()), rejected.mod_revision),
             (None, None) => (Found::Nothing, snapshot.revision),
         };
-        let Snapshot { revision: listing, began_anew, .. } = *snapshot;
-        self.send(Order::Listed { found, revision, listing, began_anew });
+        let Snapshot { revision: listing, history_reset, .. } = *snapshot;
+        self.send(Order::Listed { found, revision, listing, history_reset });
     }
 
     /// Has the lease say something else of this host: its address or its VTEP changed.
@@ -138,7 +138,7 @@ impl Holder {
 
     /// The lease as it is held, and every change of it.
     #[must_use]
-    pub fn held(&self) -> watch::Receiver<Held> {
+    pub fn held(&self) -> watch::Receiver<LeaseState> {
         self.lease.clone()
     }
 
@@ -149,11 +149,11 @@ impl Holder {
 }
 
 /// The task that holds the lease.
-pub struct Hold<R> {
+pub struct LeaseTask<R> {
     registry: R,
     config: HoldConfig,
     orders: mpsc::UnboundedReceiver<Order>,
-    held: watch::Sender<Held>,
+    held: watch::Sender<LeaseState>,
     lease: Lease,
     /// What stands at the key as far as is known.
     expected: Expected,
@@ -172,14 +172,14 @@ pub struct Hold<R> {
     metrics: LeaseMetrics,
 }
 
-impl<R: Registry> Hold<R> {
+impl<R: Registry> LeaseTask<R> {
     /// A task for the lease, to be [run](Self::run), and the handle to it.
     #[must_use]
-    pub fn new(registry: R, config: HoldConfig, own: OwnLease) -> (Self, Holder) {
+    pub fn new(registry: R, config: HoldConfig, own: OwnLease) -> (Self, LeaseHandle) {
         let OwnLease { lease, since, reused } = own;
         let (sender, orders) = mpsc::unbounded_channel();
-        let (held, receiver) = watch::channel(Held { lease: lease.clone(), expires: None });
-        let holder = Holder { key: lease.key(), orders: sender, lease: receiver };
+        let (held, receiver) = watch::channel(LeaseState { lease: lease.clone(), expires: None });
+        let holder = LeaseHandle { key: lease.key(), orders: sender, lease: receiver };
         let mut hold = Self {
             registry,
             config,
@@ -203,7 +203,12 @@ impl<R: Registry> Hold<R> {
     /// The same for a lease that is only remembered: whether it still stands is not known. It is written as soon as
     /// the registry is there, where it may still tell of the address this host had then, `former`.
     #[must_use]
-    pub fn resume(registry: R, config: HoldConfig, remembered: Lease, former: Ipv4Addr) -> (Self, Holder) {
+    pub fn resume(
+        registry: R,
+        config: HoldConfig,
+        remembered: Lease,
+        former: Ipv4Addr,
+    ) -> (Self, LeaseHandle) {
         let own = OwnLease { lease: remembered, since: Instant::now(), reused: false };
         let (mut hold, holder) = Self::new(registry, config, own);
         hold.expected = Expected::Absent;
@@ -237,9 +242,9 @@ impl<R: Registry> Hold<R> {
     fn obey(&mut self, order: Order) -> Result<(), Lost> {
         match order {
             Order::Seen { found, revision } => self.see(found, revision),
-            Order::Listed { found, revision, listing, began_anew } => {
+            Order::Listed { found, revision, listing, history_reset } => {
                 // Revisions only grow, but those of a registry that was made anew or restored begin again.
-                if std::mem::replace(&mut self.listed, listing) > listing || began_anew {
+                if std::mem::replace(&mut self.listed, listing) > listing || history_reset {
                     self.revision = 0;
                 }
                 self.see(found, revision)
@@ -317,7 +322,7 @@ impl<R: Registry> Hold<R> {
         let soon = Instant::now() + ADOPTION.min(self.config.ttl / 3);
         self.due = lease.term.map(|_| soon);
         tracing::info!(subnet = %lease.subnet, expires = lease.term.is_some(), "own lease was written by another");
-        self.held.send_replace(Held { lease: lease.clone(), expires: self.due });
+        self.held.send_replace(LeaseState { lease: lease.clone(), expires: self.due });
         self.lease = lease;
     }
 
@@ -364,7 +369,7 @@ impl<R: Registry> Hold<R> {
         self.due = lease.term.map(|_| since + self.config.renew_after());
         self.pauses = growing(RETRY);
         let expires = lease.term.map(|_| since + self.config.ttl);
-        self.held.send_replace(Held { lease: lease.clone(), expires });
+        self.held.send_replace(LeaseState { lease: lease.clone(), expires });
         self.lease = lease;
     }
 

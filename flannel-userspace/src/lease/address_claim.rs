@@ -13,8 +13,8 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{debug, error, info, warn};
 
-use super::Held;
-use crate::registry::{Claim, Registry, RegistryError, Term};
+use super::LeaseState;
+use crate::registry::{Claim, EtcdLeaseId, Registry, RegistryError};
 
 /// How long an address stays a host's after it was last heard of.
 const TTL: Duration = Duration::from_secs(60);
@@ -42,11 +42,11 @@ pub struct AddressTaken {
 }
 
 /// Keeps an address this host's.
-pub struct Presence<R> {
+pub struct AddressClaim<R> {
     registry: R,
     identity: Identity,
     public_ip: Ipv4Addr,
-    term: Option<Term>,
+    term: Option<EtcdLeaseId>,
     /// Whether somebody else has the address, which was reported.
     is_contested: bool,
 }
@@ -60,7 +60,7 @@ impl Identity {
     }
 }
 
-impl<R: Registry> Presence<R> {
+impl<R: Registry> AddressClaim<R> {
     /// Claims the address. A registry that cannot be asked, or lets this user not write there, is no obstacle: then
     /// the claim is made as soon as it can be.
     ///
@@ -89,7 +89,7 @@ impl<R: Registry> Presence<R> {
     }
 
     /// Gives signs of life, and follows the lease to another address.
-    pub async fn run(mut self, mut held: watch::Receiver<Held>) -> Infallible {
+    pub async fn run(mut self, mut held: watch::Receiver<LeaseState>) -> Infallible {
         loop {
             let pause = match self.keep().await {
                 Ok(()) => PAUSE,
@@ -138,7 +138,7 @@ mod tests {
 
     use flannel_common::Mac;
 
-    use super::{Identity, Presence};
+    use super::{AddressClaim, Identity};
     use crate::registry::memory::{Fault, Memory};
 
     const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -150,27 +150,27 @@ mod tests {
     #[tokio::test]
     async fn the_second_host_of_an_address_is_refused() {
         let registry = Memory::default();
-        let _first = Presence::claim(registry.clone(), identity(1), ADDRESS).await.unwrap();
-        let error = Presence::claim(registry.clone(), identity(2), ADDRESS).await.err().unwrap();
+        let _first = AddressClaim::claim(registry.clone(), identity(1), ADDRESS).await.unwrap();
+        let error = AddressClaim::claim(registry.clone(), identity(2), ADDRESS).await.err().unwrap();
         assert!(
             error.to_string().contains("192.0.2.1") && error.other.contains("02:00:00:00:00:01"),
             "{error}"
         );
         let other_address = Ipv4Addr::new(192, 0, 2, 2);
-        assert!(Presence::claim(registry, identity(2), other_address).await.is_ok());
+        assert!(AddressClaim::claim(registry, identity(2), other_address).await.is_ok());
     }
 
     #[tokio::test]
     async fn the_same_host_comes_back() {
         let registry = Memory::default();
-        drop(Presence::claim(registry.clone(), identity(1), ADDRESS).await.unwrap());
-        assert!(Presence::claim(registry, identity(1), ADDRESS).await.is_ok());
+        drop(AddressClaim::claim(registry.clone(), identity(1), ADDRESS).await.unwrap());
+        assert!(AddressClaim::claim(registry, identity(1), ADDRESS).await.is_ok());
     }
 
     #[tokio::test]
     async fn a_registry_that_fails_is_no_obstacle() {
         let registry = Memory::default();
         registry.fail(Fault::Request, 1);
-        assert!(Presence::claim(registry, identity(1), ADDRESS).await.is_ok());
+        assert!(AddressClaim::claim(registry, identity(1), ADDRESS).await.is_ok());
     }
 }

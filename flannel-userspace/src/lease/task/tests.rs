@@ -7,8 +7,8 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use super::{Attributes, Hold, HoldConfig, Holder, Lost, MIN_PAUSE, PROBATION};
-use crate::lease::{AcquireConfig, Lease, OwnLease, Pool, Term, acquire};
+use super::{Attributes, HoldConfig, LeaseHandle, LeaseTask, Lost, MIN_PAUSE, PROBATION};
+use crate::lease::{AcquireConfig, EtcdLeaseId, Lease, OwnLease, Pool, acquire};
 use crate::registry::memory::{Fault, Memory};
 use crate::registry::{Registry, Watch};
 
@@ -29,8 +29,8 @@ fn own() -> Attributes {
     attributes(OWN, MAC)
 }
 
-fn term() -> Option<Term> {
-    Term::from_id(7)
+fn term() -> Option<EtcdLeaseId> {
+    EtcdLeaseId::from_id(7)
 }
 
 async fn acquired(registry: &Memory, attributes: Attributes, ttl: Duration) -> OwnLease {
@@ -46,13 +46,13 @@ async fn acquired(registry: &Memory, attributes: Attributes, ttl: Duration) -> O
 }
 
 /// A task that holds the lease and hears of it only what it is told.
-fn held_deaf(registry: &Memory, config: HoldConfig, own: OwnLease) -> (Holder, JoinHandle<Lost>) {
-    let (hold, holder) = Hold::new(registry.clone(), config, own);
+fn held_deaf(registry: &Memory, config: HoldConfig, own: OwnLease) -> (LeaseHandle, JoinHandle<Lost>) {
+    let (hold, holder) = LeaseTask::new(registry.clone(), config, own);
     (holder, tokio::spawn(hold.run()))
 }
 
 /// The same with somebody who tells every event.
-async fn held(registry: &Memory, config: HoldConfig, own: OwnLease) -> (Holder, JoinHandle<Lost>) {
+async fn held(registry: &Memory, config: HoldConfig, own: OwnLease) -> (LeaseHandle, JoinHandle<Lost>) {
     let mut watch = registry.watch(own.lease.mod_revision).await.unwrap();
     let (holder, task) = held_deaf(registry, config, own);
     let teller = holder.clone();
@@ -67,7 +67,7 @@ async fn held(registry: &Memory, config: HoldConfig, own: OwnLease) -> (Holder, 
 }
 
 /// A registry and the task that holds a lease which nobody had before.
-async fn holding() -> (Memory, Holder, JoinHandle<Lost>) {
+async fn holding() -> (Memory, LeaseHandle, JoinHandle<Lost>) {
     let registry = Memory::default();
     let own = acquired(&registry, own(), DAY).await;
     let (holder, task) = held(&registry, CONFIG, own).await;
@@ -318,8 +318,8 @@ async fn a_remembered_lease_that_tells_of_the_former_address(#[case] term_id: i6
     let registry = Memory::default();
     let before = attributes("192.0.2.9", MAC);
     let written = registry.put(SUBNET, &before, term());
-    let remembered = Lease { attributes: own(), term: Term::from_id(term_id), ..written };
-    let (hold, holder) = Hold::resume(registry.clone(), CONFIG, remembered, before.public_ip);
+    let remembered = Lease { attributes: own(), term: EtcdLeaseId::from_id(term_id), ..written };
+    let (hold, holder) = LeaseTask::resume(registry.clone(), CONFIG, remembered, before.public_ip);
     let task = tokio::spawn(hold.run());
     sleep(Duration::from_secs(5)).await;
     if is_own {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use aya::maps::{Array, Map, MapData, RingBuf};
 use flannel_common::maps::{EVENTS, QUESTION};
-use flannel_common::trace::{Event, Question};
+use flannel_common::trace::{Event, TraceFilter};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use tokio::time::{Duration, Instant, sleep};
@@ -24,21 +24,21 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// Somebody who asks programs about packets. Programs fall silent when this is dropped, and by themselves when it was
 /// killed.
-pub struct Witness {
-    question: Question,
-    asked: Array<MapData, Question>,
+pub struct TraceSession {
+    question: TraceFilter,
+    asked: Array<MapData, TraceFilter>,
     events: RingBuf<MapData>,
     repeat: Instant,
     /// Only one can hear the answers.
     _lock: Flock<File>,
 }
 
-impl Witness {
-    /// Puts `question` to the programs pinned in `pin_dir`; [`Question::until`] is kept up by itself.
+impl TraceSession {
+    /// Puts `question` to the programs pinned in `pin_dir`; [`TraceFilter::until`] is kept up by itself.
     ///
     /// # Errors
     /// Somebody else asks; the maps are not there, or cannot be written.
-    pub fn ask(pin_dir: &Path, question: Question) -> Result<Self, DatapathError> {
+    pub fn ask(pin_dir: &Path, question: TraceFilter) -> Result<Self, DatapathError> {
         let unusable = |source| DatapathError::Directory { path: pin_dir.to_owned(), source };
         let directory = File::open(PinDir::maps(pin_dir)).map_err(unusable)?;
         let lock =
@@ -51,11 +51,11 @@ impl Witness {
         let failed = |source| DatapathError::OpenMap { path: path.clone(), source };
         let map = MapData::from_pin(&path).and_then(Map::from_map_data).map_err(failed)?;
         let events = RingBuf::try_from(map).map_err(failed)?;
-        let mut witness = Self { question, asked, events, repeat: Instant::now(), _lock: lock };
+        let mut session = Self { question, asked, events, repeat: Instant::now(), _lock: lock };
         // What nobody heard is of no interest any more.
-        while witness.events.next().is_some() {}
-        witness.repeat_question()?;
-        Ok(witness)
+        while session.events.next().is_some() {}
+        session.repeat_question()?;
+        Ok(session)
     }
 
     /// The next packet. Dropping the future loses nothing.
@@ -80,7 +80,7 @@ impl Witness {
     }
 
     fn put(&mut self, until: u64) -> Result<(), DatapathError> {
-        let question = Question { until, ..self.question };
+        let question = TraceFilter { until, ..self.question };
         self.asked.set(0, question, 0).map_err(|source| DatapathError::Map {
             operation: "write",
             map: QUESTION,
@@ -89,7 +89,7 @@ impl Witness {
     }
 }
 
-impl Drop for Witness {
+impl Drop for TraceSession {
     fn drop(&mut self) {
         // Where that fails programs fall silent a little later.
         let _ = self.put(0);
