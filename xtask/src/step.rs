@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::env;
-use std::io::{self, BufRead as _, BufReader, IsTerminal as _};
+use std::io::{self, BufRead as _, BufReader, IsTerminal as _, PipeReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -20,14 +20,13 @@ const PULSE: Duration = Duration::from_secs(30);
 /// Carry the command and the last lines it wrote.
 pub fn run(label: &str, mut command: Command) -> Result<()> {
     let shown = shown(&command);
-    let (reader, writer) = io::pipe().context("cannot make a pipe")?;
-    command.stdin(Stdio::null()).stdout(writer.try_clone().context("cannot make a pipe")?).stderr(writer);
+    let output = output(&mut command)?;
+    command.stdin(Stdio::null());
     let mut line = Line::start(label);
     let mut child = command.spawn().with_context(|| format!("cannot run {shown}"))?;
-    // The pipe ends when the last writer is gone, and the command holds two.
     drop(command);
     let mut tail = VecDeque::with_capacity(TAIL);
-    for output in BufReader::new(reader).split(b'\n') {
+    for output in BufReader::new(output).split(b'\n') {
         let output = output.with_context(|| format!("cannot read the output of {shown}"))?;
         let output = String::from_utf8_lossy(&output).trim_end().to_owned();
         line.say(&output);
@@ -43,6 +42,14 @@ pub fn run(label: &str, mut command: Command) -> Result<()> {
         bail!("{shown} failed ({status}); it said:{tail}");
     }
     Ok(())
+}
+
+/// Has a command write both its streams, in their order, into what is returned. That ends when the command has ended and
+/// `command`, which holds two writers, is dropped.
+pub fn output(command: &mut Command) -> Result<PipeReader> {
+    let (reader, writer) = io::pipe().context("cannot make a pipe")?;
+    command.stdout(writer.try_clone().context("cannot make a pipe")?).stderr(writer);
+    Ok(reader)
 }
 
 /// The command as a person would type it.

@@ -101,8 +101,7 @@ fn pass(args: &Args, fallback: Option<Fallback>, summary: &mut Summary) -> Resul
         test.args(["--test", suite]);
     }
     // One pipe: what cargo says of programs comes before what they say.
-    let (reader, writer) = io::pipe().context("cannot make a pipe")?;
-    test.args(&args.arguments).stdout(writer.try_clone().context("cannot make a pipe")?).stderr(writer);
+    let output = step::output(test.args(&args.arguments))?;
     if io::stdout().is_terminal() {
         test.env("CARGO_TERM_COLOR", "always");
     }
@@ -111,9 +110,8 @@ fn pass(args: &Args, fallback: Option<Fallback>, summary: &mut Summary) -> Resul
     }
     let shown = step::shown(&test);
     let mut child = test.spawn().with_context(|| format!("cannot run {shown}"))?;
-    // The pipe ends when the last writer is gone, and the command holds two.
     drop(test);
-    for line in BufReader::new(reader).split(b'\n') {
+    for line in BufReader::new(output).split(b'\n') {
         let line = line.context("cannot read what the tests say")?;
         let line = String::from_utf8_lossy(&line);
         println!("{line}");

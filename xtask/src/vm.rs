@@ -34,7 +34,7 @@ use crate::{build_ebpf, setup, workspace};
 pub const OBJECT: &str = "/flannel/flannel-datapath.o";
 
 /// How long a guest has where nothing else is said.
-const TIME_LIMIT: Duration = Duration::from_mins(15);
+pub const TIME_LIMIT: Duration = Duration::from_mins(15);
 
 /// Runs a command in guests with packaged kernels, played by qemu
 ///

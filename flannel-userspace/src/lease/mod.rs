@@ -49,7 +49,7 @@ impl Lease {
 pub struct EtcdLeaseId(NonZeroI64);
 
 impl EtcdLeaseId {
-    /// The term of an etcd lease id; zero stands for "none".
+    /// The id as etcd tells it; zero stands for "none".
     #[must_use]
     pub const fn from_id(id: i64) -> Option<Self> {
         match NonZeroI64::new(id) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::vm::OBJECT;
+use crate::vm::{OBJECT, TIME_LIMIT};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Part {
@@ -93,7 +93,7 @@ impl Part {
     /// How long a guest may take, also on a machine with other work.
     pub const fn time_limit(self) -> Duration {
         match self {
-            Self::Verifier | Self::Gate => Duration::from_mins(15),
+            Self::Verifier | Self::Gate => TIME_LIMIT,
             Self::Whole => Duration::from_hours(2),
         }
     }
