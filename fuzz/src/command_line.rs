@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use flannel_userspace::cli::flanneld::{self, Options};
+use flanneld::cli::{self, Options};
 
 use crate::limit::timed;
 
@@ -23,7 +23,7 @@ pub fn check(input: &[u8]) -> Result<()> {
         .chain(given)
         .map(|word| OsStr::from_bytes(word).to_owned())
         .collect();
-    match timed(|| flanneld::parse(words.clone()))? {
+    match timed(|| cli::parse(words.clone()))? {
         Ok(options) => check_options(&options),
         Err(refusal) => {
             ensure!(!refusal.to_string().is_empty(), "refused without a reason");

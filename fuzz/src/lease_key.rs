@@ -1,7 +1,7 @@
 //! The name of a lease key.
 
 use anyhow::{Result, ensure};
-use flannel_userspace::registry::Key;
+use flannel_model::lease::Key;
 
 use crate::limit::{fits_the_log, timed};
 

@@ -1,7 +1,7 @@
 //! The value of a lease key.
 
 use anyhow::{Result, ensure};
-use flannel_userspace::lease::Attributes;
+use flannel_model::lease::Attributes;
 
 use crate::limit::{error_fits_the_log, timed};
 

@@ -1,7 +1,7 @@
 //! The network's configuration, which anybody who can write to the registry can write.
 
 use anyhow::{Result, ensure};
-use flannel_userspace::config::{BackendConfig, NetworkConfig};
+use flannel_model::config::{BackendConfig, NetworkConfig};
 
 use crate::limit::{error_fits_the_log, timed};
 

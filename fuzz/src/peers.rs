@@ -5,10 +5,9 @@ use std::net::Ipv4Addr;
 
 use anyhow::{Context as _, Result, ensure};
 use flannel_common::{Mac, Vni};
-use flannel_userspace::backend::Kind;
-use flannel_userspace::lease::{Attributes, EtcdLeaseId, Lease};
-use flannel_userspace::peers::{Diff, Peer, PeerTable, Site};
-use flannel_userspace::registry::{Event, Key, Rejected, Snapshot};
+use flannel_control::peers::{Diff, Peer, PeerTable, Site};
+use flannel_model::backend::Kind;
+use flannel_model::lease::{Attributes, EtcdLeaseId, Event, Key, Lease, Rejected, Snapshot};
 use ipnetwork::Ipv4Network;
 
 use crate::limit::{fits_the_log, timed};

@@ -1,9 +1,9 @@
 //! The state file an earlier daemon left.
 
 use anyhow::{Context as _, Result, ensure};
-use flannel_userspace::backend::Kind;
-use flannel_userspace::lease::Attributes;
-use flannel_userspace::remembered::Remembered;
+use flannel_control::remembered::Remembered;
+use flannel_model::backend::Kind;
+use flannel_model::lease::Attributes;
 
 use crate::file::Memory;
 use crate::limit::timed;

@@ -1,8 +1,7 @@
 //! The subnet file an earlier daemon left.
 
 use anyhow::{Context as _, Result, ensure};
-use flannel_userspace::config::SubnetFile;
-use flannel_userspace::config::subnet_file::Previous;
+use flannel_control::subnet_file::{Previous, SubnetFile};
 use ipnetwork::Ipv4Network;
 
 use crate::file::Memory;

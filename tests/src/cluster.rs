@@ -7,13 +7,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::daemon::{Daemon, Settings};
-use crate::etcd::{Etcd, EtcdPlan};
+use crate::etcd::{Etcd, EtcdPlan, PREFIX};
 use crate::network::{Host, HostOptions, Network, Node, Place};
 use crate::traffic::{Endpoint, Ping};
 use crate::wait;
 
-/// Stock flannel's default prefix in etcd.
-pub const PREFIX: &str = "/coreos.com/network";
 /// How long it may take until everybody reaches everybody.
 const CONVERGENCE: Duration = Duration::from_secs(15);
 

@@ -6,7 +6,7 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use flannel_userspace::datapath::{Pinned, Support, pinned_programs};
+use flannel_datapath::{Pinned, Support, pinned_programs};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use serde_json::Value;

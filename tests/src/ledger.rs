@@ -14,7 +14,7 @@ use aya::programs::{ProgramFd, ProgramInfo, loaded_programs};
 use aya::sys::{Stats, enable_stats};
 use flannel_common::maps::{COUNTERS, Count};
 use flannel_common::{Hook, Reason};
-use flannel_userspace::datapath::{PinDir, pinned_programs};
+use flannel_datapath::{PinDir, pinned_programs};
 
 use crate::wait;
 

@@ -71,7 +71,17 @@ impl Datapath {
 fn bench(program: &str, common: &Common, target: &str, flags: &[&str]) -> Result<ExitCode> {
     build_ebpf::build(&setup::ensure(common.toolchain)?)?;
     let mut build = workspace::cargo();
-    build.args(["build", "--release", "--locked", "-p", "flannel-userspace", "-p", "flannel-tests"]);
+    build.args([
+        "build",
+        "--release",
+        "--locked",
+        "-p",
+        "flanneld",
+        "-p",
+        "flannelctl",
+        "-p",
+        "flannel-tests",
+    ]);
     build.arg("--bins");
     workspace::run(build)?;
     let mut bench = privilege::command(workspace::built("release", program)?)?;

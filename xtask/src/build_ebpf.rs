@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::setup::Installer;
+use crate::install::Installer;
 use crate::toolchain::{self, Flag, Toolchain};
 use crate::workspace;
 

@@ -29,7 +29,18 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<ExitCode> {
     build_ebpf::build(&setup::ensure(args.toolchain)?)?;
     let mut build = workspace::cargo();
-    build.args(["build", "--locked", "--profile", PROFILE, "-p", "flannel-userspace", "-p", "flannel-tests"]);
+    build.args([
+        "build",
+        "--locked",
+        "--profile",
+        PROFILE,
+        "-p",
+        "flanneld",
+        "-p",
+        "flannelctl",
+        "-p",
+        "flannel-tests",
+    ]);
     // All that it starts: another program is another link.
     for program in [DEMO, "flanneld", "flannelctl"] {
         build.args(["--bin", program]);

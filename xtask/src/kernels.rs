@@ -17,7 +17,7 @@ use clap::Parser;
 
 use self::part::Part;
 use self::verdict::Verdict;
-use crate::test::summary::Summary;
+use crate::summary::Summary;
 use crate::toolchain::Flag;
 use crate::vm::{self, Choice, Guest, Kernel, OBJECT, Outcome, Program, Settings, Stream, Wanted};
 use crate::{build_ebpf, setup, workspace};

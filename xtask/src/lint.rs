@@ -1,6 +1,8 @@
 //! `lint`: everything that is checked without running a test.
 
+mod circles;
 mod licences;
+mod modules;
 
 use std::process::ExitCode;
 
@@ -12,9 +14,9 @@ use crate::{build_ebpf, setup, workspace};
 /// Checks the code without running it
 ///
 /// Checks that rustfmt would change nothing; that clippy has nothing to say about any target, tests
-/// included; that the kernel programs call no memory functions; and that every dependency comes from
-/// crates.io under a licence that deny.toml allows. First does what `setup` and `build-ebpf` do. Goes on
-/// after a failure, to report all.
+/// included; that the kernel programs call no memory functions; that no two modules of a crate need each other; and
+/// that every dependency comes from crates.io under a licence that deny.toml allows. First does what `setup` and
+/// `build-ebpf` do. Continues after a failure, to report all.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -24,8 +26,10 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<ExitCode> {
     // The object is checked as it is built.
     build_ebpf::build(&setup::ensure(args.toolchain)?)?;
-    let failures: Vec<Error> =
-        [format(), clippy(), licences::check()].into_iter().filter_map(Result::err).collect();
+    let failures: Vec<Error> = [format(), clippy(), circles::check(), licences::check()]
+        .into_iter()
+        .filter_map(Result::err)
+        .collect();
     for failure in &failures {
         eprintln!("error: {failure:#}");
     }

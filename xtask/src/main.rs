@@ -3,12 +3,15 @@
 mod bench;
 mod build_ebpf;
 mod cards;
+mod compiler;
 mod demo;
+mod install;
 mod kernels;
 mod lint;
 mod privilege;
 mod setup;
 mod step;
+mod summary;
 mod test;
 mod toolchain;
 mod verifier;

@@ -1,7 +1,6 @@
 //! `test`: every test of the workspace, as root, with one line that sums them up.
 
 mod fallback;
-pub mod summary;
 
 use std::io::{self, BufRead as _, BufReader, IsTerminal as _};
 use std::process::{ExitCode, ExitStatus};
@@ -10,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 
 use self::fallback::Fallback;
-use self::summary::Summary;
+use crate::summary::Summary;
 use crate::toolchain::Flag;
 use crate::{build_ebpf, kernels, privilege, setup, step, workspace};
 

@@ -4,7 +4,6 @@
 //! take unstable flags. Two do: rustup's nightly with `rust-src`, and the compiler that Debian packages to
 //! build browsers. The programs, maps and sections they make are the same; the bytes differ.
 
-mod compiler;
 mod linker;
 
 use std::env;
@@ -15,15 +14,10 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
-use self::compiler::Compiler;
-pub use self::compiler::{MINIMUM, version_of};
-pub use self::linker::llvm_prefix;
-use crate::setup::{DEBIAN_RUST, Installer, Package};
+use crate::compiler::{self, Compiler, DEBIAN_CARGO, DEBIAN_RUSTC, MINIMUM};
+use crate::install::{DEBIAN_RUST, Installer, Package};
 use crate::{step, workspace};
 
-pub const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
-pub const DEBIAN_CARGO: &str = "/usr/bin/cargo";
-pub const DEBIAN_SOURCES: &str = "/usr/lib/rustlib/src/rust/library/core/src/lib.rs";
 /// rustup as Debian packages it, which cannot be there together with the packaged compiler.
 const DEBIAN_RUSTUP: &str = "/usr/bin/rustup";
 /// What a person types to get the other compiler.

@@ -26,7 +26,7 @@ pub use self::guest::{Guest, Outcome};
 pub use self::kernel::Kernel;
 pub use self::programs::{Program, build};
 pub use self::qemu::{Device, Machine};
-use crate::setup::{GUESTS, Installer};
+use crate::install::{GUESTS, Installer};
 use crate::toolchain::Flag;
 use crate::{build_ebpf, setup, workspace};
 

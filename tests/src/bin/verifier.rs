@@ -13,9 +13,7 @@ use aya::util::KernelVersion;
 use caps::{CapSet, Capability, CapsHashSet};
 use clap::Parser;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-use flannel_userspace::datapath::{
-    Accepted, Answer, LogChoice, ProgramSettings, Support, check, tcx_programs,
-};
+use flannel_datapath::{Accepted, Answer, LogChoice, ProgramSettings, Support, check, tcx_programs};
 use serde::Serialize;
 
 /// Shows what the kernel's verifier makes of every program

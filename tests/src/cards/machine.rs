@@ -13,8 +13,8 @@ use serde_json::Value;
 
 use super::Side;
 use super::order::{Digest, Obey, Order};
-use crate::cluster::PREFIX;
 use crate::daemon::{Daemon, Settings};
+use crate::etcd::PREFIX;
 use crate::network::{BRIDGE, Host, Node};
 use crate::traffic::{ChecksumErrors, Endpoint, limit, receive_file, send_file};
 use crate::wait;

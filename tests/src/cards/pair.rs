@@ -12,8 +12,8 @@ use super::Side;
 use super::far::Far;
 use super::machine::{Machine, address_of};
 use super::order::{Digest, Obey, Order};
-use crate::cluster::PREFIX;
 use crate::etcd::Etcd;
+use crate::etcd::PREFIX;
 use crate::traffic::{ChecksumErrors, Endpoint, Ping};
 use crate::wait;
 

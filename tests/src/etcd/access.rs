@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::Etcd;
-use crate::cluster::PREFIX;
+use super::PREFIX;
 
 /// The daemons' user, and the name of its role.
 pub const USER: &str = "flannel";

@@ -31,6 +31,9 @@ use crate::namespace::Namespace;
 use crate::network::{ETCD_ADDRESS, Host, HostOptions, Network, Place};
 use crate::wait;
 
+/// Stock flannel's default prefix in etcd.
+pub const PREFIX: &str = "/coreos.com/network";
+
 /// How long it may take to answer after its start.
 const START: Duration = Duration::from_secs(20);
 /// How long etcdctl may take.

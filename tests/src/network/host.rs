@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use anyhow::Result;
 
-use super::{Network, Offloads, Place, SubnetFile, link, set_offloads};
+use super::{BRIDGE, Network, Offloads, Place, SubnetFile, link, set_offloads};
 use crate::namespace::Namespace;
 use crate::traffic::Endpoint;
 
@@ -43,9 +43,6 @@ pub struct Host {
     queues: Option<u8>,
     label: String,
 }
-
-/// Name of the bridge the pods are behind.
-pub const BRIDGE: &str = "cni0";
 
 impl Host {
     /// Plugs in a host whose address ends in 10 + `number` and which is called `h<number>`.

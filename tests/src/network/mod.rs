@@ -9,6 +9,7 @@ mod host;
 mod link;
 mod node;
 mod pod;
+mod subnet_file;
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,12 +17,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::Result;
 use ipnetwork::Ipv4Network;
 
-pub use host::{BRIDGE, Host, HostOptions, RpFilter};
+pub use host::{Host, HostOptions, RpFilter};
 pub use link::{Offloads, allow_super_packets, set_offloads};
 pub use node::Node;
-pub use pod::{Pod, SubnetFile};
+pub use pod::Pod;
+pub use subnet_file::SubnetFile;
 
 use crate::namespace::Namespace;
+
+/// Name of the bridge the pods are behind.
+pub const BRIDGE: &str = "cni0";
 
 /// Where a host is plugged in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

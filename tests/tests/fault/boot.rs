@@ -3,9 +3,10 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use flannel_tests::cluster::{Cluster, Member, PREFIX, Turn, check_reached, pod_pairs};
+use flannel_tests::cluster::{Cluster, Member, Turn, check_reached, pod_pairs};
 use flannel_tests::daemon::{Daemon, Settings};
 use flannel_tests::etcd::Etcd;
+use flannel_tests::etcd::PREFIX;
 use flannel_tests::namespace::Namespace;
 use flannel_tests::network::{Host, HostOptions, Network, Place, SubnetFile};
 

@@ -4,7 +4,8 @@ use std::ops::Range;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use flannel_tests::cluster::{Cluster, PREFIX, Plan};
+use flannel_tests::cluster::{Cluster, Plan};
+use flannel_tests::etcd::PREFIX;
 use flannel_tests::leases::Lease;
 use flannel_tests::network::Host;
 use nix::sys::signal::Signal;

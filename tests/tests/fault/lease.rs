@@ -3,8 +3,9 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use flannel_tests::cluster::{Cluster, PREFIX};
+use flannel_tests::cluster::Cluster;
 use flannel_tests::daemon::{Daemon, Settings};
+use flannel_tests::etcd::PREFIX;
 use flannel_tests::leases::Lease;
 use flannel_tests::network::{Host, HostOptions, Place};
 use rstest::rstest;

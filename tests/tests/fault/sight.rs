@@ -5,8 +5,9 @@ use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
 use std::time::{Duration, Instant};
 
-use flannel_tests::cluster::{Cluster, PREFIX, Plan};
+use flannel_tests::cluster::{Cluster, Plan};
 use flannel_tests::daemon::Daemon;
+use flannel_tests::etcd::PREFIX;
 use flannel_tests::leases::Lease;
 use flannel_tests::namespace::Namespace;
 use flannel_tests::network::Host;

@@ -3,7 +3,8 @@
 
 use std::net::Ipv4Addr;
 
-use flannel_tests::cluster::{Cluster, PREFIX, Plan, all_pairs, check_reached, pod_pairs};
+use flannel_tests::cluster::{Cluster, Plan, all_pairs, check_reached, pod_pairs};
+use flannel_tests::etcd::PREFIX;
 use flannel_tests::network::{Host, HostOptions, Node, Offloads, Place, RpFilter, SubnetFile};
 use flannel_tests::stock_udp::{self, StockUdpHost};
 use flannel_tests::traffic::{Ping, transfer};

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use flannel_control::lease::{AcquireConfig, AcquireError, OwnLease, Pool, acquire};
+use flannel_model::lease::Attributes;
+use flannel_registry::etcd::{Etcd as Registry, Options};
 use flannel_tests::etcd::Etcd;
 use flannel_tests::wait;
-use flannel_userspace::lease::{AcquireConfig, AcquireError, Attributes, OwnLease, Pool, acquire};
-use flannel_userspace::registry::etcd::{Etcd as Registry, Options};
 use ipnetwork::Ipv4Network;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;

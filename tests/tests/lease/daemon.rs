@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::PathBuf;
 
-use flannel_tests::cluster::{Cluster, PREFIX, Plan};
+use flannel_tests::cluster::{Cluster, Plan};
+use flannel_tests::etcd::PREFIX;
 use flannel_tests::network::Place;
 use rstest::rstest;
 

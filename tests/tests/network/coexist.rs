@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use aya::programs::{Xdp, XdpMode};
 use flannel_common::maps::Node;
+use flannel_datapath::{OBJECT, ProgramSettings, loader};
 use flannel_tests::cluster::{Cluster, check_reached, pod_pairs};
 use flannel_tests::daemon::Daemon;
 use flannel_tests::namespace::Namespace;
 use flannel_tests::traffic::{Ping, Stream};
-use flannel_userspace::datapath::{OBJECT, ProgramSettings, loader};
 use rstest::rstest;
 use serde_json::Value;
 

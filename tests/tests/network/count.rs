@@ -6,10 +6,10 @@ use std::time::Duration;
 use aya::maps::{Map, MapData, PerCpuArray, PerCpuValues};
 use flannel_common::maps::{COUNTERS, Count};
 use flannel_common::{Hook, Reason};
+use flannel_datapath::PinDir;
 use flannel_tests::cluster::{check_reached, pod_pairs};
 use flannel_tests::daemon::Daemon;
 use flannel_tests::traffic::Stream;
-use flannel_userspace::datapath::PinDir;
 use rstest::rstest;
 
 use crate::{UDP, VXLAN, cluster};

@@ -91,7 +91,7 @@ fn differences(before: &str, now: &str) -> String {
 
 /// What every daemon has left on its host, and in etcd.
 fn traces(cluster: &Cluster) -> String {
-    let leases = leases::list(&cluster.etcd, flannel_tests::cluster::PREFIX).unwrap();
+    let leases = leases::list(&cluster.etcd, flannel_tests::etcd::PREFIX).unwrap();
     let hosts: Vec<String> = cluster.members.iter().map(traces::of).collect();
     format!("{}\n{leases:#?}", hosts.join("\n"))
 }

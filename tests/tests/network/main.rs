@@ -60,7 +60,7 @@ fn cluster(backend: &str, hook: &str) -> Cluster {
 /// How a tunnel packet to a member must be wrapped.
 fn format_to(cluster: &Cluster, member: usize) -> Format {
     let subnet = cluster.members[member].node.file.subnet;
-    let leases = leases::list(&cluster.etcd, flannel_tests::cluster::PREFIX).unwrap();
+    let leases = leases::list(&cluster.etcd, flannel_tests::etcd::PREFIX).unwrap();
     let lease = leases.into_iter().find(|lease| lease.subnet == subnet).unwrap();
     lease.vtep_mac.map_or(Format::Udp, |mac| {
         let bytes: Vec<u8> = mac.split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use flannel_tests::cluster::{Cluster, PREFIX, Plan, check_reached, pod_pairs};
+use flannel_tests::cluster::{Cluster, Plan, check_reached, pod_pairs};
+use flannel_tests::etcd::PREFIX;
 use flannel_tests::network::{Host, HostOptions, Place, SubnetFile};
 use flannel_tests::traffic::{Datagrams, Endpoint, Ping, transfer};
 use flannel_tests::vxlan_host::{self, VxlanHost};

@@ -4,11 +4,11 @@ use std::fs;
 use std::thread::sleep;
 use std::time::Duration;
 
+use flannel_datapath::PinDir;
 use flannel_tests::cluster::{check_reached, pod_pairs};
 use flannel_tests::daemon::Daemon;
 use flannel_tests::traffic::{Losses, Stream};
 use flannel_tests::wait::until_true;
-use flannel_userspace::datapath::PinDir;
 use rstest::rstest;
 
 use crate::{HOST_GW, UDP, VXLAN, cluster};

@@ -7,8 +7,8 @@ use std::path::Path;
 use aya::maps::MapInfo;
 use aya::programs::{loaded_links, loaded_programs};
 use flannel_common::maps::COUNTERS;
+use flannel_datapath::PinDir;
 use flannel_tests::cluster::Member;
-use flannel_userspace::datapath::PinDir;
 
 /// One line for each thing, sorted. Numbers that another start may choose anew are left out.
 pub fn of(member: &Member) -> String {

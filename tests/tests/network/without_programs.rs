@@ -4,7 +4,8 @@
 use std::fs;
 use std::time::Duration;
 
-use flannel_tests::cluster::{Cluster, Member, PREFIX, Plan, check_reached, pod_pairs};
+use flannel_tests::cluster::{Cluster, Member, Plan, check_reached, pod_pairs};
+use flannel_tests::etcd::PREFIX;
 use flannel_tests::leases;
 use flannel_tests::traffic::transfer;
 use nix::errno::Errno;

@@ -13,9 +13,9 @@ use flannel_common::maps::{
 };
 use flannel_common::wire::Ipv4Header;
 use flannel_common::{Hook, Ip4, Reason, Verdict};
+use flannel_datapath::{LogChoice, OBJECT, ProgramSettings, Support, loader};
 use flannel_ebpf::frame::Encapsulation;
 use flannel_tests::wait::patience;
-use flannel_userspace::datapath::{LogChoice, OBJECT, ProgramSettings, Support, loader};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use rstest::rstest;

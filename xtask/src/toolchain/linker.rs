@@ -8,17 +8,13 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::setup::{self, Installer};
+use crate::compiler::llvm_prefix;
+use crate::install::{self, Installer};
 use crate::{step, workspace};
 
 const VERSION: &str = "0.13.0";
 /// The versions of LLVM that this bpf-linker can be built with.
 const LLVM: std::ops::RangeInclusive<u32> = 21..=23;
-
-/// Where Debian puts one major version of LLVM.
-pub fn llvm_prefix(major: u32) -> String {
-    format!("/usr/lib/llvm-{major}")
-}
 
 /// A linker of the right version whose LLVM is no older than the compiler's: ours, or one on PATH.
 pub fn find(llvm: u32) -> Option<PathBuf> {
@@ -54,7 +50,7 @@ fn linked_llvm(ldd: &str) -> Option<u32> {
 /// Builds a linker with the LLVM that the distribution packages.
 pub fn build_with_packages(llvm: u32, installer: &mut Installer) -> Result<PathBuf> {
     check_llvm(llvm)?;
-    installer.ensure(&setup::llvm(llvm))?;
+    installer.ensure(&install::llvm(llvm))?;
     build(llvm, Path::new(&llvm_prefix(llvm)))
 }
 

@@ -1,7 +1,7 @@
 //! Whether the kernel holds what the leases say.
 
 use anyhow::{Result, ensure};
-use flannel_userspace::datapath::Tables;
+use flannel_datapath::Tables;
 
 use super::network::Backend;
 use crate::daemon::Daemon;

@@ -3,8 +3,8 @@
 use anyhow::Result;
 use clap::ValueEnum;
 
-use super::lab::Way;
-use crate::network::{Offloads, set_offloads};
+use crate::network::{Host, Offloads, set_offloads};
+use crate::traffic::Endpoint;
 
 /// What the cable between two hosts is like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -52,9 +52,9 @@ impl Link {
         }
     }
 
-    /// Makes the cable between the hosts of a path so.
-    pub(super) fn apply(self, way: &Way) -> Result<()> {
-        for host in &way.hosts {
+    /// Makes the cable between the hosts of a path so; `ends` are those of the path.
+    pub(super) fn apply(self, hosts: &[Host; 2], ends: [&Endpoint; 2]) -> Result<()> {
+        for host in hosts {
             let offloads = if self == Self::Veth { Offloads::All } else { Offloads::Receive };
             set_offloads(&host.namespace, "eth0", offloads)?;
             if self == Self::Slow {
@@ -63,7 +63,7 @@ impl Link {
         }
         if self == Self::Slow {
             // The shaper sees super-packets before they are cut, and would charge the overhead of one frame.
-            for end in [&way.from, &way.to] {
+            for end in ends {
                 end.namespace.ip("link set eth0 gso_max_segs 1")?;
             }
         }

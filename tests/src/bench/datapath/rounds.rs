@@ -20,7 +20,7 @@ pub(super) struct Extent {
 /// Measures the paths of a link.
 pub(super) fn measure(lab: &mut Lab, link: Link, extent: Extent, samples: &mut Samples) -> Result<()> {
     let ways: Vec<&Way> = lab.ways.iter().filter(|way| way.path.links.contains(&link)).collect();
-    ways.iter().try_for_each(|way| link.apply(way))?;
+    ways.iter().try_for_each(|way| link.apply(&way.hosts, [&way.from, &way.to]))?;
     for round in 0..extent.rounds {
         eprintln!("link {}: round {} of {} …", link.name(), round + 1, extent.rounds);
         for step in Step::of(link) {

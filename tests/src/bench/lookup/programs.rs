@@ -8,7 +8,7 @@ use aya::programs::{Program as Loaded, ProgramError, SchedClassifier, TestRun as
 use aya::{Ebpf, VerifierLogLevel};
 use flannel_common::Ip4;
 use flannel_common::maps::{PEER_COUNTERS, PEERS, Peer, PeerCount, SOURCES};
-use flannel_userspace::datapath::{OBJECT, ProgramSettings, loader};
+use flannel_datapath::{OBJECT, ProgramSettings, loader};
 
 use super::frames::{self, UDP, VXLAN};
 use crate::traffic::inject::Format;

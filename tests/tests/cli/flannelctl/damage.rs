@@ -3,9 +3,10 @@
 use std::fs;
 use std::time::Duration;
 
-use flannel_tests::cluster::{Cluster, Member, PREFIX, Plan};
+use flannel_datapath::Tables;
+use flannel_tests::cluster::{Cluster, Member, Plan};
+use flannel_tests::etcd::PREFIX;
 use flannel_tests::wait;
-use flannel_userspace::datapath::Tables;
 use rstest::rstest;
 use serde_json::Value;
 

@@ -3,7 +3,8 @@
 use std::fs;
 use std::process::Command;
 
-use flannel_tests::cluster::{Cluster, PREFIX, Plan, check_reached, pod_pairs};
+use flannel_tests::cluster::{Cluster, Plan, check_reached, pod_pairs};
+use flannel_tests::etcd::PREFIX;
 use serde_json::{Value, json};
 
 use super::{ask, ask_json, keys, state_file};

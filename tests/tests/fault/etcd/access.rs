@@ -4,7 +4,8 @@ use std::fs;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use flannel_tests::cluster::{Cluster, PREFIX};
+use flannel_tests::cluster::Cluster;
+use flannel_tests::etcd::PREFIX;
 use flannel_tests::etcd::{EtcdPlan, PASSWORD, USER};
 
 use super::{RETURN, assert_kept, assert_running, hear, own_leases, planned, said};

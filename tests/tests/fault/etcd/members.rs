@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use flannel_tests::cluster::{Cluster, PREFIX};
+use flannel_tests::cluster::Cluster;
 use flannel_tests::etcd::EtcdPlan;
+use flannel_tests::etcd::PREFIX;
 use flannel_tests::leases::Lease;
 
 use super::{assert_kept, assert_running, joined, newcomer, own_leases, planned};

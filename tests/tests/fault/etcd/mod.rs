@@ -10,8 +10,9 @@ use std::fs;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use flannel_tests::cluster::{Cluster, Member, PREFIX, Plan};
+use flannel_tests::cluster::{Cluster, Member, Plan};
 use flannel_tests::daemon::Daemon;
+use flannel_tests::etcd::PREFIX;
 use flannel_tests::etcd::{Entry, EtcdPlan};
 use flannel_tests::leases::Lease;
 use flannel_tests::network::{Host, HostOptions, Place};

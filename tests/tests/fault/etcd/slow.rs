@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use flannel_tests::cluster::{Cluster, PREFIX};
+use flannel_tests::cluster::Cluster;
+use flannel_tests::etcd::PREFIX;
 use flannel_tests::etcd::{EtcdPlan, Manner};
 
 use super::{RETURN, assert_kept, assert_running, hear, joined, newcomer, own_leases, planned, said};

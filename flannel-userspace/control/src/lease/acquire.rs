@@ -1,0 +1,146 @@
+//! How a host comes by a lease.
+
+use std::time::Duration;
+
+use flannel_model::lease::{Attributes, Lease, Snapshot};
+use flannel_registry::{Expected, Registry, RegistryError, Written};
+use ipnetwork::Ipv4Network;
+use rand::{Rng, RngExt};
+use tokio::time::{Instant, sleep};
+
+use super::{OutOfSubnets, Pool, allocate};
+
+/// Among how many free subnets the first attempt chooses, as stock flannel; each further attempt among twice
+/// as many, for then many hosts start together.
+const WINDOW: usize = 100;
+/// Attempts before giving up. A thousand hosts that start together need fewer than ten.
+const MAX_ATTEMPTS: u32 = 64;
+/// Longest pause between attempts.
+const MAX_PAUSE: Duration = Duration::from_millis(500);
+
+/// What lease is wanted.
+#[derive(Clone, Debug)]
+pub struct AcquireConfig {
+    /// The subnets to choose from.
+    pub pool: Pool,
+    /// What this host says of itself.
+    pub attributes: Attributes,
+    /// The subnet it had before, from the subnet file.
+    pub previous: Option<Ipv4Network>,
+    /// How long the lease lasts unless it is renewed.
+    pub ttl: Duration,
+}
+
+/// A lease this host holds.
+#[derive(Clone, Debug)]
+pub struct OwnLease {
+    /// The lease.
+    pub lease: Lease,
+    /// When it was asked for, at the latest: it lasts at least its time to live from here.
+    pub since: Instant,
+    /// Whether it stood in the registry already, as this host's.
+    pub reused: bool,
+}
+
+/// No lease was acquired.
+#[derive(Debug, thiserror::Error)]
+pub enum AcquireError {
+    /// The registry failed; it is worth another try.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// Every subnet is taken.
+    #[error(transparent)]
+    OutOfSubnets(#[from] OutOfSubnets),
+    /// Somebody was faster every time.
+    #[error("failed to acquire lease: {attempts} chosen subnets were taken by other hosts in the meantime")]
+    Contended {
+        /// How often it was tried.
+        attempts: u32,
+    },
+}
+
+/// Acquires a lease: the one that is this host's already, else the previous subnet, else a free one.
+///
+/// A reservation (a lease that never expires) stays one. Leases of this host that do not fit the pool are
+/// deleted. The attributes are written in any case.
+///
+/// # Errors
+/// The registry fails, nothing is free, or other hosts are faster again and again.
+pub async fn acquire<R: Registry>(
+    registry: &R,
+    config: &AcquireConfig,
+    rng: &mut (impl Rng + Send),
+) -> Result<OwnLease, AcquireError> {
+    for attempt in 0..MAX_ATTEMPTS {
+        let snapshot = discard_misfits(registry, config, registry.list().await?).await?;
+        let own = own_lease(config, &snapshot);
+        let (subnet, ttl, expected) = match own {
+            Some(lease) => {
+                (lease.subnet, lease.term.map(|_| config.ttl), Expected::Revision(lease.mod_revision))
+            }
+            None => {
+                let window = WINDOW << attempt.min(10);
+                let subnet = allocate(&config.pool, &snapshot.subnets(), config.previous, window, rng)?;
+                (subnet, Some(config.ttl), Expected::Absent)
+            }
+        };
+        let since = Instant::now();
+        match registry.write(subnet, &config.attributes, ttl, expected).await? {
+            Written::Done(lease) => return Ok(OwnLease { lease, since, reused: own.is_some() }),
+            Written::Refused(_) => sleep(pause(attempt, rng)).await,
+        }
+    }
+    Err(AcquireError::Contended { attempts: MAX_ATTEMPTS })
+}
+
+/// Deletes the leases of this host that the pool has no place for: the configuration changed.
+async fn discard_misfits<R: Registry>(
+    registry: &R,
+    config: &AcquireConfig,
+    mut snapshot: Snapshot,
+) -> Result<Snapshot, RegistryError> {
+    for lease in std::mem::take(&mut snapshot.leases) {
+        let is_misfit = is_own(config, &lease) && !config.pool.contains(lease.subnet);
+        if is_misfit && registry.delete(&lease).await? {
+            tracing::info!(subnet = %lease.subnet, "deleted own lease, for which the configuration has no place");
+        } else {
+            snapshot.leases.push(lease);
+        }
+    }
+    Ok(snapshot)
+}
+
+/// The lease to go on with: the previous one, else a reservation, else any.
+fn own_lease<'a>(config: &AcquireConfig, snapshot: &'a Snapshot) -> Option<&'a Lease> {
+    snapshot
+        .leases
+        .iter()
+        .filter(|lease| is_own(config, lease) && config.pool.contains(lease.subnet))
+        .min_by_key(|lease| (Some(lease.subnet) != config.previous, lease.term.is_some()))
+}
+
+/// Whether the lease is this host's, by its address or by what did not change with the address. One of dual
+/// stack is not: its key names more than this host would write.
+fn is_own(config: &AcquireConfig, lease: &Lease) -> bool {
+    let own = &config.attributes;
+    let is_known = lease.attributes.public_ip == own.public_ip || is_of_former_address(config, lease);
+    is_known && lease.ipv6_subnet.is_none()
+}
+
+/// Whether this host wrote the lease when it had another address: both the subnet file and the VTEP say so.
+/// With a second lease for the same VTEP the host would not be reached before this one has expired.
+fn is_of_former_address(config: &AcquireConfig, lease: &Lease) -> bool {
+    let own = &config.attributes;
+    own.backend_data.is_some()
+        && lease.attributes.backend_data == own.backend_data
+        && config.previous == Some(lease.subnet)
+}
+
+/// A random pause, so that hosts that collided do not meet again.
+fn pause(attempt: u32, rng: &mut impl Rng) -> Duration {
+    let longest = MAX_PAUSE.min(Duration::from_millis(10 << attempt.min(8)));
+    longest.mul_f64(rng.random_range(0.0..1.0))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,177 @@
+//! One host per public address. Stock flannel gives two hosts that announce one address the same lease, and packets
+//! for the one go to the other. So each host says under a key of its own, `<prefix>/hosts/<address>`, which machine it
+//! is, and keeps saying so; stock flannel does not look there.
+
+use std::convert::Infallible;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use flannel_common::Mac;
+use flannel_model::lease::EtcdLeaseId;
+use flannel_registry::{Claim, Registry, RegistryError};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tracing::{debug, error, info, warn};
+
+use super::LeaseState;
+
+/// How long an address stays a host's after it was last heard of.
+const TTL: Duration = Duration::from_secs(60);
+/// Pause between two signs of life.
+const PAUSE: Duration = Duration::from_secs(20);
+/// Pause after one that failed.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Which machine this is: two hosts never have both the same identifier and the same Ethernet address, also where one
+/// is a copy of the other, and the same host has them again after a restart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity(String);
+
+/// Another host announces the address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the public address {public_ip} is that of another host, {other}, which was there within the last {TTL:?}; give \
+     every host its own (--public-ip, --iface)"
+)]
+pub struct AddressTaken {
+    /// The address.
+    pub public_ip: Ipv4Addr,
+    /// Which machine says it is its own.
+    pub other: String,
+}
+
+/// Keeps an address this host's.
+pub struct AddressClaim<R> {
+    registry: R,
+    identity: Identity,
+    public_ip: Ipv4Addr,
+    term: Option<EtcdLeaseId>,
+    /// Whether somebody else has the address, which was reported.
+    is_contested: bool,
+}
+
+impl Identity {
+    /// The identity of a host whose underlay has this Ethernet address.
+    #[must_use]
+    pub fn of(mac: Mac) -> Self {
+        let machine = fs::read_to_string("/etc/machine-id").unwrap_or_default();
+        Self(format!("machine {} with Ethernet address {mac}", machine.trim()))
+    }
+}
+
+impl<R: Registry> AddressClaim<R> {
+    /// Claims the address. A registry that cannot be asked, or lets this user not write there, is no obstacle: then
+    /// the claim is made as soon as it can be.
+    ///
+    /// # Errors
+    /// Another host has it.
+    pub async fn claim(registry: R, identity: Identity, public_ip: Ipv4Addr) -> Result<Self, AddressTaken> {
+        let mut presence = Self { registry, identity, public_ip, term: None, is_contested: false };
+        match presence.try_claim().await {
+            Ok(None) => Ok(presence),
+            Ok(Some(taken)) => Err(taken),
+            Err(error) => {
+                warn!(%error, "cannot make sure that no other host announces {public_ip}");
+                Ok(presence)
+            }
+        }
+    }
+
+    async fn try_claim(&mut self) -> Result<Option<AddressTaken>, RegistryError> {
+        match self.registry.claim(self.public_ip, &self.identity.0, TTL).await? {
+            Claim::Held(term) => {
+                self.term = term;
+                Ok(None)
+            }
+            Claim::Taken(other) => Ok(Some(AddressTaken { public_ip: self.public_ip, other })),
+        }
+    }
+
+    /// Gives signs of life, and follows the lease to another address.
+    pub async fn run(mut self, mut held: watch::Receiver<LeaseState>) -> Infallible {
+        loop {
+            let pause = match self.keep().await {
+                Ok(()) => PAUSE,
+                Err(error) => {
+                    debug!(%error, "cannot give a sign of life; trying again");
+                    RETRY
+                }
+            };
+            tokio::select! {
+                () = sleep(pause) => {}
+                Ok(()) = held.changed() => self.move_to(held.borrow_and_update().lease.attributes.public_ip),
+            }
+        }
+    }
+
+    fn move_to(&mut self, public_ip: Ipv4Addr) {
+        if public_ip != self.public_ip {
+            // The claim to the former address ends by itself.
+            self.public_ip = public_ip;
+            self.term = None;
+        }
+    }
+
+    async fn keep(&mut self) -> Result<(), RegistryError> {
+        if let Some(term) = self.term
+            && self.registry.keep(term).await?
+        {
+            return Ok(());
+        }
+        self.term = None;
+        match self.try_claim().await? {
+            None if std::mem::take(&mut self.is_contested) => {
+                info!(public_ip = %self.public_ip, "no other host announces the public address any more");
+            }
+            None => {}
+            Some(taken) if std::mem::replace(&mut self.is_contested, true) => debug!(%taken, "still"),
+            Some(taken) => error!("{taken}"),
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use flannel_common::Mac;
+    use flannel_registry::memory::{Fault, Memory};
+
+    use super::{AddressClaim, Identity};
+
+    const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
+    fn identity(last: u8) -> Identity {
+        Identity::of(Mac([2, 0, 0, 0, 0, last]))
+    }
+
+    #[tokio::test]
+    async fn the_second_host_of_an_address_is_refused() {
+        let registry = Memory::default();
+        let _first = AddressClaim::claim(registry.clone(), identity(1), ADDRESS).await.unwrap();
+        let error = AddressClaim::claim(registry.clone(), identity(2), ADDRESS).await.err().unwrap();
+        assert!(
+            error.to_string().contains("192.0.2.1") && error.other.contains("02:00:00:00:00:01"),
+            "{error}"
+        );
+        let other_address = Ipv4Addr::new(192, 0, 2, 2);
+        assert!(AddressClaim::claim(registry, identity(2), other_address).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn the_same_host_comes_back() {
+        let registry = Memory::default();
+        drop(AddressClaim::claim(registry.clone(), identity(1), ADDRESS).await.unwrap());
+        assert!(AddressClaim::claim(registry, identity(1), ADDRESS).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_registry_that_fails_is_no_obstacle() {
+        let registry = Memory::default();
+        registry.fail(Fault::Request, 1);
+        assert!(AddressClaim::claim(registry, identity(1), ADDRESS).await.is_ok());
+    }
+}

@@ -1,0 +1,374 @@
+//! How a host keeps its lease.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use backon::ExponentialBackoff;
+use flannel_model::lease::{Attributes, Event, Key, Lease, Snapshot, SubnetKey};
+use flannel_registry::{Expected, Found, Registry, Written};
+use ipnetwork::Ipv4Network;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::{LeaseState, OwnLease};
+use crate::lease::LeaseMetrics;
+use crate::pauses::growing;
+use crate::until;
+
+/// Least time between two writes of the lease, so that hosts that overwrite each other do it slowly.
+const MIN_PAUSE: Duration = Duration::from_millis(500);
+/// Pauses after failed writes: from the first to the longest.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
+/// For so long after a host took over a lease that stood already, it yields to another that insists on it.
+const PROBATION: Duration = Duration::from_secs(60);
+/// A lease that another wrote with the same content is put back on an own term within this time.
+const ADOPTION: Duration = Duration::from_secs(60);
+
+/// For how long to hold a lease at a time.
+#[derive(Clone, Copy, Debug)]
+pub struct HoldConfig {
+    /// How long the lease lasts after each renewal.
+    pub ttl: Duration,
+    /// How long before its end it is renewed: `--subnet-lease-renew-margin`. Where that is not below `ttl`,
+    /// it is renewed after a third of `ttl`.
+    pub renew_margin: Duration,
+}
+
+impl HoldConfig {
+    fn renew_after(&self) -> Duration {
+        match self.ttl.checked_sub(self.renew_margin) {
+            Some(after) if !after.is_zero() => after,
+            _ => self.ttl / 3,
+        }
+    }
+}
+
+/// The lease is another host's now.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Lost {
+    /// A host with another address holds the subnet.
+    #[error(
+        "lease of {subnet} lost: {} holds it now; restart to acquire another subnet, or delete that lease first",
+        holder.public_ip
+    )]
+    Taken {
+        /// The subnet.
+        subnet: Ipv4Network,
+        /// What the holder says of itself.
+        holder: Box<Attributes>,
+    },
+    /// A host that announces the same address holds it, and did before.
+    #[error(
+        "lease of {subnet} yielded: another host announces PublicIP {}, too, and holds the lease; give every \
+         host its own address (--public-ip, --iface)",
+        holder.public_ip
+    )]
+    Contested {
+        /// The subnet.
+        subnet: Ipv4Network,
+        /// What the holder says of itself.
+        holder: Box<Attributes>,
+    },
+}
+
+/// Tells the task that holds the lease what is seen of it in the registry.
+#[derive(Clone, Debug)]
+pub struct LeaseHandle {
+    key: SubnetKey,
+    orders: mpsc::UnboundedSender<Order>,
+    lease: watch::Receiver<LeaseState>,
+}
+
+#[derive(Debug)]
+enum Order {
+    Seen {
+        found: Found,
+        revision: i64,
+    },
+    /// The same by a listing of this revision.
+    Listed {
+        found: Found,
+        revision: i64,
+        listing: i64,
+        history_reset: bool,
+    },
+    Publish(Attributes),
+}
+
+impl LeaseHandle {
+    /// Passes an event on if it is of the own lease; tells whether it was.
+    pub fn observe(&self, event: &Event) -> bool {
+        let is_own = event.key() == Key::Subnet(self.key);
+        if is_own {
+            let found = match event {
+                Event::Put(lease) => Found::Lease(lease.clone()),
+                Event::Rejected(rejected) => Found::Rejected(rejected.clone()),
+                Event::Delete { .. } => Found::Nothing,
+            };
+            self.send(Order::Seen { found, revision: event.mod_revision() });
+        }
+        is_own
+    }
+
+    /// Passes on what a listing says of the own lease, which may be that it is gone.
+    pub fn sync(&self, snapshot: &Snapshot) {
+        let lease = snapshot.leases.iter().find(|lease| lease.key() == self.key);
+        let rejected = snapshot.rejected.iter().find(|rejected| rejected.key == Key::Subnet(self.key));
+        let (found, revision) = match (lease, rejected) {
+            (Some(lease), _) => (Found::Lease(lease.clone()), lease.mod_revision),
+            (None, Some(rejected)) => (Found::Rejected(rejected.clone()), rejected.mod_revision),
+            (None, None) => (Found::Nothing, snapshot.revision),
+        };
+        let Snapshot { revision: listing, history_reset, .. } = *snapshot;
+        self.send(Order::Listed { found, revision, listing, history_reset });
+    }
+
+    /// Has the lease say something else of this host: its address or its VTEP changed.
+    pub fn publish(&self, attributes: Attributes) {
+        self.send(Order::Publish(attributes));
+    }
+
+    /// The lease as it is held, and every change of it.
+    #[must_use]
+    pub fn held(&self) -> watch::Receiver<LeaseState> {
+        self.lease.clone()
+    }
+
+    fn send(&self, order: Order) {
+        // Nobody listens once the lease is lost, which the task has told.
+        let _ = self.orders.send(order);
+    }
+}
+
+/// The task that holds the lease.
+pub struct LeaseTask<R> {
+    registry: R,
+    config: HoldConfig,
+    orders: mpsc::UnboundedReceiver<Order>,
+    held: watch::Sender<LeaseState>,
+    lease: Lease,
+    /// What stands at the key as far as is known.
+    expected: Expected,
+    /// The revision of that knowledge; older news is no news.
+    revision: i64,
+    /// The revision of the last listing.
+    listed: i64,
+    /// When to write the lease next; never, for a reservation that stands.
+    due: Option<Instant>,
+    last_write: Instant,
+    /// Until when to yield to another host.
+    probation: Option<Instant>,
+    /// The address this host had when it last held the lease, until it has written the lease anew.
+    former: Option<Ipv4Addr>,
+    pauses: ExponentialBackoff,
+    metrics: LeaseMetrics,
+}
+
+impl<R: Registry> LeaseTask<R> {
+    /// A task for the lease, to be [run](Self::run), and the handle to it.
+    #[must_use]
+    pub fn new(registry: R, config: HoldConfig, own: OwnLease) -> (Self, LeaseHandle) {
+        let OwnLease { lease, since, reused } = own;
+        let (sender, orders) = mpsc::unbounded_channel();
+        let (held, receiver) = watch::channel(LeaseState { lease: lease.clone(), expires: None });
+        let holder = LeaseHandle { key: lease.key(), orders: sender, lease: receiver };
+        let mut hold = Self {
+            registry,
+            config,
+            orders,
+            held,
+            expected: Expected::Absent,
+            revision: 0,
+            listed: 0,
+            due: None,
+            last_write: since,
+            probation: reused.then(|| since + PROBATION),
+            former: None,
+            pauses: growing(RETRY),
+            metrics: LeaseMetrics::default(),
+            lease: lease.clone(),
+        };
+        hold.written(lease, since);
+        (hold, holder)
+    }
+
+    /// The same for a lease that is only remembered: whether it still stands is not known. It is written as soon as
+    /// the registry is there, where it may still tell of the address this host had then, `former`.
+    #[must_use]
+    pub fn resume(
+        registry: R,
+        config: HoldConfig,
+        remembered: Lease,
+        former: Ipv4Addr,
+    ) -> (Self, LeaseHandle) {
+        let own = OwnLease { lease: remembered, since: Instant::now(), reused: false };
+        let (mut hold, holder) = Self::new(registry, config, own);
+        hold.expected = Expected::Absent;
+        hold.revision = 0;
+        hold.due = Some(Instant::now());
+        hold.former = Some(former);
+        (hold, holder)
+    }
+
+    /// Counts what others do to the lease in `metrics`.
+    #[must_use]
+    pub fn counting(mut self, metrics: LeaseMetrics) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
+    /// Renews the lease in time, by the monotonic clock, and writes it again when it was deleted, expired or
+    /// overwritten with junk. Returns when another host has it.
+    pub async fn run(mut self) -> Lost {
+        loop {
+            let outcome = tokio::select! {
+                Some(order) = self.orders.recv() => self.obey(order),
+                () = until(self.due) => self.write().await,
+            };
+            if let Err(lost) = outcome {
+                return lost;
+            }
+        }
+    }
+
+    fn obey(&mut self, order: Order) -> Result<(), Lost> {
+        match order {
+            Order::Seen { found, revision } => self.see(found, revision),
+            Order::Listed { found, revision, listing, history_reset } => {
+                // Revisions only grow, but those of a registry that was made anew or restored begin again.
+                if std::mem::replace(&mut self.listed, listing) > listing || history_reset {
+                    self.revision = 0;
+                }
+                self.see(found, revision)
+            }
+            Order::Publish(attributes) if attributes == self.lease.attributes => Ok(()),
+            Order::Publish(attributes) => {
+                self.lease.attributes = attributes;
+                self.write_soon();
+                Ok(())
+            }
+        }
+    }
+
+    fn see(&mut self, found: Found, revision: i64) -> Result<(), Lost> {
+        if revision > self.revision { self.judge(found, revision) } else { Ok(()) }
+    }
+
+    /// Decides what to do about what stands at the key, which is not what was written there.
+    fn judge(&mut self, found: Found, revision: i64) -> Result<(), Lost> {
+        let subnet = self.lease.subnet;
+        self.revision = revision;
+        self.expected = Expected::Revision(revision);
+        let is_conflict = match &found {
+            Found::Nothing => false,
+            Found::Rejected(_) => true,
+            Found::Lease(lease) => lease.attributes != self.lease.attributes,
+        };
+        if is_conflict {
+            self.metrics.conflict();
+        }
+        match found {
+            Found::Nothing => {
+                tracing::warn!(%subnet, "own lease was deleted or has expired: writing it again");
+                self.expected = Expected::Absent;
+                self.write_soon();
+            }
+            Found::Rejected(rejected) => {
+                tracing::warn!(%subnet, reason = rejected.reason, "own lease was overwritten: writing it again");
+                self.write_soon();
+            }
+            Found::Lease(lease) if self.is_former(&lease) => {
+                tracing::info!(
+                    %subnet, former = %lease.attributes.public_ip, now = %self.lease.attributes.public_ip,
+                    "own lease tells of the former address: writing it again"
+                );
+                self.write_soon();
+            }
+            Found::Lease(lease) if lease.attributes.public_ip != self.lease.attributes.public_ip => {
+                return Err(Lost::Taken { subnet, holder: Box::new(lease.attributes) });
+            }
+            Found::Lease(lease) if lease.attributes == self.lease.attributes => self.adopt(lease),
+            Found::Lease(lease) if self.probation.is_some_and(|end| Instant::now() < end) => {
+                return Err(Lost::Contested { subnet, holder: Box::new(lease.attributes) });
+            }
+            Found::Lease(lease) => {
+                tracing::warn!(%subnet, found = ?lease.attributes, "own lease was overwritten: writing it again");
+                self.write_soon();
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether this is the lease as this host wrote it before its address changed while nobody could be told.
+    fn is_former(&self, lease: &Lease) -> bool {
+        let public_ip = lease.attributes.public_ip;
+        self.former == Some(public_ip)
+            && public_ip != self.lease.attributes.public_ip
+            && lease.term.is_some()
+            && lease.term == self.lease.term
+    }
+
+    /// Somebody wrote the very same: the operator, to make a reservation of it; a request of ours whose
+    /// answer was lost; or a host that announces the same address.
+    fn adopt(&mut self, lease: Lease) {
+        let soon = Instant::now() + ADOPTION.min(self.config.ttl / 3);
+        self.due = lease.term.map(|_| soon);
+        tracing::info!(subnet = %lease.subnet, expires = lease.term.is_some(), "own lease was written by another");
+        self.held.send_replace(LeaseState { lease: lease.clone(), expires: self.due });
+        self.lease = lease;
+    }
+
+    async fn write(&mut self) -> Result<(), Lost> {
+        let since = Instant::now();
+        self.last_write = since;
+        let ttl = self.lease.term.map(|_| self.config.ttl);
+        let subnet = self.lease.subnet;
+        match self.registry.write(subnet, &self.lease.attributes, ttl, self.expected).await {
+            Ok(Written::Done(lease)) => self.written(lease, since),
+            Ok(Written::Refused(found)) => {
+                let revision = match &found {
+                    Found::Nothing => self.revision,
+                    Found::Lease(lease) => lease.mod_revision,
+                    Found::Rejected(rejected) => rejected.mod_revision,
+                };
+                return self.judge(found, revision);
+            }
+            Err(error) => {
+                let pause = self.pauses.next().unwrap_or(RETRY.1).min(self.config.ttl / 3);
+                tracing::warn!(%subnet, error = %error, ?pause, "own lease could not be written: trying again");
+                self.keep(since).await;
+                self.due = Some(Instant::now() + pause);
+            }
+        }
+        Ok(())
+    }
+
+    /// What cannot be written anew may still be kept: by an etcd without space, or one that lets this host write no
+    /// more.
+    async fn keep(&mut self, since: Instant) {
+        let Some(term) = self.lease.term else { return };
+        if self.expected == Expected::Absent || !matches!(self.registry.keep(term).await, Ok(true)) {
+            return;
+        }
+        let expires = Some(since + self.config.ttl);
+        self.held.send_modify(|held| held.expires = expires);
+    }
+
+    fn written(&mut self, lease: Lease, since: Instant) {
+        self.revision = lease.mod_revision;
+        self.expected = Expected::Revision(lease.mod_revision);
+        self.former = None;
+        self.due = lease.term.map(|_| since + self.config.renew_after());
+        self.pauses = growing(RETRY);
+        let expires = lease.term.map(|_| since + self.config.ttl);
+        self.held.send_replace(LeaseState { lease: lease.clone(), expires });
+        self.lease = lease;
+    }
+
+    fn write_soon(&mut self) {
+        self.due = Some(Instant::now().max(self.last_write + MIN_PAUSE));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,28 @@
+//! The control plane: how a host comes by its lease and keeps it, who its peers are, and what is in the kernel for each.
+//!
+//! [`lease`] holds the own lease, [`peers`] makes a table of the others' and says what changed, a [`backend`] turns each
+//! peer into objects of the kernel, and [`reconcile`] keeps the kernel equal to that. Command lines, logging and the
+//! order in which things start do not live here.
+
+pub mod backend;
+mod compact;
+pub mod file;
+pub mod lease;
+mod metrics;
+pub mod pauses;
+pub mod peers;
+pub mod reconcile;
+pub mod remembered;
+pub mod subnet_file;
+
+use tokio::time::{Instant, sleep_until};
+
+pub use metrics::Metrics;
+
+/// Waits until then; for ever where there is no such time.
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}

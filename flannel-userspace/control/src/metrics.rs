@@ -1,0 +1,27 @@
+//! What the control plane counts and measures of its own work.
+
+use flannel_observe::{Domain, ScrapeErrors};
+use flannel_registry::EtcdMetrics;
+use prometheus_client::registry::Registry;
+
+use crate::lease::LeaseMetrics;
+use crate::reconcile::ReconcileMetrics;
+
+/// The metrics of the control plane. Clones share the values.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    /// The own lease, and those of others.
+    pub leases: LeaseMetrics,
+    /// The way to etcd.
+    pub etcd: EtcdMetrics,
+    /// What is done in the kernel.
+    pub reconcile: ReconcileMetrics,
+}
+
+impl Domain for Metrics {
+    fn register(&self, registry: &mut Registry, errors: &ScrapeErrors) {
+        self.leases.register(registry, errors);
+        self.etcd.register(registry, errors);
+        self.reconcile.register(registry, errors);
+    }
+}

@@ -1,0 +1,308 @@
+//! The table of peers: the only place that decides whether a lease is acceptable.
+
+mod admission;
+mod deletion_guard;
+mod index;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use flannel_common::Mac;
+use flannel_model::lease::{Event, Key, Lease, Rejected, Snapshot, SubnetKey};
+use flannel_model::underlay::Underlay;
+use ipnetwork::Ipv4Network;
+
+use self::index::Index;
+use crate::compact::compact;
+use crate::lease::LeaseMetrics;
+pub use admission::{Refusal, Site};
+pub use deletion_guard::{DeletionGuard, DeletionPolicy};
+
+/// After so many new peers at once the table is made compact.
+const SWARM: usize = 1000;
+
+/// A host whose lease was accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The subnet it leases.
+    pub subnet: Ipv4Network,
+    /// The address at which it is reached.
+    pub public_ip: Ipv4Addr,
+    /// Ethernet address of its VTEP; only with the VXLAN backend.
+    pub vtep_mac: Option<Mac>,
+}
+
+/// What changed in the table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Diff {
+    /// Peers that are new.
+    pub added: Vec<Peer>,
+    /// Peers that are told otherwise now: before and after, with one subnet.
+    pub changed: Vec<(Peer, Peer)>,
+    /// Peers that are gone.
+    pub removed: Vec<Peer>,
+}
+
+impl Diff {
+    /// Whether nothing changed.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.changed.is_empty() && self.removed.is_empty()
+    }
+
+    /// A subnet that went over from one key to another, as when its host begins with dual stack, is not gone.
+    fn settled(mut self) -> Self {
+        if self.added.is_empty() || self.removed.is_empty() {
+            return self;
+        }
+        let removed = self.removed.into_iter().map(|peer| (peer.subnet, peer));
+        let mut removed: BTreeMap<Ipv4Network, Peer> = removed.collect();
+        let (stayed, added): (Vec<Peer>, Vec<Peer>) =
+            self.added.into_iter().partition(|peer| removed.contains_key(&peer.subnet));
+        for after in stayed {
+            let before = removed.remove(&after.subnet).filter(|before| *before != after);
+            self.changed.extend(before.map(|before| (before, after)));
+        }
+        Self { added, removed: removed.into_values().collect(), ..self }
+    }
+}
+
+/// The peers, by the key of their lease. What is written later than a lease and is refused, changes nothing:
+/// the peer stays as it was until its key is written well or deleted.
+#[derive(Debug)]
+pub struct PeerTable {
+    site: Site,
+    own: SubnetKey,
+    index: Index,
+    refused: BTreeMap<Key, RefusedLease>,
+    /// etcd revision of the last word on each key, that of a deletion until the next snapshot.
+    revisions: BTreeMap<Key, i64>,
+    /// etcd revision of the last snapshot, up to which there is no further word on any key.
+    listed: i64,
+    refusals: u64,
+    metrics: LeaseMetrics,
+}
+
+/// A lease that did not become a peer.
+#[derive(Clone, Debug)]
+struct RefusedLease {
+    refusal: Refusal,
+    /// What it would be, were it not for other peers.
+    candidate: Option<Candidate>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    key: SubnetKey,
+    peer: Peer,
+    created: i64,
+}
+
+impl PeerTable {
+    /// A table without peers.
+    #[must_use]
+    pub fn new(site: Site) -> Self {
+        let own = SubnetKey::from(site.subnet);
+        Self {
+            site,
+            own,
+            index: Index::default(),
+            refused: BTreeMap::new(),
+            revisions: BTreeMap::new(),
+            listed: 0,
+            refusals: 0,
+            metrics: LeaseMetrics::default(),
+        }
+    }
+
+    /// Counts refusals in `metrics`, too.
+    #[must_use]
+    pub fn counting(mut self, metrics: LeaseMetrics) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
+    /// The accepted peers.
+    pub fn peers(&self) -> impl Iterator<Item = &Peer> {
+        self.index.peers()
+    }
+
+    /// How many peers are accepted. Unlike counting [`PeerTable::peers`], this costs nothing.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.index.count()
+    }
+
+    /// Whether a peer has this subnet.
+    #[must_use]
+    pub fn holds(&self, subnet: Ipv4Network) -> bool {
+        self.index.holder(subnet).is_some()
+    }
+
+    /// Has leases held against the underlay as it is now. Whether it is another one than before: then those that were
+    /// refused are looked at again when the next snapshot tells them.
+    pub fn move_to(&mut self, underlay: &Underlay) -> bool {
+        let addresses = vec![underlay.address, underlay.public_ip];
+        if self.site.addresses == addresses && self.site.connected == underlay.networks {
+            return false;
+        }
+        self.site.addresses = addresses;
+        self.site.connected.clone_from(&underlay.networks);
+        for key in self.refused.keys() {
+            self.revisions.insert(key.clone(), 0);
+        }
+        !self.refused.is_empty()
+    }
+
+    /// The keys that are refused at present, and why.
+    pub fn refused(&self) -> impl Iterator<Item = (&Key, &Refusal)> {
+        self.refused.iter().map(|(key, refused)| (key, &refused.refusal))
+    }
+
+    /// How many writes were refused so far.
+    #[must_use]
+    pub const fn refusals(&self) -> u64 {
+        self.refusals
+    }
+
+    /// Makes the table what `snapshot` says, but for keys of which later events have told already.
+    pub fn apply_snapshot(&mut self, snapshot: &Snapshot) -> Diff {
+        let mut diff = Diff::default();
+        if snapshot.history_reset || snapshot.revision < self.listed {
+            tracing::warn!(
+                before = self.listed,
+                now = snapshot.revision,
+                "the registry has begun another history: was it made anew, or restored?"
+            );
+            self.revisions.values_mut().for_each(|revision| *revision = 0);
+        }
+        self.listed = snapshot.revision;
+        self.forget_absent(snapshot, &mut diff);
+        let is_news = |key: &Key, revision: i64, known: &BTreeMap<Key, i64>| {
+            known.get(key).is_none_or(|known| *known != revision && *known <= snapshot.revision)
+        };
+        // The older key first: of two leases that exclude each other, every host then accepts the same.
+        let mut leases: Vec<&Lease> = snapshot.leases.iter().collect();
+        leases.sort_by_key(|lease| lease.created);
+        for lease in leases {
+            if is_news(&Key::Subnet(lease.key()), lease.mod_revision, &self.revisions) {
+                self.put(lease, &mut diff);
+            }
+        }
+        for rejected in &snapshot.rejected {
+            if is_news(&rejected.key, rejected.mod_revision, &self.revisions) {
+                self.reject(rejected);
+            }
+        }
+        self.reconsider(&mut diff);
+        if diff.added.len() >= SWARM {
+            self.index.compact();
+            compact(&mut self.revisions);
+        }
+        diff.settled()
+    }
+
+    /// Takes one event in. One that is older than what is known of its key changes nothing.
+    pub fn apply_event(&mut self, event: &Event) -> Diff {
+        let mut diff = Diff::default();
+        let (key, revision) = (event.key(), event.mod_revision());
+        if self.revisions.get(&key).copied().unwrap_or(self.listed) >= revision {
+            return diff;
+        }
+        match event {
+            Event::Put(lease) => self.put(lease, &mut diff),
+            Event::Rejected(rejected) => self.reject(rejected),
+            Event::Delete { .. } => {
+                self.forget(&key, &mut diff);
+                self.revisions.insert(key, revision);
+            }
+        }
+        self.reconsider(&mut diff);
+        diff.settled()
+    }
+
+    fn put(&mut self, lease: &Lease, diff: &mut Diff) {
+        if lease.key() == self.own {
+            return;
+        }
+        let key = Key::Subnet(lease.key());
+        self.revisions.insert(key.clone(), lease.mod_revision);
+        match admission::peer_of(&self.site, lease) {
+            Ok(peer) => {
+                let candidate = Candidate { key: lease.key(), peer, created: lease.created };
+                if let Err(refusal) = self.admit(candidate, diff) {
+                    self.refuse(key, refusal, Some(candidate));
+                }
+            }
+            Err(refusal) => self.refuse(key, refusal, None),
+        }
+    }
+
+    fn reject(&mut self, rejected: &Rejected) {
+        let Rejected { key, reason, mod_revision } = rejected;
+        if *key != Key::Subnet(self.own) {
+            self.revisions.insert(key.clone(), *mod_revision);
+            self.refuse(key.clone(), Refusal::Unreadable(reason.clone()), None);
+        }
+    }
+
+    fn admit(&mut self, candidate: Candidate, diff: &mut Diff) -> Result<(), Refusal> {
+        let Candidate { key, peer, .. } = candidate;
+        admission::check_against(&self.index, key, &peer)?;
+        self.refused.remove(&Key::Subnet(key));
+        match self.index.insert(key, peer) {
+            None => diff.added.push(peer),
+            Some(before) if before != peer => diff.changed.push((before, peer)),
+            Some(_) => {}
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, key: Key, refusal: Refusal, candidate: Option<Candidate>) {
+        tracing::warn!(%key, reason = refusal.label(), "lease refused: {refusal}");
+        self.refusals += 1;
+        self.metrics.rejected(refusal.label());
+        self.refused.insert(key, RefusedLease { refusal, candidate });
+    }
+
+    fn forget_absent(&mut self, snapshot: &Snapshot, diff: &mut Diff) {
+        if self.revisions.is_empty() {
+            return;
+        }
+        let leases = snapshot.leases.iter().map(|lease| Key::Subnet(lease.key()));
+        let rejected = snapshot.rejected.iter().map(|rejected| rejected.key.clone());
+        let present: BTreeSet<Key> = leases.chain(rejected).collect();
+        // What was written after the listing is for the watch to tell.
+        let is_gone = |(key, known): &(&Key, &i64)| **known <= snapshot.revision && !present.contains(*key);
+        let gone: Vec<Key> = self.revisions.iter().filter(is_gone).map(|(key, _)| key.clone()).collect();
+        for key in &gone {
+            self.forget(key, diff);
+        }
+    }
+
+    fn forget(&mut self, key: &Key, diff: &mut Diff) {
+        self.revisions.remove(key);
+        self.refused.remove(key);
+        if let Key::Subnet(key) = key {
+            diff.removed.extend(self.index.remove(key));
+        }
+    }
+
+    /// A lease that was refused because of another one has a second chance when others have changed, the
+    /// older key first; and so again whenever that has changed a peer.
+    fn reconsider(&mut self, diff: &mut Diff) {
+        if diff.changed.is_empty() && diff.removed.is_empty() {
+            return;
+        }
+        let mut candidates: Vec<Candidate> =
+            self.refused.values().filter_map(|refused| refused.candidate).collect();
+        candidates.sort_by_key(|candidate| candidate.created);
+        while let Some(at) = candidates.iter().position(|candidate| self.admit(*candidate, diff).is_ok()) {
+            let Candidate { key, .. } = candidates.remove(at);
+            tracing::info!(%key, "the lease is acceptable now");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

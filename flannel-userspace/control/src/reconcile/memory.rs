@@ -1,0 +1,66 @@
+//! Writing down what is known, now and then, for a boot without registry.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use flannel_model::error::Chain;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::lease::Identity;
+use crate::peers::Peer;
+use crate::remembered::{Own, Remembered};
+
+/// Pause between two writings: peers come and go all the time, and the file is written whole.
+const PAUSE: Duration = Duration::from_secs(30);
+/// Pause before the first one.
+const SOON: Duration = Duration::from_secs(1);
+
+/// The file of what is known, and when to write it.
+pub struct Memory {
+    path: PathBuf,
+    identity: Identity,
+    /// The network's configuration as it stands in the registry.
+    config: String,
+    last: Option<Instant>,
+    due: Option<Instant>,
+    /// Whether it could not be written, which was reported.
+    failing: bool,
+}
+
+impl Memory {
+    /// Nothing is written yet.
+    #[must_use]
+    pub const fn new(path: PathBuf, identity: Identity, config: String) -> Self {
+        Self { path, identity, config, last: None, due: None, failing: false }
+    }
+
+    /// Hears that more is known than is written.
+    pub(super) fn note(&mut self) {
+        let now = Instant::now();
+        let earliest = self.last.map_or(now + SOON, |last| (last + PAUSE).max(now + SOON));
+        self.due = self.due.or(Some(earliest));
+    }
+
+    /// When to write.
+    pub(super) const fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Writes.
+    pub(super) fn write<'a>(&mut self, own: Own, peers: impl Iterator<Item = &'a Peer>) {
+        (self.last, self.due) = (Some(Instant::now()), None);
+        let written =
+            Remembered::new(self.identity.clone(), self.config.clone(), own, peers).write(&self.path);
+        match (written, self.failing) {
+            (Ok(()), true) => info!(path = %self.path.display(), "the state file is written again"),
+            (Err(error), false) => {
+                warn!("{}; without it this host cannot boot while etcd is away", Chain(&error));
+                self.failing = true;
+                return;
+            }
+            _ => return,
+        }
+        self.failing = false;
+    }
+}

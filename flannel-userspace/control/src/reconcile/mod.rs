@@ -1,0 +1,433 @@
+//! The only loop: list the leases, follow them, list again from time to time; and keep what is in the kernel
+//! equal to what the leases ask for.
+
+mod announce;
+mod keeper;
+mod memory;
+mod metrics;
+mod state;
+mod wanted;
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use flannel_model::error::Chain;
+use flannel_model::lease::{EtcdLeaseId, Event, Snapshot};
+use flannel_model::object::Object;
+use flannel_net::Monitor;
+use flannel_observe::{Condition, Conditions, Heart, Vitals};
+use flannel_registry::{EtcdMetrics, Registry, Watch as _, WatchError};
+use tokio::signal::unix::Signal;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep};
+use tracing::{debug, info, warn};
+
+use crate::pauses::growing;
+use crate::peers::{DeletionGuard, Diff, Peer, PeerTable};
+use crate::remembered::Own;
+use crate::until;
+pub use announce::Announcement;
+use keeper::{Difference, Keeper, Task};
+pub use memory::Memory;
+pub use metrics::{PeerState, ReconcileMetrics, ResyncCause};
+pub use state::{KernelState, NodeContext, StateError};
+use wanted::Discard;
+
+/// How often the leases are listed and compared, whether or not the watch told anything: etcd has been seen
+/// to lose events.
+const RESYNC: Duration = Duration::from_secs(60);
+/// Listing takes at most one part in so many of the time: with many leases it is done less often.
+const UNHURRIED: u32 = 1000;
+/// Pauses between attempts to reach the registry: from the first to the longest.
+const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
+/// Why the known peers may be out of date.
+const STALE: &str = "etcd is away; forwarding goes on with the known peers";
+/// Changes of more peers at once are summed up in the log.
+const FEW: usize = 20;
+
+/// What the loop works with.
+pub struct Reconciler<R> {
+    /// Where the leases stand.
+    pub registry: R,
+    /// What this host tells others.
+    pub announcement: Announcement,
+    /// What is in the kernel.
+    pub state: KernelState,
+    /// What changes in the kernel.
+    pub monitor: Monitor,
+    /// The accepted peers.
+    pub peers: PeerTable,
+    /// What is known of them from an earlier life.
+    pub known: Option<Diff>,
+    /// Holds those of a mass deletion.
+    pub deletion_guard: DeletionGuard,
+    /// Keeps them for a later life.
+    pub memory: Memory,
+    /// Where it reports whether all this is so.
+    pub vitals: Vitals,
+    /// What is counted of it.
+    pub metrics: ReconcileMetrics,
+    /// What is counted of the registry.
+    pub etcd_metrics: EtcdMetrics,
+    /// Whether flannel's device and programs are where they should be.
+    pub in_place: Condition,
+    /// Told when every lease of the first listing was applied.
+    pub synced: oneshot::Sender<()>,
+    /// SIGHUP, by which the operator ends the hold of a mass deletion.
+    pub hangups: Signal,
+}
+
+/// Runs the loop, for ever.
+pub struct Loop<R> {
+    registry: R,
+    announcement: Announcement,
+    peers: PeerTable,
+    known: Option<Diff>,
+    deletion_guard: DeletionGuard,
+    memory: Memory,
+    keeper: Keeper,
+    metrics: ReconcileMetrics,
+    etcd_metrics: EtcdMetrics,
+    conditions: Conditions,
+    heart: Heart,
+    synced: Option<oneshot::Sender<()>>,
+    hangups: Signal,
+    /// Whether the registry has ever told its leases.
+    has_listed: bool,
+    registry_is_away: bool,
+    /// How long the last listing took.
+    listing: Duration,
+    /// Whether leases that were refused may be acceptable now.
+    must_list: bool,
+}
+
+impl<R: Registry> Loop<R> {
+    /// A loop that has not seen a lease yet.
+    #[must_use]
+    pub fn new(given: Reconciler<R>) -> Self {
+        let Reconciler {
+            registry,
+            announcement,
+            state,
+            monitor,
+            peers,
+            known,
+            deletion_guard,
+            memory,
+            vitals,
+            metrics,
+            etcd_metrics,
+            in_place,
+            synced,
+            hangups,
+        } = given;
+        let Vitals { liveness, conditions } = vitals;
+        conditions.set_stale(Some(STALE));
+        let keeper = Keeper::new(state, monitor, in_place, metrics.clone());
+        Self {
+            registry,
+            announcement,
+            peers,
+            known,
+            deletion_guard,
+            memory,
+            keeper,
+            metrics,
+            etcd_metrics,
+            conditions,
+            heart: liveness.heart("reconciler"),
+            synced: Some(synced),
+            hangups,
+            has_listed: false,
+            registry_is_away: false,
+            listing: Duration::ZERO,
+            must_list: false,
+        }
+    }
+
+    /// Lists and follows, for ever. The caller drops the future to end it; what is in the kernel stays.
+    pub async fn run(mut self) -> Infallible {
+        if let Some(known) = self.known.take() {
+            self.want(known, &mut Discard).await;
+            self.keeper.inform();
+            self.keeper.correct(Difference::Wish, Instant::now()).await;
+            // With what was known the host forwards, whether or not the registry is there.
+            self.tell_synced();
+        }
+        let mut pauses = growing(RETRY);
+        let mut cause = ResyncCause::Start;
+        loop {
+            match self.list(cause).await {
+                Ok(mut watch) => {
+                    pauses = growing(RETRY);
+                    cause = self.follow(&mut watch).await;
+                }
+                Err(error) => {
+                    if self.has_listed {
+                        cause = ResyncCause::WatchEnded;
+                    }
+                    self.report_registry(false, &Chain(&error));
+                    self.attend_for(pauses.next().unwrap_or(RETRY.1)).await;
+                }
+            }
+        }
+    }
+
+    /// Applies a listing, and opens the watch for what comes after it.
+    async fn list(&mut self, cause: ResyncCause) -> Result<R::Watch, flannel_registry::RegistryError> {
+        let registry = self.registry.clone();
+        let since = Instant::now();
+        let snapshot = self.attend_while(registry.list()).await?;
+        self.listing = since.elapsed();
+        self.report_registry(true, &"");
+        let revision = snapshot.revision;
+        self.take_snapshot(snapshot).await;
+        self.metrics.resynced(cause);
+        self.has_listed = true;
+        self.tell_synced();
+        self.attend_while(registry.watch(revision)).await
+    }
+
+    fn tell_synced(&mut self) {
+        if let Some(synced) = self.synced.take() {
+            // Nobody may be left to hear it.
+            let _ = synced.send(());
+        }
+    }
+
+    /// Applies events until a listing is due; tells why it is.
+    async fn follow(&mut self, watch: &mut R::Watch) -> ResyncCause {
+        // Hosts that started together need not list together.
+        let resync = RESYNC.max(self.listing * UNHURRIED).mul_f64(rand::random_range(0.8..1.2));
+        let resync = sleep(resync);
+        tokio::pin!(resync);
+        while !std::mem::take(&mut self.must_list) {
+            tokio::select! {
+                events = watch.next() => match events {
+                    Ok(events) => self.take_events(events).await,
+                    Err(error) => {
+                        return self.report_watch(&error);
+                    }
+                },
+                task = self.keeper.task() => self.run_task(task).await,
+                () = releasing(&self.deletion_guard, &mut self.hangups) => self.expire().await,
+                () = until(self.memory.due()) => self.write_memory(),
+                () = &mut resync => return ResyncCause::Periodic,
+            }
+        }
+        ResyncCause::HostChanged
+    }
+
+    /// Does what there is to do in the kernel until `work` is done.
+    async fn attend_while<T>(&mut self, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                task = self.keeper.task() => self.run_task(task).await,
+                () = releasing(&self.deletion_guard, &mut self.hangups) => self.expire().await,
+                () = until(self.memory.due()) => self.write_memory(),
+            }
+        }
+    }
+
+    async fn attend_for(&mut self, pause: Duration) {
+        self.attend_while(sleep(pause)).await;
+    }
+
+    async fn run_task(&mut self, task: Task) {
+        self.heart.beat();
+        match task {
+            Task::Note(change) => self.keeper.note(change).await,
+            Task::FindPods => self.keeper.find_pods().await,
+            Task::Sweep => self.sweep().await,
+        }
+    }
+
+    /// Makes everything in the kernel, and what others are told, what it is meant to be.
+    async fn sweep(&mut self) {
+        let changes = self.keeper.hold().await;
+        let NodeContext { backend, underlay, .. } = self.keeper.ground();
+        self.must_list |= self.peers.move_to(underlay);
+        if changes.underlay {
+            // Connections from the former address are dead without knowing it.
+            self.registry.reconnect().await;
+            self.announcement.publish(backend, underlay);
+            self.must_list = true;
+        }
+        if let Err(error) = self.announcement.write_file() {
+            warn!(error = %Chain(&error), "cannot keep the subnet file; trying again");
+        }
+        let since = Instant::now();
+        let is_new = changes.underlay || changes.device;
+        // By another route, a peer may have come onto the link, or left it.
+        if is_new || backend.depends_on_hop() && self.keeper.is_due() {
+            let peers: Vec<Peer> = self.peers.peers().chain(self.deletion_guard.held()).copied().collect();
+            self.keeper.want_anew(&peers).await;
+        }
+        self.keeper.correct(if is_new { Difference::Wish } else { Difference::Damage }, since).await;
+        self.measure();
+    }
+
+    async fn take_snapshot(&mut self, snapshot: Snapshot) {
+        self.announcement.holder.sync(&snapshot);
+        let diff = self.peers.apply_snapshot(&snapshot);
+        let revision = snapshot.revision;
+        drop(snapshot);
+        // The correction puts and removes all of it together.
+        self.want(diff, &mut Discard).await;
+        self.keeper.inform();
+        self.keeper.correct(Difference::Wish, Instant::now()).await;
+        self.memory.note();
+        self.etcd_metrics.applied(revision);
+        self.measure();
+    }
+
+    async fn take_events(&mut self, events: Vec<Event>) {
+        let since = Instant::now();
+        self.etcd_metrics.events_arrived();
+        let revision = events.last().map(Event::mod_revision);
+        let mut all = Diff::default();
+        let mut touched = Vec::new();
+        for event in events {
+            self.announcement.holder.observe(&event);
+            let Diff { added, changed, mut removed } = self.peers.apply_event(&event);
+            // Who comes back within one batch was never away.
+            all.removed.append(&mut removed);
+            self.want(Diff { added, changed, removed }, &mut touched).await;
+        }
+        all.removed.retain(|gone| !self.peers.holds(gone.subnet));
+        self.want(all, &mut touched).await;
+        self.keeper.apply(touched).await;
+        self.metrics.propagated(since.elapsed());
+        if let Some(revision) = revision {
+            self.etcd_metrics.applied(revision);
+        }
+        self.measure();
+    }
+
+    /// Tells how many leases are in which state.
+    fn measure(&self) {
+        let (failing, unreachable) = self.keeper.failing();
+        let accepted = self.peers.count();
+        let metrics = &self.metrics;
+        metrics.set_peers(PeerState::Programmed, accepted.saturating_sub(failing + unreachable));
+        metrics.set_peers(PeerState::Failing, failing);
+        metrics.set_peers(PeerState::Unreachable, unreachable);
+        metrics.set_peers(PeerState::Held, self.deletion_guard.held().count());
+        metrics.set_peers(PeerState::Refused, self.peers.refused().count());
+    }
+
+    /// Has the keeper want what `diff` says; the objects that touches go into `touched`.
+    async fn want(&mut self, diff: Diff, touched: &mut (impl Extend<Object> + Send)) {
+        if !diff.is_empty() {
+            debug!(?diff, "the leases have changed");
+            self.memory.note();
+        }
+        let changed: Vec<Peer> = diff.changed.into_iter().map(|(_, after)| after).collect();
+        tell(&diff.added, "known");
+        tell(&changed, "changed");
+        let mut peers = diff.added;
+        peers.extend(changed);
+        for peer in &peers {
+            let moved = self.deletion_guard.arrive(peer);
+            self.forget(&moved, touched);
+        }
+        self.keeper.want(&peers, touched).await;
+        if diff.removed.is_empty() {
+            return;
+        }
+        let verdict = self.deletion_guard.depart(diff.removed, self.peers.count());
+        if verdict.holding > 0 {
+            self.metrics.mass_delete_held();
+            warn!(
+                peers = verdict.holding, until = ?self.deletion_guard.until(),
+                "a large part of the cluster vanished at once: forwarding to it goes on for a while, in which its \
+                 leases may come back (--mass-delete-threshold, --mass-delete-hold)"
+            );
+        }
+        self.keeper.want(&verdict.bring_back, touched).await;
+    }
+
+    fn write_memory(&mut self) {
+        let NodeContext { backend, subnet, .. } = self.keeper.ground();
+        let lease = self.announcement.holder.held().borrow().lease.clone();
+        let own = Own {
+            public_ip: lease.attributes.public_ip,
+            subnet: *subnet,
+            term: lease.term.map(EtcdLeaseId::id),
+            vtep_mac: backend.vtep().map(|(_, mac)| mac),
+        };
+        self.memory.write(own, self.peers.peers().chain(self.deletion_guard.held()));
+    }
+
+    /// Who has left has not come back.
+    async fn expire(&mut self) {
+        let was_holding = self.deletion_guard.is_holding();
+        let gone = self.deletion_guard.expire();
+        if gone.is_empty() {
+            return;
+        }
+        if was_holding {
+            warn!(peers = gone.len(), "letting the peers go that vanished at once and have not come back");
+        }
+        let mut touched = Vec::new();
+        self.forget(&gone, &mut touched);
+        self.keeper.apply(touched).await;
+        self.memory.note();
+        self.measure();
+    }
+
+    /// Has the keeper want `gone` no more; the objects that touches go into `touched`.
+    fn forget(&mut self, gone: &[Peer], touched: &mut (impl Extend<Object> + Send)) {
+        tell(gone, "removed");
+        for peer in gone {
+            self.keeper.forget(peer.subnet, touched);
+        }
+    }
+
+    fn report_watch(&mut self, error: &WatchError) -> ResyncCause {
+        self.etcd_metrics.watch_ended(error);
+        match error {
+            WatchError::Compacted { .. } => {
+                info!("the registry has compacted the history: listing the leases again");
+                ResyncCause::Compacted
+            }
+            error => {
+                self.report_registry(false, &Chain(error));
+                ResyncCause::WatchEnded
+            }
+        }
+    }
+
+    /// One line when the registry goes away, one when it is back.
+    fn report_registry(&mut self, is_there: bool, error: &dyn std::fmt::Display) {
+        match (is_there, self.registry_is_away) {
+            (false, false) => warn!(%error, "the registry is away; forwarding goes on with the known peers"),
+            (true, true) => info!("the registry is back"),
+            _ => {}
+        }
+        self.registry_is_away = !is_there;
+        self.etcd_metrics.set_connected(is_there);
+        self.conditions.set_stale((!is_there).then_some(STALE));
+    }
+}
+
+/// Waits until the peers that are held expire: when their time is over, or the operator says so.
+async fn releasing(deletion_guard: &DeletionGuard, hangups: &mut Signal) {
+    tokio::select! {
+        () = until(deletion_guard.until()) => {}
+        Some(()) = hangups.recv() => {}
+    }
+}
+
+/// Says what became of `peers`; of many of them, only how many they are.
+fn tell(peers: &[Peer], what: &str) {
+    if peers.len() > FEW {
+        info!(peers = peers.len(), "many peers {what}");
+        return;
+    }
+    for peer in peers {
+        info!(subnet = %peer.subnet, public_ip = %peer.public_ip, "peer {what}");
+    }
+}

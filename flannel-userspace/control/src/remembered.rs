@@ -1,0 +1,273 @@
+//! What was last known of the network, kept on disk: with it a host boots and forwards while the registry is away.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use flannel_common::Mac;
+use flannel_model::backend::Kind;
+use flannel_model::lease::{Attributes, EtcdLeaseId, Lease, Snapshot};
+use ipnetwork::Ipv4Network;
+use serde::{Deserialize, Serialize};
+
+use crate::file;
+use crate::lease::Identity;
+use crate::peers::Peer;
+
+/// The layout of the file; another one is not read.
+const VERSION: u32 = 1;
+
+/// What was last known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remembered {
+    version: u32,
+    /// When it was so, in seconds since 1970.
+    when: u64,
+    /// Which machine wrote it: a copy of the file on another one says nothing of that.
+    identity: Identity,
+    /// The network's configuration as it stood in the registry.
+    pub config: String,
+    /// The own lease.
+    pub own: Own,
+    peers: Vec<RememberedPeer>,
+}
+
+/// The own lease as it was last held.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Own {
+    /// The address at which other hosts reached this one.
+    pub public_ip: Ipv4Addr,
+    /// The leased subnet.
+    pub subnet: Ipv4Network,
+    /// The id of its term; nothing for a reservation.
+    pub term: Option<i64>,
+    /// Ethernet address of this host's VTEP.
+    #[serde(with = "mac")]
+    pub vtep_mac: Option<Mac>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct RememberedPeer {
+    subnet: Ipv4Network,
+    public_ip: Ipv4Addr,
+    #[serde(with = "mac")]
+    vtep_mac: Option<Mac>,
+}
+
+/// The file was not read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum RememberedError {
+    /// The file system refuses.
+    #[error("cannot {operation} the state file {path}: make it writable, or choose another --state-file")]
+    Io {
+        /// What was to be done.
+        operation: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The file has another content than this daemon writes.
+    #[error("the state file {path} cannot be understood: it is ignored, and written anew")]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: serde_json::Error,
+    },
+}
+
+impl Own {
+    /// Ethernet address of this host's VTEP if the host still has that address. With another one it may get a second
+    /// lease beside this one, which peers take for another host's: they would refuse it for having the same VTEP.
+    #[must_use]
+    pub fn vtep_mac_at(&self, public_ip: Ipv4Addr) -> Option<Mac> {
+        self.vtep_mac.filter(|_| self.public_ip == public_ip)
+    }
+}
+
+impl Remembered {
+    /// What is known now.
+    #[must_use]
+    pub fn new<'a>(
+        identity: Identity,
+        config: String,
+        own: Own,
+        peers: impl Iterator<Item = &'a Peer>,
+    ) -> Self {
+        let remember =
+            |&Peer { subnet, public_ip, vtep_mac }: &Peer| RememberedPeer { subnet, public_ip, vtep_mac };
+        let when = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        Self { version: VERSION, when, identity, config, own, peers: peers.map(remember).collect() }
+    }
+
+    /// Reads the file; nothing if there is none, or one of another version.
+    ///
+    /// # Errors
+    /// There is one, but it cannot be read or understood.
+    pub fn read(path: &Path) -> Result<Option<Self>, RememberedError> {
+        let json = match std::fs::read(path) {
+            Ok(json) => json,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => {
+                return Err(RememberedError::Io { operation: "read", path: path.to_owned(), source });
+            }
+        };
+        let remembered: Self = serde_json::from_slice(&json)
+            .map_err(|source| RememberedError::Content { path: path.to_owned(), source })?;
+        Ok(Some(remembered).filter(|remembered| remembered.version == VERSION))
+    }
+
+    /// Writes the file in one step.
+    ///
+    /// # Errors
+    /// The file system refuses. What was there before still is.
+    pub fn write(&self, path: &Path) -> Result<(), RememberedError> {
+        let failed = |source| RememberedError::Io { operation: "write", path: path.to_owned(), source };
+        let json = serde_json::to_vec(self).map_err(|error| failed(error.into()))?;
+        file::create_directory_of(path)
+            .and_then(|()| file::replace(path, &json, file::PRIVATE))
+            .map_err(failed)
+    }
+
+    /// For how long it has been out of date at most; zero where the file says it is of the future.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        let when = UNIX_EPOCH.checked_add(Duration::from_secs(self.when));
+        when.and_then(|when| SystemTime::now().duration_since(when).ok()).unwrap_or_default()
+    }
+
+    /// Whether it is this machine's, and of a network with this configuration.
+    #[must_use]
+    pub fn is_of(&self, identity: &Identity, config: &str) -> bool {
+        self.identity == *identity && self.config == config
+    }
+
+    /// The own lease, with what it is to say now.
+    #[must_use]
+    pub fn lease(&self, attributes: Attributes) -> Lease {
+        let Own { subnet, term, .. } = self.own;
+        let term = term.and_then(EtcdLeaseId::from_id);
+        Lease { subnet, ipv6_subnet: None, attributes, mod_revision: 0, created: 0, term }
+    }
+
+    /// The peers' leases, older than anything the registry can tell.
+    #[must_use]
+    pub fn snapshot(&self, kind: Kind) -> Snapshot {
+        let lease = |peer: &RememberedPeer| {
+            let data = peer.vtep_mac.map(|mac| (&serde_json::json!({ "VtepMAC": mac.to_string() })).into());
+            let attributes = Attributes {
+                backend_type: kind.lease_type().map(str::to_owned),
+                backend_data: data,
+                ..Attributes::new(peer.public_ip)
+            };
+            Lease {
+                subnet: peer.subnet,
+                ipv6_subnet: None,
+                attributes,
+                mod_revision: 0,
+                created: 0,
+                term: None,
+            }
+        };
+        Snapshot { leases: self.peers.iter().map(lease).collect(), ..Snapshot::default() }
+    }
+}
+
+/// An Ethernet address as text.
+mod mac {
+    use flannel_common::Mac;
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    #[expect(clippy::ref_option, reason = "serde hands fields over by reference")]
+    pub(super) fn serialize<S: Serializer>(mac: &Option<Mac>, serializer: S) -> Result<S::Ok, S::Error> {
+        mac.map(|mac| mac.to_string()).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Mac>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flannel_common::Mac;
+    use flannel_model::backend::Kind;
+    use rstest::rstest;
+
+    use super::{Own, Remembered};
+    use crate::lease::Identity;
+    use crate::peers::Peer;
+
+    const CONFIG: &str = r#"{"Network":"10.5.0.0/16"}"#;
+
+    fn remembered() -> Remembered {
+        let own = Own {
+            public_ip: [192, 168, 77, 11].into(),
+            subnet: "10.5.1.0/24".parse().unwrap(),
+            term: Some(7),
+            vtep_mac: Some(Mac([2, 0, 0, 0, 0, 1])),
+        };
+        let peer = Peer {
+            subnet: "10.5.2.0/24".parse().unwrap(),
+            public_ip: [192, 168, 77, 12].into(),
+            vtep_mac: Some(Mac([2, 0, 0, 0, 0, 2])),
+        };
+        let identity = Identity::of(Mac([2, 0, 0, 0, 0, 9]));
+        Remembered::new(identity, CONFIG.to_owned(), own, [peer].iter())
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("deep/state.json");
+        assert_eq!(Remembered::read(&path).unwrap(), None);
+        remembered().write(&path).unwrap();
+        assert_eq!(Remembered::read(&path).unwrap(), Some(remembered()));
+        assert!(remembered().age().as_secs() < 5);
+    }
+
+    #[test]
+    fn what_is_of_the_future_is_not_out_of_date() {
+        assert!(Remembered { when: u64::MAX, ..remembered() }.age().is_zero());
+    }
+
+    #[test]
+    fn vtep_belongs_to_the_address() {
+        let own = remembered().own;
+        assert_eq!(own.vtep_mac_at([192, 168, 77, 11].into()), own.vtep_mac);
+        assert_eq!(own.vtep_mac_at([192, 168, 77, 99].into()), None);
+    }
+
+    #[test]
+    fn what_another_machine_or_another_network_remembers_is_nothing() {
+        let (own, other) = (Identity::of(Mac([2, 0, 0, 0, 0, 9])), Identity::of(Mac([2, 0, 0, 0, 0, 8])));
+        assert!(remembered().is_of(&own, CONFIG));
+        assert!(!remembered().is_of(&other, CONFIG), "a copied disk");
+        assert!(!remembered().is_of(&own, "{}"));
+    }
+
+    #[test]
+    fn peers_become_the_leases_they_were() {
+        let snapshot = remembered().snapshot(Kind::Vxlan);
+        assert_eq!(snapshot.leases.len(), 1);
+        assert_eq!(
+            snapshot.leases[0].attributes.to_json().unwrap(),
+            r#"{"PublicIP":"192.168.77.12","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VtepMAC":"02:00:00:00:00:02"}}"#
+        );
+    }
+
+    #[rstest]
+    #[case::empty("")]
+    #[case::cut(r#"{"version":1,"when":5"#)]
+    #[case::wrong_type(r#"{"version":1,"when":"x","identity":"","config":"","own":{},"peers":[]}"#)]
+    fn other_content_is_an_error(#[case] text: &str) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let error = Remembered::read(file.path()).unwrap_err().to_string();
+        assert!(error.contains("cannot be understood"), "{error}");
+    }
+}

@@ -1,0 +1,172 @@
+//! The subnet file: tells the container runtime, the CNI plugin and the next start of the daemon which
+//! subnet this host leases.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use flannel_model::config::cidr;
+use ipnetwork::Ipv4Network;
+
+use crate::file;
+
+const NETWORK: &str = "FLANNEL_NETWORK";
+const SUBNET: &str = "FLANNEL_SUBNET";
+const MTU: &str = "FLANNEL_MTU";
+const IP_MASQ: &str = "FLANNEL_IPMASQ";
+
+/// More than any subnet file holds; the rest of a larger file is not read.
+const LONGEST: u64 = 64 * 1024;
+
+/// What is written. `Display` gives the bytes of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SubnetFile {
+    /// The network all subnets are cut from.
+    pub network: Ipv4Network,
+    /// The leased subnet. The file has its first address but one in its place, which is the address of
+    /// the bridge.
+    pub subnet: Ipv4Network,
+    /// Largest packet a pod may send, in bytes.
+    pub mtu: u32,
+    /// Whether this daemon masquerades, so that the bridge's owner must not.
+    pub ip_masq: bool,
+}
+
+/// What a file left by an earlier daemon, of this kind or stock flannel's, says as far as it can be read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Previous {
+    /// `FLANNEL_NETWORK`: the valid ones of a list with commas, host bits cleared.
+    pub networks: Vec<Ipv4Network>,
+    /// `FLANNEL_SUBNET`: the same.
+    pub subnets: Vec<Ipv4Network>,
+    /// `FLANNEL_MTU`
+    pub mtu: Option<u32>,
+    /// `FLANNEL_IPMASQ`
+    pub ip_masq: Option<bool>,
+}
+
+/// The file was not written or not read.
+#[derive(Debug, thiserror::Error)]
+pub enum SubnetFileError {
+    /// The directory is absent and cannot be made.
+    #[error("cannot create the directory {directory} of the subnet file: choose another --subnet-file")]
+    CreateDirectory {
+        /// The directory.
+        directory: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+
+    /// The file beside it, or the renaming, failed.
+    #[error(
+        "cannot write the subnet file {path}: make its directory writable, or choose another --subnet-file"
+    )]
+    Write {
+        /// The subnet file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+
+    /// There is a file, but it cannot be read.
+    #[error("cannot read the subnet file {path}: make it a readable file, or choose another --subnet-file")]
+    Read {
+        /// The subnet file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl SubnetFile {
+    /// Puts the file at `path` in one step: who reads it sees all of it, or what was there before. It is
+    /// readable by everybody; its directory is made where it is absent.
+    ///
+    /// # Errors
+    /// The file system refuses. What was at `path` is still there.
+    pub fn write(&self, path: &Path) -> Result<(), SubnetFileError> {
+        file::create_directory_of(path).map_err(|source| SubnetFileError::CreateDirectory {
+            directory: file::directory_of(path).to_owned(),
+            source,
+        })?;
+        // Whatever the umask is: the CNI plugin may run as another user.
+        file::replace(path, self.to_string().as_bytes(), file::PUBLIC)
+            .map_err(|source| SubnetFileError::Write { path: path.to_owned(), source })
+    }
+}
+
+impl fmt::Display for SubnetFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bridge = Ipv4Addr::from_bits(self.subnet.network().to_bits().saturating_add(1));
+        writeln!(f, "{NETWORK}={}", cidr::masked(self.network))?;
+        writeln!(f, "{SUBNET}={bridge}/{}", self.subnet.prefix())?;
+        writeln!(f, "{MTU}={}", self.mtu)?;
+        writeln!(f, "{IP_MASQ}={}", self.ip_masq)
+    }
+}
+
+impl Previous {
+    /// Reads the file at `path`; nothing if there is none.
+    ///
+    /// # Errors
+    /// There is one, but it cannot be read. What it says is never an error.
+    pub fn read(path: &Path) -> Result<Option<Self>, SubnetFileError> {
+        let mut bytes = Vec::new();
+        match File::open(path).and_then(|file| file.take(LONGEST).read_to_end(&mut bytes)) {
+            Ok(_) => Ok(Some(Self::parse(&String::from_utf8_lossy(&bytes)))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(SubnetFileError::Read { path: path.to_owned(), source }),
+        }
+    }
+
+    /// The subnet this host leased, if the file names exactly one.
+    #[must_use]
+    pub fn previous_subnet(&self) -> Option<Ipv4Network> {
+        match self.subnets.as_slice() {
+            [subnet] => Some(*subnet),
+            _ => None,
+        }
+    }
+
+    /// Reads lines of the form `KEY=value`, also with `export` before and quotes around, and skips all
+    /// others. The last of several lines with one key counts.
+    fn parse(text: &str) -> Self {
+        let mut previous = Self::default();
+        for (key, value) in text.lines().filter_map(assignment) {
+            match key {
+                NETWORK => previous.networks = cidr_list(value),
+                SUBNET => previous.subnets = cidr_list(value),
+                MTU => previous.mtu = value.parse().ok(),
+                IP_MASQ => previous.ip_masq = value.parse().ok(),
+                _ => {}
+            }
+        }
+        previous
+    }
+}
+
+fn assignment(line: &str) -> Option<(&str, &str)> {
+    let (key, value) = line.split_once('=')?;
+    let key = key.trim();
+    let key = key.strip_prefix("export ").map_or(key, str::trim_start);
+    Some((key, unquoted(value.trim())))
+}
+
+/// What stands in quotes, or before a comment.
+fn unquoted(value: &str) -> &str {
+    for quote in ['"', '\''] {
+        if let Some((inside, _)) = value.strip_prefix(quote).and_then(|rest| rest.split_once(quote)) {
+            return inside;
+        }
+    }
+    value.split_once(" #").map_or(value, |(before, _)| before.trim_end())
+}
+
+fn cidr_list(value: &str) -> Vec<Ipv4Network> {
+    value.split(',').filter_map(|text| cidr::parse(text.trim()).ok()).map(cidr::masked).collect()
+}
+
+#[cfg(test)]
+mod tests;

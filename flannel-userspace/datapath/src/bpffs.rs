@@ -1,0 +1,202 @@
+//! The BPF file system, and our directory in it.
+
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use flannel_common::ABI_VERSION;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::mount::{MsFlags, mount};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use nix::unistd::geteuid;
+use tracing::info;
+
+use super::DatapathError;
+
+/// Where the BPF file system is mounted by convention.
+const BPFFS: &str = "/sys/fs/bpf";
+
+/// What the name of a directory of maps begins with; the number of the layout follows.
+const MAPS: &str = "maps@";
+
+/// What is in the directory besides maps.
+const PARTS: [&str; 3] = ["links", "filters", "qdiscs"];
+
+/// Our directory for pins, held by this process alone.
+#[derive(Debug)]
+pub struct PinDir {
+    path: PathBuf,
+    /// Released by the kernel when the process ends, however it ends.
+    _lock: Flock<File>,
+}
+
+impl PinDir {
+    /// Mounts the BPF file system that the directory is to be on, if need be. Only this takes `CAP_SYS_ADMIN`.
+    pub fn mount(path: &Path) -> Result<(), DatapathError> {
+        if path.starts_with(BPFFS) { mount_bpffs(Path::new(BPFFS)) } else { Ok(()) }
+    }
+
+    /// Makes the directory, mode 0700, mounting the BPF file system if need be, and takes the lock on it.
+    pub fn open(path: &Path) -> Result<Self, DatapathError> {
+        Self::mount(path)?;
+        for part in parts(path) {
+            make_private(&part).map_err(unusable(&part))?;
+        }
+        Self::lock(path)
+    }
+
+    /// The same for a directory that is there; nothing where it is not.
+    ///
+    /// # Errors
+    /// It is not ours, or a daemon holds it.
+    pub fn existing(path: &Path) -> Result<Option<Self>, DatapathError> {
+        if path.is_dir() { Self::lock(path).map(Some) } else { Ok(None) }
+    }
+
+    /// Whether something is pinned there, by a daemon that runs or has run.
+    #[must_use]
+    pub fn is_in_use(path: &Path) -> bool {
+        let is_empty = |part: PathBuf| names_in(&part).is_ok_and(|names| names.is_empty());
+        // The directory itself holds the others.
+        !parts(path).skip(1).all(is_empty)
+    }
+
+    fn lock(path: &Path) -> Result<Self, DatapathError> {
+        let metadata = fs::metadata(path).and_then(|metadata| check_owner(&metadata));
+        metadata.and_then(|()| check_filesystem(path)).map_err(unusable(path))?;
+        let handle = File::open(path).map_err(unusable(path))?;
+        match Flock::lock(handle, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Err((_, Errno::EWOULDBLOCK)) => Err(DatapathError::Locked { path: path.to_owned() }),
+            Err((_, errno)) => Err(unusable(path)(errno.into())),
+        }
+    }
+
+    /// Removes the directory and everything pinned in it. What was attached by a pin alone is detached by that.
+    ///
+    /// # Errors
+    /// Something cannot be removed.
+    pub fn remove(self) -> Result<(), DatapathError> {
+        fs::remove_dir_all(&self.path).map_err(unusable(&self.path))
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where maps are pinned in this build's layout.
+    #[must_use]
+    pub fn maps(path: &Path) -> PathBuf {
+        path.join(maps_directory(ABI_VERSION))
+    }
+
+    /// Where builds with other layouts have pinned maps, if there are any left.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn other_maps(&self) -> Result<Vec<PathBuf>, DatapathError> {
+        let own = maps_directory(ABI_VERSION);
+        let names = names_in(&self.path)?.into_iter();
+        Ok(names
+            .filter(|name| name.starts_with(MAPS) && *name != own)
+            .map(|name| self.path.join(name))
+            .collect())
+    }
+
+    /// Where links are pinned.
+    #[must_use]
+    pub fn links(&self) -> PathBuf {
+        self.path.join("links")
+    }
+
+    /// Where programs of filters under clsact are pinned.
+    #[must_use]
+    pub fn filters(&self) -> PathBuf {
+        self.path.join("filters")
+    }
+
+    /// Where the clsact qdiscs that are ours are noted, by the index of their interface.
+    #[must_use]
+    pub fn qdiscs(&self) -> PathBuf {
+        self.path.join("qdiscs")
+    }
+}
+
+impl Drop for PinDir {
+    /// A daemon that never came to pin anything leaves nothing behind.
+    fn drop(&mut self) {
+        // Those with something in them stay.
+        for part in parts(&self.path).rev() {
+            let _ = fs::remove_dir(part);
+        }
+    }
+}
+
+/// The directory itself, and those in it.
+fn parts(path: &Path) -> impl DoubleEndedIterator<Item = PathBuf> {
+    let maps = maps_directory(ABI_VERSION);
+    let inner = PARTS.map(|part| path.join(part));
+    [path.to_owned(), path.join(maps)].into_iter().chain(inner)
+}
+
+/// Name of the directory of maps in this layout.
+fn maps_directory(layout: u32) -> String {
+    format!("{MAPS}{layout}")
+}
+
+/// The names of what is in a directory; none where there is no such directory.
+pub(super) fn names_in(directory: &Path) -> Result<Vec<String>, DatapathError> {
+    let listed = fs::read_dir(directory).and_then(|entries| {
+        entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    });
+    match listed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        listed => listed.map_err(unusable(directory)),
+    }
+}
+
+fn unusable(path: &Path) -> impl Fn(io::Error) -> DatapathError {
+    move |source| DatapathError::Directory { path: path.to_owned(), source }
+}
+
+fn mount_bpffs(path: &Path) -> Result<(), DatapathError> {
+    if is_bpffs(path) {
+        return Ok(());
+    }
+    let none: Option<&str> = None;
+    mount(Some("bpf"), path, Some("bpf"), MsFlags::empty(), none)
+        .map_err(|errno| DatapathError::Mount { path: path.to_owned(), source: errno.into() })?;
+    info!(path = %path.display(), "mounted the BPF file system");
+    Ok(())
+}
+
+fn is_bpffs(path: &Path) -> bool {
+    statfs(path).is_ok_and(|fs| fs.filesystem_type() == BPF_FS_MAGIC)
+}
+
+fn check_filesystem(path: &Path) -> io::Result<()> {
+    if is_bpffs(path) { Ok(()) } else { Err(io::Error::other("it is not on a BPF file system")) }
+}
+
+/// A directory that nobody else can reach into; one that is there must be ours already.
+fn make_private(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    let metadata = fs::metadata(path)?;
+    check_owner(&metadata)?;
+    if metadata.mode() & 0o077 != 0 {
+        fs::set_permissions(path, Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
+fn check_owner(metadata: &fs::Metadata) -> io::Result<()> {
+    if metadata.uid() == geteuid().as_raw() {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!("it belongs to user {}", metadata.uid())))
+    }
+}

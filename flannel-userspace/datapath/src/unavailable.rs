@@ -1,0 +1,136 @@
+//! Whether this host takes any program at all. Asked before anything is changed.
+
+use std::fmt;
+use std::io;
+
+use aya::maps::MapType;
+use aya::programs::{ProgramError, ProgramType};
+use aya::sys::{is_map_supported, is_program_supported};
+use nix::errno::Errno;
+use thiserror::Error;
+
+use super::attach::tcx_programs;
+
+/// No program can be had on this host: what is missing, and the remedy.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("Linux {release} {missing}")]
+pub struct Unavailable {
+    /// Release of the kernel.
+    pub release: String,
+    /// What it lacks.
+    pub missing: Missing,
+}
+
+/// What programs cannot do without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// `CAP_BPF` (5.8).
+    Capability,
+    /// `bpf()`.
+    Syscall,
+    /// Leave to use it.
+    Permission(Errno),
+    /// Programs of type `sched_cls`.
+    Classifier,
+    /// TCX or clsact.
+    Hook,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Capability => "knows no CAP_BPF (5.8) and is too old for flannel's eBPF programs: use a newer kernel",
+            Self::Syscall => {
+                "has no bpf(): use a kernel with CONFIG_BPF_SYSCALL; in a container, allow bpf() in its seccomp profile"
+            }
+            Self::Permission(errno) => {
+                return write!(
+                    f,
+                    "refuses bpf() ({errno}) though the capabilities are there, so a seccomp filter or a security \
+                     module does: allow it there (systemd: SystemCallFilter=, containers: the seccomp profile; \
+                     SELinux: class bpf)"
+                );
+            }
+            Self::Classifier => "takes no programs of type sched_cls: use a kernel with CONFIG_NET and CONFIG_BPF_SYSCALL",
+            Self::Hook => {
+                "has neither TCX (6.6) nor programs under clsact: use a kernel with CONFIG_NET_SCH_INGRESS and \
+                 CONFIG_NET_CLS_BPF, or make its modules sch_ingress and cls_bpf available"
+            }
+        })
+    }
+}
+
+/// Why no program can be had on this host, if so. Nothing stays of what is tried. It takes all privileges to find out
+/// about clsact; who has fewer learns that when programs are attached.
+#[must_use]
+pub fn unavailable() -> Option<Unavailable> {
+    missing().map(|missing| Unavailable { release: flannel_net::release(), missing })
+}
+
+fn missing() -> Option<Missing> {
+    if !flannel_privileges::has_bpf_capability() {
+        return Some(Missing::Capability);
+    }
+    if let Err(error) = is_map_supported(MapType::Array) {
+        return by_error(&error.io_error);
+    }
+    match is_program_supported(ProgramType::SchedClassifier) {
+        Ok(true) => {}
+        Ok(false) => return Some(Missing::Classifier),
+        Err(ProgramError::SyscallError(error)) => return by_error(&error.io_error),
+        Err(_) => return None,
+    }
+    let has_tcx = tcx_programs(LOOPBACK, "vxlan_decap").is_ok_and(|programs| programs.is_some());
+    (!has_tcx && flannel_net::knows_clsact() == Some(false)).then_some(Missing::Hook)
+}
+
+/// Index of `lo` in every network namespace.
+const LOOPBACK: u32 = 1;
+
+/// What else goes wrong is found out, and told, where programs are loaded.
+fn by_error(error: &io::Error) -> Option<Missing> {
+    match error.raw_os_error().map(Errno::from_raw)? {
+        Errno::ENOSYS => Some(Missing::Syscall),
+        errno @ (Errno::EPERM | Errno::EACCES) => Some(Missing::Permission(errno)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use nix::errno::Errno;
+    use rstest::rstest;
+
+    use super::{Missing, Unavailable, by_error, unavailable};
+
+    #[test]
+    fn this_host_takes_programs() {
+        assert_eq!(unavailable(), None);
+    }
+
+    #[rstest]
+    #[case(Errno::ENOSYS, "Linux 6.1.0 has no bpf(): ")]
+    #[case(Errno::EPERM, "Linux 6.1.0 refuses bpf() (EPERM: ")]
+    #[case(Errno::EACCES, "Linux 6.1.0 refuses bpf() (EACCES: ")]
+    fn what_the_system_call_answers(#[case] errno: Errno, #[case] sentence: &str) {
+        let missing = by_error(&io::Error::from(errno)).unwrap();
+        let text = Unavailable { release: "6.1.0".to_owned(), missing }.to_string();
+        assert!(text.starts_with(sentence), "{text}");
+    }
+
+    #[test]
+    fn an_error_of_another_kind_says_nothing_about_the_host() {
+        assert_eq!(by_error(&io::Error::from(Errno::ENOMEM)), None);
+    }
+
+    #[test]
+    fn an_old_kernel_is_not_told_to_be_root() {
+        let text = Unavailable { release: "5.4.0".to_owned(), missing: Missing::Capability }.to_string();
+        assert_eq!(
+            text,
+            "Linux 5.4.0 knows no CAP_BPF (5.8) and is too old for flannel's eBPF programs: use a newer kernel"
+        );
+    }
+}

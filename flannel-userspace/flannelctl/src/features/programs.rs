@@ -1,0 +1,82 @@
+//! What the kernel makes of the programs themselves: a helper that is there does not tell that its verifier takes them.
+
+use flannel_datapath::{Answer, OBJECT, ProgramSettings, check};
+use flannel_model::error::Chain;
+use serde::Serialize;
+
+use super::super::output::{Page, Tone, cell, or_dash, toned};
+
+/// The kernel's answers.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Programs {
+    /// To each program that is for this kernel.
+    Tried(Vec<Loaded>),
+    /// None could be tried, and why.
+    Untried(String),
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Loaded {
+    /// `vxlan` or `udp`: what it is loaded for.
+    pub(super) backend: &'static str,
+    pub(super) program: &'static str,
+    pub(super) accepted: bool,
+    /// Nothing where the kernel does not count them (before 5.16).
+    pub(super) verified_instructions: Option<u32>,
+    /// What the kernel said of a program that it refused.
+    pub(super) refusal: Option<String>,
+}
+
+impl Programs {
+    /// Loads every program, and lets go of it.
+    pub(super) fn try_all() -> Self {
+        match check(OBJECT, ProgramSettings::default()) {
+            Ok(answers) => Self::Tried(answers.into_iter().map(Loaded::from).collect()),
+            Err(error) => Self::Untried(Chain(&error).to_string()),
+        }
+    }
+
+    pub(super) fn show(&self, page: &mut Page) {
+        page.heading("programs");
+        let loaded = match self {
+            Self::Untried(why) => {
+                page.toned_line(Tone::Bad, &format!("none could be tried: {why}"));
+                return;
+            }
+            Self::Tried(loaded) => loaded,
+        };
+        let row = |loaded: &Loaded| {
+            let Loaded { backend, program, accepted, verified_instructions, refusal } = loaded;
+            let accepted = if *accepted { toned(Tone::Good, "yes") } else { toned(Tone::Bad, "refused") };
+            let answer = cell(refusal.as_deref().unwrap_or_default());
+            vec![cell(backend), cell(program), accepted, or_dash(*verified_instructions), answer]
+        };
+        page.table(&["BACKEND", "PROGRAM", "ACCEPTED", "INSTRUCTIONS", "ANSWER"], loaded.iter().map(row));
+    }
+}
+
+impl From<Answer> for Loaded {
+    fn from(Answer { program, backend, outcome }: Answer) -> Self {
+        let (verified_instructions, refusal) = match outcome {
+            Ok(accepted) => (accepted.verified_instructions, None),
+            Err(refusal) => (None, Some(refusal.to_string())),
+        };
+        Self { backend, program, accepted: refusal.is_none(), verified_instructions, refusal }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Programs;
+
+    #[test]
+    fn this_kernel_takes_every_program() {
+        let Programs::Tried(loaded) = Programs::try_all() else { panic!("none could be tried") };
+        let refused: Vec<_> = loaded.iter().filter(|loaded| !loaded.accepted).collect();
+        assert!(refused.is_empty(), "{refused:?}");
+        for program in ["vxlan_encap", "vxlan_decap", "udp_encap", "udp_decap", "bridge"] {
+            assert!(loaded.iter().any(|loaded| loaded.program == program), "{program} was not tried");
+        }
+    }
+}

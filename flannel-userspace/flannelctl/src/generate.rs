@@ -1,0 +1,99 @@
+//! `flannelctl completions` and `flannelctl man`: what belongs to an installation beside the programs.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, Command, CommandFactory as _, ValueEnum};
+use clap_complete::Shell;
+use flanneld::cli;
+
+use super::{Cli, output};
+
+/// One of the two programs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Program {
+    /// The command line.
+    #[default]
+    Flannelctl,
+    /// The daemon.
+    Flanneld,
+}
+
+impl Program {
+    fn command(self) -> Command {
+        match self {
+            Self::Flannelctl => Cli::command(),
+            Self::Flanneld => cli::command(),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Completions {
+    /// The shell they are for.
+    shell: Shell,
+    /// The program whose words are completed.
+    #[arg(value_enum, default_value_t)]
+    program: Program,
+}
+
+impl Completions {
+    pub(super) fn run(&self) -> anyhow::Result<ExitCode> {
+        let mut command = self.program.command();
+        let name = command.get_name().to_owned();
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut command, name, &mut script);
+        output::print(&String::from_utf8(script)?)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Man {
+    /// The program, or one of flannelctl's commands, such as `flannelctl-verify`.
+    #[arg(default_value = "flannelctl", value_name = "PAGE")]
+    page: String,
+}
+
+impl Man {
+    pub(super) fn run(&self) -> anyhow::Result<ExitCode> {
+        output::print(&page(&self.page)?)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// The manual page of that name.
+fn page(name: &str) -> anyhow::Result<String> {
+    let command = match name.strip_prefix("flannelctl-") {
+        Some(verb) => {
+            let mut command = Cli::command();
+            // Now each command of it knows its whole name.
+            command.build();
+            command.find_subcommand(verb).cloned()
+        }
+        None => Program::from_str(name, false).ok().map(Program::command),
+    };
+    let command = command.with_context(|| {
+        format!("there is no page {name}: say flanneld, flannelctl or flannelctl-COMMAND, such as flannelctl-verify")
+    })?;
+    let mut page = Vec::new();
+    clap_mangen::Man::new(command.version(env!("CARGO_PKG_VERSION"))).render(&mut page)?;
+    Ok(String::from_utf8(page)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::page;
+
+    #[test]
+    fn pages_of_programs_and_commands() {
+        for (name, word) in
+            [("flanneld", "etcd"), ("flannelctl", "sysdump"), ("flannelctl-counters", "watch")]
+        {
+            let page = page(name).unwrap();
+            assert!(page.contains(".TH ") && page.contains(word), "{name}: {page}");
+        }
+        let error = page("flannelctl-nothing").unwrap_err().to_string();
+        assert!(error.contains("flannelctl-COMMAND"), "{error}");
+    }
+}

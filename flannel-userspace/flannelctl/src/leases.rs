@@ -1,0 +1,265 @@
+//! `flannelctl leases`: who holds which subnet, for how long, and which leases this host refuses.
+
+use std::net::Ipv4Addr;
+use std::process::ExitCode;
+
+use clap::Args;
+use flannel_control::peers::PeerTable;
+use flannel_model::lease::{Data, Key, Lease};
+use flannel_net::Netlink;
+use flannel_registry::Registry as _;
+use futures::{StreamExt as _, stream};
+use ipnetwork::Ipv4Network;
+use serde::Serialize;
+
+use super::output::{Page, Report, Tone, cell, or_dash, toned};
+use super::place::{Context, EtcdFlags, StateFile};
+use super::status::network;
+use super::units;
+use super::wanted::{Known, Source};
+
+/// Requests to etcd that are under way at a time.
+const IN_FLIGHT: usize = 32;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    pub(super) state_file: StateFile,
+    #[command(flatten)]
+    pub(super) etcd: EtcdFlags,
+}
+
+impl Arguments {
+    pub(super) async fn run(&self, context: &Context<'_>) -> anyhow::Result<ExitCode> {
+        context.printer.print(&self.read(context).await?)?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Reads them.
+    pub(super) async fn read(&self, context: &Context<'_>) -> anyhow::Result<Leases> {
+        let known = Known::read(context, &self.state_file, &self.etcd).await?;
+        // Without a datapath there is nothing to hold leases against.
+        let (own, table) = match judged(context, &known).await {
+            Ok((own, table)) => (Some(own), Some(table)),
+            Err(_) => (known.remembered.as_ref().map(|remembered| remembered.own.subnet), None),
+        };
+        Leases::of(&known, own, table.as_ref()).await
+    }
+}
+
+async fn judged(context: &Context<'_>, known: &Known) -> anyhow::Result<(Ipv4Network, PeerTable)> {
+    let node = context.place.tables()?.node()?;
+    let own = network(node.subnet, node.netmask)
+        .ok_or_else(|| anyhow::anyhow!("the datapath names no subnet of this host"))?;
+    let netlink = Netlink::open()?;
+    let underlay = known.underlay(&netlink, &node).await?;
+    Ok((own, known.table(&netlink, &node, &underlay, own).await?))
+}
+
+/// The leases.
+#[derive(Debug, Serialize)]
+pub(super) struct Leases {
+    source: Source,
+    /// How old the state file is.
+    age_seconds: Option<u64>,
+    leases: Vec<Entry>,
+}
+
+#[derive(Debug, Serialize)]
+struct Entry {
+    /// Name of the key in etcd.
+    key: String,
+    subnet: Option<Ipv4Network>,
+    public_ip: Option<Ipv4Addr>,
+    backend: Option<String>,
+    vtep_mac: Option<String>,
+    /// `lease`; `reservation` where it never expires; nothing where that is not known.
+    kind: Option<&'static str>,
+    /// Seconds until it expires, unless it is renewed.
+    expires_seconds: Option<u64>,
+    /// `ours`, `accepted`, `refused`, or `unknown` where this host has no datapath.
+    state: &'static str,
+    /// Why it is refused.
+    reason: Option<String>,
+}
+
+impl Leases {
+    async fn of(known: &Known, own: Option<Ipv4Network>, table: Option<&PeerTable>) -> anyhow::Result<Self> {
+        let mut entries: Vec<Entry> = Vec::new();
+        if let Some(remembered) = &known.remembered {
+            let own = &remembered.own;
+            entries.push(Entry {
+                key: Key::Subnet(own.subnet.into()).to_string(),
+                subnet: Some(own.subnet),
+                public_ip: Some(own.public_ip),
+                backend: known.kind().lease_type().map(str::to_owned),
+                vtep_mac: own.vtep_mac.map(|mac| mac.to_string()),
+                kind: Some(if own.term.is_some() { "lease" } else { "reservation" }),
+                expires_seconds: None,
+                state: "ours",
+                reason: None,
+            });
+        }
+        let timed = stream::iter(&known.leases.leases).map(|lease| with_expiration(known, lease));
+        let timed: Vec<anyhow::Result<(&Lease, Option<u64>)>> = timed.buffered(IN_FLIGHT).collect().await;
+        for timed in timed {
+            let (lease, expires) = timed?;
+            entries.push(Entry::of(known.source, lease, expires, own, table));
+        }
+        entries.extend(known.leases.rejected.iter().map(|rejected| Entry {
+            key: rejected.key.to_string(),
+            subnet: rejected.key.subnet(),
+            public_ip: None,
+            backend: None,
+            vtep_mac: None,
+            kind: None,
+            expires_seconds: None,
+            state: "refused",
+            reason: Some(rejected.reason.clone()),
+        }));
+        entries.sort_by_key(|entry| entry.subnet);
+        Ok(Self { source: known.source, age_seconds: known.age_seconds, leases: entries })
+    }
+}
+
+async fn with_expiration<'a>(known: &Known, lease: &'a Lease) -> anyhow::Result<(&'a Lease, Option<u64>)> {
+    let (Some(registry), Some(term)) = (&known.registry, lease.term) else { return Ok((lease, None)) };
+    let left = registry.time_to_live(term).await?;
+    Ok((lease, Some(left.unwrap_or_default().as_secs())))
+}
+
+impl Entry {
+    fn of(
+        source: Source,
+        lease: &Lease,
+        expires_seconds: Option<u64>,
+        own: Option<Ipv4Network>,
+        table: Option<&PeerTable>,
+    ) -> Self {
+        let key = Key::Subnet(lease.key());
+        let refusal = table.and_then(|table| table.refused().find(|(refused, _)| **refused == key));
+        let state = match (refusal, table) {
+            _ if own == Some(lease.subnet) => "ours",
+            (Some(_), _) => "refused",
+            (None, Some(_)) => "accepted",
+            (None, None) => "unknown",
+        };
+        let kind = match (source, lease.term) {
+            (Source::StateFile, _) => None,
+            (Source::Etcd, Some(_)) => Some("lease"),
+            (Source::Etcd, None) => Some("reservation"),
+        };
+        let data = lease.attributes.backend_data.as_ref().map(Data::value);
+        Self {
+            key: key.to_string(),
+            subnet: Some(lease.subnet),
+            public_ip: Some(lease.attributes.public_ip),
+            backend: lease.attributes.backend_type.clone(),
+            vtep_mac: data.as_ref().and_then(|data| data["VtepMAC"].as_str()).map(str::to_owned),
+            kind,
+            expires_seconds,
+            state,
+            reason: refusal.filter(|_| state == "refused").map(|(_, refusal)| refusal.to_string()),
+        }
+    }
+
+    /// When it ends, for people.
+    fn expiration(&self) -> String {
+        match (self.kind, self.expires_seconds) {
+            (Some("reservation"), _) => "never".to_owned(),
+            (_, Some(seconds)) => format!("in {}", units::duration(seconds)),
+            _ => "-".to_owned(),
+        }
+    }
+}
+
+impl Report for Leases {
+    fn show(&self, page: &mut Page) {
+        page.line(format!("from {}", self.source.text(self.age_seconds).trim_end_matches(',')));
+        let rows = self.leases.iter().map(|entry| {
+            let tone = match entry.state {
+                "refused" => Tone::Bad,
+                "unknown" => Tone::Aside,
+                _ => Tone::Good,
+            };
+            let subnet = entry.subnet.map_or_else(|| entry.key.clone(), |subnet| subnet.to_string());
+            vec![
+                cell(subnet),
+                or_dash(entry.public_ip),
+                or_dash(entry.backend.as_ref()),
+                cell(entry.expiration()),
+                toned(tone, entry.state),
+                cell(entry.reason.as_deref().unwrap_or_default()),
+            ]
+        });
+        page.table(&["SUBNET", "PUBLIC IP", "BACKEND", "EXPIRES", "STATE", ""], rows);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flannel_model::lease::{Attributes, EtcdLeaseId, Lease};
+    use serde_json::json;
+
+    use super::{Entry, Leases, Source};
+    use crate::output::Report as _;
+
+    fn lease(subnet: &str, term: i64) -> Lease {
+        Lease {
+            subnet: subnet.parse().unwrap(),
+            ipv6_subnet: None,
+            attributes: Attributes {
+                backend_type: Some("vxlan".to_owned()),
+                backend_data: Some((&json!({"VNI": 1, "VtepMAC": "02:00:00:00:00:02"})).into()),
+                ..Attributes::new([192, 168, 77, 12].into())
+            },
+            mod_revision: 1,
+            created: 1,
+            term: EtcdLeaseId::from_id(term),
+        }
+    }
+
+    fn leases() -> Leases {
+        let own = Some("10.5.1.0/24".parse().unwrap());
+        let entry = |lease: &Lease, left| Entry::of(Source::Etcd, lease, left, own, None);
+        let mut refused = entry(&lease("10.5.3.0/24", 0), None);
+        (refused.state, refused.reason) =
+            ("refused", Some("PublicIP 0.0.0.0 is no host's address".to_owned()));
+        Leases {
+            source: Source::Etcd,
+            age_seconds: None,
+            leases: vec![
+                entry(&lease("10.5.1.0/24", 7), Some(86_000)),
+                entry(&lease("10.5.2.0/24", 0), None),
+                refused,
+            ],
+        }
+    }
+
+    #[test]
+    fn table() {
+        assert_eq!(
+            leases().text(),
+            "from etcd
+ SUBNET       PUBLIC IP      BACKEND  EXPIRES  STATE
+ 10.5.1.0/24  192.168.77.12  vxlan    in 23 h  ours
+ 10.5.2.0/24  192.168.77.12  vxlan    never    unknown
+ 10.5.3.0/24  192.168.77.12  vxlan    never    refused  PublicIP 0.0.0.0 is no host's address
+"
+        );
+    }
+
+    #[test]
+    fn json_of_a_lease() {
+        let value = serde_json::to_value(leases()).unwrap();
+        assert_eq!((&value["source"], &value["age_seconds"]), (&json!("etcd"), &json!(null)));
+        assert_eq!(
+            value["leases"][0],
+            json!({
+                "key": "10.5.1.0-24", "subnet": "10.5.1.0/24", "public_ip": "192.168.77.12", "backend": "vxlan",
+                "vtep_mac": "02:00:00:00:00:02", "kind": "lease", "expires_seconds": 86000, "state": "ours",
+                "reason": null,
+            })
+        );
+    }
+}

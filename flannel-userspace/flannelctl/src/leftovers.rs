@@ -1,0 +1,155 @@
+//! Taking away what the daemon made on this host: afterwards links, routes, hooks and pins are as they were before its
+//! first start. Leases stay, for they are the cluster's.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use flannel_control::subnet_file::{Previous, SubnetFileError};
+use flannel_datapath::{DatapathError, PinDir, Tables};
+use flannel_model::object::Object;
+use flannel_net::device::DeviceError;
+use flannel_net::device::segmenter::{ENTRANCE, EXIT};
+use flannel_net::rules::{self, Names, RulesError};
+use flannel_net::{Netlink, ObjectError, Objects};
+use ipnetwork::Ipv4Network;
+use thiserror::Error;
+
+/// What is to be taken away.
+#[derive(Clone, Debug)]
+pub struct Leftovers {
+    /// What the keys of the network begin with; names of rules are made from it.
+    pub etcd_prefix: String,
+    /// Where programs and maps are pinned.
+    pub pin_dir: PathBuf,
+    /// The subnet file, if it tells of the same subnet.
+    pub subnet_file: PathBuf,
+    /// What the daemon remembered of the network.
+    pub state_file: PathBuf,
+}
+
+/// Something is still there.
+#[derive(Debug, Error)]
+pub enum DownError {
+    /// Pins and hooks.
+    #[error(transparent)]
+    Datapath(#[from] DatapathError),
+    /// Flannel's device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// Routes.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    /// The kernel refused.
+    #[error(transparent)]
+    Kernel(#[from] flannel_net::Error),
+    /// The subnet file.
+    #[error(transparent)]
+    SubnetFile(#[from] SubnetFileError),
+    /// Rules.
+    #[error(transparent)]
+    Rules(#[from] RulesError),
+    /// A file.
+    #[error("cannot remove {path}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl Leftovers {
+    /// Takes everything away, and returns what that was, one line for each thing.
+    ///
+    /// # Errors
+    /// A daemon is running; the kernel refused. What was not reached is taken away by the next call.
+    pub async fn remove(&self, netlink: &Netlink) -> Result<Vec<String>, DownError> {
+        let mut removed = Vec::new();
+        // Rules and files outlive a reboot; pins do not.
+        let pins = PinDir::existing(&self.pin_dir)?;
+        let network = Previous::read(&self.subnet_file)?.and_then(|file| file.networks.first().copied());
+        if let Some(pins) = pins {
+            removed.append(&mut self.remove_datapath(netlink, pins).await?);
+        }
+        let repairs = rules::remove(&Names::of(&self.etcd_prefix), network).await?;
+        if !repairs.is_empty() {
+            removed.push(format!("rules: {repairs}"));
+        }
+        remove_file(&self.state_file, &mut removed)?;
+        Ok(removed)
+    }
+
+    async fn remove_datapath(&self, netlink: &Netlink, pins: PinDir) -> Result<Vec<String>, DownError> {
+        let mut removed = Vec::new();
+        // Maps tell what else there is, so they go last. A half-made datapath has none.
+        let tables = Tables::open(pins.path()).ok();
+        for pin in flannel_datapath::detach_all(&pins)? {
+            removed.push(format!("program {pin}"));
+        }
+        for interface in flannel_datapath::qdiscs(&pins)? {
+            if netlink.remove_empty_clsact(interface).await? {
+                removed.push(format!("clsact qdisc of interface {interface}"));
+            }
+        }
+        if let Some(tables) = &tables {
+            removed.append(&mut self.remove_by_tables(netlink, tables).await?);
+        }
+        pins.remove()?;
+        removed.push(format!("pins {}", self.pin_dir.display()));
+        Ok(removed)
+    }
+
+    async fn remove_by_tables(&self, netlink: &Netlink, tables: &Tables) -> Result<Vec<String>, DownError> {
+        let node = tables.node()?;
+        let mut removed = Vec::new();
+        let objects = Objects::new(netlink.clone(), None);
+        let peers = tables.peers()?;
+        for object in objects.list().await? {
+            if let Object::Route { subnet, .. } = object
+                && peers.contains_key(&subnet.network())
+            {
+                objects.remove(&object).await?;
+                removed.push(format!("route to {subnet}"));
+            }
+        }
+        if let Ok(subnet) = Ipv4Network::with_netmask(node.subnet.into(), node.netmask.into())
+            && netlink.remove_blackhole(subnet).await?
+        {
+            removed.push(format!("blackhole route to {subnet}"));
+        }
+        // Backends without a device have index zero.
+        let device = match node.device {
+            0 => None,
+            index => netlink.link_by_index(index).await?,
+        };
+        if let Some(device) = device
+            && netlink.remove_device(&device.name).await?
+        {
+            removed.push(format!("device {}", device.name));
+        }
+        if node.segmenter != 0 && netlink.remove_segmenter().await? {
+            removed.push(format!("devices {ENTRANCE} and {EXIT}"));
+        }
+        self.remove_subnet_file(node.subnet.into(), &mut removed)?;
+        Ok(removed)
+    }
+
+    /// Another network's daemon may write the same file by now.
+    fn remove_subnet_file(&self, subnet: Ipv4Addr, removed: &mut Vec<String>) -> Result<(), DownError> {
+        let told = Previous::read(&self.subnet_file)?.and_then(|file| file.previous_subnet());
+        if told.map(|subnet: Ipv4Network| subnet.network()) == Some(subnet) {
+            remove_file(&self.subnet_file, removed)?;
+        }
+        Ok(())
+    }
+}
+
+fn remove_file(path: &Path, removed: &mut Vec<String>) -> Result<(), DownError> {
+    match std::fs::remove_file(path) {
+        Ok(()) => removed.push(format!("file {}", path.display())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(source) => return Err(DownError::File { path: path.to_owned(), source }),
+    }
+    Ok(())
+}

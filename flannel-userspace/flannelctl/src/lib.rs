@@ -1,0 +1,124 @@
+//! `flannelctl`: what maps and kernel say, with or without a daemon. One file for each command.
+//!
+//! Verbs, tables and texts live here. Nothing that a running daemon needs does.
+
+mod counters;
+mod daemon;
+mod down;
+mod drops;
+mod explain;
+mod features;
+mod generate;
+mod leases;
+mod leftovers;
+mod maps;
+mod objects;
+mod output;
+mod peers;
+mod place;
+mod programless;
+mod remedy;
+mod running;
+mod status;
+mod sysdump;
+mod trace;
+mod units;
+mod verify;
+mod wanted;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use flannel_datapath::hooks;
+use tokio::runtime::Builder;
+
+use self::output::{Format, Printer};
+use self::place::{Context, Place};
+
+/// Shows what flanneld's datapath does, read from the pinned BPF maps and the kernel; the daemon need not run.
+///
+/// Exit codes: 0 done, 1 it cannot be done or is not as it should be, 2 bad usage.
+#[derive(Debug, Parser)]
+#[command(name = "flannelctl", version, max_term_width = 110)]
+pub struct Cli {
+    #[command(flatten)]
+    place: Place,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t, global = true)]
+    output: Format,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// This host's subnet, backend and devices, which programs are attached, and whether flanneld is ready.
+    Status(status::Arguments),
+    /// The peers, and what was forwarded to and from each; or everything that is known of one.
+    Peers(peers::Arguments),
+    /// The leases last known to this host, or those in etcd, and which of them are refused and why.
+    Leases(leases::Arguments),
+    /// Packets and bytes by hook and reason: forwarded, passed on, dropped.
+    Counters(counters::Arguments),
+    /// Packets that were dropped, why, and what to do about it.
+    Drops(drops::Arguments),
+    /// Single packets at the programs' hooks as they pass, and what becomes of them. Ends with Ctrl-C.
+    Trace(trace::Arguments),
+    /// Writes packets of the tunnel, the first 256 bytes of each, to a file for Wireshark. Ends with Ctrl-C.
+    Capture(trace::Capture),
+    /// The entries of the BPF maps.
+    Maps(maps::Arguments),
+    /// What would become of a packet, by the code of the kernel programs over the present maps. Nothing is sent.
+    Explain(explain::Arguments),
+    /// What the kernel and the network card offer, what is used of it, and why.
+    Features(features::Arguments),
+    /// Compares what is wanted with maps and kernel. Exit code 0 when all is as it should be, 1 with what is not.
+    Verify(verify::Arguments),
+    /// Writes everything that helps to find a fault into one archive, without passwords and keys.
+    Sysdump(sysdump::Arguments),
+    /// Takes away what flanneld made on this host: programs, maps, device, routes and files. Stop flanneld first.
+    /// The lease stays in etcd until it expires.
+    Down(down::Arguments),
+    /// Prints completions for a shell.
+    Completions(generate::Completions),
+    /// Prints a manual page.
+    Man(generate::Man),
+}
+
+impl Cli {
+    /// Does what was asked, and prints the answer.
+    ///
+    /// # Errors
+    /// The maps cannot be read, or something cannot be taken away.
+    pub fn run(&self) -> anyhow::Result<ExitCode> {
+        let context = Context { place: &self.place, printer: Printer::new(self.output) };
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let done = runtime.block_on(self.verb.run(&context));
+        match done {
+            Err(error) if output::is_unread(&error) => Ok(ExitCode::SUCCESS),
+            done => done,
+        }
+    }
+}
+
+impl Verb {
+    async fn run(&self, context: &Context<'_>) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Status(status) => status.run(context).await,
+            Self::Peers(peers) => peers.run(context).await,
+            Self::Leases(leases) => leases.run(context).await,
+            Self::Counters(counters) => counters.run(context).await,
+            Self::Drops(drops) => drops.run(context).await,
+            Self::Trace(trace) => trace.run(context).await,
+            Self::Capture(capture) => capture.run(context).await,
+            Self::Maps(maps) => maps.run(context),
+            Self::Explain(explain) => explain.run(context).await,
+            Self::Features(features) => features.run(context).await,
+            Self::Verify(verify) => verify.run(context).await,
+            Self::Sysdump(sysdump) => sysdump.run(context).await,
+            Self::Down(down) => down.run(context).await,
+            Self::Completions(completions) => completions.run(),
+            Self::Man(man) => man.run(),
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! The things in the kernel by which peers are reached, in iproute2's words.
+
+use flannel_model::object::Object;
+use serde::Serialize;
+
+use super::hooks::Interface;
+
+/// A thing in the kernel or in a map.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Thing {
+    /// What kind of thing: `neighbour`, `fdb`, `peer`, `route` and others.
+    pub(super) kind: &'static str,
+    /// Which.
+    pub(super) text: String,
+}
+
+impl From<&Object> for Thing {
+    fn from(object: &Object) -> Self {
+        match object {
+            Object::Neighbour { device, ip, mac } => {
+                Self { kind: "neighbour", text: format!("{ip} dev {} lladdr {mac}", name(*device)) }
+            }
+            Object::Fdb { device, mac, vtep } => {
+                Self { kind: "fdb", text: format!("{mac} dev {} dst {vtep}", name(*device)) }
+            }
+            Object::Peer { subnet, public_ip, mac, direct } => {
+                let path = if *direct { "direct" } else { "tunnel" };
+                Self { kind: "peer", text: format!("{subnet} at {public_ip} vtep {mac} by {path}") }
+            }
+            Object::Route { subnet, via, device, onlink } => {
+                let via = via.map(|via| format!(" via {via}")).unwrap_or_default();
+                let onlink = if *onlink { " onlink" } else { "" };
+                Self { kind: "route", text: format!("{subnet}{via} dev {}{onlink}", name(*device)) }
+            }
+        }
+    }
+}
+
+/// Name of an interface; its index where there is none with it.
+pub(super) fn name(index: u32) -> String {
+    Interface::new(index).name.unwrap_or_else(|| format!("if{index}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use flannel_common::Mac;
+    use flannel_model::object::Object;
+    use rstest::rstest;
+
+    use super::Thing;
+
+    const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
+
+    #[rstest]
+    #[case(Object::Neighbour { device: 1, ip: [10, 5, 2, 0].into(), mac: MAC }, "neighbour 10.5.2.0 dev lo lladdr 02:00:00:00:00:01")]
+    #[case(Object::Fdb { device: 1, mac: MAC, vtep: [192, 0, 2, 1].into() }, "fdb 02:00:00:00:00:01 dev lo dst 192.0.2.1")]
+    #[case(
+        Object::Route { subnet: "10.5.2.0/24".parse().unwrap(), via: Some([10, 5, 2, 0].into()), device: 4_000_000, onlink: true },
+        "route 10.5.2.0/24 via 10.5.2.0 dev if4000000 onlink"
+    )]
+    #[case(
+        Object::Peer { subnet: "10.5.2.0/24".parse().unwrap(), public_ip: [192, 0, 2, 1].into(), mac: MAC, direct: true },
+        "peer 10.5.2.0/24 at 192.0.2.1 vtep 02:00:00:00:00:01 by direct"
+    )]
+    fn words(#[case] object: Object, #[case] text: &str) {
+        let thing = Thing::from(&object);
+        assert_eq!(format!("{} {}", thing.kind, thing.text), text);
+    }
+}

@@ -1,0 +1,216 @@
+//! `flannelctl sysdump`: everything that helps to find a fault, in one archive.
+
+mod archive;
+mod secrets;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::{ExitCode, Stdio};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use clap::Args;
+use flannel_net::{Netlink, Objects};
+use nix::sys::utsname::uname;
+use procfs::process::Process;
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use self::archive::Archive;
+use self::secrets::Secrets;
+use super::counters::Counts;
+use super::daemon::Daemon;
+use super::drops::Drops;
+use super::features::Features;
+use super::maps::Dump;
+use super::objects::Thing;
+use super::output::{Page, Report};
+use super::peers::Peers;
+use super::place::{Context, EtcdFlags, StateFile};
+use super::status::Status;
+use super::{leases, verify};
+
+/// How long another program has to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What other programs tell, where they are installed: what is beyond flannel's own.
+const PROGRAMS: [(&str, &str); 11] = [
+    ("ip-link.json", "ip -json -details -statistics link show"),
+    ("ip-address.json", "ip -json address show"),
+    ("ip-route.json", "ip -json route show table all"),
+    ("ip-rule.json", "ip -json rule show"),
+    ("ip-neighbour.json", "ip -json neighbour show"),
+    ("bridge-fdb.json", "bridge -json fdb show"),
+    ("tc-qdisc.json", "tc -json qdisc show"),
+    ("nft.json", "nft --json list ruleset"),
+    ("iptables-save.txt", "iptables-save"),
+    ("bpftool-net.json", "bpftool --json net show"),
+    ("bpftool-link.json", "bpftool --json link show"),
+];
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// File to write, which must not be there [default: flannelctl-sysdump-HOST-SECONDS.tar.gz, here].
+    #[arg(short, long, value_name = "FILE.tar.gz")]
+    write: Option<PathBuf>,
+    #[command(flatten)]
+    state_file: StateFile,
+    #[command(flatten)]
+    etcd: EtcdFlags,
+}
+
+impl Arguments {
+    pub(super) async fn run(&self, context: &Context<'_>) -> anyhow::Result<ExitCode> {
+        let when = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let host = uname()?.nodename().to_string_lossy().replace('/', "_");
+        let name = format!("flannelctl-sysdump-{host}-{when}");
+        let path = self.write.clone().unwrap_or_else(|| PathBuf::from(format!("{name}.tar.gz")));
+        let failed = || format!("cannot write {}: choose another file with -w", path.display());
+        let mut archive = Archive::create(&path, &name, when, Secrets::new()?).with_context(failed)?;
+        for (file, value) in self.answers(context).await {
+            archive.add(file, &serde_json::to_string_pretty(&value)?).with_context(failed)?;
+        }
+        for (file, command) in PROGRAMS {
+            archive.add(file, &output_of(command).await).with_context(failed)?;
+        }
+        let (file, files) = archive.finish().with_context(failed)?;
+        context.printer.print(&Written { file, files })?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// What this program tells; what fails, with the reason.
+    async fn answers(&self, context: &Context<'_>) -> Vec<(&'static str, Value)> {
+        let place = context.place;
+        let leases = leases::Arguments { state_file: self.state_file.clone(), etcd: self.etcd.clone() };
+        let verify = verify::Arguments { state_file: self.state_file.clone(), etcd: self.etcd.clone() };
+        let with_tables = || place.tables();
+        vec![
+            (
+                "version.json",
+                json!({"flannelctl": env!("CARGO_PKG_VERSION"), "abi": flannel_common::ABI_VERSION}),
+            ),
+            ("status.json", value(Status::read(context, None).await)),
+            ("peers.json", value(with_tables().and_then(|tables| Ok(Peers::read(&tables)?)))),
+            (
+                "counters.json",
+                value(with_tables().and_then(|tables| Ok(Counts::read(&tables)?.counters(true)))),
+            ),
+            ("drops.json", value(with_tables().and_then(|tables| Ok(Drops::of(&Counts::read(&tables)?))))),
+            ("maps.json", value(with_tables().and_then(|tables| Dump::read(&tables, None)))),
+            ("features.json", value(Features::read(context).await)),
+            ("leases.json", value(leases.read(context).await)),
+            ("verify.json", value(verify.read(context).await)),
+            ("kernel.json", value(kernel(context).await)),
+            ("daemon.json", value(daemon(context))),
+            ("state.json", value(state(&self.state_file.path(place)))),
+        ]
+    }
+}
+
+fn value<T: Serialize>(answer: anyhow::Result<T>) -> Value {
+    let written = answer.and_then(|answer| Ok(serde_json::to_value(answer)?));
+    written.unwrap_or_else(|error| json!({"error": format!("{error:#}")}))
+}
+
+/// Interfaces, addresses, and what is flannel's in the kernel's tables.
+async fn kernel(context: &Context<'_>) -> anyhow::Result<Value> {
+    let netlink = Netlink::open()?;
+    let mut links = Vec::new();
+    for link in netlink.links().await? {
+        let filters = netlink.filters(link.index).await.unwrap_or_default();
+        links.push(json!({
+            "index": link.index, "name": link.name, "mtu": link.mtu, "mac": link.mac.to_string(),
+            "up": link.is_up(), "kind": link.kind.to_string(),
+            "filters": filters.iter().map(|filter| format!("{filter:?}")).collect::<Vec<_>>(),
+        }));
+    }
+    let addresses = netlink.addresses().await?;
+    let addresses = addresses.iter().map(|address| json!({"link": address.link, "address": address.network}));
+    let node = context.place.tables().ok().and_then(|tables| tables.node().ok());
+    let device = node.map(|node| node.device).filter(|device| *device != 0);
+    let objects = Objects::new(netlink, device).list().await?;
+    Ok(json!({
+        "links": links,
+        "addresses": addresses.collect::<Vec<_>>(),
+        "objects": objects.iter().map(Thing::from).collect::<Vec<_>>(),
+    }))
+}
+
+/// What the running daemon was told.
+fn daemon(context: &Context<'_>) -> anyhow::Result<Value> {
+    let daemon =
+        Daemon::find(&context.place.pin_dir()).context("no flanneld runs with this pin directory")?;
+    let process = Process::new(daemon.pid)?;
+    let secrets = Secrets::new()?;
+    let variables: BTreeMap<String, String> = process
+        .environ()?
+        .into_iter()
+        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
+        .filter(|(name, _)| name.starts_with("FLANNELD_"))
+        .collect();
+    Ok(json!({
+        "pid": daemon.pid,
+        "words": secrets.remove_from_words(&process.cmdline()?),
+        "variables": variables,
+    }))
+}
+
+fn state(path: &std::path::Path) -> anyhow::Result<Value> {
+    let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(serde_json::from_slice(&text)?)
+}
+
+/// What a program prints, or why it prints nothing.
+async fn output_of(command: &str) -> String {
+    let mut words = command.split(' ');
+    let mut program = Command::new(words.next().unwrap_or_default());
+    program.args(words).stdin(Stdio::null()).kill_on_drop(true);
+    match timeout(PATIENCE, program.output()).await {
+        Ok(Ok(output)) if output.status.success() => String::from_utf8_lossy(&output.stdout).into_owned(),
+        Ok(Ok(output)) => format!("`{command}` failed: {}", String::from_utf8_lossy(&output.stderr)),
+        Ok(Err(error)) => format!("`{command}` cannot be run: {error}"),
+        Err(_) => format!("`{command}` did not end within {} s", PATIENCE.as_secs()),
+    }
+}
+
+/// The archive.
+#[derive(Debug, Serialize)]
+struct Written {
+    file: PathBuf,
+    /// What is in it.
+    files: Vec<String>,
+}
+
+impl Report for Written {
+    fn show(&self, page: &mut Page) {
+        page.line(format!("wrote {}, {} files", self.file.display(), self.files.len()));
+        page.line(
+            "Passwords, keys and credentials in URLs are removed; addresses and names of hosts are not.",
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Written, output_of};
+    use crate::output::Report as _;
+
+    #[test]
+    fn what_was_written() {
+        let written = Written { file: "/tmp/a.tar.gz".into(), files: vec!["status.json".to_owned()] };
+        assert!(written.text().starts_with("wrote /tmp/a.tar.gz, 1 files\n"));
+        assert_eq!(
+            serde_json::to_string(&written).unwrap(),
+            r#"{"file":"/tmp/a.tar.gz","files":["status.json"]}"#
+        );
+    }
+
+    #[tokio::test]
+    async fn a_program_that_is_not_there_is_told() {
+        assert_eq!(output_of("echo a b").await, "a b\n");
+        assert!(output_of("flannelctl-nothing x").await.contains("cannot be run"));
+        assert!(output_of("false").await.contains("failed"));
+    }
+}

@@ -1,0 +1,133 @@
+//! `flannelctl capture`: packets of the tunnel, outer and inner headers, for Wireshark.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Write, stdout};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Args;
+use flannel_common::trace::{ARRIVED, Event, SNAP, TraceFilter};
+use flannel_common::{Hook, Ip4, Reason, Verdict};
+use flannel_datapath::time_of_day;
+use pcap_file::DataLink;
+use pcap_file::pcapng::blocks::enhanced_packet::{EnhancedPacketBlock, EnhancedPacketOption};
+use pcap_file::pcapng::blocks::interface_description::{
+    InterfaceDescriptionBlock, InterfaceDescriptionOption,
+};
+use pcap_file::pcapng::{PcapNgBlock as _, PcapNgWriter};
+
+use super::packet::Packet;
+use super::{End, Host, Stream, interface};
+use crate::place::Context;
+
+/// Time stamps in units of 10^-9 seconds.
+const NANOSECONDS: u8 = 9;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Only packets to or from this peer: its subnet, an address in it, its public address or a name for it.
+    #[arg(long, value_name = "NAME|SUBNET|IP")]
+    peer: Option<String>,
+    /// The file to write, in the format pcapng; `-` for the standard output.
+    #[arg(short, long, value_name = "FILE")]
+    write: PathBuf,
+    #[command(flatten)]
+    end: End,
+}
+
+impl Arguments {
+    pub(crate) async fn run(&self, context: &Context<'_>) -> anyhow::Result<ExitCode> {
+        let tables = context.place.tables()?;
+        let host = Host::read(&tables)?;
+        let peer = self.peer.as_deref().map(|who| host.peer(who)).transpose()?;
+        let output: Box<dyn Write> = if self.write.as_os_str() == "-" {
+            Box::new(stdout().lock())
+        } else {
+            let file = File::create(&self.write);
+            Box::new(BufWriter::new(file.with_context(|| format!("cannot write {}", self.write.display()))?))
+        };
+        let mut file = Pcapng::begin(output)?;
+        let mut stream = Stream::open(context, question(peer.map(Ip4::from)), self.end)?;
+        while let Some(event) = stream.next().await? {
+            let bytes = event.bytes.get(..event.captured as usize).unwrap_or_default();
+            if is_of_tunnel(bytes, &host) {
+                file.add(&event, bytes)?;
+                stream.counted();
+            }
+        }
+        eprintln!("{} packets", file.packets);
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Packets as they come, before a program removes the outer headers, and as they go, after one has added them.
+fn question(address: Option<Ip4>) -> TraceFilter {
+    let forwards = Reason::ALL.iter().filter(|reason| reason.verdict() == Verdict::Forward);
+    TraceFilter {
+        reasons: forwards.fold(0, |bits, reason| bits | 1 << reason.number()),
+        hooks: u32::MAX,
+        every: 1,
+        address: address.unwrap_or(Ip4::UNSPECIFIED),
+        arrivals: 1,
+        ..TraceFilter::default()
+    }
+}
+
+/// What programs have forwarded inwards has lost its outer headers, and was told before.
+fn is_of_tunnel(bytes: &[u8], host: &Host) -> bool {
+    Packet::read(bytes, &host.node).outer.is_some()
+}
+
+/// A file that grows.
+struct Pcapng {
+    writer: PcapNgWriter<Box<dyn Write>>,
+    /// Number in the file by interface index.
+    interfaces: BTreeMap<u32, u32>,
+    packets: u64,
+}
+
+impl Pcapng {
+    fn begin(output: Box<dyn Write>) -> anyhow::Result<Self> {
+        let writer = PcapNgWriter::new(output).context("cannot write the capture")?;
+        Ok(Self { writer, interfaces: BTreeMap::new(), packets: 0 })
+    }
+
+    fn add(&mut self, event: &Event, bytes: &[u8]) -> anyhow::Result<()> {
+        let interface_id = self.interface(event.interface)?;
+        let hook = Hook::ALL.iter().find(|hook| **hook as u32 == event.hook).map_or("?", |hook| hook.label());
+        let fate = if event.reason == ARRIVED { "arrived" } else { "forwarded" };
+        let comment = format!("{hook}: {fate}; {} segments", event.segments.max(1));
+        let block = EnhancedPacketBlock {
+            interface_id,
+            timestamp: time_of_day(event.at)?,
+            original_len: event.len,
+            data: Cow::Borrowed(bytes),
+            options: vec![EnhancedPacketOption::Comment(comment.into())],
+        };
+        self.writer.write_block(&block.into_block()).context("cannot write the capture")?;
+        self.packets += 1;
+        Ok(())
+    }
+
+    /// The number of an interface in the file, where it is described with its first packet.
+    fn interface(&mut self, index: u32) -> anyhow::Result<u32> {
+        if let Some(number) = self.interfaces.get(&index) {
+            return Ok(*number);
+        }
+        let number = u32::try_from(self.interfaces.len()).context("too many interfaces")?;
+        let block = InterfaceDescriptionBlock {
+            linktype: DataLink::ETHERNET,
+            snaplen: SNAP as u32,
+            options: vec![
+                InterfaceDescriptionOption::IfName(interface(index).into()),
+                InterfaceDescriptionOption::IfTsResol(NANOSECONDS),
+            ],
+        };
+        self.writer.write_block(&block.into_block()).context("cannot write the capture")?;
+        self.interfaces.insert(index, number);
+        Ok(number)
+    }
+}

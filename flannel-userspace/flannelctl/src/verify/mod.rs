@@ -1,0 +1,398 @@
+//! `flannelctl verify`: whether maps and kernel are what the leases ask for.
+
+mod told;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::process::ExitCode;
+
+use clap::Args;
+use flannel_common::maps::Node;
+use flannel_control::backend::Backend;
+use flannel_datapath::{PeerEntry, Tables};
+use flannel_model::object::Object;
+use flannel_model::underlay::{Hop, Underlay};
+use flannel_net::device::segmenter::EXIT;
+use flannel_net::{Netlink, Objects, hops};
+use ipnetwork::Ipv4Network;
+use serde::Serialize;
+
+use super::hooks::hooks;
+use super::objects::{self, Thing};
+use super::output::{Page, Report, Tone, cell, toned};
+use super::place::{Context, EtcdFlags, StateFile};
+use super::status::network;
+use super::units;
+use super::wanted::{Known, Source};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    pub(super) state_file: StateFile,
+    #[command(flatten)]
+    pub(super) etcd: EtcdFlags,
+}
+
+impl Arguments {
+    pub(super) async fn run(&self, context: &Context<'_>) -> anyhow::Result<ExitCode> {
+        let verification = self.read(context).await?;
+        context.printer.print(&verification)?;
+        Ok(if verification.equal { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    /// Compares.
+    pub(super) async fn read(&self, context: &Context<'_>) -> anyhow::Result<Verification> {
+        let tables = context.place.tables()?;
+        let known = Known::read(context, &self.state_file, &self.etcd).await?;
+        let node = tables.node()?;
+        let mut found = Findings::new()?;
+        found.compare(&known, &tables, &node).await?;
+        found.compare_hooks(context, &node).await?;
+        if let Some(subnet) = network(node.subnet, node.netmask) {
+            found.compare_told(&known, context.place, subnet).await?;
+        }
+        let Findings { checked, differences, not_compared, .. } = found;
+        let equal = differences.is_empty();
+        let (source, age_seconds) = (known.source, known.age_seconds);
+        Ok(Verification { equal, source, age_seconds, checked, not_compared, differences })
+    }
+}
+
+/// What came of the comparison.
+#[derive(Debug, Serialize)]
+pub(super) struct Verification {
+    equal: bool,
+    /// Where it stands what is wanted.
+    source: Source,
+    age_seconds: Option<u64>,
+    /// How many things were compared.
+    checked: usize,
+    /// What could not be compared, and why.
+    not_compared: Vec<&'static str>,
+    differences: Vec<Difference>,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Difference {
+    /// `missing`, `unexpected` or `changed`.
+    fault: &'static str,
+    #[serde(flatten)]
+    thing: Thing,
+    /// What is there instead.
+    found: Option<String>,
+}
+
+impl Difference {
+    const fn new(fault: &'static str, thing: Thing) -> Self {
+        Self { fault, thing, found: None }
+    }
+
+    fn changed(kind: &'static str, text: &dyn ToString, found: &dyn ToString) -> Self {
+        let thing = Thing { kind, text: text.to_string() };
+        Self { fault: "changed", thing, found: Some(found.to_string()) }
+    }
+}
+
+struct Findings {
+    netlink: Netlink,
+    checked: usize,
+    not_compared: Vec<&'static str>,
+    differences: Vec<Difference>,
+}
+
+impl Findings {
+    fn new() -> anyhow::Result<Self> {
+        let netlink = Netlink::open()?;
+        Ok(Self { netlink, checked: 0, not_compared: Vec::new(), differences: Vec::new() })
+    }
+
+    async fn compare(&mut self, known: &Known, tables: &Tables, node: &Node) -> anyhow::Result<()> {
+        let underlay = match known.underlay(&self.netlink, node).await {
+            Ok(underlay) => underlay,
+            Err(error) => {
+                self.missing("address", format!("{} dev {}", node.local_ip, objects::name(node.underlay)));
+                self.differences.push(Difference::changed("underlay", &node.local_ip, &format!("{error:#}")));
+                return Ok(());
+            }
+        };
+        let Some(subnet) = network(node.subnet, node.netmask) else {
+            self.missing("node", "the subnet of this host in NODE_INFO".to_owned());
+            return Ok(());
+        };
+        self.compare_own(known, node, subnet, &underlay);
+        let Some(backend) = Backend::observe(&known.backend, &self.netlink, &underlay).await? else {
+            let name = known.backend.device_name().unwrap_or_default();
+            self.missing("device", name);
+            return Ok(());
+        };
+        self.compare_device(&backend, node, subnet).await?;
+        let table = known.table(&self.netlink, node, &underlay, subnet).await?;
+        let mut wanted: BTreeSet<Object> = backend.standing(known.config.network).into_iter().collect();
+        let addresses: Vec<Ipv4Addr> = table.peers().map(|peer| peer.public_ip).collect();
+        let hops = if backend.depends_on_hop() {
+            hops(&addresses, &underlay).await?
+        } else {
+            vec![Hop::Routed; addresses.len()]
+        };
+        for (peer, hop) in table.peers().zip(hops) {
+            match backend.objects(peer, hop) {
+                Ok(objects) => wanted.extend(objects),
+                Err(unreachable) => {
+                    let thing = Thing { kind: "peer", text: peer.subnet.to_string() };
+                    let found = Some(unreachable.to_string());
+                    self.differences.push(Difference { fault: "unreachable", thing, found });
+                }
+            }
+        }
+        let actual = self.actual(&backend, tables, subnet.prefix()).await?;
+        self.checked += wanted.len();
+        self.differences.extend(differences(&wanted, &actual));
+        self.compare_sources(&actual, tables)?;
+        Ok(())
+    }
+
+    /// What the programs were told of this host, and what the leases say of it.
+    fn compare_own(&mut self, known: &Known, node: &Node, subnet: Ipv4Network, underlay: &Underlay) {
+        let leased = match (&known.remembered, known.source) {
+            (Some(remembered), _) => Some((remembered.own.subnet, remembered.own.public_ip)),
+            (None, _) => {
+                let own = known.leases.leases.iter().find(|lease| lease.subnet == subnet);
+                own.map(|lease| (lease.subnet, lease.attributes.public_ip))
+            }
+        };
+        match leased {
+            None => self.missing("lease", format!("{subnet} of this host in etcd")),
+            Some((leased, _)) if leased != subnet => {
+                self.differences.push(Difference::changed(
+                    "lease",
+                    &leased,
+                    &format!("NODE_INFO says {subnet}"),
+                ));
+            }
+            Some((_, public_ip)) => {
+                self.equal("public address", public_ip, underlay.public_ip);
+            }
+        }
+        self.equal("backend", known.kind().number(), node.backend);
+        self.equal("underlay index", underlay.index, node.underlay);
+    }
+
+    async fn compare_device(
+        &mut self,
+        backend: &Backend,
+        node: &Node,
+        subnet: Ipv4Network,
+    ) -> anyhow::Result<()> {
+        let Some(device) = backend.device() else { return Ok(()) };
+        self.equal("device index", device.index, node.device);
+        self.equal("device address", device.mac, node.device_mac);
+        if let Backend::Udp(udp) = backend {
+            self.equal("segmenter index", udp.segmenter.entrance, node.segmenter);
+            self.checked += 1;
+            for (end, difference) in self.netlink.segmenter_differences(udp.wanted_mtu()).await? {
+                self.differences.push(Difference::changed("segmenter", &end, &difference));
+            }
+            if udp.segmenter.exit == 0 {
+                self.missing("segmenter", EXIT.to_owned());
+            }
+        }
+        self.checked += 1;
+        if let Some(link) = self.netlink.link_by_index(device.index).await? {
+            for difference in backend.differences(&link) {
+                self.differences.push(Difference::changed("device", &device.name, &difference));
+            }
+        }
+        self.checked += 1;
+        let wanted = Ipv4Network::from(subnet.network());
+        let addresses = self.netlink.addresses().await?;
+        if !addresses.iter().any(|address| address.link == device.index && address.network == wanted) {
+            self.missing("address", format!("{wanted} dev {}", device.name));
+        }
+        Ok(())
+    }
+
+    /// Everything of ours in the kernel's tables and in the map of peers.
+    async fn actual(
+        &self,
+        backend: &Backend,
+        tables: &Tables,
+        prefix: u8,
+    ) -> anyhow::Result<BTreeSet<Object>> {
+        let device = backend.device().map(|device| device.index);
+        let listed = Objects::new(self.netlink.clone(), device).list().await?;
+        let mut actual = BTreeSet::from_iter(listed);
+        for (address, entry) in tables.peers()? {
+            let PeerEntry { public_ip, vtep_mac: mac, direct, .. } = entry;
+            actual.insert(Object::Peer {
+                subnet: Ipv4Network::new(address, prefix)?,
+                public_ip,
+                mac,
+                direct,
+            });
+        }
+        Ok(actual)
+    }
+
+    /// Every peer's address must be a known source, and no other may be.
+    fn compare_sources(&mut self, actual: &BTreeSet<Object>, tables: &Tables) -> anyhow::Result<()> {
+        let mut wanted = BTreeMap::<Ipv4Addr, u32>::new();
+        for object in actual {
+            if let Object::Peer { public_ip, .. } = object {
+                *wanted.entry(*public_ip).or_default() += 1;
+            }
+        }
+        let found = tables.sources()?;
+        self.checked += wanted.len();
+        for (address, subnets) in &wanted {
+            match found.get(address) {
+                None => self.missing("source", address.to_string()),
+                Some(found) if found != subnets => {
+                    let text = format!("{address} with {subnets} subnets");
+                    self.differences.push(Difference::changed("source", &text, found));
+                }
+                Some(_) => {}
+            }
+        }
+        for address in found.keys().filter(|address| !wanted.contains_key(address)) {
+            let thing = Thing { kind: "source", text: address.to_string() };
+            self.differences.push(Difference::new("unexpected", thing));
+        }
+        Ok(())
+    }
+
+    async fn compare_hooks(&mut self, context: &Context<'_>, node: &Node) -> anyhow::Result<()> {
+        for hook in hooks(&self.netlink, &context.place.pin_dir(), node).await? {
+            self.checked += 1;
+            if !hook.attached {
+                self.missing("program", format!("{} at {}", hook.program, hook.interface.text()));
+            }
+        }
+        Ok(())
+    }
+
+    fn missing(&mut self, kind: &'static str, text: String) {
+        self.differences.push(Difference::new("missing", Thing { kind, text }));
+    }
+
+    fn equal<T: Copy + PartialEq + ToString>(&mut self, kind: &'static str, wanted: T, found: T) {
+        self.checked += 1;
+        if wanted != found {
+            self.differences.push(Difference::changed(kind, &wanted, &found));
+        }
+    }
+}
+
+/// What `actual` lacks of `wanted`, has in another form, or has too much.
+fn differences(wanted: &BTreeSet<Object>, actual: &BTreeSet<Object>) -> Vec<Difference> {
+    let in_place_of = |object: &Object, objects: &BTreeSet<Object>| {
+        let (first, last) = object.place();
+        objects.range(first..=last).next().cloned()
+    };
+    let missing = wanted.difference(actual).map(|object| match in_place_of(object, actual) {
+        Some(found) => {
+            let found = Some(Thing::from(&found).text);
+            Difference { found, ..Difference::new("changed", Thing::from(object)) }
+        }
+        None => Difference::new("missing", Thing::from(object)),
+    });
+    let unexpected = actual
+        .difference(wanted)
+        .filter(|object| in_place_of(object, wanted).is_none())
+        .map(|object| Difference::new("unexpected", Thing::from(object)));
+    missing.chain(unexpected).collect()
+}
+
+impl Report for Verification {
+    fn show(&self, page: &mut Page) {
+        let source = self.source.text(self.age_seconds);
+        for what in &self.not_compared {
+            page.toned_line(Tone::Warning, &format!("not compared: {what}"));
+        }
+        if self.equal {
+            let text =
+                format!("{} as {source} asks for", units::count(self.checked, "thing is", "things are"));
+            page.toned_line(Tone::Good, &text);
+            return;
+        }
+        let rows = self.differences.iter().map(|difference| {
+            let tone = if difference.fault == "unexpected" { Tone::Warning } else { Tone::Bad };
+            vec![
+                toned(tone, difference.fault),
+                cell(difference.thing.kind),
+                cell(&difference.thing.text),
+                cell(difference.found.as_ref().map(|found| format!("found {found}")).unwrap_or_default()),
+            ]
+        });
+        page.table(&["FAULT", "KIND", "WANTED", ""], rows);
+        page.toned_line(
+            Tone::Bad,
+            &format!(
+                "{} from what {source} asks for; a running flanneld corrects them within ten \
+                 seconds, see its log where it does not",
+                units::count(self.differences.len(), "difference", "differences")
+            ),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use flannel_common::Mac;
+    use flannel_model::object::Object;
+    use serde_json::json;
+
+    use super::{Source, Verification, differences};
+    use crate::output::Report as _;
+
+    fn neighbour(last: u8, mac: u8) -> Object {
+        Object::Neighbour { device: 1, ip: [10, 5, last, 0].into(), mac: Mac([2, 0, 0, 0, 0, mac]) }
+    }
+
+    fn verification(wanted: &[Object], actual: &[Object]) -> Verification {
+        let set = |objects: &[Object]| objects.iter().cloned().collect::<BTreeSet<_>>();
+        let differences = differences(&set(wanted), &set(actual));
+        Verification {
+            equal: differences.is_empty(),
+            source: Source::StateFile,
+            age_seconds: Some(12),
+            checked: wanted.len(),
+            not_compared: Vec::new(),
+            differences,
+        }
+    }
+
+    #[test]
+    fn each_kind_of_fault() {
+        let verification =
+            verification(&[neighbour(1, 1), neighbour(2, 2)], &[neighbour(2, 9), neighbour(3, 3)]);
+        assert_eq!(
+            verification.text(),
+            " FAULT       KIND       WANTED
+ missing     neighbour  10.5.1.0 dev lo lladdr 02:00:00:00:00:01
+ changed     neighbour  10.5.2.0 dev lo lladdr 02:00:00:00:00:02  found 10.5.2.0 dev lo lladdr 02:00:00:00:00:09
+ unexpected  neighbour  10.5.3.0 dev lo lladdr 02:00:00:00:00:03
+3 differences from what the state file, written 12 s ago, asks for; a running flanneld corrects them within ten seconds, see its log where it does not
+"
+        );
+        assert_eq!(
+            serde_json::to_value(&verification).unwrap()["differences"][1],
+            json!({
+                "fault": "changed", "kind": "neighbour", "text": "10.5.2.0 dev lo lladdr 02:00:00:00:00:02",
+                "found": "10.5.2.0 dev lo lladdr 02:00:00:00:00:09",
+            })
+        );
+    }
+
+    #[test]
+    fn nothing_to_tell() {
+        let verification = verification(&[neighbour(1, 1)], &[neighbour(1, 1)]);
+        assert_eq!(verification.text(), "1 thing is as the state file, written 12 s ago, asks for\n");
+        assert_eq!(
+            serde_json::to_value(&verification).unwrap(),
+            json!({"equal": true, "source": "state_file", "age_seconds": 12, "checked": 1, "not_compared": [],
+                "differences": []})
+        );
+    }
+}

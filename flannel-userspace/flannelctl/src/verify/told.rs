@@ -1,0 +1,46 @@
+//! What flanneld keeps on the host because it was told to: rules and the blackhole route. Its command line says what.
+
+use flannel_net::rules::Fault;
+use flanneld::daemon;
+use ipnetwork::Ipv4Network;
+
+use super::super::daemon::Daemon;
+use super::super::objects::Thing;
+use super::super::place::Place;
+use super::super::wanted::Known;
+use super::{Difference, Findings};
+
+/// What cannot be compared without the daemon.
+const RULES: &str = "rules and the blackhole route: flanneld does not run, and its flags say which it keeps";
+
+impl Findings {
+    pub(super) async fn compare_told(
+        &mut self,
+        known: &Known,
+        place: &Place,
+        subnet: Ipv4Network,
+    ) -> anyhow::Result<()> {
+        let Some(options) = Daemon::find(&place.pin_dir()).and_then(|daemon| daemon.options) else {
+            self.not_compared.push(RULES);
+            return Ok(());
+        };
+        let rules = daemon::rules(&options.rules, &options.etcd.prefix, &known.config, subnet);
+        self.checked += 1;
+        for repair in rules.differences().await?.iter() {
+            let fault = match repair.fault {
+                Fault::Missing => "missing",
+                Fault::Changed => "changed",
+                Fault::Unexpected => "unexpected",
+            };
+            self.differences
+                .push(Difference::new(fault, Thing { kind: "rules", text: repair.thing.clone() }));
+        }
+        if options.rules.blackhole {
+            self.checked += 1;
+            if !self.netlink.has_blackhole(subnet).await? {
+                self.missing("route", format!("blackhole {subnet}"));
+            }
+        }
+        Ok(())
+    }
+}

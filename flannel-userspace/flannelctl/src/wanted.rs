@@ -1,0 +1,156 @@
+//! What is wanted on this host: by the leases in etcd, or by those flanneld last knew.
+
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use flannel_common::Vni;
+use flannel_common::maps::Node;
+use flannel_control::peers::PeerTable;
+use flannel_control::remembered::Remembered;
+use flannel_model::backend::Kind;
+use flannel_model::config::interface::InterfaceOptions;
+use flannel_model::config::{BackendConfig, NetworkConfig};
+use flannel_model::lease::Snapshot;
+use flannel_model::underlay::Underlay;
+use flannel_net::{Netlink, interface};
+use flannel_registry::Registry as _;
+use flannel_registry::etcd::Etcd;
+use flanneld::daemon::site;
+use ipnetwork::Ipv4Network;
+use serde::Serialize;
+
+use super::daemon::Daemon;
+use super::place::{Context, EtcdFlags, StateFile};
+
+/// Where it was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Source {
+    /// In etcd, just now.
+    Etcd,
+    /// In the state file.
+    StateFile,
+}
+
+impl Source {
+    /// For people.
+    pub(super) fn text(self, age_seconds: Option<u64>) -> String {
+        match self {
+            Self::Etcd => "etcd".to_owned(),
+            Self::StateFile => {
+                format!("the state file, written {},", super::units::ago(age_seconds))
+            }
+        }
+    }
+}
+
+/// What is known of the network.
+pub(super) struct Known {
+    pub(super) source: Source,
+    /// How old that is at most; nothing where it was read just now.
+    pub(super) age_seconds: Option<u64>,
+    pub(super) config: NetworkConfig,
+    pub(super) backend: BackendConfig,
+    /// Every lease, this host's too where it stands in etcd.
+    pub(super) leases: Snapshot,
+    /// What the state file says of this host, if it was read.
+    pub(super) remembered: Option<Remembered>,
+    /// Where it was read, if in etcd.
+    pub(super) registry: Option<Etcd>,
+    endpoints: Vec<String>,
+}
+
+impl Known {
+    /// Reads etcd if flags say how, else the state file.
+    pub(super) async fn read(
+        context: &Context<'_>,
+        state_file: &StateFile,
+        etcd: &EtcdFlags,
+    ) -> anyhow::Result<Self> {
+        let prefix = &context.place.etcd_prefix;
+        match etcd.registry(prefix)? {
+            Some(registry) => {
+                let endpoints = etcd.options(prefix)?.map(|options| options.endpoints).unwrap_or_default();
+                Self::of_etcd(registry, endpoints).await
+            }
+            None => {
+                let daemon = Daemon::find(&context.place.pin_dir()).and_then(|daemon| daemon.options);
+                let endpoints = daemon.map(|options| options.etcd.endpoints).unwrap_or_default();
+                Self::of_file(&state_file.path(context.place), endpoints)
+            }
+        }
+    }
+
+    async fn of_etcd(registry: Etcd, endpoints: Vec<String>) -> anyhow::Result<Self> {
+        let config = NetworkConfig::parse(&registry.config().await?)?;
+        Ok(Self {
+            source: Source::Etcd,
+            age_seconds: None,
+            backend: BackendConfig::parse(&config.backend)?,
+            config,
+            leases: registry.list().await?,
+            remembered: None,
+            registry: Some(registry),
+            endpoints,
+        })
+    }
+
+    fn of_file(path: &Path, endpoints: Vec<String>) -> anyhow::Result<Self> {
+        let Some(remembered) = Remembered::read(path)? else {
+            bail!(
+                "no leases are known on this host: there is no state file {}; name another with --state-file, or \
+                 ask etcd with --etcd-endpoints",
+                path.display()
+            );
+        };
+        let config = NetworkConfig::parse(&remembered.config)?;
+        let backend = BackendConfig::parse(&config.backend)?;
+        Ok(Self {
+            source: Source::StateFile,
+            age_seconds: Some(remembered.age().as_secs()),
+            leases: remembered.snapshot(backend.kind()),
+            config,
+            backend,
+            remembered: Some(remembered),
+            registry: None,
+            endpoints,
+        })
+    }
+
+    /// How packets get from host to host.
+    pub(super) const fn kind(&self) -> Kind {
+        self.backend.kind()
+    }
+
+    /// The interface that carries the tunnel, as it is now.
+    pub(super) async fn underlay(&self, netlink: &Netlink, node: &Node) -> anyhow::Result<Underlay> {
+        let own = self.remembered.as_ref().map(|remembered| remembered.own.public_ip);
+        let subnet = super::status::network(node.subnet, node.netmask);
+        let told = || self.leases.leases.iter().find(|lease| Some(lease.subnet) == subnet);
+        let options = InterfaceOptions {
+            iface: vec![node.local_ip.to_string()],
+            public_ip: own.or_else(|| told().map(|lease| lease.attributes.public_ip)),
+            ..InterfaceOptions::default()
+        };
+        interface::choose(netlink, &options)
+            .await
+            .with_context(|| format!("the underlay's address {} is gone", node.local_ip))
+    }
+
+    /// The leases, held against this host: the accepted ones, and the others.
+    pub(super) async fn table(
+        &self,
+        netlink: &Netlink,
+        node: &Node,
+        underlay: &Underlay,
+        subnet: Ipv4Network,
+    ) -> anyhow::Result<PeerTable> {
+        let gateway = netlink.default_route().await?.and_then(|route| route.via);
+        let vni = Vni::new(node.vni).filter(|_| self.kind() == Kind::Vxlan);
+        let backend = (self.kind(), vni.map(|vni| (vni, node.device_mac)));
+        let site = site(&self.endpoints, &self.config, backend, underlay, subnet, gateway);
+        let mut table = PeerTable::new(site);
+        table.apply_snapshot(&self.leases);
+        Ok(table)
+    }
+}

@@ -1,0 +1,63 @@
+//! Flags of stock flannel that are not served yet.
+
+use super::flags::{ANNOTATION_PREFIX, Flags, NET_CONFIG_PATH};
+use super::refusal::Refusal;
+use super::words::Settings;
+
+/// A flag of today's stock flannel that is read, and cannot be obeyed yet.
+struct NotServed {
+    flag: &'static str,
+    /// Whether more than the default is asked for.
+    asked: fn(&Flags) -> bool,
+    /// What to do about it.
+    remedy: &'static str,
+}
+
+/// Everything not served yet. An entry goes when its flag does something.
+const NOT_SERVED: [NotServed; 8] = {
+    const fn refused(flag: &'static str, asked: fn(&Flags) -> bool, remedy: &'static str) -> NotServed {
+        NotServed { flag, asked, remedy }
+    }
+    const NO_KUBERNETES: &str = "it has a meaning with --kube-subnet-mgr only; leave it out";
+    const NO_KLOG: &str = "leave it out; -v makes the whole log more verbose";
+    [
+        refused(
+            "kube-subnet-mgr",
+            |flags| flags.kubernetes.kube_subnet_mgr.is_on(),
+            "leases are kept in etcd; leave it out and give --etcd-endpoints, or run stock flannel on every node",
+        ),
+        refused("kube-api-url", |flags| flags.kubernetes.kube_api_url.is_some(), NO_KUBERNETES),
+        refused("kubeconfig-file", |flags| flags.kubernetes.kubeconfig_file.is_some(), NO_KUBERNETES),
+        refused(
+            "kube-annotation-prefix",
+            |flags| flags.kubernetes.kube_annotation_prefix != ANNOTATION_PREFIX,
+            NO_KUBERNETES,
+        ),
+        refused(
+            "net-config-path",
+            |flags| flags.kubernetes.net_config_path.as_os_str() != NET_CONFIG_PATH,
+            "the network's configuration stands in etcd, at the key config below --etcd-prefix; leave it out",
+        ),
+        refused("public-ipv6", |flags| flags.interface.public_ipv6.is_some(), "IPv4 is; leave it out"),
+        refused("vmodule", |flags| flags.logging.vmodule.is_some(), NO_KLOG),
+        refused(
+            "log_backtrace_at",
+            |flags| flags.logging.log_backtrace_at.as_deref().is_some_and(|at| at != ":0"),
+            NO_KLOG,
+        ),
+    ]
+};
+
+/// Whether the help should say so.
+pub(super) fn is_served(flag: &str) -> bool {
+    NOT_SERVED.iter().all(|entry| entry.flag != flag)
+}
+
+/// Refuses what cannot be obeyed, all of it at once.
+pub(super) fn check(flags: &Flags, settings: &Settings) -> Result<(), Refusal> {
+    let asked = NOT_SERVED.iter().filter(|entry| (entry.asked)(flags));
+    let refused: Vec<String> = asked
+        .map(|entry| format!("{} is not served yet: {}", settings.written(entry.flag), entry.remedy))
+        .collect();
+    if refused.is_empty() { Ok(()) } else { Err(Refusal::value(refused.join("\nerror: "))) }
+}

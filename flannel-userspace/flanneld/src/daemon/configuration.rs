@@ -1,0 +1,85 @@
+//! The network's configuration, waited for: as stock flannel, a daemon without one stays and asks again.
+
+use std::time::Duration;
+
+use flannel_control::remembered::Remembered;
+use flannel_model::config::{ConfigError, NetworkConfig};
+use flannel_model::error::Chain;
+use flannel_registry::Registry;
+use tokio::time::{Instant, sleep};
+use tracing::{error, warn};
+
+use super::DaemonError;
+use super::report::LogThrottle;
+
+/// Pause between two attempts, stock flannel's.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The configuration as it is written, and read.
+pub(super) struct Configuration {
+    pub(super) json: String,
+    pub(super) network: NetworkConfig,
+    /// Whether it is what was last known, and not what stands in the registry now.
+    pub(super) is_remembered: bool,
+}
+
+impl Configuration {
+    /// # Errors
+    /// The configuration cannot be served.
+    fn parse(json: String) -> Result<Self, ConfigError> {
+        let network = NetworkConfig::parse(&json)?;
+        Ok(Self { json, network, is_remembered: false })
+    }
+}
+
+/// The configuration, as soon as there is one that can be served.
+///
+/// # Errors
+/// It asks for what stock flannel ends for.
+pub(super) async fn wait_for(registry: &impl Registry) -> Result<Configuration, DaemonError> {
+    loop {
+        if let Some(configuration) = ask(registry, None).await? {
+            return Ok(configuration);
+        }
+    }
+}
+
+/// The same, or what is remembered when the registry is away for longer than `patience`.
+///
+/// # Errors
+/// As with [`wait_for`].
+pub(super) async fn wait_for_or_remember(
+    registry: &impl Registry,
+    remembered: &Remembered,
+    patience: Duration,
+) -> Result<Configuration, DaemonError> {
+    if let Some(configuration) = ask(registry, Some(patience)).await? {
+        return Ok(configuration);
+    }
+    warn!(age = ?remembered.age(), "etcd is away: going on with what was last known of the network");
+    Ok(Configuration { is_remembered: true, ..Configuration::parse(remembered.config.clone())? })
+}
+
+/// Asks until there is a configuration; nothing when the registry is away for longer than `patience`.
+async fn ask(
+    registry: &impl Registry,
+    patience: Option<Duration>,
+) -> Result<Option<Configuration>, DaemonError> {
+    let start = Instant::now();
+    let mut told = LogThrottle::default();
+    loop {
+        let trouble = match registry.config().await.map(Configuration::parse) {
+            Ok(Ok(configuration)) => return Ok(Some(configuration)),
+            Ok(Err(error)) if error.is_final() => return Err(error.into()),
+            Ok(Err(error)) => Chain(&error).to_string(),
+            Err(error) if error.is_absence() && patience.is_some_and(|longest| start.elapsed() > longest) => {
+                return Ok(None);
+            }
+            Err(error) => Chain(&error).to_string(),
+        };
+        if told.should_log(&trouble) {
+            error!("Couldn't fetch network config: {trouble}; trying again every second");
+        }
+        sleep(PAUSE).await;
+    }
+}

@@ -1,0 +1,100 @@
+//! Why the daemon ends of its own accord.
+
+use std::io;
+use std::path::PathBuf;
+
+use flannel_control::backend::PrepareError;
+use flannel_control::lease::{AcquireError, AddressTaken, Lost, PoolError};
+use flannel_control::reconcile::StateError;
+use flannel_control::subnet_file::SubnetFileError;
+use flannel_datapath::{DatapathError, Unavailable};
+use flannel_model::backend::Kind;
+use flannel_model::config::{BackendError, ConfigError};
+use flannel_net::OpenError;
+use flannel_net::interface::InterfaceError;
+use flannel_net::rules::RulesError;
+use flannel_observe::ListenError;
+use flannel_privileges::PrivilegeError;
+use flannel_registry::RegistryError;
+use tokio::task::JoinError;
+
+use super::exclusive::ExclusiveError;
+
+/// Why the daemon ends of its own accord. Texts in stock flannel's words where it has any.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The process may not do its work.
+    #[error(transparent)]
+    Privileges(#[from] PrivilegeError),
+    /// An endpoint of health or metrics cannot be had.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// Signals cannot be received.
+    #[error("cannot receive signals")]
+    Signals(#[source] io::Error),
+    /// etcd is asked for in a way that cannot be.
+    #[error("cannot use etcd as told")]
+    Registry(#[source] RegistryError),
+    /// The configuration asks for what is not served.
+    #[error("cannot serve the network configuration")]
+    Config(#[from] ConfigError),
+    /// The configured backend is not served.
+    #[error("Error fetching backend")]
+    Backend(#[from] BackendError),
+    /// The kernel cannot be talked to.
+    #[error(transparent)]
+    Netlink(#[from] OpenError),
+    /// The kernel does not answer.
+    #[error(transparent)]
+    Kernel(#[from] flannel_net::Error),
+    /// No interface carries the tunnel.
+    #[error("failed to find any valid interface to use")]
+    Interface(#[from] InterfaceError),
+    /// The backend's device cannot be had.
+    #[error("Error registering network")]
+    Prepare(#[from] PrepareError),
+    /// `SubnetMin` and `SubnetMax` describe no subnets.
+    #[error("Error registering network")]
+    Pool(#[from] PoolError),
+    /// No lease can be had.
+    #[error("Error registering network")]
+    Acquire(#[from] AcquireError),
+    /// Another host has this one's public address.
+    #[error("Error registering network")]
+    Address(#[from] AddressTaken),
+    /// The rules that were asked for cannot be written.
+    #[error("Failed to setup masquerade rules")]
+    Rules(#[from] RulesError),
+    /// Another daemon does the same.
+    #[error(transparent)]
+    Exclusive(#[from] ExclusiveError),
+    /// The host takes no programs, without which the backend does not forward.
+    #[error("the backend {0} forwards by eBPF programs alone, which cannot be had: {1}")]
+    NeedsPrograms(Kind, Unavailable),
+    /// The host takes no programs now, but those of an earlier daemon forward by what that one knew.
+    #[error(
+        "the programs pinned in {path} forward by what an earlier flanneld knew and cannot be kept up to date, for \
+         {reason}"
+    )]
+    Abandoned {
+        /// Where they are pinned.
+        path: PathBuf,
+        /// Why.
+        reason: Unavailable,
+    },
+    /// Programs, maps or pins.
+    #[error(transparent)]
+    Datapath(#[from] DatapathError),
+    /// Flannel's device or programs cannot be put in their places.
+    #[error("cannot set the datapath up")]
+    State(#[from] StateError),
+    /// The subnet file cannot be read or written.
+    #[error(transparent)]
+    SubnetFile(#[from] SubnetFileError),
+    /// The lease is another host's.
+    #[error(transparent)]
+    Lost(Lost),
+    /// A task of the daemon failed: a bug.
+    #[error("a task of flanneld ended abruptly; please report this")]
+    Task(#[source] JoinError),
+}

@@ -1,0 +1,108 @@
+//! The log: to standard error, as loud as the operator wants it at the time.
+
+use std::fmt;
+use std::io::{self, IsTerminal as _};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{Level, info, warn};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Registry, reload};
+
+use super::DaemonError;
+use crate::cli::LogFormat;
+
+/// How much is logged, which can be changed. Libraries below ours are heard only where they warn.
+pub struct LogLevelHandle {
+    told: Level,
+    now: Level,
+    filter: reload::Handle<EnvFilter, Registry>,
+}
+
+impl fmt::Debug for LogLevelHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LogLevelHandle({}, told {})", self.now, self.told)
+    }
+}
+
+/// Logs to standard error from `level` on.
+pub fn start_logging(level: Level, format: LogFormat) -> LogLevelHandle {
+    let (filter, handle) = reload::Layer::new(filter(level));
+    let registry = tracing_subscriber::registry().with(filter);
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_target(false);
+    match format {
+        LogFormat::Text => registry.with(lines.with_ansi(io::stderr().is_terminal())).init(),
+        LogFormat::Json => registry.with(lines.json().flatten_event(true)).init(),
+    }
+    LogLevelHandle { told: level, now: level, filter: handle }
+}
+
+fn filter(level: Level) -> EnvFilter {
+    EnvFilter::new(format!("warn,flannel={level}"))
+}
+
+/// One level louder; what is loudest stays.
+fn louder(level: Level) -> Level {
+    if level < Level::DEBUG { Level::DEBUG } else { Level::TRACE }
+}
+
+impl LogLevelHandle {
+    /// Heeds the signals that change it, for ever.
+    pub(super) async fn follow(mut self, mut wishes: LogLevelSignals) {
+        loop {
+            let level = match wishes.next().await {
+                Wish::Louder => louder(self.now),
+                Wish::AsTold => self.told,
+            };
+            match self.filter.reload(filter(level)) {
+                Ok(()) => {
+                    self.now = level;
+                    info!(%level, "logging from this level on (SIGUSR1: one more, SIGUSR2: as the command line says)");
+                }
+                Err(error) => warn!(%error, "cannot change how much is logged"),
+            }
+        }
+    }
+}
+
+/// What a signal asks for.
+enum Wish {
+    Louder,
+    AsTold,
+}
+
+/// SIGUSR1 and SIGUSR2.
+pub(super) struct LogLevelSignals {
+    louder: Signal,
+    as_told: Signal,
+}
+
+impl LogLevelSignals {
+    pub(super) fn new() -> Result<Self, DaemonError> {
+        Ok(Self {
+            louder: signal(SignalKind::user_defined1()).map_err(DaemonError::Signals)?,
+            as_told: signal(SignalKind::user_defined2()).map_err(DaemonError::Signals)?,
+        })
+    }
+
+    async fn next(&mut self) -> Wish {
+        tokio::select! {
+            _ = self.louder.recv() => Wish::Louder,
+            _ = self.as_told.recv() => Wish::AsTold,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::louder;
+
+    #[test]
+    fn louder_and_louder() {
+        assert_eq!(louder(Level::INFO), Level::DEBUG);
+        assert_eq!(louder(Level::DEBUG), Level::TRACE);
+        assert_eq!(louder(Level::TRACE), Level::TRACE);
+    }
+}

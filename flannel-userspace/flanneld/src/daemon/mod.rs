@@ -1,0 +1,175 @@
+//! The daemon's life, read from top to bottom: what it is told, what it takes, what it keeps, how it ends.
+
+mod configuration;
+mod error;
+mod exclusive;
+mod exposition;
+mod log;
+mod programs;
+mod report;
+mod rules;
+mod signals;
+mod start;
+
+use std::path::PathBuf;
+
+use flannel_control::Metrics;
+use flannel_control::lease::Lost;
+use flannel_control::reconcile::Loop;
+use flannel_datapath::metrics::DatapathSource;
+use flannel_datapath::{PinDir, Unavailable};
+use flannel_observe::{Condition, Files, Listening, Server, Vitals};
+use flannel_privileges::Needs;
+use flannel_registry::etcd::Password;
+use tokio::sync::oneshot;
+use tracing::{error, info};
+
+use crate::cli::Options;
+pub use error::DaemonError;
+pub use exclusive::ExclusiveError;
+use exposition::exposition;
+pub use log::{LogLevelHandle, start_logging};
+pub use rules::rules;
+use signals::Signals;
+use start::Started;
+pub use start::site;
+
+/// Runs the daemon until it is told to end; then the datapath goes on without it.
+///
+/// # Errors
+/// It cannot begin, or its lease is another host's.
+pub async fn run(options: Options, loudness: LogLevelHandle) -> Result<(), DaemonError> {
+    flannel_privileges::check()?;
+    // What takes more than the daemon goes on with comes first; threads have the privileges of who starts them.
+    flannel_privileges::raise_memory_limit();
+    let unavailable = programs::unavailable(&options.pin_dir)?;
+    if unavailable.is_none() {
+        PinDir::mount(&options.pin_dir)?;
+    }
+    let listening = options.endpoints.listen()?;
+    // The library finds out once what the kernel can; some of that takes more than what is kept, and without it
+    // programs have no names.
+    let _ = aya::features();
+    flannel_privileges::confine(&needs(&options))?;
+    let mut signals = Signals::new()?;
+    tokio::spawn(loudness.follow(log::LogLevelSignals::new()?));
+    let vitals = Vitals::default();
+    let metrics = Metrics::default();
+    let pending = Pending::take(&vitals);
+    tokio::spawn(report::tell_service_manager(vitals.conditions.clone()));
+    let _server = show(&options, &vitals, &metrics, unavailable.is_none(), listening)?;
+    let outcome = tokio::select! {
+        outcome = serve(options, &vitals, &metrics, pending, unavailable) => outcome,
+        never = vitals.liveness.heart("event loop").keep_beating() => match never {},
+        signal = signals.next() => {
+            info!(signal, "ending; the datapath goes on forwarding");
+            Ok(())
+        }
+    };
+    report::notify(&[sd_notify::NotifyState::Stopping]);
+    outcome
+}
+
+/// What must be so for the host to forward.
+struct Pending {
+    configuration: Condition,
+    lease: Condition,
+    datapath: Condition,
+    subnet_file: Condition,
+    listing: Condition,
+}
+
+impl Pending {
+    fn take(vitals: &Vitals) -> Self {
+        let condition = |name| vitals.conditions.add(name);
+        Self {
+            configuration: condition("network configuration read"),
+            lease: condition("subnet leased"),
+            datapath: condition("datapath in place"),
+            subnet_file: condition("subnet file written"),
+            listing: condition("every known peer reached"),
+        }
+    }
+}
+
+/// What the daemon is told that may take a privilege for as long as it runs.
+fn needs(options: &Options) -> Needs<'_> {
+    let etcd = &options.etcd;
+    let password = match &etcd.password {
+        Some(Password::File(path)) => Some(path),
+        Some(Password::Told(_)) | None => None,
+    };
+    let files = [&etcd.key_file, &etcd.cert_file, &etcd.ca_file].into_iter().flatten().chain(password);
+    Needs {
+        files: files.map(PathBuf::as_path).collect(),
+        iptables: options.rules.masquerade || options.rules.forward,
+    }
+}
+
+fn show(
+    options: &Options,
+    vitals: &Vitals,
+    metrics: &Metrics,
+    has_programs: bool,
+    listening: Listening,
+) -> Result<Server, DaemonError> {
+    let source = DatapathSource { pin_dir: options.pin_dir.clone(), per_peer: options.metrics_per_peer };
+    let files = Files { subnet: options.subnet_file.clone(), state: options.state_file.clone() };
+    let exposition = exposition(vitals, metrics, has_programs.then_some(&source), files);
+    let server = Server::start(listening, vitals.clone(), exposition)?;
+    for address in server.addresses() {
+        info!(%address, "showing health and metrics");
+    }
+    Ok(server)
+}
+
+async fn serve(
+    options: Options,
+    vitals: &Vitals,
+    metrics: &Metrics,
+    pending: Pending,
+    unavailable: Option<Unavailable>,
+) -> Result<(), DaemonError> {
+    let (synced, first_sync) = oneshot::channel();
+    let Started {
+        reconciler,
+        hold,
+        presence,
+        held,
+        subnet_file,
+        listing,
+        rules,
+        approver,
+        exclusive: _exclusive,
+        marker: _marker,
+    } = start::start(options, vitals, metrics, pending, unavailable, synced).await?;
+    let mut holding = tokio::spawn(hold.run());
+    tokio::spawn(metrics.leases.clone().follow(held.clone()));
+    tokio::spawn(presence.run(held));
+    tokio::spawn(rules.run());
+    if let Some(approver) = approver {
+        tokio::spawn(approver.run());
+    }
+    let mut reconciling = tokio::spawn(Loop::new(reconciler).run());
+    tokio::spawn(async move {
+        if first_sync.await.is_ok() {
+            listing.meet();
+            info!(subnet_file = %subnet_file.display(), "ready: every known peer is reached");
+            report::notify(&[sd_notify::NotifyState::Ready]);
+        }
+    });
+    let outcome = tokio::select! {
+        lost = &mut holding => match lost {
+            Ok(lost) => Err(DaemonError::Lost(lost)),
+            Err(task) => Err(DaemonError::Task(task)),
+        },
+        ended = &mut reconciling => match ended {
+            Ok(never) => match never {},
+            Err(task) => Err(DaemonError::Task(task)),
+        },
+    };
+    if let Err(DaemonError::Lost(Lost::Taken { .. } | Lost::Contested { .. })) = &outcome {
+        error!("ending; the datapath goes on forwarding by the peers known so far");
+    }
+    outcome
+}

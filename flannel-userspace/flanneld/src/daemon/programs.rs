@@ -1,0 +1,87 @@
+//! A host that takes no programs: what works without is used, and said.
+
+use std::path::Path;
+
+use flannel_common::flow::FastPath;
+use flannel_datapath::{DatapathError, PinDir, Support, Unavailable};
+use flannel_model::backend::Kind;
+use flannel_observe::{Conditions, Limit};
+use tracing::warn;
+
+use super::error::DaemonError;
+
+/// Why no program can be had on this host, if so.
+///
+/// # Errors
+/// Programs of an earlier daemon are in their places: they take packets, and nobody could tell them of peers.
+pub(super) fn unavailable(pin_dir: &Path) -> Result<Option<Unavailable>, DaemonError> {
+    match flannel_datapath::unavailable() {
+        Some(reason) if PinDir::is_in_use(pin_dir) => {
+            Err(DaemonError::Abandoned { path: pin_dir.to_owned(), reason })
+        }
+        unavailable => Ok(unavailable),
+    }
+}
+
+/// Says how the backend works without programs. What comes back has flannelctl find the daemon.
+///
+/// # Errors
+/// It does not work without; another daemon has the pin directory.
+pub(super) fn go_without(
+    reason: &Unavailable,
+    backend: Kind,
+    pin_dir: &Path,
+    conditions: &Conditions,
+) -> Result<Option<PinDir>, DaemonError> {
+    let instead = match backend {
+        Kind::Udp => return Err(DaemonError::NeedsPrograms(backend, reason.clone())),
+        Kind::Vxlan => "forwarding by the kernel's vxlan device, without guard, counters and fast path",
+        Kind::HostGw => "forwarding by the kernel's routes, without fast path",
+        Kind::Alloc => "which matters to nobody with the backend alloc",
+    };
+    warn!("eBPF cannot be had: {reason}; {instead}");
+    conditions.limit(Limit { without: "programs", reason: format!("{reason}; {instead}") });
+    match PinDir::open(pin_dir) {
+        Err(locked @ DatapathError::Locked { .. }) => Err(locked.into()),
+        // Where there is no BPF file system there is no such directory.
+        opened => Ok(opened.ok()),
+    }
+}
+
+/// Says what the programs do not do on this kernel.
+pub(super) fn limit(backend: Kind, fast_path: FastPath, conditions: &Conditions) {
+    let has_fast_path = backend != Kind::Alloc && fast_path != FastPath::Off;
+    if !has_fast_path || Support::of_this_kernel().check_mtu {
+        return;
+    }
+    let reason = format!(
+        "Linux {} has no bpf_check_mtu (5.12), by which programs find out what is too long: every packet takes the long \
+         way",
+        flannel_net::release()
+    );
+    warn!("no fast path: {reason}");
+    conditions.limit(Limit { without: "fast path", reason });
+}
+
+#[cfg(test)]
+mod tests {
+    use flannel_datapath::{Missing, Unavailable};
+    use flannel_model::backend::Kind;
+    use flannel_observe::Conditions;
+
+    use super::go_without;
+    use crate::daemon::DaemonError;
+
+    #[test]
+    fn udp_needs_programs_and_others_do_not() {
+        let reason = Unavailable { release: "6.1.0".to_owned(), missing: Missing::Hook };
+        let nowhere = "/nowhere/flannel".as_ref();
+        for kind in Kind::ALL {
+            let conditions = Conditions::default();
+            let outcome = go_without(&reason, kind, nowhere, &conditions);
+            let needs = matches!(outcome, Err(DaemonError::NeedsPrograms(..)));
+            assert_eq!(needs, kind == Kind::Udp, "{kind}: {outcome:?}");
+            assert_eq!(conditions.limits().len(), usize::from(!needs), "{kind}");
+        }
+    }
+}

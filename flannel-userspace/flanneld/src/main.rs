@@ -1,0 +1,36 @@
+//! `flanneld`: leases a subnet for this host and keeps the datapath to the other hosts.
+
+use std::process::ExitCode;
+
+use flannel_model::error::Chain;
+use flanneld::cli::{self, Options};
+use flanneld::daemon;
+use tokio::runtime::Builder;
+
+fn main() -> ExitCode {
+    match cli::parse(std::env::args_os()) {
+        Ok(options) => run(options),
+        Err(refusal) => {
+            refusal.print();
+            refusal.exit_code()
+        }
+    }
+}
+
+fn run(options: Options) -> ExitCode {
+    let loudness = daemon::start_logging(options.log_level, options.log_format);
+    // One thread does: packets are the kernel's business.
+    let runtime =
+        Builder::new_current_thread().enable_all().on_thread_start(flannel_privileges::enter_thread).build();
+    let outcome = match runtime {
+        Ok(runtime) => runtime.block_on(daemon::run(options, loudness)),
+        Err(error) => Err(daemon::DaemonError::Signals(error)),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{}", Chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}

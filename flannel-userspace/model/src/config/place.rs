@@ -1,0 +1,62 @@
+//! Where what belongs to one network is kept unless the operator says otherwise: programs and maps, and the last
+//! known leases.
+
+use std::path::{Path, PathBuf};
+
+/// What every key in etcd begins with unless the user says otherwise: stock flannel's default.
+pub const DEFAULT_ETCD_PREFIX: &str = "/coreos.com/network";
+
+/// The directory of everything pinned by flannel-ebpf.
+const ROOT: &str = "/sys/fs/bpf/flannel";
+
+/// The pin directory of the network below `etcd_prefix`: two networks on one host never meet in one directory.
+#[must_use]
+pub fn default_pin_dir(etcd_prefix: &str) -> PathBuf {
+    Path::new(ROOT).join(name_of(etcd_prefix))
+}
+
+/// The directory of what outlives a reboot.
+const STATE: &str = "/var/lib/flannel-ebpf";
+
+/// The file of the last known leases of the network below `etcd_prefix`.
+#[must_use]
+pub fn default_state_file(etcd_prefix: &str) -> PathBuf {
+    Path::new(STATE).join(format!("{}.json", name_of(etcd_prefix)))
+}
+
+/// The prefix as one name of a file. The BPF file system takes no dots; each character that cannot stand in a name
+/// becomes its code, so that no two prefixes have one name.
+fn name_of(etcd_prefix: &str) -> String {
+    let trimmed = etcd_prefix.trim_matches('/');
+    let mut name = String::new();
+    for character in trimmed.chars() {
+        match character {
+            '/' => name.push('_'),
+            _ if character.is_ascii_alphanumeric() || character == '-' => name.push(character),
+            _ => name.push_str(&format!("%{:x}", u32::from(character))),
+        }
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::default_pin_dir;
+
+    #[test]
+    fn stock_prefix() {
+        let directory = default_pin_dir("/coreos.com/network");
+        assert_eq!(directory.to_str(), Some("/sys/fs/bpf/flannel/coreos%2ecom_network"));
+        assert_eq!(default_pin_dir("/coreos.com/network/"), directory);
+    }
+
+    #[test]
+    fn no_two_prefixes_share_a_directory() {
+        let prefixes = ["/a/b", "/a_b", "/a.b", "/a%b", "/a-b", "/ab", "/a/b/c", "/é"];
+        let directories: BTreeSet<_> = prefixes.iter().map(|prefix| default_pin_dir(prefix)).collect();
+        assert_eq!(directories.len(), prefixes.len());
+        assert!(directories.iter().all(|path| path.components().count() == 6));
+    }
+}

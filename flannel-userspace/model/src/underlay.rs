@@ -1,0 +1,43 @@
+//! The underlay: what carries the packets between hosts.
+
+use std::net::Ipv4Addr;
+
+use flannel_common::Mac;
+use ipnetwork::Ipv4Network;
+
+/// The interface that carries the tunnel, and how this host is known on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Underlay {
+    /// Name.
+    pub name: String,
+    /// Interface index.
+    pub index: u32,
+    /// Largest outer packet, in bytes.
+    pub mtu: u32,
+    /// Ethernet address; zero where the interface has none.
+    pub mac: Mac,
+    /// The interface's address, from which outer packets are sent.
+    pub address: Ipv4Addr,
+    /// The address peers are told to send to.
+    pub public_ip: Ipv4Addr,
+    /// The networks the host is connected to, by all interfaces but flannel's own.
+    pub networks: Vec<Ipv4Network>,
+}
+
+impl Underlay {
+    /// Whether packets go by the same way as over `other`, whatever networks the host is connected to besides.
+    #[must_use]
+    pub fn is_same_way(&self, other: &Self) -> bool {
+        let networks = Vec::new();
+        Self { networks: networks.clone(), ..self.clone() } == Self { networks, ..other.clone() }
+    }
+}
+
+/// How an underlay address is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hop {
+    /// It is on the underlay interface's own link.
+    Link,
+    /// A router, another interface or nothing at all leads there.
+    Routed,
+}

@@ -1,0 +1,219 @@
+//! Connection tracking, told of TCP connections that it is not to see all of.
+//!
+//! It follows the sequence numbers of a connection and calls a packet invalid whose number it does not expect. Of a
+//! connection whose packets mostly skip it, every later packet would be; unless it was told to be liberal with that
+//! connection, as the kernel's own flow tables do.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+
+use netlink_packet_netfilter::conntrack::{
+    ConntrackAttribute, ConntrackMessage, IPTuple, ProtoInfo, ProtoInfoTCP, ProtoTuple, Protocol, TCPFlags,
+    Tuple,
+};
+use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
+use nix::errno::Errno;
+use rtnetlink::packet_core::{
+    DecodeError, NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use rtnetlink::sys::Socket;
+use rtnetlink::sys::constants::NETLINK_NETFILTER;
+
+/// `IP_CT_TCP_FLAG_BE_LIBERAL`: sequence numbers are not looked at.
+const BE_LIBERAL: u8 = 0x08;
+/// How many connections are tracked in this network namespace. It is not there without connection tracking.
+const COUNT: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
+
+/// A conversation with connection tracking in the network namespace in which it was opened.
+pub struct Conntrack(Socket);
+
+/// What connection tracking makes of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tracking {
+    /// It knows it, and is liberal with it from now on.
+    Liberal,
+    /// It does nothing here at all.
+    Idle,
+    /// It knows others, but not this one: the connection is in a zone, or exempt.
+    Unknown,
+}
+
+impl Conntrack {
+    /// Opens a socket in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// The kernel has no such socket.
+    pub fn open() -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_NETFILTER)?;
+        socket.bind_auto()?;
+        // The kernel answers before a request returns.
+        socket.set_non_blocking(true)?;
+        Ok(Self(socket))
+    }
+
+    /// Has a TCP connection tracked liberally, whichever of its ends opened it.
+    ///
+    /// # Errors
+    /// Neither the connection nor whether there is any can be found out.
+    pub fn be_liberal(&self, one: SocketAddrV4, other: SocketAddrV4) -> io::Result<Tracking> {
+        match self.request(update(one, other)) {
+            Ok(()) => Ok(Tracking::Liberal),
+            // Where nothing is tracked, the part of the kernel that is asked need not be there either.
+            Err(error) => match (is_idle()?, error.raw_os_error().map(Errno::from_raw)) {
+                (true, _) => Ok(Tracking::Idle),
+                (false, Some(Errno::ENOENT)) => Ok(Tracking::Unknown),
+                (false, _) => Err(error),
+            },
+        }
+    }
+
+    fn request(&self, message: ConntrackMessage) -> io::Result<()> {
+        let header = NetfilterHeader::new(NetfilterProtoFamily::IPv4, 0, 0);
+        let payload = NetlinkPayload::from(NetfilterMessage::new(header, message));
+        let mut request = NetlinkMessage::new(NetlinkHeader::default(), payload);
+        request.header.flags = NLM_F_REQUEST | NLM_F_ACK;
+        request.finalize();
+        let mut bytes = vec![0; request.buffer_len()];
+        request.serialize(&mut bytes);
+        self.0.send(&bytes, 0)?;
+        let (answer, _) = self.0.recv_from_full()?;
+        match NetlinkMessage::<NetfilterMessage>::deserialize(&answer).map_err(malformed)?.payload {
+            NetlinkPayload::Error(error) if error.code.is_some() => Err(error.to_io()),
+            NetlinkPayload::Error(_) => Ok(()),
+            _ => Err(io::Error::new(ErrorKind::InvalidData, "the kernel answered something else")),
+        }
+    }
+}
+
+fn update(one: SocketAddrV4, other: SocketAddrV4) -> ConntrackMessage {
+    // Either direction finds the connection.
+    let tuple = vec![
+        Tuple::Ip(vec![IPTuple::SourceAddress(address(one)), IPTuple::DestinationAddress(address(other))]),
+        Tuple::Proto(vec![
+            ProtoTuple::Protocol(Protocol::Tcp),
+            ProtoTuple::SourcePort(one.port()),
+            ProtoTuple::DestinationPort(other.port()),
+        ]),
+    ];
+    let liberal = || TCPFlags::parse(&[BE_LIBERAL, BE_LIBERAL]);
+    let flags = [liberal().map(ProtoInfoTCP::OriginalFlags), liberal().map(ProtoInfoTCP::ReplyFlags)];
+    let flags = flags.into_iter().flatten().collect();
+    ConntrackMessage::New(vec![
+        ConntrackAttribute::CtaTupleOrig(tuple),
+        ConntrackAttribute::CtaProtoInfo(vec![ProtoInfo::TCP(flags)]),
+    ])
+}
+
+const fn address(end: SocketAddrV4) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::from_octets(end.ip().octets()))
+}
+
+fn malformed(error: DecodeError) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, error)
+}
+
+fn is_idle() -> io::Result<bool> {
+    match fs::read_to_string(COUNT) {
+        Ok(count) => Ok(count.trim() == "0"),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{SocketAddr, TcpListener, TcpStream};
+
+    use netlink_packet_netfilter::NetfilterMessageInner;
+
+    use super::*;
+    use crate::namespace::{in_namespace, run};
+
+    fn v4(address: SocketAddr) -> SocketAddrV4 {
+        match address {
+            SocketAddr::V4(address) => address,
+            SocketAddr::V6(address) => panic!("{address} is no address of IPv4"),
+        }
+    }
+
+    /// Has connections tracked that this namespace opens.
+    fn track(more: &str) {
+        run("nft", "add table ip track");
+        run("nft", "add chain ip track output { type filter hook output priority raw ; }");
+        if !more.is_empty() {
+            run("nft", &format!("add rule ip track output {more}"));
+        }
+        run("nft", "add rule ip track output ct state new counter accept");
+    }
+
+    /// The flags of both directions of a connection.
+    fn flags(conntrack: &Conntrack, one: SocketAddrV4, other: SocketAddrV4) -> Vec<u8> {
+        let ConntrackMessage::New(mut attributes) = update(one, other) else { panic!("no update") };
+        attributes.truncate(1);
+        let header = NetfilterHeader::new(NetfilterProtoFamily::IPv4, 0, 0);
+        let message = NetfilterMessage::new(header, ConntrackMessage::Get(attributes));
+        let mut request = NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::from(message));
+        request.header.flags = NLM_F_REQUEST;
+        request.finalize();
+        let mut bytes = vec![0; request.buffer_len()];
+        request.serialize(&mut bytes);
+        conntrack.0.send(&bytes, 0).unwrap();
+        let (answer, _) = conntrack.0.recv_from_full().unwrap();
+        let answer = NetlinkMessage::<NetfilterMessage>::deserialize(&answer).unwrap();
+        let NetlinkPayload::InnerMessage(message) = answer.payload else { panic!("{answer:?}") };
+        let NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)) = message.inner else {
+            panic!("no connection")
+        };
+        let protocol = attributes.into_iter().find_map(|attribute| match attribute {
+            ConntrackAttribute::CtaProtoInfo(info) => info.into_iter().next(),
+            _ => None,
+        });
+        let Some(ProtoInfo::TCP(info)) = protocol else { panic!("no TCP") };
+        info.into_iter()
+            .filter_map(|part| match part {
+                ProtoInfoTCP::OriginalFlags(flags) | ProtoInfoTCP::ReplyFlags(flags) => Some(flags.flags),
+                _ => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn where_nothing_is_tracked_there_is_nobody_to_tell() {
+        in_namespace(async |_| {
+            let conntrack = Conntrack::open().unwrap();
+            let [one, other] = ["10.5.1.2:4000", "10.5.2.2:80"].map(|end| end.parse().unwrap());
+            assert_eq!(conntrack.be_liberal(one, other).unwrap(), Tracking::Idle);
+        });
+    }
+
+    #[test]
+    fn a_tracked_connection_is_tracked_liberally_from_then_on() {
+        in_namespace(async |_| {
+            track("");
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (one, other) = (v4(client.local_addr().unwrap()), v4(client.peer_addr().unwrap()));
+            let conntrack = Conntrack::open().unwrap();
+            assert!(flags(&conntrack, one, other).iter().all(|flags| flags & BE_LIBERAL == 0));
+            assert_eq!(conntrack.be_liberal(one, other).unwrap(), Tracking::Liberal);
+            let both = flags(&conntrack, one, other);
+            assert!(both.len() == 2 && both.iter().all(|flags| flags & BE_LIBERAL != 0), "{both:?}");
+            assert_eq!(conntrack.be_liberal(other, one).unwrap(), Tracking::Liberal, "by its other end");
+
+            let stranger = SocketAddrV4::new(*one.ip(), one.port() ^ 1);
+            assert_eq!(conntrack.be_liberal(stranger, other).unwrap(), Tracking::Unknown);
+        });
+    }
+
+    #[test]
+    fn a_connection_in_a_zone_is_not_found() {
+        in_namespace(async |_| {
+            track("ct zone set 5");
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (one, other) = (v4(client.local_addr().unwrap()), v4(client.peer_addr().unwrap()));
+            assert_eq!(Conntrack::open().unwrap().be_liberal(one, other).unwrap(), Tracking::Unknown);
+        });
+    }
+}

@@ -1,0 +1,148 @@
+//! Flannel's own devices: made where they are missing, adopted as they are where they fit.
+
+pub mod segmenter;
+mod udp;
+mod vxlan;
+
+use std::io;
+
+use flannel_common::{Mac, Vni};
+use flannel_model::device::{UDP_DEVICE, vxlan_device};
+use nix::errno::Errno;
+
+use super::link::{Kind, Link};
+use super::{Error, Netlink};
+pub use segmenter::Segmenter;
+pub use vxlan::VxlanSpec;
+
+/// A device of flannel's, up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Name.
+    pub name: String,
+    /// Interface index.
+    pub index: u32,
+    /// Ethernet address.
+    pub mac: Mac,
+    /// Largest inner packet, in bytes.
+    pub mtu: u32,
+}
+
+/// A device could not be made or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// The kernel refused.
+    #[error(transparent)]
+    Kernel(#[from] Error),
+    /// A setting below /proc/sys could not be written.
+    #[error("cannot write {value} to {path}")]
+    Setting {
+        /// The file.
+        path: String,
+        /// What was to stand in it.
+        value: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The name belongs to something else.
+    #[error("interface {name} is a {kind}, not {wanted}: {remedy}")]
+    Foreign {
+        /// The name.
+        name: String,
+        /// What bears it.
+        kind: String,
+        /// What should.
+        wanted: &'static str,
+        /// What to do.
+        remedy: String,
+    },
+    /// Another vxlan device has the VNI and port.
+    #[error(
+        "{culprit} already has VNI {vni} on UDP port {port}: delete it with `ip link delete {culprit}`, or \
+         give this network another VNI or Port"
+    )]
+    VniTaken {
+        /// Name of the other device.
+        culprit: String,
+        /// VXLAN network identifier.
+        vni: u32,
+        /// UDP port.
+        port: u16,
+    },
+    /// Something else listens on the UDP port.
+    #[error(
+        "cannot bring {name} up, UDP port {port} is in use by {culprit}: end that, or give this network another Port"
+    )]
+    PortTaken {
+        /// Name of the device.
+        name: String,
+        /// UDP port.
+        port: u16,
+        /// Who has the port, as far as can be told.
+        culprit: String,
+    },
+    /// The name is longer than the kernel allows.
+    #[error("interface name {0} is longer than 15 characters: choose a VNI below 10000000")]
+    NameTooLong(String),
+    /// The device was gone as soon as it was made.
+    #[error("interface {0} vanished while it was set up: does another program delete it?")]
+    Vanished(String),
+}
+
+impl Netlink {
+    /// Deletes the device called `name`, with its addresses, routes and neighbours, if it is one that
+    /// [`Netlink::ensure_vxlan`] or [`Netlink::ensure_udp_device`] makes. Whether there was one.
+    ///
+    /// # Errors
+    /// The kernel refused; the name belongs to something else.
+    pub async fn remove_device(&self, name: &str) -> Result<bool, DeviceError> {
+        let Some(link) = self.link(name).await? else { return Ok(false) };
+        let is_ours = match &link.kind {
+            Kind::Vxlan(vxlan) => Vni::new(vxlan.vni).is_some_and(|vni| name == vxlan_device(vni)),
+            _ => name == UDP_DEVICE && self.is_udp_device(&link).await?,
+        };
+        if !is_ours {
+            return Err(DeviceError::Foreign {
+                name: name.to_owned(),
+                kind: link.kind.to_string(),
+                wanted: "a device made by flannel",
+                remedy: format!("delete it with `ip link delete {name}` if it is of no use"),
+            });
+        }
+        self.delete_link(&link).await?;
+        Ok(true)
+    }
+
+    /// Corrects the MTU where it differs and brings the device up. The Ethernet address is read once the
+    /// device is up, for until then other programs may still change it.
+    async fn bring_up(&self, link: &Link, mtu: u32) -> Result<Device, DeviceError> {
+        if link.mtu != mtu {
+            self.change_link(link, "set the MTU", |change| change.mtu(mtu)).await?;
+        }
+        if !link.is_up() {
+            self.change_link(link, "change the state", rtnetlink::LinkMessageBuilder::up).await?;
+        }
+        let vanished = || DeviceError::Vanished(link.name.clone());
+        let Link { name, index, mac, mtu, .. } = self.link(&link.name).await?.ok_or_else(vanished)?;
+        Ok(Device { name, index, mac, mtu })
+    }
+}
+
+/// Writes an IPv6 setting of an interface; without IPv6 there is nothing to set.
+fn set_ipv6(name: &str, setting: &str, value: &'static str) -> Result<(), DeviceError> {
+    let path = format!("/proc/sys/net/ipv6/conf/{name}/{setting}");
+    match std::fs::write(&path, value) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // Containers often see /proc/sys read-only; what stands there already is as good.
+        Err(_) if std::fs::read_to_string(&path).is_ok_and(|now| now.trim() == value) => Ok(()),
+        written => written.map_err(|source| DeviceError::Setting { path, value, source }),
+    }
+}
+
+/// Whether the kernel said that something of this kind is there already.
+fn is_conflict(error: &Error) -> bool {
+    matches!(error.errno(), Some(Errno::EEXIST | Errno::EADDRINUSE))
+}
+
+#[cfg(test)]
+mod tests;

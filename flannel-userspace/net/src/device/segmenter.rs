@@ -1,0 +1,99 @@
+//! The segmenter of the UDP backend: two ends of a veth pair, of which the one where packets enter promises nothing.
+//! So the kernel cuts super-packets and finishes checksums before it lets them in, as it does in front of a card
+//! without offloads, and at the other end ordinary packets come out.
+
+use rtnetlink::LinkVeth;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags};
+
+use super::{DeviceError, set_ipv6};
+use crate::link::{Kind, Link};
+use crate::{Error, Netlink, offload};
+
+/// Where packets go in.
+pub const ENTRANCE: &str = "flannel0-in";
+/// Where they come out.
+pub const EXIT: &str = "flannel0-out";
+
+/// The segmenter, up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segmenter {
+    /// Interface index of the end where packets go in.
+    pub entrance: u32,
+    /// Interface index of the end where they come out.
+    pub exit: u32,
+}
+
+impl Netlink {
+    /// The segmenter for packets up to `mtu` bytes.
+    ///
+    /// # Errors
+    /// A name belongs to something else; the kernel refused.
+    pub async fn ensure_segmenter(&self, mtu: u32) -> Result<Segmenter, DeviceError> {
+        if self.link(ENTRANCE).await?.is_none() && self.link(EXIT).await?.is_none() {
+            let pair = LinkVeth::new(ENTRANCE, EXIT).down().arp(false);
+            // Whatever the transport, also one whose segmentation does not hang on checksum offload, such as SCTP.
+            let pair = pair.append_extra_attribute(LinkAttribute::GsoMaxSegs(1));
+            self.add_link(ENTRANCE, pair.build()).await?;
+        }
+        let (exit, entrance) = (self.segmenter_end(EXIT).await?, self.segmenter_end(ENTRANCE).await?);
+        if !exit.flags.contains(LinkFlags::Noarp) {
+            self.change_link(&exit, "turn off ARP", |change| change.arp(false)).await?;
+        }
+        offload::finish_checksums(ENTRANCE)?;
+        for end in [&entrance, &exit] {
+            // None: no address, so nothing that the kernel says by itself.
+            set_ipv6(&end.name, "addr_gen_mode", "1")?;
+            self.bring_up(end, mtu).await?;
+        }
+        Ok(Segmenter { entrance: entrance.index, exit: exit.index })
+    }
+
+    /// In what the ends of the segmenter for packets up to `mtu` bytes, as far as they are there, are not as they should
+    /// be: the end's name and the difference.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub async fn segmenter_differences(&self, mtu: u32) -> Result<Vec<(&'static str, String)>, Error> {
+        let mut differences = Vec::new();
+        for name in [ENTRANCE, EXIT] {
+            let Some(end) = self.link(name).await? else { continue };
+            let mut differs = |is_so: bool, text: String| {
+                if is_so {
+                    differences.push((name, text));
+                }
+            };
+            differs(end.mtu != mtu, format!("mtu is {}, wanted {mtu}", end.mtu));
+            differs(!end.is_up(), "it is down".to_owned());
+            differs(!end.flags.contains(LinkFlags::Noarp), "it speaks ARP".to_owned());
+            let promises = name == ENTRANCE && offload::promises_checksums(name)?;
+            differs(promises, "it promises checksums and segmentation (tx-checksumming is on)".to_owned());
+        }
+        Ok(differences)
+    }
+
+    /// Deletes the segmenter; tells whether there was one.
+    ///
+    /// # Errors
+    /// The name belongs to something else; the kernel refused.
+    pub async fn remove_segmenter(&self) -> Result<bool, DeviceError> {
+        if self.link(ENTRANCE).await?.is_none() {
+            return Ok(false);
+        }
+        let entrance = self.segmenter_end(ENTRANCE).await?;
+        self.delete_link(&entrance).await?;
+        Ok(true)
+    }
+
+    async fn segmenter_end(&self, name: &str) -> Result<Link, DeviceError> {
+        let link = self.link(name).await?.ok_or_else(|| DeviceError::Vanished(name.to_owned()))?;
+        if link.kind == Kind::Other("veth".to_owned()) && link.controller.is_none() {
+            return Ok(link);
+        }
+        Err(DeviceError::Foreign {
+            name: name.to_owned(),
+            kind: link.kind.to_string(),
+            wanted: "an end of the UDP backend's veth pair",
+            remedy: format!("rename it, or delete it with `ip link delete {name}`"),
+        })
+    }
+}

@@ -1,0 +1,269 @@
+//! Neighbours, forwarding entries and routes: what a peer is made of in the kernel's own tables.
+
+use std::io;
+use std::net::Ipv4Addr;
+
+use flannel_common::Mac;
+use flannel_model::object::Object;
+use futures::StreamExt;
+use ipnetwork::Ipv4Network;
+use rtnetlink::packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
+use rtnetlink::packet_route::route::RouteMessage;
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use self::put::remove_with_next_hop;
+use super::ROUTE_PROTOCOL;
+use super::bulk::Bulk;
+use super::route::{Route, RouteFilter};
+use super::{During, Error, Netlink, absence_is_success};
+
+/// `RTPROT_BOOT`: what routes bear that state no protocol, as stock flannel's.
+const PROTOCOL_BOOT: u8 = 3;
+
+/// The objects of one backend in the kernel.
+#[derive(Clone, Debug)]
+pub struct Objects {
+    netlink: Netlink,
+    device: Option<u32>,
+}
+
+/// An object could not be put into the kernel, or removed from it, or listed.
+#[derive(Debug, thiserror::Error)]
+pub enum ObjectError {
+    /// The kernel refused.
+    #[error(transparent)]
+    Kernel(#[from] Error),
+    /// Another route to the same destination is there, and it is not ours.
+    #[error(
+        "the route to {subnet} is taken by `{existing}`, which is not flannel's: remove it with \
+         `ip route delete {subnet}`, or keep {subnet} out of the flannel network"
+    )]
+    RouteTaken {
+        /// The peer's subnet.
+        subnet: Ipv4Network,
+        /// The other route, as iproute2 would print it.
+        existing: String,
+    },
+    /// The object is an entry of the programs' own tables.
+    #[error("{0:?} is not among the kernel's neighbours, forwarding entries and routes")]
+    NotNetlink(Object),
+}
+
+impl Objects {
+    /// The objects on flannel's own device, if the backend has one, and flannel's routes on other devices.
+    #[must_use]
+    pub fn new(netlink: Netlink, device: Option<u32>) -> Self {
+        Self { netlink, device }
+    }
+
+    /// Puts `object` into the kernel, in place of another one of the same key: a neighbour's address, a
+    /// forwarding entry's Ethernet address, a route's destination.
+    ///
+    /// # Errors
+    /// The kernel refused; a route that is not flannel's leads to the same destination; `object` is not one
+    /// of netlink.
+    pub async fn put(&self, object: &Object) -> Result<(), ObjectError> {
+        self.put_all(std::slice::from_ref(object)).await.pop().map_or(Ok(()), |(_, error)| Err(error))
+    }
+
+    /// Removes exactly `object`: one that has taken its place since stays. Absence is success.
+    ///
+    /// # Errors
+    /// The kernel refused; `object` is not one of netlink.
+    pub async fn remove(&self, object: &Object) -> Result<(), ObjectError> {
+        match object {
+            Object::Neighbour { device, ip, mac } => {
+                Ok(self.netlink.remove_neighbour(*device, *ip, *mac).await?)
+            }
+            Object::Fdb { device, mac, vtep } => Ok(self.netlink.remove_fdb(*device, *mac, *vtep).await?),
+            Object::Route { subnet, via, device, onlink } => {
+                let route = self.route(*subnet, *via, *device, *onlink);
+                if self.gateway_of(object).is_some_and(|gateway| remove_with_next_hop(&route, gateway)) {
+                    return Ok(());
+                }
+                Ok(self.netlink.delete_route(&route).await?)
+            }
+            Object::Peer { .. } => Err(ObjectError::NotNetlink(object.clone())),
+        }
+    }
+
+    /// Everything of flannel's that is in the kernel, whoever put it there: the permanent neighbours and
+    /// forwarding entries of flannel's device, the routes by it, and routes by other devices that bear
+    /// [`ROUTE_PROTOCOL`]; in no order, and from the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub async fn list(&self) -> Result<Vec<Object>, ObjectError> {
+        let mut bulk =
+            Bulk::open().map_err(|source| Error { operation: "list anything".to_owned(), source })?;
+        let mut objects = Vec::new();
+        let ours = RouteFilter { device: None, protocol: Some(ROUTE_PROTOCOL) };
+        let is_elsewhere =
+            |object: &Object| matches!(object, Object::Route { device, .. } if Some(*device) != self.device);
+        list_routes(&mut bulk, ours, |route| objects.extend(Some(route).filter(is_elsewhere)))?;
+        if let Some(device) = self.device {
+            tokio::task::yield_now().await;
+            list_neighbours(&mut bulk, AddressFamily::Inet, device, &mut objects)?;
+            tokio::task::yield_now().await;
+            list_neighbours(&mut bulk, AddressFamily::Bridge, device, &mut objects)?;
+            tokio::task::yield_now().await;
+            let by_device = RouteFilter { device: Some(device), protocol: Some(PROTOCOL_BOOT) };
+            list_routes(&mut bulk, by_device, |route| objects.push(route))?;
+        }
+        Ok(objects)
+    }
+
+    fn route(&self, subnet: Ipv4Network, via: Option<Ipv4Addr>, device: u32, onlink: bool) -> Route {
+        // On flannel's own device every route is ours, so those look as stock flannel's do.
+        let protocol = if self.device == Some(device) { PROTOCOL_BOOT } else { ROUTE_PROTOCOL };
+        Route { destination: subnet, via, device: Some(device), onlink, protocol, priority: 0, source: None }
+    }
+}
+
+impl Netlink {
+    async fn remove_neighbour(&self, device: u32, ip: Ipv4Addr, mac: Mac) -> Result<(), Error> {
+        // The kernel removes by address alone, and would take an entry that has a new MAC by now.
+        let now = self.neighbour(device, ip).await?;
+        if now.is_none_or(|now| link_layer_address(&now) != Some(mac)) {
+            return Ok(());
+        }
+        let mut message = message_of(AddressFamily::Inet, device);
+        message.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)));
+        let deleted = self.0.neighbours().del(message).execute().await;
+        absence_is_success(deleted.during(|| format!("remove the neighbour {ip}")))
+    }
+
+    async fn remove_fdb(&self, device: u32, mac: Mac, vtep: Ipv4Addr) -> Result<(), Error> {
+        let mut message = message_of(AddressFamily::Bridge, device);
+        message.header.flags = NeighbourFlags::Own;
+        message.attributes = vec![
+            NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(vtep)),
+        ];
+        let deleted = self.0.neighbours().del(message).execute().await;
+        absence_is_success(deleted.during(|| format!("stop forwarding frames for {mac} to {vtep}")))
+    }
+
+    async fn neighbour(&self, device: u32, ip: Ipv4Addr) -> Result<Option<NeighbourMessage>, Error> {
+        let mut message = message_of(AddressFamily::Inet, device);
+        message.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)));
+        let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetNeighbour(message));
+        request.header.flags = NLM_F_REQUEST;
+        let operation = || format!("look the neighbour {ip} up");
+        let mut answers = self.0.clone().request(request).during(operation)?;
+        match answers.next().await.map(|answer| answer.payload) {
+            Some(NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(found))) => Ok(Some(found)),
+            Some(NetlinkPayload::Error(error)) => {
+                let refused = Err(rtnetlink::Error::NetlinkError(error)).during(operation);
+                absence_is_success(refused).map(|()| None)
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+fn list_neighbours(
+    bulk: &mut Bulk,
+    family: AddressFamily,
+    device: u32,
+    objects: &mut Vec<Object>,
+) -> Result<(), Error> {
+    let mut request = NeighbourMessage::default();
+    request.header.family = family;
+    let (operation, object): (_, fn(&NeighbourMessage) -> Option<Object>) = match family {
+        // The two tables are asked for one device in two ways.
+        AddressFamily::Bridge => {
+            request.header.ifindex = device;
+            ("list the forwarding entries", forwarding_entry)
+        }
+        _ => {
+            request.attributes.push(NeighbourAttribute::IfIndex(device));
+            ("list the neighbours", neighbour)
+        }
+    };
+    let listed = bulk.list(RouteNetlinkMessage::GetNeighbour(request), |message| match message {
+        RouteNetlinkMessage::NewNeighbour(message) if is_permanent_on(device, &message) => {
+            objects.extend(object(&message));
+        }
+        _ => {}
+    });
+    listing(operation, listed)
+}
+
+fn list_routes(bulk: &mut Bulk, filter: RouteFilter, mut take: impl FnMut(Object)) -> Result<(), Error> {
+    let request = RouteNetlinkMessage::GetRoute(filter.message());
+    let listed = bulk.list(request, |message| {
+        if let RouteNetlinkMessage::NewRoute(message) = message {
+            route(&message).into_iter().for_each(&mut take);
+        }
+    });
+    listing("list the routes", listed)
+}
+
+/// A table that does not exist is empty.
+fn listing(operation: &str, listed: io::Result<()>) -> Result<(), Error> {
+    absence_is_success(listed.map_err(|source| Error { operation: operation.to_owned(), source }))
+}
+
+#[cfg(test)]
+pub(super) use put::neighbour_message;
+
+/// The neighbour a message tells of. The Ethernet address is zero where it tells none.
+pub(super) fn neighbour(message: &NeighbourMessage) -> Option<Object> {
+    let mac = link_layer_address(message).unwrap_or(Mac::ZERO);
+    Some(Object::Neighbour { device: message.header.ifindex, ip: destination(message)?, mac })
+}
+
+/// The forwarding entry of a vxlan device a message tells of; nothing for those of a bridge.
+pub(super) fn forwarding_entry(message: &NeighbourMessage) -> Option<Object> {
+    let mac = link_layer_address(message)?;
+    Some(Object::Fdb { device: message.header.ifindex, mac, vtep: destination(message)? })
+}
+
+/// The route of the main table a message tells of.
+pub(super) fn route(message: &RouteMessage) -> Option<Object> {
+    Route::of_main_table(message).as_ref().and_then(object_of)
+}
+
+/// The object a route is; none with a metric, or to no device or several.
+fn object_of(route: &Route) -> Option<Object> {
+    let Route { destination: subnet, via, device, onlink, priority, .. } = *route;
+    (priority == 0).then_some(Object::Route { subnet, via, device: device?, onlink })
+}
+
+fn message_of(family: AddressFamily, device: u32) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = family;
+    message.header.ifindex = device;
+    message
+}
+
+fn is_permanent_on(device: u32, message: &NeighbourMessage) -> bool {
+    message.header.ifindex == device && message.header.state == NeighbourState::Permanent
+}
+
+fn destination(message: &NeighbourMessage) -> Option<Ipv4Addr> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => Some(*ip),
+        // A forwarding entry's message is of the bridge's family, which does not tell that of its address.
+        NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => {
+            <[u8; 4]>::try_from(bytes.as_slice()).ok().map(Ipv4Addr::from)
+        }
+        _ => None,
+    })
+}
+
+pub(super) fn link_layer_address(message: &NeighbourMessage) -> Option<Mac> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::LinkLayerAddress(bytes) => bytes.as_slice().try_into().ok().map(Mac),
+        _ => None,
+    })
+}
+
+mod put;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,252 @@
+//! Routes of IPv4.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use flannel_model::underlay::{Hop, Underlay};
+use futures::{StreamExt, TryStreamExt};
+use ipnetwork::Ipv4Network;
+use nix::errno::Errno;
+use rtnetlink::RouteMessageBuilder;
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+
+use super::bulk::Bulk;
+use super::{During, Error, Netlink, absence_is_success, collect};
+
+/// A route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Destination.
+    pub destination: Ipv4Network,
+    /// Next hop; absent for a route to the device itself, or to none or several.
+    pub via: Option<Ipv4Addr>,
+    /// Interface index; absent for a route to no device or to several.
+    pub device: Option<u32>,
+    /// Whether the next hop is taken to be on the device's link.
+    pub onlink: bool,
+    /// Who put it there, `RTPROT_*`.
+    pub protocol: u8,
+    /// Metric; of two routes to one destination the one with the lower metric is used.
+    pub priority: u32,
+    /// Source address of what the host itself sends by this route.
+    pub source: Option<Ipv4Addr>,
+}
+
+impl Route {
+    fn from_message(message: &RouteMessage) -> Self {
+        let mut destination = Ipv4Addr::UNSPECIFIED;
+        let mut route = Self {
+            destination: Ipv4Network::from(destination),
+            via: None,
+            device: None,
+            onlink: message.header.flags.contains(RouteFlags::Onlink),
+            protocol: message.header.protocol.into(),
+            priority: 0,
+            source: None,
+        };
+        for attribute in &message.attributes {
+            match attribute {
+                RouteAttribute::Destination(RouteAddress::Inet(address)) => destination = *address,
+                RouteAttribute::Gateway(RouteAddress::Inet(address)) => route.via = Some(*address),
+                RouteAttribute::PrefSource(RouteAddress::Inet(address)) => route.source = Some(*address),
+                RouteAttribute::Oif(index) => route.device = Some(*index),
+                RouteAttribute::Priority(priority) => route.priority = *priority,
+                _ => {}
+            }
+        }
+        let len = message.header.destination_prefix_length;
+        route.destination = Ipv4Network::new(destination, len).unwrap_or(route.destination);
+        route
+    }
+
+    /// The route a message tells of, if it is a unicast one of the main table.
+    pub(super) fn of_main_table(message: &RouteMessage) -> Option<Self> {
+        let header = &message.header;
+        let is_it = header.table == RouteHeader::RT_TABLE_MAIN && header.kind == RouteType::Unicast;
+        is_it.then(|| Self::from_message(message))
+    }
+
+    /// The request that adds or removes this route, in the main table.
+    pub(super) fn message(&self) -> RouteMessage {
+        let scope = if self.via.is_some() { RouteScope::Universe } else { RouteScope::Link };
+        let mut builder = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(self.destination.ip(), self.destination.prefix())
+            .protocol(self.protocol.into())
+            .scope(scope);
+        if let Some(via) = self.via {
+            builder = builder.gateway(via);
+        }
+        if let Some(device) = self.device {
+            builder = builder.output_interface(device);
+        }
+        if self.onlink { builder.onlink() } else { builder }.build()
+    }
+}
+
+impl Route {
+    /// The request that adds or removes this route by the next hop of that address, which tells of gateway and device.
+    pub(super) fn message_by(&self, gateway: Ipv4Addr) -> RouteMessage {
+        let route = Self { via: None, device: None, onlink: false, ..self.clone() };
+        let mut message = route.message();
+        message.header.scope = RouteScope::Universe;
+        message.attributes.push(RouteAttribute::NhId(super::nexthop::id(gateway)));
+        message
+    }
+}
+
+/// How each of `addresses` is reached, from the calling thread's network namespace. An address without a route is
+/// taken to be behind a router.
+///
+/// # Errors
+/// The kernel cannot be asked.
+pub async fn hops(addresses: &[Ipv4Addr], underlay: &Underlay) -> Result<Vec<Hop>, Error> {
+    let during = |source| Error { operation: "ask for the routes to the peers".to_owned(), source };
+    let mut hops = Vec::with_capacity(addresses.len());
+    let mut bulk = Bulk::open().map_err(during)?;
+    for addresses in addresses.chunks(Bulk::MAX) {
+        let first = hops.len();
+        hops.resize(first + addresses.len(), Hop::Routed);
+        let questions = addresses.iter().map(|address| RouteNetlinkMessage::GetRoute(question(*address)));
+        let refused = bulk.ask(questions.map(|question| (question, 0)), |place, answer| {
+            if let (RouteNetlinkMessage::NewRoute(route), Some(hop)) = (answer, hops.get_mut(first + place)) {
+                *hop = hop_by(&Route::from_message(&route), underlay);
+            }
+        });
+        for (place, error) in refused.map_err(during)? {
+            tracing::debug!(%error, address = ?addresses.get(place), "no route to a peer");
+        }
+        // Everybody else has a turn.
+        tokio::task::yield_now().await;
+    }
+    Ok(hops)
+}
+
+fn hop_by(route: &Route, underlay: &Underlay) -> Hop {
+    if route.via.is_none() && route.device == Some(underlay.index) { Hop::Link } else { Hop::Routed }
+}
+
+impl Netlink {
+    /// The route the host would use to `address`; nothing where there is none.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub async fn route_to(&self, address: IpAddr) -> Result<Option<Route>, Error> {
+        let message = match address {
+            IpAddr::V4(address) => question(address),
+            IpAddr::V6(address) => {
+                let builder = RouteMessageBuilder::<std::net::Ipv6Addr>::new();
+                let mut message = builder.destination_prefix(address, 128).build();
+                strip(&mut message.header);
+                message
+            }
+        };
+        self.get_route(message, || format!("look the route to {address} up")).await
+    }
+
+    /// The main table's default route with the lowest metric.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub async fn default_route(&self) -> Result<Option<Route>, Error> {
+        let routes: Vec<Route> = self.main_table(RouteFilter::default()).await?;
+        let defaults = routes.into_iter().filter(|route| route.destination.prefix() == 0);
+        Ok(defaults.filter(|route| route.device.is_some()).min_by_key(|route| route.priority))
+    }
+
+    /// The unicast routes of the main table that pass `filter`. The kernel filters.
+    pub(super) async fn main_table(&self, filter: RouteFilter) -> Result<Vec<Route>, Error> {
+        let listing = self.0.route().get(filter.message()).execute();
+        collect(listing, "list the routes", |message| Route::of_main_table(&message)).await
+    }
+
+    /// The main table's route to exactly `destination` without a metric.
+    pub(super) async fn route_of(&self, destination: Ipv4Network) -> Result<Option<Route>, Error> {
+        // One look-up instead of a listing, unless something more specific covers the first address.
+        let mut message = question(destination.ip());
+        message.header.flags.insert(RouteFlags::FibMatch);
+        let is_it = |route: &Route| route.destination == destination && route.priority == 0;
+        let found = self.get_route(message, || format!("look the route of {destination} up")).await?;
+        match found.filter(is_it) {
+            Some(route) => Ok(Some(route)),
+            None => Ok(self.main_table(RouteFilter::default()).await?.into_iter().find(is_it)),
+        }
+    }
+
+    /// Adds `route` where no route to its destination exists, or else takes the place of that.
+    pub(super) async fn add_route(&self, route: &Route, replace: bool) -> Result<(), Error> {
+        let request = self.0.route().add(route.message());
+        let request = if replace { request.replace() } else { request };
+        request.execute().await.during(|| format!("add the route to {}", route.destination))
+    }
+
+    /// Removes `route`, and no other one to its destination; its absence is success.
+    pub(super) async fn delete_route(&self, route: &Route) -> Result<(), Error> {
+        let mut message = route.message();
+        // The scope that stands for any.
+        message.header.scope = RouteScope::NoWhere;
+        let deleted = self.0.route().del(message).execute().await;
+        absence_is_success(deleted.during(|| format!("remove the route to {}", route.destination)))
+    }
+
+    async fn get_route(
+        &self,
+        message: RouteMessage,
+        operation: impl FnOnce() -> String,
+    ) -> Result<Option<Route>, Error> {
+        let answer = self.0.route().get(message).execute().boxed().try_next().await;
+        match answer.during(operation) {
+            Ok(answer) => Ok(answer.as_ref().map(Route::from_message)),
+            Err(error)
+                if matches!(
+                    error.errno(),
+                    Some(Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EACCES)
+                ) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Which routes to list.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct RouteFilter {
+    /// By this interface only.
+    pub(super) device: Option<u32>,
+    /// With this protocol number only.
+    pub(super) protocol: Option<u8>,
+}
+
+impl RouteFilter {
+    /// The request for such routes.
+    pub(super) fn message(self) -> RouteMessage {
+        let builder = RouteMessageBuilder::<Ipv4Addr>::new()
+            .protocol(self.protocol.map_or(RouteProtocol::Unspec, RouteProtocol::from));
+        let builder = match self.device {
+            Some(device) => builder.output_interface(device),
+            None => builder,
+        };
+        builder.build()
+    }
+}
+
+/// The request for the route to `address`.
+fn question(address: Ipv4Addr) -> RouteMessage {
+    let mut message = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(address, 32).build();
+    strip(&mut message.header);
+    message
+}
+
+/// Clears what a strictly checked look-up must not state.
+fn strip(header: &mut RouteHeader) {
+    header.table = RouteHeader::RT_TABLE_UNSPEC;
+    header.protocol = RouteProtocol::Unspec;
+    header.scope = RouteScope::Universe;
+    header.kind = RouteType::Unspec;
+}
+
+#[cfg(test)]
+mod tests;

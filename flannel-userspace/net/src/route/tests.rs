@@ -1,0 +1,42 @@
+use std::net::Ipv4Addr;
+
+use super::{Hop, hops};
+use crate::namespace::{add_interface, ip, on_host};
+
+#[test]
+fn hops_to_addresses() {
+    let cases = [
+        ("same network", Ipv4Addr::new(192, 168, 77, 12), Hop::Link),
+        ("behind a router", Ipv4Addr::new(192, 168, 88, 12), Hop::Routed),
+        ("routed to the link", Ipv4Addr::new(192, 168, 99, 12), Hop::Link),
+        ("other interface", Ipv4Addr::new(172, 16, 0, 12), Hop::Routed),
+        ("own address", Ipv4Addr::new(192, 168, 77, 11), Hop::Routed),
+        ("no route", Ipv4Addr::new(203, 0, 113, 1), Hop::Routed),
+        ("forbidden", Ipv4Addr::new(198, 51, 100, 1), Hop::Routed),
+    ];
+    on_host(async |_, underlay| {
+        add_interface("eth1", "172.16.0.1/24");
+        ip("route add 192.168.88.0/24 via 192.168.77.1");
+        ip("route add 192.168.99.0/24 dev eth0");
+        ip("route add prohibit 198.51.100.0/24");
+        // More than are asked for together.
+        let many: Vec<_> = cases.iter().cycle().take(50 * cases.len()).collect();
+        let addresses: Vec<Ipv4Addr> = many.iter().map(|(_, address, _)| *address).collect();
+        let hops = hops(&addresses, &underlay).await.unwrap();
+        assert_eq!(hops.len(), many.len());
+        for (hop, (name, address, expected)) in hops.into_iter().zip(many) {
+            assert_eq!(hop, *expected, "{name}: {address}");
+        }
+    });
+}
+
+#[test]
+fn default_route_of_the_lowest_metric() {
+    on_host(async |netlink, _| {
+        assert_eq!(netlink.default_route().await.unwrap(), None);
+        ip("route add default via 192.168.77.1 metric 200");
+        ip("route add default via 192.168.77.2 metric 100");
+        let found = netlink.default_route().await.unwrap().unwrap();
+        assert_eq!((found.via, found.priority), (Some(Ipv4Addr::new(192, 168, 77, 2)), 100));
+    });
+}

@@ -1,0 +1,254 @@
+//! Conditions: what must be so for the host to forward, and whether it is. One that was met can fail again.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+/// Ready while every condition is met. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Conditions {
+    all: Arc<watch::Sender<All>>,
+}
+
+#[derive(Debug, Default)]
+struct All {
+    conditions: Vec<State>,
+    limits: Vec<Limit>,
+    stale: Option<&'static str>,
+}
+
+#[derive(Debug)]
+struct State {
+    name: &'static str,
+    status: Status,
+    since: Instant,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Status {
+    /// It was never met yet.
+    Pending,
+    Met,
+    /// It is not met any more, and why.
+    Failed(String),
+}
+
+/// One of the [`Conditions`], held by who knows whether it is met. Until then it is pending.
+#[derive(Clone, Debug)]
+pub struct Condition {
+    conditions: Conditions,
+    place: usize,
+}
+
+/// In what the host forwards less well than it should, for as long as the daemon runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// What it goes without.
+    pub without: &'static str,
+    /// Why, and what is done instead.
+    pub reason: String,
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "without {}: {}", self.without, self.reason)
+    }
+}
+
+/// A condition that was met and is not any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Name of the condition.
+    pub condition: &'static str,
+    /// Why.
+    pub reason: String,
+    /// For how long.
+    pub age: Duration,
+}
+
+impl Conditions {
+    /// Another thing that must be so, which it is not yet. Take every condition before anybody can ask.
+    pub fn add(&self, name: &'static str) -> Condition {
+        let mut place = 0;
+        self.all.send_modify(|all| {
+            place = all.conditions.len();
+            all.conditions.push(State { name, status: Status::Pending, since: Instant::now() });
+        });
+        Condition { conditions: self.clone(), place }
+    }
+
+    /// The host is ready all the same, but forwards less well than it should.
+    pub fn limit(&self, limit: Limit) {
+        self.all.send_modify(|all| all.limits.push(limit));
+    }
+
+    /// By what the host forwards may be out of date, for this reason; or is not any more.
+    pub fn set_stale(&self, reason: Option<&'static str>) {
+        self.all.send_if_modified(|all| std::mem::replace(&mut all.stale, reason) != reason);
+    }
+
+    /// Why what the host forwards by may be out of date.
+    #[must_use]
+    pub fn stale(&self) -> Option<&'static str> {
+        self.all.borrow().stale
+    }
+
+    /// Names of the conditions that are not met, in the order in which they were added.
+    #[must_use]
+    pub fn pending(&self) -> Vec<&'static str> {
+        let all = self.all.borrow();
+        all.conditions.iter().filter(|state| state.status != Status::Met).map(|state| state.name).collect()
+    }
+
+    /// Those of them that were met before.
+    #[must_use]
+    pub fn failures(&self) -> Vec<Failure> {
+        let failure = |state: &State| match &state.status {
+            Status::Failed(reason) => {
+                Some(Failure { condition: state.name, reason: reason.clone(), age: state.since.elapsed() })
+            }
+            Status::Pending | Status::Met => None,
+        };
+        self.all.borrow().conditions.iter().filter_map(failure).collect()
+    }
+
+    /// In what the host forwards less well than it should.
+    #[must_use]
+    pub fn limits(&self) -> Vec<Limit> {
+        self.all.borrow().limits.clone()
+    }
+
+    /// All of it in some words.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let failures = self.failures();
+        let pending = self.pending();
+        if !failures.is_empty() {
+            let texts =
+                failures.iter().map(|failure| format!("not so: {}: {}", failure.condition, failure.reason));
+            texts.collect::<Vec<_>>().join("; ")
+        } else if !pending.is_empty() {
+            format!("not ready yet, pending: {}", pending.join(", "))
+        } else {
+            let ready = ["ready".to_owned()].into_iter();
+            ready.chain(self.limits().iter().map(Limit::to_string)).collect::<Vec<_>>().join("; ")
+        }
+    }
+
+    /// Hears of every change, if not of each one by itself.
+    #[must_use]
+    pub fn changes(&self) -> Changes {
+        Changes(self.all.subscribe())
+    }
+}
+
+/// See [`Conditions::changes`].
+#[derive(Debug)]
+pub struct Changes(watch::Receiver<All>);
+
+impl Changes {
+    /// Waits for a change since the last one. Nothing when nobody is left to make one.
+    pub async fn next(&mut self) -> Option<()> {
+        self.0.changed().await.ok()
+    }
+}
+
+impl Condition {
+    /// It is so.
+    pub fn meet(&self) {
+        self.set(Status::Met);
+    }
+
+    /// It is not so any more.
+    pub fn fail(&self, reason: String) {
+        self.set(Status::Failed(reason));
+    }
+
+    fn set(&self, status: Status) {
+        self.conditions.all.send_if_modified(|all| {
+            let Some(state) = all.conditions.get_mut(self.place) else { return false };
+            if state.status == status {
+                return false;
+            }
+            // Another reason is no other failure.
+            if !matches!((&state.status, &status), (Status::Failed(_), Status::Failed(_))) {
+                state.since = Instant::now();
+            }
+            state.status = status;
+            true
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures::FutureExt as _;
+
+    use super::{Conditions, Limit};
+
+    #[test]
+    fn ready_when_the_last_condition_is_met() {
+        let conditions = Conditions::default();
+        let lease = conditions.add("lease acquired");
+        let file = conditions.add("subnet file written");
+        assert_eq!(conditions.pending(), ["lease acquired", "subnet file written"]);
+        assert!(conditions.failures().is_empty(), "nothing was met yet");
+        lease.meet();
+        assert_eq!(conditions.clone().pending(), ["subnet file written"]);
+        assert_eq!(conditions.summary(), "not ready yet, pending: subnet file written");
+        file.meet();
+        assert!(conditions.pending().is_empty());
+        assert_eq!(conditions.summary(), "ready");
+    }
+
+    #[test]
+    fn what_was_met_can_fail_and_be_met_again() {
+        let conditions = Conditions::default();
+        let programs = conditions.add("programs attached");
+        programs.meet();
+        programs.fail("refused".to_owned());
+        std::thread::sleep(Duration::from_millis(20));
+        programs.fail("refused again".to_owned());
+        let [failure] = &conditions.failures()[..] else { panic!("{:?}", conditions.failures()) };
+        assert_eq!((failure.condition, failure.reason.as_str()), ("programs attached", "refused again"));
+        assert!(failure.age >= Duration::from_millis(20), "another reason is no other failure: {failure:?}");
+        assert_eq!(conditions.pending(), ["programs attached"]);
+        assert_eq!(conditions.summary(), "not so: programs attached: refused again");
+        programs.meet();
+        assert!(conditions.pending().is_empty() && conditions.failures().is_empty());
+    }
+
+    #[test]
+    fn a_limit_leaves_the_host_ready() {
+        let conditions = Conditions::default();
+        conditions.limit(Limit { without: "programs", reason: "bpf() is refused".to_owned() });
+        assert!(conditions.pending().is_empty());
+        assert_eq!(conditions.summary(), "ready; without programs: bpf() is refused");
+    }
+
+    #[test]
+    fn two_conditions_of_one_name_are_two() {
+        let conditions = Conditions::default();
+        let (first, second) = (conditions.add("programs attached"), conditions.add("programs attached"));
+        first.meet();
+        assert_eq!(conditions.pending(), ["programs attached"]);
+        second.meet();
+        assert!(conditions.pending().is_empty());
+    }
+
+    #[test]
+    fn only_changes_are_heard() {
+        let conditions = Conditions::default();
+        let lease = conditions.add("lease acquired");
+        let mut changes = conditions.changes();
+        assert!(changes.next().now_or_never().is_none());
+        lease.meet();
+        assert!(changes.next().now_or_never().is_some());
+        lease.meet();
+        assert!(changes.next().now_or_never().is_none(), "nothing has changed");
+    }
+}

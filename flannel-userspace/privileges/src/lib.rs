@@ -1,0 +1,266 @@
+//! What the process may do: what it begins with, and what it goes on with.
+//!
+//! Programs, maps, links, routes and rules take [`NEEDED`] for as long as the daemon runs. Whatever else it was started
+//! with is given up before it has a second thread, for the kernel keeps capabilities by thread; and before it reads
+//! anything that others write. Nobody who gets hold of the daemon then has more. The thread that loads programs keeps one
+//! more, at rest: see [`while_loading`].
+//!
+//! Capabilities and limits of the process live here; what takes them does not.
+
+mod loading;
+mod memory;
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::Path;
+use std::process::Command;
+
+use caps::errors::CapsError;
+use caps::{CapSet, Capability, CapsHashSet};
+use thiserror::Error;
+use tracing::{debug, warn};
+
+use loading::FOR_LOADING;
+pub use loading::{can_load_fast, enter_thread, while_loading};
+pub use memory::{MemoryLimit, raise_memory_limit};
+
+/// What forwarding takes: programs and maps, and the network's links and routes.
+const NEEDED: [Capability; 2] = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN];
+
+/// What a daemon is told that may take more.
+#[derive(Clone, Debug, Default)]
+pub struct Needs<'a> {
+    /// Files it reads again and again.
+    pub files: Vec<&'a Path>,
+    /// Whether it may run iptables.
+    pub iptables: bool,
+}
+
+/// The process may not do its work.
+#[derive(Debug, Error)]
+pub enum PrivilegeError {
+    /// The kernel does not tell.
+    #[error("cannot read this process's capabilities")]
+    Unknown(#[source] CapsError),
+    /// Something is missing.
+    #[error(
+        "flanneld lacks {}: run it as root, or grant the capabilities (systemd: AmbientCapabilities=, \
+         Kubernetes: securityContext.capabilities.add)",
+        names(.0)
+    )]
+    Missing(Vec<Capability>),
+    /// The kernel keeps what is to be given up.
+    #[error("cannot give up the capabilities that are not needed any more")]
+    Kept(#[source] CapsError),
+}
+
+fn names<'a>(capabilities: impl IntoIterator<Item = &'a Capability>) -> String {
+    let mut names: Vec<String> = capabilities.into_iter().map(ToString::to_string).collect();
+    names.sort_unstable();
+    names.join(" and ")
+}
+
+/// Whether the kernel knows a capability for programs and maps alone (5.8).
+#[must_use]
+pub fn has_bpf_capability() -> bool {
+    caps::runtime::thread_all_supported().contains(&Capability::CAP_BPF)
+}
+
+/// Checks that the process holds the capabilities it needs, and names those it does not. One that the kernel does not
+/// know cannot be granted: such a kernel takes no programs of ours, which is told elsewhere.
+///
+/// # Errors
+/// Something is missing.
+pub fn check() -> Result<(), PrivilegeError> {
+    let (known, held) = (caps::runtime::thread_all_supported(), read(CapSet::Effective)?);
+    let is_missing = |needed: &Capability| known.contains(needed) && !held.contains(needed);
+    let missing: Vec<Capability> = NEEDED.into_iter().filter(is_missing).collect();
+    if missing.is_empty() { Ok(()) } else { Err(PrivilegeError::Missing(missing)) }
+}
+
+/// Gives up every capability of this thread, of threads and programs it starts, but [`NEEDED`] and what `needs` takes.
+/// This thread keeps what [`while_loading`] takes, if it has it; others give that up by [`enter_thread`].
+///
+/// # Errors
+/// The kernel keeps them.
+pub fn confine(needs: &Needs<'_>) -> Result<(), PrivilegeError> {
+    let held = read(CapSet::Permitted)?;
+    let kept: CapsHashSet = NEEDED.into_iter().chain(extra(needs, &held)?).collect();
+    // Of what programs may gain that this one starts; it takes a capability itself.
+    if read(CapSet::Effective)?.contains(&Capability::CAP_SETPCAP) {
+        for capability in read(CapSet::Bounding)?.difference(&kept) {
+            caps::drop(None, CapSet::Bounding, *capability).map_err(PrivilegeError::Kept)?;
+        }
+    }
+    // Programs started by a user who is not root have what is ambient, and that must be inheritable.
+    let kept: CapsHashSet = kept.intersection(&held).copied().collect();
+    caps::clear(None, CapSet::Ambient).map_err(PrivilegeError::Kept)?;
+    let for_loading = held.contains(&FOR_LOADING).then_some(FOR_LOADING);
+    let own: CapsHashSet = kept.iter().copied().chain(for_loading).collect();
+    for (set, kept) in [
+        (CapSet::Inheritable, &kept),
+        (CapSet::Effective, &kept),
+        (CapSet::Permitted, &own),
+        (CapSet::Ambient, &kept),
+    ] {
+        caps::set(None, set, kept).map_err(PrivilegeError::Kept)?;
+    }
+    debug!("going on with {} alone", names(&kept));
+    Ok(())
+}
+
+/// What is kept beyond [`NEEDED`], if it is held.
+fn extra(needs: &Needs<'_>, held: &CapsHashSet) -> Result<Vec<Capability>, PrivilegeError> {
+    let mut extra = Vec::new();
+    if needs.iptables && (iptables_is_legacy() || has_legacy_tables()) {
+        extra.push(Capability::CAP_NET_RAW);
+        if !held.contains(&Capability::CAP_NET_RAW) {
+            warn!(
+                "iptables' legacy variant takes CAP_NET_RAW, which flanneld lacks: grant it, or have iptables-nft be \
+                 used (EnableNFTables in the network's configuration, or update-alternatives --config iptables)"
+            );
+        }
+    }
+    if let Some(file) = unreadable(&needs.files)? {
+        extra.push(Capability::CAP_DAC_READ_SEARCH);
+        warn!(
+            file = %file.display(),
+            "keeping CAP_DAC_READ_SEARCH, without which flanneld may not read the file: let the user it runs as own it"
+        );
+    }
+    extra.retain(|capability| held.contains(capability));
+    Ok(extra)
+}
+
+/// A file that can be read now, and not with [`NEEDED`] alone.
+fn unreadable<'a>(files: &[&'a Path]) -> Result<Option<&'a Path>, PrivilegeError> {
+    let effective = read(CapSet::Effective)?;
+    let readable: Vec<&Path> = files.iter().copied().filter(|file| File::open(file).is_ok()).collect();
+    caps::set(None, CapSet::Effective, &HashSet::from(NEEDED)).map_err(PrivilegeError::Kept)?;
+    let is_denied =
+        |file: &&Path| File::open(file).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied);
+    let denied = readable.into_iter().find(is_denied);
+    caps::set(None, CapSet::Effective, &effective).map_err(PrivilegeError::Kept)?;
+    Ok(denied)
+}
+
+/// Whether the iptables on PATH opens a raw socket to talk to the kernel. One that is not there does not.
+fn iptables_is_legacy() -> bool {
+    let version = Command::new("iptables").arg("--version").output();
+    version.is_ok_and(|output| output.status.success() && is_legacy(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// Whether somebody uses the legacy variant all the same: then its rules have to be looked at. Without tables that takes
+/// nothing.
+fn has_legacy_tables() -> bool {
+    fs::read_to_string("/proc/net/ip_tables_names").is_ok_and(|tables| !tables.trim().is_empty())
+}
+
+/// Only the other variant has always said which it is.
+fn is_legacy(version: &str) -> bool {
+    !version.contains("nf_tables")
+}
+
+fn read(set: CapSet) -> Result<CapsHashSet, PrivilegeError> {
+    caps::read(None, set).map_err(PrivilegeError::Unknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+    use std::path::Path;
+    use std::thread;
+
+    use caps::{CapSet, Capability, CapsHashSet};
+    use rstest::rstest;
+
+    use super::{
+        FOR_LOADING, NEEDED, Needs, PrivilegeError, confine, enter_thread, is_legacy, while_loading,
+    };
+
+    #[test]
+    fn missing_capabilities_are_named() {
+        let error = PrivilegeError::Missing(vec![Capability::CAP_BPF, Capability::CAP_NET_ADMIN]);
+        assert!(error.to_string().starts_with("flanneld lacks CAP_BPF and CAP_NET_ADMIN: run it as root"));
+    }
+
+    #[rstest]
+    #[case("iptables v1.8.9 (nf_tables)\n", false)]
+    #[case("iptables v1.8.9 (legacy)\n", true)]
+    #[case("iptables v1.6.1\n", true)]
+    fn the_variant_of_iptables(#[case] version: &str, #[case] legacy: bool) {
+        assert_eq!(is_legacy(version), legacy);
+    }
+
+    const SETS: [CapSet; 5] =
+        [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable, CapSet::Bounding, CapSet::Ambient];
+
+    /// What `look` finds in a thread that is confined.
+    fn confined<T: Send>(needs: &Needs<'_>, look: impl FnOnce() -> T + Send) -> T {
+        let confined = || {
+            confine(needs).unwrap();
+            look()
+        };
+        thread::scope(|scope| scope.spawn(confined).join()).unwrap()
+    }
+
+    fn sets() -> [CapsHashSet; 5] {
+        SETS.map(|set| caps::read(None, set).unwrap())
+    }
+
+    fn two_and(more: &[Capability]) -> CapsHashSet {
+        NEEDED.iter().chain(more).copied().collect()
+    }
+
+    #[test]
+    fn only_what_is_needed_is_kept() {
+        let [effective, permitted, others @ ..] = confined(&Needs::default(), sets);
+        assert_eq!(effective, two_and(&[]));
+        assert_eq!(permitted, two_and(&[FOR_LOADING]), "at rest");
+        for set in others {
+            assert_eq!(set, two_and(&[]));
+        }
+    }
+
+    #[test]
+    fn loading_has_its_capability_again_and_again() {
+        confined(&Needs::default(), || {
+            for _ in 0..2 {
+                let [effective, ..] = while_loading(sets);
+                assert_eq!(effective, two_and(&[FOR_LOADING]));
+                let [effective, ..] = sets();
+                assert_eq!(effective, two_and(&[]));
+            }
+        });
+    }
+
+    #[test]
+    fn another_thread_has_nothing_for_loading() {
+        confined(&Needs::default(), || {
+            enter_thread();
+            for set in sets().into_iter().chain(while_loading(sets)) {
+                assert_eq!(set, two_and(&[]));
+            }
+        });
+    }
+
+    #[test]
+    fn a_file_of_somebody_else_is_read_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let key = directory.path().join("key.pem");
+        fs::write(&key, "").unwrap();
+        fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
+        let needs = |file| Needs { files: vec![file], iptables: false };
+        let keeps = |file| {
+            let kept = confined(&needs(file), sets).map(|set| set.contains(&Capability::CAP_DAC_READ_SEARCH));
+            assert_eq!(kept, [kept[0]; 5], "in every set or in none");
+            kept[0]
+        };
+        assert!(!keeps(&key), "a file of one's own takes nothing");
+        assert!(!keeps(Path::new("/nowhere")), "nor does one that is not there");
+        chown(&key, Some(65534), None).unwrap();
+        assert!(keeps(&key));
+    }
+}

@@ -1,0 +1,232 @@
+//! What can go wrong with the registry.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use flannel_model::lease::ValueError;
+
+/// The registry could not be used. Errors of the client stand in the text as far as they tell people anything; what
+/// lies below them would only say it again.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// The list of endpoints is empty.
+    #[error("no etcd endpoint is given: name one, like http://127.0.0.1:2379, with --etcd-endpoints")]
+    NoEndpoint,
+    /// Plaintext is asked for along with TLS.
+    #[error(
+        "etcd endpoint {endpoint} is plaintext although a TLS file is given: write https:// in \
+         --etcd-endpoints, or leave --etcd-cafile, --etcd-certfile and --etcd-keyfile out"
+    )]
+    Plaintext {
+        /// The endpoint.
+        endpoint: String,
+    },
+    /// One half of a client certificate.
+    #[error("--etcd-certfile and --etcd-keyfile belong together: give both or neither")]
+    HalfIdentity,
+    /// A file is not readable.
+    #[error("cannot read {path}, the {what} for etcd")]
+    ReadFile {
+        /// What it should hold.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A TLS file does not hold what it should.
+    #[error("{path} does not hold a {what} in PEM form")]
+    NotPem {
+        /// What it should hold.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+    },
+    /// The endpoint is no URL, or its TLS files do not fit each other.
+    #[error("cannot connect to etcd at {endpoint}: {}", cause(error))]
+    Connect {
+        /// The endpoint.
+        endpoint: String,
+        /// Why.
+        error: etcd_client::Error,
+    },
+    /// The user is not let in.
+    #[error("etcd at {endpoint} does not let the user {user} in: {}", cause(error))]
+    Login {
+        /// The endpoint.
+        endpoint: String,
+        /// Who is not let in.
+        user: String,
+        /// Why.
+        error: etcd_client::Error,
+    },
+    /// The user may not do that.
+    #[error(
+        "etcd at {endpoint} did not {operation}: permission denied for the user {user} whose role needs to read and \
+         write below {prefix}/; grant it with: etcdctl role grant-permission ROLE --prefix=true readwrite {prefix}/"
+    )]
+    Denied {
+        /// What was asked.
+        operation: &'static str,
+        /// The endpoint.
+        endpoint: String,
+        /// Who may not.
+        user: String,
+        /// What every key begins with.
+        prefix: String,
+    },
+    /// etcd, or the way to it, refused a request.
+    #[error("etcd at {endpoint} did not {operation}: {}", cause(error))]
+    Request {
+        /// What was asked.
+        operation: &'static str,
+        /// The endpoint.
+        endpoint: String,
+        /// Why.
+        error: etcd_client::Error,
+    },
+    /// No answer.
+    #[error("etcd at {endpoint} did not {operation} within {after:?}; is it overloaded or cut off?")]
+    Timeout {
+        /// What was asked.
+        operation: &'static str,
+        /// The endpoint.
+        endpoint: String,
+        /// How long it had.
+        after: Duration,
+    },
+    /// What answers is not etcd's v3 API.
+    #[error(
+        "{endpoint} does not serve etcd's v3 API: only that API is supported (etcd 3.1 and newer), the v2 API \
+         and its store are not; is it the client URL of etcd, with the right scheme?"
+    )]
+    NotV3 {
+        /// The endpoint.
+        endpoint: String,
+        /// What gave it away.
+        #[source]
+        source: etcd_client::Error,
+    },
+    /// Nobody has written the configuration.
+    #[error(
+        "flannel config not found in etcd store. Did you create your config using etcdv3 API? The key is \
+         {key}; write it with: etcdctl put {key} '{{\"Network\": \"10.5.0.0/16\", \"Backend\": {{\"Type\": \
+         \"vxlan\"}}}}'"
+    )]
+    ConfigMissing {
+        /// Where it should stand.
+        key: String,
+    },
+    /// The configuration is not even text.
+    #[error("the network configuration at {key} is not UTF-8 text: write it anew with etcdctl put")]
+    ConfigNotText {
+        /// Where it stands.
+        key: String,
+    },
+    /// Own attributes have no JSON form.
+    #[error("cannot write the lease as JSON")]
+    Encode(#[source] serde_json::Error),
+}
+
+impl RegistryError {
+    /// Whether no registry was reached, so that nothing is known of what stands there.
+    #[must_use]
+    pub const fn is_absence(&self) -> bool {
+        match self {
+            Self::Connect { .. }
+            | Self::Login { .. }
+            | Self::Denied { .. }
+            | Self::Request { .. }
+            | Self::Timeout { .. } => true,
+            Self::NoEndpoint
+            | Self::Plaintext { .. }
+            | Self::HalfIdentity
+            | Self::ReadFile { .. }
+            | Self::NotPem { .. }
+            | Self::NotV3 { .. }
+            | Self::ConfigMissing { .. }
+            | Self::ConfigNotText { .. }
+            | Self::Encode(_) => false,
+        }
+    }
+}
+
+/// A watch has ended.
+#[derive(Debug, thiserror::Error)]
+pub enum WatchError {
+    /// History that was still to be told is gone: list, then watch from the revision of the list.
+    #[error("etcd has compacted its history up to revision {revision}")]
+    Compacted {
+        /// The oldest revision that is left.
+        revision: i64,
+    },
+    /// etcd ended the watch.
+    #[error("etcd at {endpoint} cancelled the watch: {reason}")]
+    Cancelled {
+        /// The endpoint.
+        endpoint: String,
+        /// What etcd says.
+        reason: String,
+    },
+    /// The connection ended.
+    #[error("the watch at {endpoint} broke off: {}", error.as_ref().map_or_else(|| "end of stream".to_owned(), cause))]
+    Broken {
+        /// The endpoint.
+        endpoint: String,
+        /// Why, unless the stream just ended.
+        error: Option<etcd_client::Error>,
+    },
+}
+
+/// The reason for which a value is rejected, with that below it.
+pub(super) fn reason_of(error: &ValueError) -> String {
+    error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
+}
+
+/// What an error of the client says, with what lies below it (a refused connection, a bad certificate) and,
+/// where only the operator can help, how.
+fn cause(error: &etcd_client::Error) -> String {
+    let mut text = match error {
+        etcd_client::Error::GRpcStatus(status) => status.message().to_owned(),
+        etcd_client::Error::TransportError(transport) => transport.to_string(),
+        other => other.to_string(),
+    };
+    let mut below = root(error).and_then(Error::source);
+    while let Some(error) = below {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        below = error.source();
+    }
+    match remedy(&text) {
+        Some(remedy) => format!("{text}; {remedy}"),
+        None => text,
+    }
+}
+
+/// The error of the transport; the client's own error does not name it as its source.
+pub(super) fn root(error: &etcd_client::Error) -> Option<&(dyn Error + 'static)> {
+    match error {
+        etcd_client::Error::GRpcStatus(status) => Some(status),
+        etcd_client::Error::TransportError(transport) => Some(transport),
+        _ => None,
+    }
+}
+
+/// What the operator can do, by the texts of etcd and rustls.
+fn remedy(text: &str) -> Option<&'static str> {
+    const REMEDIES: [(&str, &str); 8] = [
+        ("user name is empty", "give --etcd-username and --etcd-password"),
+        ("invalid user ID or password", "check --etcd-username and --etcd-password, or --etcd-password-file"),
+        ("permission denied", "grant the user's role readwrite on the prefix: etcdctl role grant-permission"),
+        ("certificate: Expired", "have etcd's certificate renewed"),
+        ("UnknownIssuer", "give the authority that signed etcd's certificate with --etcd-cafile"),
+        ("CertificateRequired", "give a client certificate with --etcd-certfile and --etcd-keyfile"),
+        ("NotValidForName", "connect by a name or address that etcd's certificate bears"),
+        ("database space exceeded", "compact and defragment etcd, then: etcdctl alarm disarm"),
+    ];
+    REMEDIES.iter().find(|(sign, _)| text.contains(sign)).map(|(_, remedy)| *remedy)
+}

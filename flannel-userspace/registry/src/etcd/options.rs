@@ -1,0 +1,264 @@
+//! How to reach etcd, and the rule that asking for TLS never ends in plaintext.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use etcd_client::{Certificate, ConnectOptions, Identity, TlsOptions};
+
+use crate::RegistryError;
+
+/// How long a connection may take to come about.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// A ping after this long without a byte received. etcd takes pings that come faster for an attack.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// A connection whose ping is not answered within this time is dead.
+const PING_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// How to reach etcd: the `--etcd-*` flags.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Client URLs, in the order in which they are tried. Without a scheme: https when a TLS file is given,
+    /// else http.
+    pub endpoints: Vec<String>,
+    /// What every key begins with, like `/coreos.com/network`.
+    pub prefix: String,
+    /// Private key of the client certificate.
+    pub key_file: Option<PathBuf>,
+    /// Client certificate.
+    pub cert_file: Option<PathBuf>,
+    /// Certificates of the authorities that may have signed etcd's certificate; without it those the system
+    /// trusts.
+    pub ca_file: Option<PathBuf>,
+    /// User of etcd's own access control.
+    pub username: Option<String>,
+    /// Password of that user.
+    pub password: Option<Password>,
+}
+
+/// A password, or where it stands.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Password {
+    /// As it is.
+    Told(String),
+    /// The first line of a file, which is read anew for each connection: it may have been changed.
+    File(PathBuf),
+}
+
+impl Password {
+    /// The password as it is now.
+    ///
+    /// # Errors
+    /// The file cannot be read, or its first line is empty.
+    pub fn read(&self) -> io::Result<String> {
+        let path = match self {
+            Self::Told(password) => return Ok(password.clone()),
+            Self::File(path) => path,
+        };
+        let text = std::fs::read_to_string(path)?;
+        // Editors leave an end of line that is no part of the password.
+        match text.lines().next() {
+            Some(password) if !password.is_empty() => Ok(password.to_owned()),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "its first line is empty")),
+        }
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Told(_) => f.write_str("…"),
+            Self::File(path) => write!(f, "in {}", path.display()),
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("endpoints", &self.endpoints)
+            .field("prefix", &self.prefix)
+            .field("key_file", &self.key_file)
+            .field("cert_file", &self.cert_file)
+            .field("ca_file", &self.ca_file)
+            .field("username", &self.username)
+            .field("password", &self.password)
+            .finish()
+    }
+}
+
+impl Options {
+    /// The endpoints as URLs.
+    ///
+    /// # Errors
+    /// There is none; one is plaintext although TLS is asked for; a key is given without its certificate.
+    pub(super) fn urls(&self) -> Result<Vec<String>, RegistryError> {
+        if self.key_file.is_some() != self.cert_file.is_some() {
+            return Err(RegistryError::HalfIdentity);
+        }
+        let urls: Vec<String> = self
+            .endpoints
+            .iter()
+            .map(|text| text.trim())
+            .filter(|text| !text.is_empty())
+            .map(|text| self.url(text))
+            .collect();
+        if urls.is_empty() {
+            return Err(RegistryError::NoEndpoint);
+        }
+        match urls.iter().find(|url| self.wants_tls() && !is_https(url)) {
+            Some(url) => Err(RegistryError::Plaintext { endpoint: url.clone() }),
+            None => Ok(urls),
+        }
+    }
+
+    fn url(&self, endpoint: &str) -> String {
+        match endpoint.split_once("://") {
+            // The client compares schemes letter by letter.
+            Some((scheme, rest)) => format!("{}://{rest}", scheme.to_ascii_lowercase()),
+            None if self.wants_tls() => format!("https://{endpoint}"),
+            None => format!("http://{endpoint}"),
+        }
+    }
+
+    const fn wants_tls(&self) -> bool {
+        self.key_file.is_some() || self.cert_file.is_some() || self.ca_file.is_some()
+    }
+
+    /// Who is to be let in, and the password as it is now.
+    ///
+    /// # Errors
+    /// The password cannot be read.
+    pub(super) fn user(&self) -> Result<Option<(String, String)>, RegistryError> {
+        let Some(username) = self.username.clone() else { return Ok(None) };
+        let password = match &self.password {
+            None => String::new(),
+            Some(password) => password.read().map_err(|source| {
+                let path = if let Password::File(path) = password { path.clone() } else { PathBuf::new() };
+                RegistryError::ReadFile { what: "password", path, source }
+            })?,
+        };
+        Ok(Some((username, password)))
+    }
+
+    /// What to connect to `url` with. The TLS files are read anew each time: they may have been renewed.
+    ///
+    /// # Errors
+    /// A TLS file cannot be read.
+    pub(super) async fn connect_options(&self, url: &str) -> Result<ConnectOptions, RegistryError> {
+        let mut options = ConnectOptions::new()
+            .with_connect_timeout(CONNECT_TIMEOUT)
+            .with_keep_alive(PING_INTERVAL, PING_TIMEOUT)
+            // etcd takes pings on an idle connection for an attack, too; the watch keeps ours busy.
+            .with_keep_alive_while_idle(false)
+            .with_require_leader(true)
+            .with_auto_token_refresh(true);
+        if is_https(url) {
+            options = options.with_tls(self.tls().await?);
+        }
+        Ok(options)
+    }
+
+    async fn tls(&self) -> Result<TlsOptions, RegistryError> {
+        let mut tls = TlsOptions::new().timeout(CONNECT_TIMEOUT);
+        tls = match &self.ca_file {
+            Some(path) => tls.ca_certificate(Certificate::from_pem(
+                read_pem("certificate authority", "CERTIFICATE", path).await?,
+            )),
+            None => tls.with_native_roots(),
+        };
+        if let (Some(cert), Some(key)) = (&self.cert_file, &self.key_file) {
+            let cert = read_pem("client certificate", "CERTIFICATE", cert).await?;
+            let key = read_pem("client key", "PRIVATE KEY", key).await?;
+            tls = tls.identity(Identity::from_pem(cert, key));
+        }
+        Ok(tls)
+    }
+}
+
+fn is_https(url: &str) -> bool {
+    url.starts_with("https://")
+}
+
+/// Reads a PEM file and makes sure that it has a block whose label ends in `label`: the TLS library would
+/// take an empty list of authorities without a word.
+async fn read_pem(what: &'static str, label: &str, path: &Path) -> Result<Vec<u8>, RegistryError> {
+    let pem = tokio::fs::read(path).await.map_err(|source| RegistryError::ReadFile {
+        what,
+        path: path.to_owned(),
+        source,
+    })?;
+    let is_begin =
+        |line: &str| line.starts_with("-----BEGIN ") && line.trim_end().ends_with(&format!("{label}-----"));
+    if String::from_utf8_lossy(&pem).lines().any(is_begin) {
+        Ok(pem)
+    } else {
+        Err(RegistryError::NotPem { what, path: path.to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::{Options, Password};
+    use crate::RegistryError;
+
+    fn options(endpoints: &str, tls: &[&str]) -> Options {
+        let file = |name: &str| tls.contains(&name).then(|| format!("/nowhere/{name}.pem").into());
+        Options {
+            endpoints: endpoints.split(',').map(str::to_owned).collect(),
+            prefix: "/coreos.com/network".to_owned(),
+            key_file: file("key"),
+            cert_file: file("cert"),
+            ca_file: file("ca"),
+            ..Options::default()
+        }
+    }
+
+    #[rstest]
+    #[case::stock_default("http://127.0.0.1:4001,http://127.0.0.1:2379", &[], "http://127.0.0.1:4001 http://127.0.0.1:2379")]
+    #[case::no_scheme("127.0.0.1:2379", &[], "http://127.0.0.1:2379")]
+    #[case::no_scheme_tls("127.0.0.1:2379", &["ca"], "https://127.0.0.1:2379")]
+    #[case::upper_case("HTTPS://etcd:2379", &["key", "cert"], "https://etcd:2379")]
+    #[case::blanks(" http://a:1 ,, http://b:2", &[], "http://a:1 http://b:2")]
+    fn urls_of_endpoints(#[case] endpoints: &str, #[case] tls: &[&str], #[case] urls: &str) {
+        assert_eq!(options(endpoints, tls).urls().unwrap().join(" "), urls);
+    }
+
+    #[rstest]
+    #[case::ca_only("http://127.0.0.1:2379", &["ca"])]
+    #[case::identity("https://a:1,http://b:2", &["key", "cert"])]
+    #[case::upper_case("HTTP://127.0.0.1:2379", &["ca"])]
+    #[case::other_scheme("unix:///run/etcd", &["ca"])]
+    fn tls_never_ends_in_plaintext(#[case] endpoints: &str, #[case] tls: &[&str]) {
+        assert!(matches!(options(endpoints, tls).urls(), Err(RegistryError::Plaintext { .. })));
+    }
+
+    #[rstest]
+    #[case::none("", &[], "no etcd endpoint")]
+    #[case::key_without_certificate("https://a:1", &["key"], "belong together")]
+    #[case::certificate_without_key("https://a:1", &["cert", "ca"], "belong together")]
+    fn unusable_options(#[case] endpoints: &str, #[case] tls: &[&str], #[case] message: &str) {
+        let error = options(endpoints, tls).urls().unwrap_err().to_string();
+        assert!(error.contains(message), "{error}");
+    }
+
+    #[tokio::test]
+    async fn missing_and_empty_files_are_named() {
+        let mut options = options("https://a:1", &["ca"]);
+        let error = options.connect_options("https://a:1").await.unwrap_err();
+        assert!(error.to_string().contains("/nowhere/ca.pem"), "{error}");
+        let empty = tempfile::NamedTempFile::new().unwrap();
+        options.ca_file = Some(empty.path().to_owned());
+        let error = options.connect_options("https://a:1").await.unwrap_err();
+        assert!(matches!(error, RegistryError::NotPem { .. }), "{error}");
+    }
+
+    #[test]
+    fn debug_output_hides_the_password() {
+        let options = Options { password: Some(Password::Told("canary".to_owned())), ..Options::default() };
+        assert!(!format!("{options:?}").contains("canary"));
+    }
+}

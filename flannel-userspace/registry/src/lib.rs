@@ -1,0 +1,147 @@
+//! The registry: where the configuration of the network and the leases of all hosts stand.
+//!
+//! What a registry is to the control plane ([`Registry`]), and each kind of one, live here. What is done with leases
+//! does not.
+
+mod error;
+pub mod etcd;
+#[cfg(any(test, feature = "memory"))]
+pub mod memory;
+mod metrics;
+
+use std::future::Future;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use flannel_model::lease::{Attributes, EtcdLeaseId, Event, Lease, Rejected, Snapshot};
+use ipnetwork::Ipv4Network;
+
+pub use error::{RegistryError, WatchError};
+pub use metrics::{EtcdMetrics, EtcdOperation};
+
+/// Access to a registry. Clones share one connection.
+pub trait Registry: Clone + Send + Sync + 'static {
+    /// Follows the leases.
+    type Watch: Watch;
+
+    /// The network configuration, JSON as the operator wrote it.
+    ///
+    /// # Errors
+    /// [`RegistryError::ConfigMissing`] when nobody has written one; others when the registry cannot be read.
+    fn config(&self) -> impl Future<Output = Result<String, RegistryError>> + Send;
+
+    /// Everything below the lease prefix at one revision. What does not read as a lease is told as such and
+    /// spoils nothing else.
+    ///
+    /// # Errors
+    /// The registry cannot be read.
+    fn list(&self) -> impl Future<Output = Result<Snapshot, RegistryError>> + Send;
+
+    /// Writes the lease of `subnet` if its key still is as `expected`. The lease expires after `ttl`, or
+    /// never: a reservation.
+    ///
+    /// # Errors
+    /// The registry cannot be written. Whether it was written is then unknown; the next call with the same
+    /// expectation tells.
+    fn write(
+        &self,
+        subnet: Ipv4Network,
+        attributes: &Attributes,
+        ttl: Option<Duration>,
+        expected: Expected,
+    ) -> impl Future<Output = Result<Written, RegistryError>> + Send;
+
+    /// Deletes a lease unless somebody has written it since; tells whether it did.
+    ///
+    /// # Errors
+    /// The registry cannot be written.
+    fn delete(&self, lease: &Lease) -> impl Future<Output = Result<bool, RegistryError>> + Send;
+
+    /// How long until `term` ends by itself; nothing when it has ended. One request: not for every lease of
+    /// a listing.
+    ///
+    /// # Errors
+    /// The registry cannot be read.
+    fn time_to_live(
+        &self,
+        term: EtcdLeaseId,
+    ) -> impl Future<Output = Result<Option<Duration>, RegistryError>> + Send;
+
+    /// Says under the host's own key that the machine `identity` has this public address, unless another one says so.
+    /// Without [`Registry::keep`] that ends after `ttl`.
+    ///
+    /// # Errors
+    /// The registry cannot be written.
+    fn claim(
+        &self,
+        public_ip: Ipv4Addr,
+        identity: &str,
+        ttl: Duration,
+    ) -> impl Future<Output = Result<Claim, RegistryError>> + Send;
+
+    /// Has `term` begin anew; tells whether it had not ended.
+    ///
+    /// # Errors
+    /// The registry cannot be reached.
+    fn keep(&self, term: EtcdLeaseId) -> impl Future<Output = Result<bool, RegistryError>> + Send;
+
+    /// Gives every connection up and makes new ones on the next use: the host's address has changed, say.
+    fn reconnect(&self) -> impl Future<Output = ()> + Send;
+
+    /// Follows everything below the lease prefix that happens after `revision`.
+    ///
+    /// # Errors
+    /// The registry cannot be reached. That history up to `revision` is gone shows in [`Watch::next`].
+    fn watch(&self, revision: i64) -> impl Future<Output = Result<Self::Watch, RegistryError>> + Send;
+}
+
+/// A stream of events.
+pub trait Watch: Send + 'static {
+    /// The next events, in the order of their revisions; waits until there are some. Dropping the future
+    /// loses nothing.
+    ///
+    /// # Errors
+    /// The stream has ended: open another one after [`Watch::revision`], or list when history was compacted.
+    fn next(&mut self) -> impl Future<Output = Result<Vec<Event>, WatchError>> + Send;
+
+    /// A revision up to which every event was told.
+    fn revision(&self) -> i64;
+}
+
+/// What a writer takes a key to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// There is none.
+    Absent,
+    /// Last written at this etcd revision.
+    Revision(i64),
+}
+
+/// What came of a write.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Written {
+    /// The lease stands as told.
+    Done(Lease),
+    /// The key was not as expected, and is untouched.
+    Refused(Found),
+}
+
+/// What came of a claim to an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// It is the claimer's, for this term.
+    Held(Option<EtcdLeaseId>),
+    /// Another machine has it.
+    Taken(String),
+}
+
+/// What stands at a key.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Found {
+    /// Nothing.
+    Nothing,
+    /// A lease.
+    Lease(Lease),
+    /// Something that does not read as a lease.
+    Rejected(Rejected),
+}

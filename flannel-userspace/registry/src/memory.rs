@@ -1,0 +1,265 @@
+//! A registry in memory, for tests of what uses one.
+#![expect(clippy::unwrap_used, reason = "a test that asks for what is no subnet fails")]
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use flannel_model::lease::{Attributes, EtcdLeaseId, Event, Key, Lease, Rejected, Snapshot};
+use ipnetwork::Ipv4Network;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::{Claim, Expected, Found, Registry, RegistryError, Watch, WatchError, Written};
+
+/// What stands there and what happened.
+#[derive(Clone, Default)]
+pub struct Memory {
+    state: Arc<Mutex<State>>,
+    changed: Arc<Notify>,
+}
+
+#[derive(Default)]
+struct State {
+    entries: BTreeMap<Ipv4Network, Found>,
+    events: Vec<Event>,
+    /// Which machine has which address.
+    hosts: BTreeMap<Ipv4Addr, String>,
+    /// What becomes of the next writes.
+    faults: VecDeque<Fault>,
+    writes: Vec<Write>,
+}
+
+/// What a daemon tried to write.
+#[derive(Clone)]
+pub struct Write {
+    /// When.
+    pub at: Instant,
+    /// What the host says of itself.
+    pub attributes: Attributes,
+    /// How long it is to last; nothing for a reservation.
+    pub ttl: Option<Duration>,
+}
+
+/// What becomes of a write.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing is written.
+    Request,
+    /// It is written, but the writer does not learn it.
+    Answer,
+}
+
+impl Memory {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let outcome = change(&mut self.state());
+        self.changed.notify_waiters();
+        outcome
+    }
+
+    /// Writes like an operator, whatever stands there.
+    pub fn put(&self, subnet: &str, attributes: &Attributes, term: Option<EtcdLeaseId>) -> Lease {
+        self.change(|state| state.put(subnet.parse().unwrap(), attributes, term))
+    }
+
+    /// Writes like an operator who has mistaken the key.
+    pub fn put_junk(&self, subnet: &str) {
+        self.change(|state| state.put_junk(subnet.parse().unwrap()));
+    }
+
+    /// Deletes like an operator.
+    pub fn remove(&self, subnet: &str) {
+        self.change(|state| state.remove(subnet.parse().unwrap()));
+    }
+
+    /// Loses everything, its history too.
+    pub fn wipe(&self) {
+        *self.state() = State::default();
+    }
+
+    /// Has as many of the next writes fail.
+    pub fn fail(&self, fault: Fault, times: usize) {
+        self.state().faults = std::iter::repeat_n(fault, times).collect();
+    }
+
+    /// The lease at the key of that subnet.
+    pub fn lease(&self, subnet: &str) -> Option<Lease> {
+        match self.state().entries.get(&subnet.parse().unwrap()) {
+            Some(Found::Lease(lease)) => Some(lease.clone()),
+            _ => None,
+        }
+    }
+
+    /// Everything daemons tried to write.
+    pub fn writes(&self) -> Vec<Write> {
+        self.state().writes.clone()
+    }
+}
+
+impl State {
+    /// One more with each event; as etcd's, the first is 1.
+    fn revision(&self) -> i64 {
+        1 + i64::try_from(self.events.len()).unwrap()
+    }
+
+    fn put(&mut self, subnet: Ipv4Network, attributes: &Attributes, term: Option<EtcdLeaseId>) -> Lease {
+        let mod_revision = self.revision() + 1;
+        let created = match self.entries.get(&subnet) {
+            Some(Found::Lease(lease)) => lease.created,
+            _ => mod_revision,
+        };
+        let attributes = attributes.clone();
+        let lease = Lease { subnet, ipv6_subnet: None, attributes, mod_revision, created, term };
+        self.entries.insert(subnet, Found::Lease(lease.clone()));
+        self.events.push(Event::Put(lease.clone()));
+        lease
+    }
+
+    fn put_junk(&mut self, subnet: Ipv4Network) {
+        let mod_revision = self.revision() + 1;
+        let rejected = Rejected { key: Key::Subnet(subnet.into()), reason: "junk".to_owned(), mod_revision };
+        self.entries.insert(subnet, Found::Rejected(rejected.clone()));
+        self.events.push(Event::Rejected(rejected));
+    }
+
+    fn remove(&mut self, subnet: Ipv4Network) {
+        self.entries.remove(&subnet);
+        let mod_revision = self.revision() + 1;
+        self.events.push(Event::Delete { key: Key::Subnet(subnet.into()), mod_revision });
+    }
+}
+
+impl State {
+    fn write(
+        &mut self,
+        subnet: Ipv4Network,
+        attributes: &Attributes,
+        ttl: Option<Duration>,
+        expected: Expected,
+    ) -> Result<Written, RegistryError> {
+        // Where time stands still until everybody waits, nothing else ends it.
+        assert!(self.writes.len() < 10_000, "somebody writes without a pause");
+        self.writes.push(Write { at: Instant::now(), attributes: attributes.clone(), ttl });
+        let fault = self.faults.pop_front();
+        if fault == Some(Fault::Request) {
+            return Err(RegistryError::NoEndpoint);
+        }
+        let found = self.entries.get(&subnet).cloned().unwrap_or(Found::Nothing);
+        let actual = match &found {
+            Found::Nothing => Expected::Absent,
+            Found::Lease(Lease { mod_revision, .. }) | Found::Rejected(Rejected { mod_revision, .. }) => {
+                Expected::Revision(*mod_revision)
+            }
+        };
+        if actual != expected {
+            return Ok(Written::Refused(found));
+        }
+        let term = ttl.and_then(|_| EtcdLeaseId::from_id(self.revision() + 1));
+        let lease = self.put(subnet, attributes, term);
+        if fault.is_some() { Err(RegistryError::NoEndpoint) } else { Ok(Written::Done(lease)) }
+    }
+}
+
+impl Registry for Memory {
+    type Watch = MemoryWatch;
+
+    async fn config(&self) -> Result<String, RegistryError> {
+        Err(RegistryError::ConfigMissing { key: "config".to_owned() })
+    }
+
+    async fn list(&self) -> Result<Snapshot, RegistryError> {
+        let snapshot = {
+            let state = self.state();
+            let mut snapshot = Snapshot { revision: state.revision(), ..Snapshot::default() };
+            for found in state.entries.values().cloned() {
+                match found {
+                    Found::Nothing => {}
+                    Found::Lease(lease) => snapshot.leases.push(lease),
+                    Found::Rejected(rejected) => snapshot.rejected.push(rejected),
+                }
+            }
+            snapshot
+        };
+        // Others get their turn between a listing and the write that follows from it.
+        tokio::task::yield_now().await;
+        Ok(snapshot)
+    }
+
+    async fn write(
+        &self,
+        subnet: Ipv4Network,
+        attributes: &Attributes,
+        ttl: Option<Duration>,
+        expected: Expected,
+    ) -> Result<Written, RegistryError> {
+        tokio::task::yield_now().await;
+        self.change(|state| state.write(subnet, attributes, ttl, expected))
+    }
+
+    async fn delete(&self, lease: &Lease) -> Result<bool, RegistryError> {
+        Ok(self.change(|state| {
+            let is_same = state.entries.get(&lease.subnet) == Some(&Found::Lease(lease.clone()));
+            if is_same {
+                state.remove(lease.subnet);
+            }
+            is_same
+        }))
+    }
+
+    async fn time_to_live(&self, _: EtcdLeaseId) -> Result<Option<Duration>, RegistryError> {
+        Ok(None)
+    }
+
+    async fn claim(&self, public_ip: Ipv4Addr, identity: &str, _: Duration) -> Result<Claim, RegistryError> {
+        let mut state = self.state();
+        if state.faults.pop_front() == Some(Fault::Request) {
+            return Err(RegistryError::NoEndpoint);
+        }
+        let holder = state.hosts.entry(public_ip).or_insert_with(|| identity.to_owned());
+        Ok(if holder == identity {
+            Claim::Held(EtcdLeaseId::from_id(1))
+        } else {
+            Claim::Taken(holder.clone())
+        })
+    }
+
+    async fn keep(&self, _: EtcdLeaseId) -> Result<bool, RegistryError> {
+        Ok(true)
+    }
+
+    async fn reconnect(&self) {}
+
+    async fn watch(&self, revision: i64) -> Result<MemoryWatch, RegistryError> {
+        Ok(MemoryWatch { memory: self.clone(), revision })
+    }
+}
+
+/// What happens in the memory.
+pub struct MemoryWatch {
+    memory: Memory,
+    revision: i64,
+}
+
+impl Watch for MemoryWatch {
+    async fn next(&mut self) -> Result<Vec<Event>, WatchError> {
+        loop {
+            let changed = self.memory.changed.notified();
+            let told = usize::try_from(self.revision - 1).unwrap();
+            let events = self.memory.state().events.get(told..).unwrap_or_default().to_vec();
+            if !events.is_empty() {
+                self.revision += i64::try_from(events.len()).unwrap();
+                return Ok(events);
+            }
+            changed.await;
+        }
+    }
+
+    fn revision(&self) -> i64 {
+        self.revision
+    }
+}

@@ -1,0 +1,171 @@
+//! The packages, each with what proves it present and what it is for: the one list of them.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use crate::compiler::{self, MINIMUM};
+use crate::workspace;
+
+/// A package by Debian's name.
+#[derive(Clone)]
+pub struct Package {
+    pub name: Cow<'static, str>,
+    pub proof: Proof,
+    /// Completes "… is needed for".
+    pub purpose: &'static str,
+}
+
+/// What is there when a package is: tests look for this, so that other ways of installing count too.
+#[derive(Clone)]
+pub enum Proof {
+    /// A command on PATH or in a system folder.
+    Command(&'static str),
+    /// A file.
+    File(Cow<'static, str>),
+    /// A compiler or a cargo, new enough for this workspace.
+    Rust(&'static str),
+}
+
+/// What building the userspace, the demo and the tests need.
+pub const TOOLS: &[Package] = &[
+    command("gcc", "cc", "linking Rust programs and building their C parts"),
+    file("libc6-dev", "/usr/include/stdio.h", "linking Rust programs and building their C parts"),
+    command("protobuf-compiler", "protoc", "building the client of etcd's API"),
+    file("libprotobuf-dev", "/usr/include/google/protobuf/descriptor.proto", "types that etcd's API imports"),
+    command("etcd-server", "etcd", "demo and tests: each starts its own store of leases"),
+    command("etcd-client", "etcdctl", "demo and tests: writing the network's configuration as a person does"),
+    command("iproute2", "ip", "demo and tests: hosts and pods are network namespaces"),
+    command("iputils-ping", "ping", "demo and tests: pods reach each other"),
+    command("ethtool", "ethtool", "tests: checksum and segmentation offloads, on and off"),
+    command("iptables", "iptables", "flanneld and tests: masquerading and forwarding rules"),
+    command("nftables", "nft", "flanneld and tests: masquerading and forwarding rules"),
+    command("prometheus", "promtool", "tests: metrics, alerts and dashboard are read by Prometheus itself"),
+];
+
+/// A compiler that comes with the sources of `core`, as Debian packages it to build browsers.
+pub const DEBIAN_RUST: &[Package] = &[
+    rust("rustc-web", compiler::DEBIAN_RUSTC, "compiling the kernel programs"),
+    rust("cargo-web", compiler::DEBIAN_CARGO, "compiling the kernel programs"),
+    file("rust-web-src", compiler::DEBIAN_SOURCES, "building Rust's core library for the kernel"),
+];
+
+/// What guests with other kernels need.
+pub const GUESTS: &[Package] = &[
+    command("qemu-system-x86", "qemu-system-x86_64", "guests: playing their machine"),
+    command("busybox-static", "busybox", "guests: their shell and small commands"),
+    command("kmod", "depmod", "guests: finding and loading modules"),
+    command("xz-utils", "xz", "guests: unpacking modules"),
+    command("zstd", "zstd", "guests: unpacking modules"),
+    command("binutils", "strip", "guests: making programs small"),
+    command("util-linux", "setpriv", "guests: ending them with the command that started them"),
+    file(
+        "debian-archive-keyring",
+        "/usr/share/keyrings/debian-archive-keyring.gpg",
+        "guests: checking Debian's kernels",
+    ),
+    file("netbase", "/etc/protocols", "guests: names of protocols"),
+];
+
+/// The libraries of one major version of LLVM, to build a linker with.
+pub fn llvm(major: u32) -> [Package; 2] {
+    const PURPOSE: &str = "building bpf-linker, the linker of the kernel programs";
+    let package = |name, file| Package { name, proof: Proof::File(Cow::Owned(file)), purpose: PURPOSE };
+    let folder = compiler::llvm_prefix(major);
+    [
+        package(format!("llvm-{major}-dev").into(), format!("{folder}/include/llvm-c/Core.h")),
+        package(format!("libpolly-{major}-dev").into(), format!("{folder}/lib/libPolly.a")),
+    ]
+}
+
+const fn command(name: &'static str, command: &'static str, purpose: &'static str) -> Package {
+    Package { name: Cow::Borrowed(name), proof: Proof::Command(command), purpose }
+}
+
+const fn file(name: &'static str, path: &'static str, purpose: &'static str) -> Package {
+    Package { name: Cow::Borrowed(name), proof: Proof::File(Cow::Borrowed(path)), purpose }
+}
+
+const fn rust(name: &'static str, program: &'static str, purpose: &'static str) -> Package {
+    Package { name: Cow::Borrowed(name), proof: Proof::Rust(program), purpose }
+}
+
+impl Package {
+    pub fn is_present(&self) -> bool {
+        match &self.proof {
+            Proof::Command(command) => workspace::find(command).is_some(),
+            Proof::File(path) => Path::new(&**path).exists(),
+            Proof::Rust(program) => compiler::version_of(program).is_some_and(|found| found >= MINIMUM),
+        }
+    }
+}
+
+impl Proof {
+    pub fn shown(&self) -> String {
+        match self {
+            Self::Command(command) => (*command).to_owned(),
+            Self::File(path) => path.to_string(),
+            Self::Rust(program) => format!("{program} {}.{} or later", MINIMUM.0, MINIMUM.1),
+        }
+    }
+}
+
+/// One line for each package: whether it is there, what proves it, its name on Debian, its purpose.
+pub fn list(packages: &[Package]) -> String {
+    let lines = packages.iter().map(|package| {
+        let state = if package.is_present() { "found" } else { "MISSING" };
+        let (proof, name, purpose) = (package.proof.shown(), &package.name, package.purpose);
+        format!("  {state:<7} {proof} (Debian's package {name}) for {purpose}")
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::{DEBIAN_RUST, GUESTS, Package, Proof, TOOLS, command, file, list, llvm};
+
+    fn all() -> Vec<Package> {
+        [TOOLS, DEBIAN_RUST, GUESTS, &llvm(22)].concat()
+    }
+
+    #[test]
+    fn each_package_has_one_proof_and_each_proof_one_package() {
+        let all: HashSet<_> = all()
+            .into_iter()
+            .map(|package| (package.name.clone(), package.proof.shown(), package.purpose))
+            .collect();
+        let names: HashSet<_> = all.iter().map(|(name, ..)| name).collect();
+        let proofs: HashSet<_> = all.iter().map(|(_, proof, _)| proof).collect();
+        assert_eq!((names.len(), proofs.len()), (all.len(), all.len()));
+    }
+
+    #[test]
+    fn every_file_that_proves_a_package_has_an_absolute_path() {
+        for package in all() {
+            if let Proof::File(path) = &package.proof {
+                assert!(path.starts_with('/'), "{}: {path}", package.name);
+            }
+        }
+    }
+
+    #[test]
+    fn the_llvm_packages_follow_the_compiler() {
+        let [llvm, polly] = llvm(23);
+        assert_eq!((&*llvm.name, &*polly.name), ("llvm-23-dev", "libpolly-23-dev"));
+        assert_eq!(polly.proof.shown(), "/usr/lib/llvm-23/lib/libPolly.a");
+    }
+
+    #[test]
+    fn what_is_there_is_found_and_what_is_not_is_missing() {
+        let packages = [
+            command("dash", "sh", "scripts"),
+            file("none", "/no/such/file", "nothing"),
+            command("nobody", "no-such-command-here", "nothing"),
+        ];
+        assert_eq!(packages.iter().map(Package::is_present).collect::<Vec<_>>(), [true, false, false]);
+        let list = list(&packages);
+        assert!(list.starts_with("  found   sh (Debian's package dash) for scripts\n"), "{list}");
+        assert!(list.contains("\n  MISSING /no/such/file (Debian's package none) for nothing\n"), "{list}");
+    }
+}
