@@ -61,6 +61,17 @@ impl Capture {
         bail!("no {what} among {frames} frames in {limit:?}")
     }
 
+    /// Shows `look` every frame that has passed so far, and those that come until none does for 20 ms.
+    ///
+    /// # Errors
+    /// The socket fails.
+    pub fn each(&self, mut look: impl FnMut(&[u8])) -> Result<()> {
+        while let Some(frame) = self.next()? {
+            look(&frame);
+        }
+        Ok(())
+    }
+
     /// The next frame; none if there is none within 20 ms.
     fn next(&self) -> Result<Option<Vec<u8>>> {
         let mut frame = vec![0; LONGEST_FRAME];
