@@ -1,6 +1,6 @@
 //! A whole network: hosts, etcd, a daemon on each host, pods behind them.
 
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -30,9 +30,6 @@ pub struct Plan {
     pub flags: Vec<String>,
     /// What etcd is like.
     pub etcd: EtcdPlan,
-    /// Whether other networks of this process that say so, too, may run at the same time: most of what happens in them
-    /// is waiting.
-    pub is_sociable: bool,
     /// Whether, in the end, every packet a program saw must have been counted once.
     pub is_counted: bool,
 }
@@ -48,7 +45,6 @@ impl Plan {
             host: HostOptions::default(),
             flags: Vec::new(),
             etcd: EtcdPlan::default(),
-            is_sociable: false,
             is_counted: false,
         }
     }
@@ -80,25 +76,19 @@ pub struct Cluster {
     _turn: Turn,
 }
 
-/// The right to have a network.
+/// The right to have a network, while there is no other in this process. What is measured or lost in one network must
+/// not be another's doing: which tests run side by side is decided by `cargo xtask test`, which has a process for each.
 #[derive(Debug)]
-pub enum Turn {
-    /// While there is no other.
-    Alone(RwLockWriteGuard<'static, ()>),
-    /// Beside others that do not mind.
-    Beside(RwLockReadGuard<'static, ()>),
+pub struct Turn {
+    _guard: MutexGuard<'static, ()>,
 }
 
 impl Turn {
-    /// Waits for it. What is measured or lost in one network must not be another's doing: see [`Plan::is_sociable`].
+    /// Waits for it.
     #[must_use]
-    pub fn take(is_sociable: bool) -> Self {
-        static TURN: RwLock<()> = RwLock::new(());
-        if is_sociable {
-            Self::Beside(TURN.read().unwrap_or_else(PoisonError::into_inner))
-        } else {
-            Self::Alone(TURN.write().unwrap_or_else(PoisonError::into_inner))
-        }
+    pub fn take() -> Self {
+        static TURN: Mutex<()> = Mutex::new(());
+        Self { _guard: TURN.lock().unwrap_or_else(PoisonError::into_inner) }
     }
 }
 
@@ -113,12 +103,12 @@ pub struct Member {
 
 impl Cluster {
     /// Starts everything, and returns when every daemon is ready and has its programs in all their places. Where this
-    /// process has another cluster already, waits until that is gone, unless both are sociable.
+    /// process has another cluster already, waits until that is gone.
     ///
     /// # Errors
     /// Something does not start.
     pub fn start(plan: &Plan) -> Result<Self> {
-        let turn = Turn::take(plan.is_sociable);
+        let turn = Turn::take();
         let network = Network::new()?;
         let etcd = Etcd::as_planned(&network, &plan.etcd)?;
         etcd.put(&format!("{PREFIX}/config"), &plan.config)?;

@@ -1,6 +1,8 @@
-//! Sums up what many test programs say.
+//! Sums up what many tests have said.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
+use std::time::Duration;
 
 /// The tests so far.
 #[derive(Default)]
@@ -9,27 +11,25 @@ pub struct Summary {
     pub failed: u64,
     /// The names of those that failed.
     failures: Vec<String>,
-    /// The program whose tests run, by its name.
-    program: String,
-    /// Programs with how many seconds their tests took.
-    times: Vec<(String, f32)>,
+    /// How long single tests took.
+    tests: Vec<(String, Duration)>,
+    /// How long the tests of each suite took, added up.
+    suites: BTreeMap<String, Duration>,
 }
 
 impl Summary {
-    /// Takes in one line of output. What tests print themselves never looks like this: it is captured.
+    /// Takes in one line of the output of a program with tests. What tests print themselves never looks like this: it is
+    /// captured.
     pub fn read(&mut self, line: &str) {
         if let Some((_, counts)) = line.split_once("test result: ") {
             self.passed += count(counts, "passed");
             self.failed += count(counts, "failed");
-            self.times.extend(seconds(counts).map(|seconds| (self.program.clone(), seconds)));
-        } else if let Some(program) = program(line) {
-            program.clone_into(&mut self.program);
         } else if let Some(name) = line.strip_prefix("test ").and_then(failure) {
             self.failures.push(name.to_owned());
         }
     }
 
-    /// Counts one test that is none of a test program.
+    /// Counts one test.
     pub fn count(&mut self, name: &str, is_passed: bool) {
         if is_passed {
             self.passed += 1;
@@ -39,32 +39,43 @@ impl Summary {
         }
     }
 
+    /// Notes how long a test took.
+    pub fn time(&mut self, suite: &str, test: &str, time: Duration) {
+        self.tests.push((format!("{suite} {test}"), time));
+        self.time_suite(suite, time);
+    }
+
+    /// Notes how long tests took of which nobody knows the single times.
+    pub fn time_suite(&mut self, suite: &str, time: Duration) {
+        *self.suites.entry(suite.to_owned()).or_default() += time;
+    }
+
     /// Adds what another one has summed up.
     pub fn add(&mut self, other: &Self) {
         self.passed += other.passed;
         self.failed += other.failed;
         self.failures.extend_from_slice(&other.failures);
-        self.times.extend_from_slice(&other.times);
+        self.tests.extend_from_slice(&other.tests);
+        for (suite, time) in &other.suites {
+            self.time_suite(suite, *time);
+        }
     }
 
-    /// The programs that took longest, a line each, longest first.
-    pub fn longest(&self, number: usize) -> String {
-        let mut times: Vec<_> = self.times.iter().collect();
-        times.sort_by(|(_, a), (_, b)| b.total_cmp(a));
-        times.iter().take(number).map(|(program, seconds)| format!("{seconds:7.1} s {program}\n")).collect()
+    /// The suites with the time that their tests took, a line each, longest first.
+    pub fn suites(&self) -> String {
+        longest(self.suites.iter(), usize::MAX)
+    }
+
+    /// The tests that took longest, a line each, longest first.
+    pub fn slowest(&self, number: usize) -> String {
+        longest(self.tests.iter().map(|(test, time)| (test, time)), number)
     }
 }
 
-/// The program that cargo says it runs: "Running tests/network/main.rs (target/debug/deps/network-c759a31b5602bd96)".
-fn program(line: &str) -> Option<&str> {
-    let (_, path) = line.split_once("Running")?.1.split_once('(')?;
-    let name = path.trim_end().strip_suffix(')')?.rsplit('/').next()?;
-    Some(name.rsplit_once('-').map_or(name, |(name, _)| name))
-}
-
-/// The number in "…; finished in 12.34s".
-fn seconds(counts: &str) -> Option<f32> {
-    counts.split_once("finished in ")?.1.trim_end().strip_suffix('s')?.parse().ok()
+fn longest<'a>(times: impl Iterator<Item = (&'a String, &'a Duration)>, number: usize) -> String {
+    let mut times: Vec<_> = times.collect();
+    times.sort_by_key(|(_, time)| std::cmp::Reverse(**time));
+    times.iter().take(number).map(|(name, time)| format!("{:7.1} s {name}\n", time.as_secs_f32())).collect()
 }
 
 /// The number before a word, in "ok. 12 passed; 0 failed; …".
@@ -91,6 +102,8 @@ impl Display for Summary {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::Summary;
 
     fn summary(output: &str) -> String {
@@ -124,15 +137,16 @@ mod tests {
     }
 
     #[test]
-    fn programs_are_shown_by_how_long_their_tests_took() {
-        let output = "     Running unittests src/lib.rs (target/debug/deps/flannel_common-4c0e)\n\
-            test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.02s\n\
-            \u{1b}[1m     Running\u{1b}[0m tests/network/main.rs (target/debug/deps/network-c759a31b5602bd96)\n\
-            test result: ok. 30 passed; 0 failed; 0 ignored; 0 measured; 4 filtered out; finished in 41.00s\n";
+    fn what_took_longest_comes_first() {
         let mut summary = Summary::default();
-        output.lines().for_each(|line| summary.read(line));
-        assert_eq!(summary.longest(1), "   41.0 s network\n");
-        assert_eq!(summary.longest(9), "   41.0 s network\n    0.0 s flannel_common\n");
+        summary.time("cli", "a", Duration::from_millis(1500));
+        summary.time("network", "b", Duration::from_secs(1));
+        let mut guests = Summary::default();
+        guests.time("network", "c", Duration::from_secs(2));
+        guests.time_suite("guest", Duration::from_secs(40));
+        summary.add(&guests);
+        assert_eq!(summary.slowest(2), "    2.0 s network c\n    1.5 s cli a\n");
+        assert_eq!(summary.suites(), "   40.0 s guest\n    3.0 s network\n    1.5 s cli\n");
     }
 
     #[test]

@@ -1,20 +1,32 @@
-//! `test`: every test of the workspace, as root, with one line that sums them up.
+//! `test`: every test of the workspace, as root, with what they took and one line that sums them up.
 
+mod company;
+mod examples;
 mod fallback;
+mod job;
+mod pool;
+mod program;
+mod selection;
 
-use std::io::{self, BufRead as _, BufReader, IsTerminal as _};
-use std::process::{ExitCode, ExitStatus};
+use std::io::{self, Write as _};
+use std::num::NonZeroUsize;
+use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
+use self::company::Company;
 use self::fallback::Fallback;
+use self::job::{Job, Outcome, Verdict};
+use self::program::Program;
+use self::selection::Selection;
 use crate::summary::Summary;
 use crate::toolchain::Flag;
-use crate::{build_ebpf, kernels, privilege, setup, step, workspace};
+use crate::{build_ebpf, kernels, setup};
 
-/// How many suites are shown with the time they took.
-const LONGEST: usize = 10;
+/// How many of the slowest tests are shown.
+const SLOWEST: usize = 10;
 
 /// The suite that fallbacks are forced in.
 const NETWORK: &str = "network";
@@ -23,9 +35,10 @@ const NETWORK: &str = "network";
 ///
 /// First does what `setup` and `build-ebpf` do, and builds the programs that the tests start. Builds as you
 /// and runs the tests as root, through sudo if need be: they load programs into the kernel and play hosts
-/// by network namespaces. Prints the tests' own output, and at the end their number: "N passed, N failed".
-/// Fails if no test ran. All tests are followed by the suite network once more, as on a kernel without TCX, and by
-/// guests with other kernels, as `kernels` has them: their verifiers, and some tests of the network.
+/// by network namespaces. Each test is a process of its own. They run side by side, and behind them those that measure,
+/// one by one. Prints what failed tests print, and at the end what took longest and their number: "N passed, N failed".
+/// Fails if no test ran. With all tests, the suite network runs once more, as on a kernel without TCX, and guests
+/// with other kernels, as `kernels` has them: their verifiers, and some tests of the network.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -36,7 +49,8 @@ pub struct Args {
     /// Only the suite network, as on a kernel or a host that lacks this; without tests that choose themselves
     #[arg(long, value_enum, value_name = "NAME")]
     fallback: Option<Fallback>,
-    /// Passed on to cargo test: `-- NAME` runs tests whose name holds NAME, `-- -- --nocapture` shows output
+    /// As for Rust's test programs: `-- NAME` runs tests whose name holds NAME, `-- --nocapture` shows output;
+    /// `--skip NAME`, `--exact`, `--test-threads N`
     #[arg(last = true, value_name = "ARGUMENTS")]
     arguments: Vec<String>,
 }
@@ -45,97 +59,116 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if args.fallback.is_some() && args.suite.as_deref().is_some_and(|suite| suite != NETWORK) {
         bail!("--fallback is for the suite {NETWORK}");
     }
+    let selection = Selection::parse(&args.arguments).unwrap_or_else(|error| error.exit());
     let started = Instant::now();
     build_ebpf::build(&setup::ensure(args.toolchain)?)?;
-    // The tests start flanneld and flannelctl. Built together with the tests, nothing is built twice: cargo
-    // chooses the features of dependencies for all that one command builds.
-    let mut build = workspace::cargo();
-    build.args(["build", "--workspace", "--locked", "--bins", "--tests"]);
-    workspace::run(build)?;
+    let jobs = args.jobs(&selection)?;
+    println!("{:.0} s until all was built", started.elapsed().as_secs_f32());
 
     let mut summary = Summary::default();
-    let mut is_success = true;
-    for fallback in args.passes() {
-        let status = pass(args, fallback, &mut summary)?;
-        is_success &= status.success();
+    run_jobs(&jobs, &selection, &mut summary)?;
+    if args.has_unit_tests() {
+        examples::run(&selection, &mut summary)?;
     }
-
     if args.is_everything() {
         kernels::gate(&mut summary)?;
-        is_success &= summary.failed == 0;
     }
 
-    println!("\nSuites that took longest:\n{}", summary.longest(LONGEST));
+    println!("\nTests that took longest:\n{}", summary.slowest(SLOWEST));
+    println!("Suites, by the time of their tests:\n{}", summary.suites());
     println!("{:.0} s in all, with building", started.elapsed().as_secs_f32());
     println!("{summary}");
-    if summary.failed == 0 && !is_success {
-        bail!("cargo test failed though no test did: see what it says above");
-    }
     if summary.passed + summary.failed == 0 {
         bail!("no test ran");
     }
-    Ok(if is_success { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if summary.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 impl Args {
-    /// The runs of cargo test, by the fallback that each forces.
+    /// Every test that is asked for.
+    fn jobs(&self, selection: &Selection) -> Result<Vec<Job>> {
+        let programs: Vec<Arc<Program>> = program::build()?.into_iter().map(Arc::new).collect();
+        if let Some(suite) = &self.suite
+            && !programs.iter().any(|program| program.is_suite && program.name == *suite)
+        {
+            bail!("the tests crate has no suite {suite}");
+        }
+        let mut jobs = Vec::new();
+        for fallback in self.passes() {
+            for program in programs.iter().filter(|program| self.wants(program, fallback)) {
+                jobs.extend(jobs_of(program, fallback, selection)?);
+            }
+        }
+        if self.is_everything() {
+            check_names(&jobs)?;
+        }
+        Ok(jobs)
+    }
+
+    /// The passes over the tests, by the fallback that each forces.
     fn passes(&self) -> Vec<Option<Fallback>> {
         if self.is_everything() { vec![None, Some(Fallback::Clsact)] } else { vec![self.fallback] }
     }
 
+    fn wants(&self, program: &Program, fallback: Option<Fallback>) -> bool {
+        match fallback.map(|_| NETWORK).or(self.suite.as_deref()) {
+            Some(suite) => program.is_suite && program.name == suite,
+            None => true,
+        }
+    }
+
+    const fn has_unit_tests(&self) -> bool {
+        self.fallback.is_none() && self.suite.is_none()
+    }
+
     const fn is_everything(&self) -> bool {
-        self.fallback.is_none() && self.suite.is_none() && self.arguments.is_empty()
+        self.has_unit_tests() && self.arguments.is_empty()
     }
 }
 
-/// Runs tests once, and shows and sums up what they say.
-fn pass(args: &Args, fallback: Option<Fallback>, summary: &mut Summary) -> Result<ExitStatus> {
-    let mut test = workspace::cargo();
-    test.args(["test", "--workspace", "--locked", "--no-fail-fast"]);
-    if !privilege::is_root() {
-        test.arg("--config").arg(runner(&privilege::words()?));
-    }
-    let suite = fallback.map(|_| NETWORK).or(args.suite.as_deref());
-    if let Some(suite) = suite {
-        test.args(["--test", suite]);
-    }
-    // One pipe: what cargo says of programs comes before what they say.
-    let output = step::output(test.args(&args.arguments))?;
-    if io::stdout().is_terminal() {
-        test.env("CARGO_TERM_COLOR", "always");
-    }
-    if let Some(fallback) = fallback {
-        fallback.force(&mut test, args.arguments.iter().any(|argument| argument == "--"));
-    }
-    let shown = step::shown(&test);
-    let mut child = test.spawn().with_context(|| format!("cannot run {shown}"))?;
-    drop(test);
-    for line in BufReader::new(output).split(b'\n') {
-        let line = line.context("cannot read what the tests say")?;
-        let line = String::from_utf8_lossy(&line);
-        println!("{line}");
-        summary.read(&line);
-    }
-    child.wait().with_context(|| format!("cannot wait for {shown}"))
+fn jobs_of(program: &Arc<Program>, fallback: Option<Fallback>, selection: &Selection) -> Result<Vec<Job>> {
+    let left_out = fallback.map_or(&[][..], Fallback::left_out);
+    let names = program.tests(&selection.without(left_out))?;
+    Ok(names.into_iter().map(|name| Job { program: program.clone(), name, fallback }).collect())
 }
 
-/// The cargo setting by which test programs, and only they, run as root.
-fn runner(words: &[String]) -> String {
-    let words: Vec<String> =
-        words.iter().map(|word| format!("\"{}\"", word.replace('\\', r"\\").replace('"', "\\\""))).collect();
-    format!("target.'cfg(unix)'.runner=[{}]", words.join(","))
+/// Fails if tests are named here that there are not: a test that was given another name would run beside others, or
+/// where it was left out.
+fn check_names(jobs: &[Job]) -> Result<()> {
+    let network: Vec<&str> =
+        jobs.iter().filter(|job| job.program.name == NETWORK).map(|job| job.name.as_str()).collect();
+    let left_out = Fallback::unknown(&network).into_iter().map(|part| format!("{NETWORK} {part}"));
+    let unknown: Vec<String> = company::unknown(jobs).into_iter().chain(left_out).collect();
+    if !unknown.is_empty() {
+        bail!("xtask/src/test names tests that there are not: {}", unknown.join(", "));
+    }
+    Ok(())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::runner;
-
-    #[test]
-    fn the_runner_is_a_list_in_toml() {
-        let words = ["sudo".to_owned(), r#"PATH=/a "b"\c"#.to_owned()];
-        let table: toml::Table = runner(&words).parse().unwrap();
-        let runner = table["target"]["cfg(unix)"]["runner"].as_array().unwrap();
-        let read: Vec<_> = runner.iter().filter_map(toml::Value::as_str).collect();
-        assert_eq!(read, words);
+/// Runs all of these, and shows and sums up what becomes of them.
+fn run_jobs(jobs: &[Job], selection: &Selection, summary: &mut Summary) -> Result<()> {
+    for company in Company::ALL {
+        let jobs: Vec<Job> = jobs.iter().filter(|job| Company::of(job) == company).cloned().collect();
+        let at_once = if company == Company::None { NonZeroUsize::MIN } else { selection.at_once()? };
+        if !jobs.is_empty() {
+            let started = Instant::now();
+            println!("\n{} tests, {at_once} at a time", jobs.len());
+            pool::run(&jobs, at_once, |job, outcome| ended(job, &outcome, selection, summary))?;
+            println!("{:.0} s", started.elapsed().as_secs_f32());
+        }
     }
+    Ok(())
+}
+
+fn ended(job: &Job, outcome: &Outcome, selection: &Selection, summary: &mut Summary) -> Result<()> {
+    let Outcome { verdict, time, output } = outcome;
+    let (suite, name) = (job.suite(), &job.name);
+    let shown = if selection.nocapture || *verdict == Verdict::Failed { output } else { "" };
+    writeln!(io::stdout(), "{shown}test {suite} {name} ... {} ({:.1} s)", verdict.word(), time.as_secs_f32())
+        .context("cannot show what tests say")?;
+    summary.time(&suite, name, *time);
+    if *verdict != Verdict::Ignored {
+        summary.count(&format!("{suite} {name}"), *verdict == Verdict::Passed);
+    }
+    Ok(())
 }

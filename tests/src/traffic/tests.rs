@@ -20,7 +20,7 @@ struct Routed {
 impl Routed {
     /// One at a time: a flood takes the machine's time, and other packets are lost.
     fn new() -> Self {
-        let turn = Turn::take(false);
+        let turn = Turn::take();
         let network = Network::new().unwrap();
         let host = |place, number| Host::new(&network, place, number, HostOptions::default()).unwrap();
         let hosts = [host(Place::Near, 1), host(Place::Far, 4)];

@@ -55,7 +55,7 @@ fn mac(member: &Member) -> String {
 
 #[test]
 fn nothing_is_left_behind() {
-    let _turn = Turn::take(false);
+    let _turn = Turn::take();
     for backend in [VXLAN, UDP, HOST_GW] {
         let network = Network::new().unwrap();
         let etcd = Etcd::on_network(&network).unwrap();

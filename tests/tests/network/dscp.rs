@@ -5,7 +5,7 @@ use std::net::UdpSocket;
 use std::thread::sleep;
 use std::time::Duration;
 
-use flannel_tests::cluster::{Cluster, Plan, check_reached, pod_pairs};
+use flannel_tests::cluster::{Cluster, check_reached, pod_pairs};
 use flannel_tests::namespace::Namespace;
 use flannel_tests::traffic::capture::Capture;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -42,7 +42,7 @@ fn seen(namespace: &Namespace, interface: &str, work: impl FnOnce(), ends: [[u8;
 #[case::udp(UDP, "auto", "auto")]
 #[case::udp_clsact(UDP, "clsact", "off")]
 fn dscp_is_shown_outside_where_told(#[case] backend: &str, #[case] hook: &str, #[case] fast_path: &str) {
-    let plan = Plan { is_sociable: true, ..plan(backend) }
+    let plan = plan(backend)
         .with_flag(&format!("--datapath-hook={hook}"))
         .with_flag(&format!("--pod-fast-path={}", told(fast_path)));
     // The first one copies, the second one does not.

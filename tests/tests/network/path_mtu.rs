@@ -17,12 +17,7 @@ const PATH: u32 = 1400;
 
 /// A host on each side of a router with a narrow way to both.
 fn start(backend: &str, flags: &[&str]) -> Cluster {
-    let plan = Plan {
-        places: vec![Place::Near, Place::Far],
-        is_sociable: true,
-        is_counted: true,
-        ..Plan::new(backend)
-    };
+    let plan = Plan { places: vec![Place::Near, Place::Far], is_counted: true, ..Plan::new(backend) };
     let cluster = Cluster::start(&flags.iter().fold(plan, |plan, flag| plan.with_flag(flag))).unwrap();
     for route in ["192.168.77.0/24 dev eth0", "192.168.88.0/24 dev far"] {
         cluster.network.router().ip(&format!("route replace {route} mtu {PATH}")).unwrap();

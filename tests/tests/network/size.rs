@@ -21,7 +21,6 @@ fn packets_of_exactly_the_mtu_pass_and_larger_ones_are_answered(
     #[case] fast_path: &str,
 ) {
     let mut plan = plan(backend).with_flag(&format!("--pod-fast-path={fast_path}"));
-    plan.is_sociable = true;
     plan.places.push(place);
     plan.host.offloads = Offloads::None;
     let cluster = Cluster::start(&plan).unwrap();

@@ -1,6 +1,6 @@
 //! An underlay that is no card but a device on top of one.
 
-use flannel_tests::cluster::{Cluster, Plan, check_reached, pod_pairs};
+use flannel_tests::cluster::{Cluster, check_reached, pod_pairs};
 use flannel_tests::daemon::Daemon;
 use flannel_tests::network::{Host, HostOptions, Node, Place};
 use flannel_tests::traffic::{Datagrams, Ping, transfer};
@@ -31,8 +31,7 @@ fn stacked_host(cluster: &Cluster, number: u8) -> Host {
 #[case::vxlan_clsact(VXLAN, "clsact")]
 #[case::vxlan_xdp(VXLAN, "xdp")]
 fn a_tunnel_by_a_device_on_a_card(#[case] backend: &str, #[case] hook: &str) {
-    let plan = Plan { is_sociable: true, ..plan(backend) };
-    let plan = plan.with_flag(&format!("--datapath-hook={hook}"));
+    let plan = plan(backend).with_flag(&format!("--datapath-hook={hook}"));
     let cluster = Cluster::start(&plan).unwrap();
     let host = stacked_host(&cluster, 3);
     let mut daemon = Daemon::start(&host, cluster.settings(&plan.flags)).unwrap();

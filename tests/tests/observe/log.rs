@@ -15,7 +15,6 @@ fn cluster(flags: &[&str]) -> Cluster {
     let mut plan = Plan::new(r#"{"Type":"host-gw"}"#);
     plan.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
     plan.places.truncate(1);
-    plan.is_sociable = true;
     Cluster::start(&plan).unwrap()
 }
 

@@ -16,8 +16,7 @@ const METRICS: &str = "127.0.0.1:9500";
 const SOON: Duration = Duration::from_secs(20);
 
 fn cluster(backend: &str) -> Cluster {
-    let mut plan = Plan::new(backend).with_flag(&format!("--metrics-listen={METRICS}"));
-    plan.is_sociable = true;
+    let plan = Plan::new(backend).with_flag(&format!("--metrics-listen={METRICS}"));
     Cluster::start(&plan).unwrap()
 }
 

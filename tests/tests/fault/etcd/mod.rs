@@ -108,7 +108,7 @@ fn save_without_own_lease(cluster: &Cluster) {
 
 /// Two hosts, and an etcd that is like that. Leases last for so many seconds, and are renewed after a third of that.
 fn planned(etcd: EtcdPlan, ttl: u8) -> Plan {
-    Plan { etcd, is_sociable: true, ..plan(VXLAN) }.with_flag(&format!("--subnet-lease-ttl={ttl}s"))
+    Plan { etcd, ..plan(VXLAN) }.with_flag(&format!("--subnet-lease-ttl={ttl}s"))
 }
 
 /// The leases of the members.

@@ -45,9 +45,7 @@ pub fn told(fast_path: &str) -> &str {
 pub fn start_served(backend: &str, hook: &str, fast_path: &str, offloads: Offloads) -> Cluster {
     let host = HostOptions { offloads, ..HostOptions::default() };
     let fast_path = told(fast_path);
-    // Who cuts what it sends fills the machine's queues, and others lose packets.
-    let is_sociable = offloads == Offloads::All;
-    let plan = Plan { is_sociable, host, ..plan(backend) }
+    let plan = Plan { host, ..plan(backend) }
         .with_flag(&format!("--datapath-hook={hook}"))
         .with_flag(&format!("--pod-fast-path={fast_path}"));
     let cluster = start_plan(&plan);
