@@ -41,15 +41,15 @@ use crate::table::Table;
 /// The host the programs were loaded for, written by the loader.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".rodata.node")]
-static NODE: Told = Told(UnsafeCell::new(Node::UNSET));
+static NODE: ReadOnlyData = ReadOnlyData(UnsafeCell::new(Node::UNSET));
 
-/// What is written before the programs run. The compiler must not believe that it knows the value; nor should it keep
-/// copies of the fields on the stack, where they cost more than to read them again.
+/// Read-only data, which the loader writes before the programs run. The compiler must not assume that it knows the value.
+/// Nor should it keep copies of the fields on the stack: to read them again costs less.
 #[repr(transparent)]
-struct Told(UnsafeCell<Node>);
+struct ReadOnlyData(UnsafeCell<Node>);
 
-// SAFETY: nobody writes while programs run.
-unsafe impl Sync for Told {}
+// SAFETY: nothing writes it while programs run.
+unsafe impl Sync for ReadOnlyData {}
 
 /// The licence by which the kernel admits the programs to its GPL-only helpers.
 #[unsafe(no_mangle)]
@@ -66,7 +66,7 @@ const UNMARKED: u32 = 0;
 
 #[inline(always)]
 const fn node() -> &'static Node {
-    // SAFETY: nobody writes while programs run.
+    // SAFETY: nothing writes it while programs run.
     unsafe { &*NODE.0.get() }
 }
 
