@@ -58,7 +58,7 @@ impl Arrival {
             return Err(Reason::Reassemble);
         }
         let tos = ecn::decapsulate(self.outer.ip.tos, self.ip.tos)?;
-        if self.encapsulation == Encapsulation::Vxlan && inner::is_delicate(frame, &self.ip) {
+        if self.encapsulation == Encapsulation::Vxlan && inner::is_non_tcp_gso(frame, &self.ip) {
             return Err(Reason::LeftToDevice);
         }
         Ok(tos)

@@ -55,7 +55,7 @@ impl Skb {
     /// Has the kernel route the packet out of `device`, and find the next hop there.
     pub(crate) fn route(&self, device: u32) -> Result<(), Reason> {
         // SAFETY: without parameters (null and zero) the helper looks at the packet alone.
-        redirected(unsafe { bpf_redirect_neigh(device, ptr::null_mut(), 0, 0) })
+        check_redirect(unsafe { bpf_redirect_neigh(device, ptr::null_mut(), 0, 0) })
     }
 
     /// Has the stack check the packet's checksum itself, whatever the card said of one. Packets that receive offload has
@@ -68,19 +68,19 @@ impl Skb {
     /// Sends the packet out of `device` with the Ethernet header it has.
     pub(crate) fn transmit(&self, device: u32) -> Result<(), Reason> {
         // SAFETY: the helper takes plain numbers.
-        redirected(unsafe { bpf_redirect(device, 0) })
+        check_redirect(unsafe { bpf_redirect(device, 0) })
     }
 
     /// Hands the packet to who is behind the port `device`, by its Ethernet header.
     pub(crate) fn hand_over(&self, device: u32) -> Result<(), Reason> {
         // SAFETY: the helper takes plain numbers.
-        redirected(unsafe { bpf_redirect_peer(device, 0) })
+        check_redirect(unsafe { bpf_redirect_peer(device, 0) })
     }
 
     /// Lets the packet arrive at `device`.
     pub(crate) fn receive(&self, device: u32) -> Result<(), Reason> {
         // SAFETY: the helper takes plain numbers.
-        redirected(unsafe { bpf_redirect(device, u64::from(BPF_F_INGRESS)) })
+        check_redirect(unsafe { bpf_redirect(device, u64::from(BPF_F_INGRESS)) })
     }
 
     pub(crate) fn set_mark(&self, mark: u32) {
@@ -193,7 +193,7 @@ impl FibLookup {
 
 const AF_INET: u8 = 2;
 
-fn redirected(code: i64) -> Result<(), Reason> {
+fn check_redirect(code: i64) -> Result<(), Reason> {
     if code == REDIRECTED { Ok(()) } else { Err(Reason::RedirectFailed) }
 }
 

@@ -22,7 +22,7 @@ static NOTHING: &PeerCount = &PeerCount {
 
 /// Counts a packet of `bytes` under its reason.
 #[inline(always)]
-pub(crate) fn packet(hook: Hook, reason: Reason, bytes: u32) {
+pub(crate) fn add_packet(hook: Hook, reason: Reason, bytes: u32) {
     if !is_on() {
         return;
     }
@@ -35,18 +35,18 @@ pub(crate) fn packet(hook: Hook, reason: Reason, bytes: u32) {
 
 /// Counts a packet of `bytes` sent to the peer of `subnet`.
 #[inline(always)]
-pub(crate) fn sent(subnet: Ip4, bytes: u32) {
+pub(crate) fn add_sent(subnet: Ip4, bytes: u32) {
     if let Some(count) = of_peer(subnet) {
-        // SAFETY: as in [`packet`].
+        // SAFETY: as in [`add_packet`].
         unsafe { add(&mut (*count).sent, bytes) };
     }
 }
 
 /// Counts a packet of `bytes` received from the peer of `subnet`.
 #[inline(always)]
-pub(crate) fn received(subnet: Ip4, bytes: u32) {
+pub(crate) fn add_received(subnet: Ip4, bytes: u32) {
     if let Some(count) = of_peer(subnet) {
-        // SAFETY: as in [`packet`].
+        // SAFETY: as in [`add_packet`].
         unsafe {
             add(&mut (*count).received, bytes);
             (*count).last_seen = clock::now();

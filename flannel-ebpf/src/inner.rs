@@ -45,7 +45,7 @@ pub fn check(ip: &Ipv4Header) -> Result<(), Reason> {
 /// The kernel has programs move the headers of a super-packet, but not take back what it notes of tunnels beside them.
 /// That does not matter to TCP. Others are cut by it once more where they arrive, and lost.
 #[inline(always)]
-pub fn is_delicate(frame: &impl Frame, ip: &Ipv4Header) -> bool {
+pub fn is_non_tcp_gso(frame: &impl Frame, ip: &Ipv4Header) -> bool {
     frame.is_super_packet() && ip.protocol != PROTOCOL_TCP
 }
 

@@ -80,9 +80,9 @@ pub fn vxlan_encap(context: TcContext) -> i32 {
     if let Err(Reason::LeftToDevice) = sent
         && let Ok(inner) = inner::headers(&skb)
     {
-        count::sent(inner.ip.destination().masked(node.netmask), bytes);
+        count::add_sent(inner.ip.destination().masked(node.netmask), bytes);
     }
-    encapsulated(&mut skb, node, Hook::Encap, bytes, sent)
+    finish_encap(&mut skb, node, Hook::Encap, bytes, sent)
 }
 
 /// TC egress of `flannel0`.
@@ -96,9 +96,9 @@ pub fn udp_encap(context: TcContext) -> i32 {
     match sent {
         Err(Reason::ToSegment) => {
             let reason = skb.transmit(node.segmenter).err().unwrap_or(Reason::ToSegment);
-            verdict(&skb, Hook::Encap, reason)
+            finish(&skb, Hook::Encap, reason)
         }
-        sent => encapsulated(&mut skb, node, Hook::Encap, bytes, sent),
+        sent => finish_encap(&mut skb, node, Hook::Encap, bytes, sent),
     }
 }
 
@@ -111,7 +111,7 @@ pub fn udp_segmented(context: TcContext) -> i32 {
     let sent = udp::encapsulate(&mut skb, &Table, node, State::Segmented, |skb, peer| {
         next_hop::find(skb, node, peer)
     });
-    encapsulated(&mut skb, node, Hook::Segmented, bytes, sent)
+    finish_encap(&mut skb, node, Hook::Segmented, bytes, sent)
 }
 
 /// TC ingress of the underlay, for VXLAN.
@@ -174,14 +174,14 @@ pub fn vxlan_device(context: TcContext) -> i32 {
             if mark == LEFT_TO_DEVICE
                 && let Ok(inner) = inner::headers(&skb)
             {
-                count::received(inner.ip.source().masked(node.netmask), skb.len());
+                count::add_received(inner.ip.source().masked(node.netmask), skb.len());
             }
             Reason::Guarded
         }
         _ if node.guard == Guard::Off as u32 => Reason::NotDecapsulated,
         _ => Reason::NotGuarded,
     };
-    verdict(&skb, Hook::Device, reason)
+    finish(&skb, Hook::Device, reason)
 }
 
 /// TC egress of a bridge with pods: a super-packet out of the tunnel goes to the pod's port as a whole. The
@@ -189,15 +189,15 @@ pub fn vxlan_device(context: TcContext) -> i32 {
 #[classifier]
 pub fn bridge(context: TcContext) -> i32 {
     let skb = Skb::new(context);
-    let reason = match to_port(&skb, node()) {
+    let reason = match forward_to_port(&skb, node()) {
         Ok(()) => Reason::Forwarded,
         Err(reason) => reason,
     };
-    verdict(&skb, Hook::Bridge, reason)
+    finish(&skb, Hook::Bridge, reason)
 }
 
 #[inline(always)]
-fn to_port(skb: &Skb, node: &Node) -> Result<(), Reason> {
+fn forward_to_port(skb: &Skb, node: &Node) -> Result<(), Reason> {
     if skb.received_by() != node.device || !skb.is_super_packet() {
         return Err(Reason::NotDecapsulated);
     }
@@ -208,7 +208,7 @@ fn to_port(skb: &Skb, node: &Node) -> Result<(), Reason> {
 }
 
 #[inline(always)]
-fn encapsulated(
+fn finish_encap(
     skb: &mut Skb,
     node: &Node,
     hook: Hook,
@@ -219,12 +219,12 @@ fn encapsulated(
     let sent = sent.and_then(|(subnet, hop)| hop.send(skb, node, subnet).map(|()| subnet));
     match sent {
         Ok(subnet) => {
-            count::sent(subnet, bytes);
-            count::packet(hook, Reason::Forwarded, bytes);
+            count::add_sent(subnet, bytes);
+            count::add_packet(hook, Reason::Forwarded, bytes);
             trace::decided(skb, hook, Reason::Forwarded);
             action(Verdict::Forward)
         }
-        Err(reason) => verdict(skb, hook, reason),
+        Err(reason) => finish(skb, hook, reason),
     }
 }
 
@@ -237,47 +237,47 @@ fn decap_at_tc(
     let node = node();
     let mut skb = Skb::new(context);
     if skb.has_token() {
-        return handed_over(&mut skb, node, mark);
+        return finish_handover(&mut skb, node, mark);
     }
     if skb.is_of_vlan() {
-        return verdict(&skb, Hook::Decap, Reason::NotTunnel);
+        return finish(&skb, Hook::Decap, Reason::NotTunnel);
     }
     trace::arrived(&skb, Hook::Decap);
     let arrival = open(&skb, node);
-    decapsulated(&mut skb, node, arrival, mark)
+    finish_decap(&mut skb, node, arrival, mark)
 }
 
 #[inline(always)]
-fn decapsulated(skb: &mut Skb, node: &Node, arrival: Result<Arrival, Reason>, mark: u32) -> i32 {
+fn finish_decap(skb: &mut Skb, node: &Node, arrival: Result<Arrival, Reason>, mark: u32) -> i32 {
     let arrived = arrival.and_then(|arrival| {
         pod::arrive(skb, node, &arrival, mark).map(|reason| (arrival.subnet(node), reason))
     });
     match arrived {
         Ok((subnet, reason)) => {
-            count::received(subnet, skb.len());
-            verdict(skb, Hook::Decap, reason)
+            count::add_received(subnet, skb.len());
+            finish(skb, Hook::Decap, reason)
         }
         Err(reason) => {
             // Never with UDP, whose packets no device of the kernel takes out.
             if matches!(reason, Reason::LeftToDevice | Reason::Reassemble) {
                 skb.set_mark(LEFT_TO_DEVICE);
             }
-            verdict(skb, Hook::Decap, reason)
+            finish(skb, Hook::Decap, reason)
         }
     }
 }
 
 /// A packet our XDP program has decapsulated and counted goes to its pod or to the flannel device.
 #[inline(always)]
-fn handed_over(skb: &mut Skb, node: &Node, mark: u32) -> i32 {
+fn finish_handover(skb: &mut Skb, node: &Node, mark: u32) -> i32 {
     let reason = pod::take_over(skb, node, mark).unwrap_or_else(|reason| reason);
-    verdict(skb, Hook::Decap, reason)
+    finish(skb, Hook::Decap, reason)
 }
 
 /// Counts a packet and acts on its reason.
 #[inline(always)]
-fn verdict(skb: &Skb, hook: Hook, reason: Reason) -> i32 {
-    count::packet(hook, reason, skb.len());
+fn finish(skb: &Skb, hook: Hook, reason: Reason) -> i32 {
+    count::add_packet(hook, reason, skb.len());
     trace::decided(skb, hook, reason);
     log::decided(skb, hook, reason);
     action(reason.verdict())
@@ -302,20 +302,20 @@ fn decap_at_xdp<const HELPERS: bool>(
     let mut xdp = Xdp::new(context);
     trace::arrived(&xdp, Hook::Xdp);
     let arrived = open(&xdp, node).and_then(|arrival| arrival.decapsulate(&mut xdp, &Table, node));
-    xdp_verdict(&xdp, arrived)
+    finish_xdp(&xdp, arrived)
 }
 
 #[inline(always)]
-fn xdp_verdict<const HELPERS: bool>(xdp: &Xdp<HELPERS>, arrived: Result<Ip4, Reason>) -> u32 {
+fn finish_xdp<const HELPERS: bool>(xdp: &Xdp<HELPERS>, arrived: Result<Ip4, Reason>) -> u32 {
     let bytes = xdp.len();
     let reason = match arrived {
         Ok(subnet) => {
-            count::received(subnet, bytes);
+            count::add_received(subnet, bytes);
             Reason::Forwarded
         }
         Err(reason) => reason,
     };
-    count::packet(Hook::Xdp, reason, bytes);
+    count::add_packet(Hook::Xdp, reason, bytes);
     trace::decided(xdp, Hook::Xdp, reason);
     log::decided(xdp, Hook::Xdp, reason);
     match reason.verdict() {

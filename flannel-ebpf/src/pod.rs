@@ -16,7 +16,7 @@ use flannel_ebpf::{inner, udp, vxlan};
 use crate::context::Skb;
 use crate::learned::Learned;
 use crate::table::Table;
-use crate::{action, count, next_hop, node, trace, verdict};
+use crate::{action, count, finish, next_hop, node, trace};
 
 /// TC ingress of a pod's port.
 #[classifier]
@@ -26,14 +26,14 @@ pub fn pod_out(context: TcContext) -> i32 {
     let bytes = skb.len();
     match shorten(&mut skb, node) {
         // It is counted for the peer where it comes out of the segmenter.
-        Ok((_, Sent::ToSegmenter)) => verdict(&skb, Hook::PodOut, Reason::ToSegment),
+        Ok((_, Sent::ToSegmenter)) => finish(&skb, Hook::PodOut, Reason::ToSegment),
         Ok((subnet, Sent::ToPeer)) => {
-            count::sent(subnet, bytes);
-            count::packet(Hook::PodOut, Reason::Shortened, bytes);
+            count::add_sent(subnet, bytes);
+            count::add_packet(Hook::PodOut, Reason::Shortened, bytes);
             trace::decided(&skb, Hook::PodOut, Reason::Shortened);
             action(Verdict::Forward)
         }
-        Err(reason) => verdict(&skb, Hook::PodOut, reason),
+        Err(reason) => finish(&skb, Hook::PodOut, reason),
     }
 }
 
@@ -42,7 +42,7 @@ pub fn pod_out(context: TcContext) -> i32 {
 pub fn pod_in(context: TcContext) -> i32 {
     let skb = Skb::new(context);
     let reason = flows::leave(&skb, &Learned, node(), Exit::Pod);
-    verdict(&skb, Hook::PodIn, reason)
+    finish(&skb, Hook::PodIn, reason)
 }
 
 /// TC egress of the underlay, for peers a route leads to.
@@ -50,7 +50,7 @@ pub fn pod_in(context: TcContext) -> i32 {
 pub fn direct_out(context: TcContext) -> i32 {
     let skb = Skb::new(context);
     let reason = flows::leave(&skb, &Learned, node(), Exit::Underlay);
-    verdict(&skb, Hook::DirectOut, reason)
+    finish(&skb, Hook::DirectOut, reason)
 }
 
 /// TC ingress of the underlay, for peers a route leads to.
@@ -60,15 +60,15 @@ pub fn direct_in(context: TcContext) -> i32 {
     let mut skb = Skb::new(context);
     // What our XDP program took out of the tunnel is not plain.
     if skb.is_of_vlan() || skb.has_token() {
-        return verdict(&skb, Hook::DirectIn, Reason::ToStack);
+        return finish(&skb, Hook::DirectIn, Reason::ToStack);
     }
     let bytes = skb.len();
     match receive(&mut skb, node) {
         Ok(subnet) => {
-            count::received(subnet, bytes);
-            verdict(&skb, Hook::DirectIn, Reason::Shortened)
+            count::add_received(subnet, bytes);
+            finish(&skb, Hook::DirectIn, Reason::Shortened)
         }
-        Err(reason) => verdict(&skb, Hook::DirectIn, reason),
+        Err(reason) => finish(&skb, Hook::DirectIn, reason),
     }
 }
 
@@ -92,7 +92,7 @@ fn receive(skb: &mut Skb, node: &Node) -> Result<Ip4, Reason> {
 pub(crate) fn arrive(skb: &mut Skb, node: &Node, arrival: &Arrival, mark: u32) -> Result<Reason, Reason> {
     let origin = Origin::Tunnel(arrival.outer.ip.source(), arrival.is_whole());
     let packet =
-        learnable(node, || Packet::within(skb, arrival.outer.ethernet, arrival.offset(), arrival.ip));
+        read_learnable(node, || Packet::within(skb, arrival.outer.ethernet, arrival.offset(), arrival.ip));
     // One branch for either: a later question whether there is a packet would have the verifier, which without
     // CAP_PERFMON also follows branches that are not taken, see words of one where there is none.
     let tos = match packet {
@@ -120,7 +120,7 @@ pub(crate) fn take_over(skb: &mut Skb, node: &Node, mark: u32) -> Result<Reason,
     skb.distrust_checksum();
     // It has asked the guard, and this host stands for the sender, of whom it left nothing.
     let origin = Origin::Tunnel(node.local_ip, false);
-    if let Ok(packet) = learnable(node, || Packet::read(skb)) {
+    if let Ok(packet) = read_learnable(node, || Packet::read(skb)) {
         if let Some(left) = flows::short(skb, &packet, origin, &Learned) {
             return hand_over(skb, &packet, packet.ip.tos, &left).map(|()| Reason::Shortened);
         }
@@ -131,7 +131,7 @@ pub(crate) fn take_over(skb: &mut Skb, node: &Node, mark: u32) -> Result<Reason,
 
 /// The packet, if its flow can be learned.
 #[inline(always)]
-fn learnable(node: &Node, read: impl FnOnce() -> Result<Packet, Reason>) -> Result<Packet, Reason> {
+fn read_learnable(node: &Node, read: impl FnOnce() -> Result<Packet, Reason>) -> Result<Packet, Reason> {
     if flows::are_learned(node) { read() } else { Err(Reason::ToStack) }
 }
 
@@ -197,7 +197,7 @@ fn shorten(skb: &mut Skb, node: &Node) -> Result<(Ip4, Sent), Reason> {
 #[inline(always)]
 fn is_for_segmenter(skb: &Skb, node: &Node, packet: &Packet, onward: &Onward) -> bool {
     let is_by_udp = node.backend == Backend::Udp as u32 && onward.way != Way::Plain as u16;
-    is_by_udp && (onward.way == Way::Segmenter as u16 || inner::is_delicate(skb, &packet.ip))
+    is_by_udp && (onward.way == Way::Segmenter as u16 || inner::is_non_tcp_gso(skb, &packet.ip))
 }
 
 /// Gives the packet its outer headers, if it needs any.

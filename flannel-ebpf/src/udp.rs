@@ -54,7 +54,7 @@ pub fn encapsulate<F: SendFrame, T>(
 /// Whether the packet of `ip` may go to `peer` as the stack left it.
 #[inline(always)]
 fn goes_whole(frame: &impl Frame, ip: &Ipv4Header, peer: &Peer, peers: &impl Peers) -> bool {
-    peer.accepts_gso(peers.now()) && !inner::is_delicate(frame, ip)
+    peer.accepts_gso(peers.now()) && !inner::is_non_tcp_gso(frame, ip)
 }
 
 /// Gives the packet of `inner` the outer headers towards `public_ip`.
