@@ -22,7 +22,7 @@ use flannel_common::{Ip4, Mac, Reason};
 use flannel_ebpf::frame::{Encapsulation, FlowFrame, Frame, SendFrame};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::trace::Witnessed;
+use crate::trace::TraceFrame;
 
 /// `TC_ACT_REDIRECT`, which the redirect helpers return on success.
 const REDIRECTED: i64 = 7;
@@ -300,7 +300,7 @@ impl FlowFrame for Skb {
     }
 }
 
-impl Witnessed for Skb {
+impl TraceFrame for Skb {
     #[inline(always)]
     fn bytes(&self) -> u32 {
         self.0.len()
@@ -418,7 +418,7 @@ impl<const HELPERS: bool> Frame for Xdp<HELPERS> {
     }
 }
 
-impl<const HELPERS: bool> Witnessed for Xdp<HELPERS> {
+impl<const HELPERS: bool> TraceFrame for Xdp<HELPERS> {
     #[inline(always)]
     fn bytes(&self) -> u32 {
         Frame::len(self)

@@ -1,7 +1,7 @@
-//! Lines for the daemon's log about packets that do not go where they should, where the operator wants them.
+//! Lines for the daemon's log about packets that do not go where they should, at the level that the operator chose.
 //!
-//! Whether he does is decided when the programs are loaded: the kernel leaves out of them what cannot run, so that
-//! what nobody wants costs nothing.
+//! The level is set when the programs are loaded. The verifier removes code that cannot run
+//! (`opt_hard_wire_dead_code_branches`, `opt_remove_dead_code`), so a line that is not wanted costs nothing.
 
 use core::mem::MaybeUninit;
 
@@ -15,13 +15,12 @@ use flannel_ebpf::frame::Frame;
 use flannel_ebpf::outer::OuterHeaders;
 
 use crate::node;
-use crate::trace::Witnessed;
+use crate::trace::TraceFrame;
 
 /// A record as aya-log reads it: a header, and one argument, the bytes of a [`Line`], which it shows in hexadecimal.
 ///
-/// aya-log's macros put a record together at offsets that they compute. A verifier before 6.17 follows that
-/// computation also where it cannot lead, unless CAP_PERFMON is held, and refuses the program. Here every offset is
-/// a constant.
+/// aya-log's macros compute the offsets in a record. Without CAP_PERFMON, a verifier before 6.17 also follows speculative
+/// paths of that computation, and refuses the program. Here every offset is a constant.
 #[repr(C)]
 struct Record {
     header: [u32; HEADER_WORDS],
@@ -33,17 +32,17 @@ const HEADER_BYTES: usize = size_of::<u32>() * HEADER_WORDS;
 /// The word of the header with the level.
 const LEVEL_WORD: usize = 2;
 
-/// Tells what becomes of a packet, where that is of note and wanted.
+/// Reports a packet with the reason of its verdict, if that belongs in the log and the level admits it.
 #[inline(always)]
-pub(crate) fn decided(packet: &(impl Frame + Witnessed), hook: Hook, reason: Reason) {
+pub(crate) fn report_verdict(packet: &(impl Frame + TraceFrame), hook: Hook, reason: Reason) {
     if level_enabled(Level::Warn) {
-        tell(packet, hook, reason);
+        report(packet, hook, reason);
     }
 }
 
-/// Not a part of the programs' straight way, which is entered with every packet.
+/// Not inlined, so that the path that every packet takes stays short.
 #[inline(never)]
-fn tell(packet: &(impl Frame + Witnessed), hook: Hook, reason: Reason) {
+fn report(packet: &(impl Frame + TraceFrame), hook: Hook, reason: Reason) {
     let Some(level) = level(reason) else { return };
     if !level_enabled(level) {
         return;
@@ -81,7 +80,7 @@ const fn header(level: Level) -> [u32; HEADER_WORDS] {
     let len = (size_of::<Record>() as u16).to_ne_bytes();
     let line = (size_of::<Line>() as u16).to_ne_bytes();
     let (zero, one, four) = (0_u16.to_ne_bytes(), 1_u16.to_ne_bytes(), 4_u16.to_ne_bytes());
-    // A hint and what it is about.
+    // A display hint and the bytes that it applies to.
     let arguments = 2_u32.to_ne_bytes();
     let bytes: [u8; HEADER_BYTES] = [
         len[0],
@@ -131,7 +130,7 @@ const fn header(level: Level) -> [u32; HEADER_WORDS] {
     words
 }
 
-/// How much a packet's fate matters to operators; nothing where all is as it should be.
+/// The level of the line about a packet; none where the packet goes where it should.
 #[inline(always)]
 const fn level(reason: Reason) -> Option<Level> {
     match reason.verdict() {
@@ -149,7 +148,7 @@ const fn level(reason: Reason) -> Option<Level> {
 fn addresses(packet: &impl Frame, node: &Node) -> (Ends, Ends) {
     match packet.load::<OuterHeaders>(0) {
         Ok(headers) if headers.is_for(node) => {
-            // Both places are known to the verifier: without CAP_PERFMON it lets no program choose one.
+            // Both offsets are constants. Without CAP_PERFMON the verifier refuses one that is chosen at run time.
             let [udp, vxlan] =
                 [UdpStack::LEN, VxlanStack::LEN].map(|tunnel| ends(packet, EthernetHeader::LEN + tunnel));
             let inner = if node.backend == Backend::Vxlan as u32 { vxlan } else { udp };

@@ -43,8 +43,8 @@ use crate::table::Table;
 #[unsafe(link_section = ".rodata.node")]
 static NODE: ReadOnlyData = ReadOnlyData(UnsafeCell::new(Node::UNSET));
 
-/// Read-only data, which the loader writes before the programs run. The compiler must not assume that it knows the value.
-/// Nor should it keep copies of the fields on the stack: to read them again costs less.
+/// Read-only data, which the loader writes before the programs run. The compiler must not assume that it knows the
+/// value. Nor should it keep copies of the fields on the stack: to read them again costs less.
 #[repr(transparent)]
 struct ReadOnlyData(UnsafeCell<Node>);
 
@@ -221,7 +221,7 @@ fn finish_encap(
         Ok(subnet) => {
             count::add_sent(subnet, bytes);
             count::add_packet(hook, Reason::Forwarded, bytes);
-            trace::decided(skb, hook, Reason::Forwarded);
+            trace::report_verdict(skb, hook, Reason::Forwarded);
             action(Verdict::Forward)
         }
         Err(reason) => finish(skb, hook, reason),
@@ -242,7 +242,7 @@ fn decap_at_tc(
     if skb.is_of_vlan() {
         return finish(&skb, Hook::Decap, Reason::NotTunnel);
     }
-    trace::arrived(&skb, Hook::Decap);
+    trace::report_arrival(&skb, Hook::Decap);
     let arrival = open(&skb, node);
     finish_decap(&mut skb, node, arrival, mark)
 }
@@ -278,8 +278,8 @@ fn finish_handover(skb: &mut Skb, node: &Node, mark: u32) -> i32 {
 #[inline(always)]
 fn finish(skb: &Skb, hook: Hook, reason: Reason) -> i32 {
     count::add_packet(hook, reason, skb.len());
-    trace::decided(skb, hook, reason);
-    log::decided(skb, hook, reason);
+    trace::report_verdict(skb, hook, reason);
+    log::report_verdict(skb, hook, reason);
     action(reason.verdict())
 }
 
@@ -300,7 +300,7 @@ fn decap_at_xdp<const HELPERS: bool>(
 ) -> u32 {
     let node = node();
     let mut xdp = Xdp::new(context);
-    trace::arrived(&xdp, Hook::Xdp);
+    trace::report_arrival(&xdp, Hook::Xdp);
     let arrived = open(&xdp, node).and_then(|arrival| arrival.decapsulate(&mut xdp, &Table, node));
     finish_xdp(&xdp, arrived)
 }
@@ -316,8 +316,8 @@ fn finish_xdp<const HELPERS: bool>(xdp: &Xdp<HELPERS>, arrived: Result<Ip4, Reas
         Err(reason) => reason,
     };
     count::add_packet(Hook::Xdp, reason, bytes);
-    trace::decided(xdp, Hook::Xdp, reason);
-    log::decided(xdp, Hook::Xdp, reason);
+    trace::report_verdict(xdp, Hook::Xdp, reason);
+    log::report_verdict(xdp, Hook::Xdp, reason);
     match reason.verdict() {
         // The packet goes up to TC, which hands it to the flannel device.
         Verdict::Forward | Verdict::Pass => xdp_action::XDP_PASS,

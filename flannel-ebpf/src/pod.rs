@@ -30,7 +30,7 @@ pub fn pod_out(context: TcContext) -> i32 {
         Ok((subnet, Sent::ToPeer)) => {
             count::add_sent(subnet, bytes);
             count::add_packet(Hook::PodOut, Reason::Shortened, bytes);
-            trace::decided(&skb, Hook::PodOut, Reason::Shortened);
+            trace::report_verdict(&skb, Hook::PodOut, Reason::Shortened);
             action(Verdict::Forward)
         }
         Err(reason) => finish(&skb, Hook::PodOut, reason),
