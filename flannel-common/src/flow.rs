@@ -195,7 +195,7 @@ impl Entered {
     /// Whether a packet that enters like `other` goes the same way from there.
     #[must_use]
     #[inline(always)]
-    pub fn is_same_way(&self, other: &Self) -> bool {
+    pub fn has_same_path(&self, other: &Self) -> bool {
         self.interface == other.interface
             && self.ttl == other.ttl
             && self.whole == other.whole
@@ -217,7 +217,7 @@ impl Flow {
     /// Whether packets can skip the stack now.
     #[must_use]
     #[inline(always)]
-    pub const fn is_short(&self, now: u64, generation: u32) -> bool {
+    pub const fn can_bypass(&self, now: u64, generation: u32) -> bool {
         now < self.left.until && self.left.generation == generation && self.is_drained(now)
     }
 }

@@ -132,11 +132,11 @@ pub fn short(frame: &impl FlowFrame, packet: &Packet, origin: Origin, flows: &im
     let key = packet.key(origin.direction());
     let entry = flows.find(&key)?;
     let flow = entry.get();
-    let is_short = flow.is_short(now, generation)
-        && flow.entered.is_same_way(&entered(frame, packet, origin, now, generation))
+    let can_bypass = flow.can_bypass(now, generation)
+        && flow.entered.has_same_path(&ingress_state(frame, packet, origin, now, generation))
         && packet.wire_len(frame) <= flow.left.mtu
         && entry.is_of(&key);
-    is_short.then_some(flow.left)
+    can_bypass.then_some(flow.left)
 }
 
 /// Learns from a packet that enters the stack, and tells why it has to.
@@ -148,10 +148,10 @@ pub fn enter(frame: &impl FlowFrame, packet: &Packet, origin: Origin, flows: &im
         return Reason::FlowEdge;
     }
     let (now, generation) = (flows.now(), flows.generation());
-    let mut entered = entered(frame, packet, origin, now, generation);
+    let mut entered = ingress_state(frame, packet, origin, now, generation);
     let known = flows.find(&key).map(|entry| (entry.get(), entry));
-    match known.filter(|(flow, _)| flow.entered.is_same_way(&entered)) {
-        Some((flow, _)) if flow.is_short(now, generation) && packet.wire_len(frame) > flow.left.mtu => {
+    match known.filter(|(flow, _)| flow.entered.has_same_path(&entered)) {
+        Some((flow, _)) if flow.can_bypass(now, generation) && packet.wire_len(frame) > flow.left.mtu => {
             return Reason::TooLong;
         }
         Some((flow, entry)) => {
@@ -168,7 +168,13 @@ pub fn enter(frame: &impl FlowFrame, packet: &Packet, origin: Origin, flows: &im
 }
 
 #[inline(always)]
-fn entered(frame: &impl FlowFrame, packet: &Packet, origin: Origin, at: u64, generation: u32) -> Entered {
+fn ingress_state(
+    frame: &impl FlowFrame,
+    packet: &Packet,
+    origin: Origin,
+    at: u64,
+    generation: u32,
+) -> Entered {
     let EthernetHeader { destination, source, .. } = packet.ethernet;
     let (destination, source, outer_source, whole) = match origin {
         Origin::Pod => (destination, source, Ip4::UNSPECIFIED, false),
@@ -203,7 +209,7 @@ fn confirm(frame: &impl FlowFrame, flows: &impl Flows, node: &Node, exit: Exit) 
     let key = packet.key(exit.direction());
     let entry = flows.find(&key).ok_or(Reason::Unconfirmed)?;
     let Flow { left: before, entered } = entry.get();
-    if !came_by_the_stack(frame, &entered, node, exit.direction()) {
+    if !is_routed(frame, &entered, node, exit.direction()) {
         return Err(Reason::Unconfirmed);
     }
     let packets = before.packets.wrapping_add(1);
@@ -223,7 +229,7 @@ fn confirm(frame: &impl FlowFrame, flows: &impl Flows, node: &Node, exit: Exit) 
     let asked = entered.at + VALID;
     let (onward, until) = match exit {
         Exit::Tunnel(onward, until) => (onward, until.min(asked)),
-        Exit::Pod | Exit::Underlay => (plain(&packet.ethernet), asked),
+        Exit::Pod | Exit::Underlay => (plain_hop(&packet.ethernet), asked),
     };
     let mut left = Left {
         until: before.until,
@@ -250,7 +256,7 @@ fn confirm(frame: &impl FlowFrame, flows: &impl Flows, node: &Node, exit: Exit) 
 
 /// The way of a packet by the Ethernet header it has.
 #[inline(always)]
-const fn plain(ethernet: &EthernetHeader) -> Onward {
+const fn plain_hop(ethernet: &EthernetHeader) -> Onward {
     let EthernetHeader { destination, source, .. } = *ethernet;
     Onward { destination, source, public_ip: Ip4::UNSPECIFIED, vtep_mac: Mac::ZERO, way: Way::Plain as u16 }
 }
@@ -258,7 +264,7 @@ const fn plain(ethernet: &EthernetHeader) -> Onward {
 /// Whether routing has sent the packet here. One that skipped the stack still bears the interface by which the host
 /// received it, and one that a neighbour behind the same bridge made up bears the neighbour's.
 #[inline(always)]
-fn came_by_the_stack(frame: &impl FlowFrame, entered: &Entered, node: &Node, direction: Direction) -> bool {
+fn is_routed(frame: &impl FlowFrame, entered: &Entered, node: &Node, direction: Direction) -> bool {
     let came_by = frame.received_by();
     match direction {
         Direction::Out => came_by != 0 && came_by != entered.interface,

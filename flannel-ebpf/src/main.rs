@@ -13,8 +13,8 @@
 mod clock;
 mod context;
 mod count;
+mod flow_table;
 mod key;
-mod learned;
 mod log;
 mod next_hop;
 mod pod;
@@ -35,7 +35,7 @@ use flannel_ebpf::udp::State;
 use flannel_ebpf::{inner, udp, vxlan};
 
 use crate::context::{Skb, Xdp};
-use crate::next_hop::Found;
+use crate::next_hop::Lookup;
 use crate::table::Table;
 
 /// The host the programs were loaded for, written by the loader.
@@ -213,7 +213,7 @@ fn finish_encap(
     node: &Node,
     hook: Hook,
     bytes: u32,
-    sent: Result<(Ip4, Found), Reason>,
+    sent: Result<(Ip4, Lookup), Reason>,
 ) -> i32 {
     table::keep_node_info();
     let sent = sent.and_then(|(subnet, hop)| hop.send(skb, node, subnet).map(|()| subnet));

@@ -7,12 +7,12 @@ use flannel_ebpf::flows::Flows as _;
 use flannel_ebpf::frame::{FlowFrame as _, Frame as _};
 
 use crate::context::Skb;
-use crate::learned::Learned;
+use crate::flow_table::FlowTable;
 use crate::table;
 
 /// The next hop towards a peer.
 #[derive(Clone, Copy)]
-pub(crate) struct Found {
+pub(crate) struct Lookup {
     /// Which.
     pub hop: NextHop,
     /// The peer's public address.
@@ -24,24 +24,24 @@ pub(crate) struct Found {
 
 /// The next hop towards a `peer`.
 #[inline(always)]
-pub(crate) fn find(skb: &Skb, node: &Node, peer: &Peer) -> Found {
+pub(crate) fn find(skb: &Skb, node: &Node, peer: &Peer) -> Lookup {
     let public_ip = peer.public_ip;
     // Rules may route marked packets another way.
     if skb.mark() != 0 {
-        return Found { hop: NextHop::UNKNOWN, public_ip, is_new: true };
+        return Lookup { hop: NextHop::UNKNOWN, public_ip, is_new: true };
     }
-    let (now, generation) = (Learned.now(), Learned.generation());
+    let (now, generation) = (FlowTable.now(), FlowTable.generation());
     if peer.next_hop.holds(now, generation) {
-        return Found { hop: peer.next_hop, public_ip, is_new: false };
+        return Lookup { hop: peer.next_hop, public_ip, is_new: false };
     }
     let addresses = skb.next_hop(node.underlay, node.local_ip, public_ip);
     // Not every link has addresses, nor is every neighbour known yet.
     let (destination, source) = addresses.unwrap_or((Mac::ZERO, Mac::ZERO));
     let hop = NextHop { until: now + NextHop::VALID, destination, source, generation };
-    Found { hop, public_ip, is_new: true }
+    Lookup { hop, public_ip, is_new: true }
 }
 
-impl Found {
+impl Lookup {
     /// Sends a packet there, to the peer of `subnet`.
     #[inline(always)]
     pub(crate) fn send(&self, skb: &mut Skb, node: &Node, subnet: Ip4) -> Result<(), Reason> {

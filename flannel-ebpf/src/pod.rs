@@ -14,7 +14,7 @@ use flannel_ebpf::segment::Packet;
 use flannel_ebpf::{inner, udp, vxlan};
 
 use crate::context::Skb;
-use crate::learned::Learned;
+use crate::flow_table::FlowTable;
 use crate::table::Table;
 use crate::{action, count, finish, next_hop, node, trace};
 
@@ -24,7 +24,7 @@ pub fn pod_out(context: TcContext) -> i32 {
     let node = node();
     let mut skb = Skb::new(context);
     let bytes = skb.len();
-    match shorten(&mut skb, node) {
+    match bypass(&mut skb, node) {
         // It is counted for the peer where it comes out of the segmenter.
         Ok((_, Sent::ToSegmenter)) => finish(&skb, Hook::PodOut, Reason::ToSegment),
         Ok((subnet, Sent::ToPeer)) => {
@@ -41,7 +41,7 @@ pub fn pod_out(context: TcContext) -> i32 {
 #[classifier]
 pub fn pod_in(context: TcContext) -> i32 {
     let skb = Skb::new(context);
-    let reason = flows::leave(&skb, &Learned, node(), Exit::Pod);
+    let reason = flows::leave(&skb, &FlowTable, node(), Exit::Pod);
     finish(&skb, Hook::PodIn, reason)
 }
 
@@ -49,7 +49,7 @@ pub fn pod_in(context: TcContext) -> i32 {
 #[classifier]
 pub fn direct_out(context: TcContext) -> i32 {
     let skb = Skb::new(context);
-    let reason = flows::leave(&skb, &Learned, node(), Exit::Underlay);
+    let reason = flows::leave(&skb, &FlowTable, node(), Exit::Underlay);
     finish(&skb, Hook::DirectOut, reason)
 }
 
@@ -77,11 +77,11 @@ pub fn direct_in(context: TcContext) -> i32 {
 fn receive(skb: &mut Skb, node: &Node) -> Result<Ip4, Reason> {
     let packet = Packet::read(skb)?;
     let (subnet, origin) = (flows::from_peer(&packet, node)?, Origin::Underlay);
-    if let Some(left) = flows::short(skb, &packet, origin, &Learned) {
+    if let Some(left) = flows::short(skb, &packet, origin, &FlowTable) {
         return hand_over(skb, &packet, packet.ip.tos, &left).map(|()| subnet);
     }
     match Table.peer(subnet) {
-        Some(peer) if peer.direct != 0 => Err(flows::enter(skb, &packet, origin, &Learned)),
+        Some(peer) if peer.direct != 0 => Err(flows::enter(skb, &packet, origin, &FlowTable)),
         _ => Err(Reason::ToStack),
     }
 }
@@ -98,14 +98,14 @@ pub(crate) fn arrive(skb: &mut Skb, node: &Node, arrival: &Arrival, mark: u32) -
     let tos = match packet {
         Err(_) => arrival.admit(skb, &Table, node)?,
         Ok(packet) => {
-            if let Some(left) = flows::short(skb, &packet, origin, &Learned)
+            if let Some(left) = flows::short(skb, &packet, origin, &FlowTable)
                 && let Ok(tos) = arrival.tos(skb)
             {
                 skb.remove(arrival.encapsulation)?;
                 return hand_over(skb, &packet, tos, &left).map(|()| Reason::Shortened);
             }
             let tos = arrival.admit(skb, &Table, node)?;
-            flows::enter(skb, &packet, origin, &Learned);
+            flows::enter(skb, &packet, origin, &FlowTable);
             tos
         }
     };
@@ -121,10 +121,10 @@ pub(crate) fn take_over(skb: &mut Skb, node: &Node, mark: u32) -> Result<Reason,
     // It has asked the guard, and this host stands for the sender, of whom it left nothing.
     let origin = Origin::Tunnel(node.local_ip, false);
     if let Ok(packet) = read_learnable(node, || Packet::read(skb)) {
-        if let Some(left) = flows::short(skb, &packet, origin, &Learned) {
+        if let Some(left) = flows::short(skb, &packet, origin, &FlowTable) {
             return hand_over(skb, &packet, packet.ip.tos, &left).map(|()| Reason::Shortened);
         }
-        flows::enter(skb, &packet, origin, &Learned);
+        flows::enter(skb, &packet, origin, &FlowTable);
     }
     enter_stack(skb, node, mark).map(|()| Reason::HandedOver)
 }
@@ -150,21 +150,21 @@ fn enter_stack(skb: &mut Skb, node: &Node, mark: u32) -> Result<(), Reason> {
 
 /// Learns from a packet that leaves for a `peer` by the flannel device. Returns its next hop.
 #[inline(always)]
-pub(crate) fn depart(skb: &Skb, node: &Node, peer: &Peer) -> next_hop::Found {
-    let found = next_hop::find(skb, node, peer);
+pub(crate) fn depart(skb: &Skb, node: &Node, peer: &Peer) -> next_hop::Lookup {
+    let lookup = next_hop::find(skb, node, peer);
     if flows::are_learned(node) {
         let is_segmented = node.backend == Backend::Udp as u32 && !peer.accepts_gso(Table.now());
         let way = if is_segmented { Way::Segmenter } else { Way::Tunnel };
         let onward = Onward {
-            destination: found.hop.destination,
-            source: found.hop.source,
+            destination: lookup.hop.destination,
+            source: lookup.hop.source,
             public_ip: peer.public_ip,
             vtep_mac: peer.vtep_mac,
             way: way as u16,
         };
-        flows::leave(skb, &Learned, node, Exit::Tunnel(onward, found.hop.until));
+        flows::leave(skb, &FlowTable, node, Exit::Tunnel(onward, lookup.hop.until));
     }
-    found
+    lookup
 }
 
 /// Where a packet that skips the stack was sent.
@@ -174,12 +174,12 @@ enum Sent {
 }
 
 #[inline(always)]
-fn shorten(skb: &mut Skb, node: &Node) -> Result<(Ip4, Sent), Reason> {
+fn bypass(skb: &mut Skb, node: &Node) -> Result<(Ip4, Sent), Reason> {
     let packet = Packet::read(skb)?;
     let subnet = flows::to_peer(&packet, node)?;
-    let Some(Left { onward, priority, .. }) = flows::short(skb, &packet, Origin::Pod, &Learned) else {
+    let Some(Left { onward, priority, .. }) = flows::short(skb, &packet, Origin::Pod, &FlowTable) else {
         Table.peer(subnet).ok_or(Reason::ToStack)?;
-        return Err(flows::enter(skb, &packet, Origin::Pod, &Learned));
+        return Err(flows::enter(skb, &packet, Origin::Pod, &FlowTable));
     };
     packet.hop(skb, packet.ip.tos)?;
     skb.set_priority(priority);

@@ -26,12 +26,12 @@ static CANDIDATES: RingBuf<Connection, RING> = RingBuf::new();
 static GENERATION: Array<u32, 1> = Array::new();
 
 /// The learned flows in the maps.
-pub(crate) struct Learned;
+pub(crate) struct FlowTable;
 
 /// A flow's place in the map.
 pub(crate) struct Place(*mut KnownFlow);
 
-impl Flows for Learned {
+impl Flows for FlowTable {
     type Entry = Place;
 
     #[inline(always)]
