@@ -1,4 +1,4 @@
-//! A packet of the tunnel, on its way in.
+//! A received packet of the tunnel.
 
 use flannel_common::maps::{Node, Peer};
 use flannel_common::wire::{EthernetHeader, Ipv4Header};
@@ -38,8 +38,7 @@ impl Arrival {
         self.ip.source().masked(node.netmask)
     }
 
-    /// Asks the guard. Returns the TOS byte of the inner packet, or why its outer headers are not for a program to take
-    /// off.
+    /// Asks the guard. Returns the TOS byte of the inner packet, or why a program must not remove its outer headers.
     #[inline(always)]
     pub fn admit(&self, frame: &impl Frame, peers: &impl Peers, node: &Node) -> Result<u8, Reason> {
         let peer = guard::admit(node, peers, self.outer.ip.source(), &self.ip)?;
@@ -50,11 +49,12 @@ impl Arrival {
         Ok(tos)
     }
 
-    /// The same of a packet that needs no guard.
+    /// The same for a packet that needs no guard.
     #[inline(always)]
     pub fn tos(&self, frame: &impl Frame) -> Result<u8, Reason> {
         if self.outer.ip.is_fragment() {
-            // The first one, with all the headers: what the kernel puts together has passed the guard by it.
+            // The first fragment, with all the headers: with it the whole packet, which the kernel reassembles, has
+            // passed the guard.
             return Err(Reason::Reassemble);
         }
         let tos = ecn::decapsulate(self.outer.ip.tos, self.ip.tos)?;
@@ -64,7 +64,7 @@ impl Arrival {
         Ok(tos)
     }
 
-    /// Asks the guard and takes the outer headers off. Returns the subnet the packet came from.
+    /// Asks the guard and removes the outer headers. Returns the subnet that the packet is from.
     #[inline(always)]
     pub fn decapsulate(
         &self,
@@ -77,21 +77,21 @@ impl Arrival {
         Ok(self.subnet(node))
     }
 
-    /// Takes the outer headers off and addresses the inner packet to the flannel device.
+    /// Removes the outer headers and addresses the inner packet to the flannel device.
     #[inline(always)]
     pub fn strip(&self, frame: &mut impl Frame, node: &Node, tos: u8) -> Result<(), Reason> {
         frame.remove(self.encapsulation)?;
         inner::arrive(frame, node, self.from, &self.ip, tos)
     }
 
-    /// Whether its datagram shows that the peer takes packets whole.
+    /// Whether its datagram shows that the peer takes packets whole, super-packets and partial checksums included.
     #[must_use]
     #[inline(always)]
     pub fn is_whole(&self) -> bool {
         self.encapsulation == Encapsulation::Udp && self.outer.udp.checksum == U16::ZERO
     }
 
-    /// Notes how the peer sends, of which the guard may have found out what is known.
+    /// Notes how the peer sends, unless `peer`, as the guard returned it, already says so.
     #[inline(always)]
     fn note_whole(&self, peers: &impl Peers, node: &Node, peer: &Peer) {
         let whole = if self.is_whole() { peers.now() } else { 0 };

@@ -1,4 +1,4 @@
-//! The contexts the kernel hands to the programs, as [`Frame`]s.
+//! The contexts that the kernel passes to the programs, as [`Frame`]s.
 
 use core::mem::MaybeUninit;
 use core::ptr;
@@ -28,14 +28,14 @@ use crate::trace::TraceFrame;
 const REDIRECTED: i64 = 7;
 /// Super-packets keep their segment size: the inner packets are as long as they were.
 const KEEP_GSO: u64 = BPF_F_ADJ_ROOM_FIXED_GSO as u64;
-/// The state of checksum offload is set by [`Skb::remove`] itself.
+/// [`Skb::remove`] sets the state of checksum offload itself.
 const KEEP_CHECKSUM: u64 = BPF_F_ADJ_ROOM_NO_CSUM_RESET as u64;
-/// The outer headers are IPv4 and UDP, which makes tunnel segmentation of a super-packet possible.
+/// The outer headers are IPv4 and UDP, so the kernel can segment a super-packet of the tunnel.
 const OUTER_IPV4_UDP: u64 = (BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP) as u64;
-/// Behind the outer headers there is an Ethernet header before the inner packet.
+/// An Ethernet header precedes the inner packet.
 const INNER_ETHERNET: u64 = (EthernetHeader::LEN as u64) << BPF_ADJ_ROOM_ENCAP_L2_SHIFT;
-/// The same in the words of kernels from 5.13 on, which cards that segment tunnel packets want.
-const INNER_ETHERNET_SAID: u64 = INNER_ETHERNET | BPF_F_ADJ_ROOM_ENCAP_L2_ETH as u64;
+/// The same, with the flag that kernels since 5.13 have for it. Cards that segment tunnel packets need it.
+const INNER_ETHERNET_FLAG: u64 = INNER_ETHERNET | BPF_F_ADJ_ROOM_ENCAP_L2_ETH as u64;
 
 /// The bits of a VLAN tag that name the VLAN.
 const VLAN_ID: u32 = 0xfff;
@@ -52,16 +52,17 @@ impl Skb {
         self.0.skb.skb
     }
 
-    /// Has the kernel route the packet out of `device`, and find the next hop there.
+    /// Lets the kernel route the packet out of `device` and find the next hop there.
     pub(crate) fn route(&self, device: u32) -> Result<(), Reason> {
-        // SAFETY: without parameters (null and zero) the helper looks at the packet alone.
+        // SAFETY: without parameters (null and zero) the helper reads only the packet.
         check_redirect(unsafe { bpf_redirect_neigh(device, ptr::null_mut(), 0, 0) })
     }
 
-    /// Has the stack check the packet's checksum itself, whatever the card said of one. Packets that receive offload has
-    /// merged stay as they are: it left their checksum to be finished (`tcp_gro_complete`).
+    /// Makes the stack verify the packet's checksum itself, whatever the card reported
+    /// (`__skb_reset_checksum_unnecessary`). Packets that GRO has merged stay as they are: it has marked their checksum
+    /// as partial (`tcp_gro_complete`).
     pub(crate) fn distrust_checksum(&self) {
-        // SAFETY: the kernel gave the context. A packet without a verdict stays as it is.
+        // SAFETY: the kernel gave the context. A packet without a report of the card stays as it is.
         unsafe { bpf_csum_level(self.raw(), u64::from(BPF_CSUM_LEVEL_RESET)) };
     }
 
@@ -71,7 +72,7 @@ impl Skb {
         check_redirect(unsafe { bpf_redirect(device, 0) })
     }
 
-    /// Hands the packet to who is behind the port `device`, by its Ethernet header.
+    /// Sends the packet, with the Ethernet header it has, to the peer device of the port `device`, in the pod.
     pub(crate) fn hand_over(&self, device: u32) -> Result<(), Reason> {
         // SAFETY: the helper takes plain numbers.
         check_redirect(unsafe { bpf_redirect_peer(device, 0) })
@@ -92,8 +93,8 @@ impl Skb {
         unsafe { (*self.raw()).priority = priority };
     }
 
-    /// Whether the packet is one of a VLAN on this link, of which the card has put the tag aside. It is for the
-    /// interface of that VLAN. Tag 0 tells a priority alone (IEEE 802.1Q).
+    /// Whether the packet belongs to a VLAN on this link, whose tag is in the metadata (`skb_vlan_untag`, or the card).
+    /// It is for the interface of that VLAN. VLAN 0 carries only a priority (IEEE 802.1Q).
     pub(crate) fn is_of_vlan(&self) -> bool {
         // SAFETY: the kernel gave the context; the fields are always readable.
         let (is_tagged, tag) = unsafe { ((*self.raw()).vlan_present, (*self.raw()).vlan_tci) };
@@ -113,19 +114,19 @@ impl Skb {
     /// kernel knows them.
     pub(crate) fn next_hop(&self, device: u32, source: Ip4, destination: Ip4) -> Option<(Mac, Mac)> {
         let mut lookup = MaybeUninit::uninit();
-        FibLookup::ask(&mut lookup, device, source, destination);
+        FibLookup::fill(&mut lookup, device, source, destination);
         let len = size_of::<FibLookup>() as i32;
         // SAFETY: the helper reads and writes the structure, which is laid out like the kernel's.
         let code = unsafe {
             bpf_fib_lookup(self.raw().cast(), lookup.as_mut_ptr().cast(), len, BPF_FIB_LOOKUP_OUTPUT)
         };
-        // SAFETY: it is filled.
+        // SAFETY: `FibLookup::fill` has initialised it.
         let found = unsafe { lookup.assume_init_ref() };
         let is_known = code == i64::from(BPF_FIB_LKUP_RET_SUCCESS) && found.device == device;
         is_known.then_some((found.next_hop, found.own))
     }
 
-    /// The address of a `T` at `offset`, which is moved into the packet's first buffer if it is not there.
+    /// The address of a `T` at `offset`. It is pulled into the packet's first buffer if it is not there.
     #[inline(always)]
     fn linear<T>(&self, offset: u32) -> Option<*mut T> {
         self.at(offset).or_else(|| {
@@ -149,7 +150,7 @@ impl Skb {
     }
 }
 
-/// The address of a `T` at `offset` of what lies from `data` to `end`, if that holds all of it.
+/// The address of a `T` at `offset` between `data` and `end`, if all of it lies there.
 #[inline(always)]
 const fn at<T>(data: usize, end: usize, offset: u32) -> Option<*mut T> {
     let start = data + offset as usize;
@@ -173,11 +174,11 @@ struct FibLookup {
 }
 
 impl FibLookup {
-    /// Fills `lookup`. It is not returned: copied, its zeros would be written by a memory function.
+    /// Fills `lookup` in place. To return it would copy its zeros by a call of a memory function.
     #[inline(always)]
-    fn ask(lookup: &mut MaybeUninit<Self>, device: u32, source: Ip4, destination: Ip4) {
+    fn fill(lookup: &mut MaybeUninit<Self>, device: u32, source: Ip4, destination: Ip4) {
         let words = lookup.as_mut_ptr().cast::<u64>();
-        // SAFETY: it is as long as eight words, and any bytes are one.
+        // SAFETY: it is eight words long, and any bytes are a valid one.
         let lookup = unsafe {
             for word in 0..size_of::<Self>() / size_of::<u64>() {
                 ptr::write_volatile(words.add(word), 0);
@@ -211,15 +212,15 @@ impl Frame for Skb {
     #[inline(always)]
     fn load<T: FromBytes>(&self, offset: u32) -> Result<T, Reason> {
         let at = self.linear::<MaybeUninit<T>>(offset).ok_or(Reason::Short)?;
-        // SAFETY: `linear` checked the bound; the rest is as with `Xdp`.
+        // SAFETY: `linear` checked the bound. The rest is as in `Xdp`.
         Ok(unsafe { at.read().assume_init() })
     }
 
     #[inline(always)]
     fn store<T: IntoBytes + Immutable>(&mut self, offset: u32, value: &T) -> Result<(), Reason> {
         let at = self.linear::<T>(offset).ok_or(Reason::AdjustFailed)?;
-        // SAFETY: `linear` checked the bound, the kernel has made the bytes the packet's own before the program began,
-        // and `T` is plain data; the alignment is as with `Xdp`.
+        // SAFETY: `linear` checked the bound, and `T` is plain data. The kernel made the bytes private to the packet
+        // before the program began (`bpf_unclone_prologue`). The alignment is as in `Xdp`.
         unsafe { at.write(ptr::read(value)) };
         Ok(())
     }
@@ -227,9 +228,9 @@ impl Frame for Skb {
     #[inline(always)]
     fn remove(&mut self, encapsulation: Encapsulation) -> Result<(), Reason> {
         self.adjust(-encapsulation.overhead().cast_signed(), 0)?;
-        // The outer UDP checksum is consumed; what the hardware or GRO said of the inner one stays true.
-        // SAFETY: the kernel gave the context. A packet without such a statement makes the helper fail,
-        // which changes nothing.
+        // The outer UDP checksum is consumed. What hardware or GRO reported of the inner one stays valid
+        // (`__skb_decr_checksum_unnecessary`).
+        // SAFETY: the kernel gave the context. For a packet without such a report the helper changes nothing.
         unsafe { bpf_csum_level(self.raw(), u64::from(BPF_CSUM_LEVEL_DEC)) };
         Ok(())
     }
@@ -242,12 +243,12 @@ impl SendFrame for Skb {
         let adjusted = match encapsulation {
             Encapsulation::Udp => self.adjust(room, OUTER_IPV4_UDP),
             Encapsulation::Vxlan => self
-                .adjust(room, OUTER_IPV4_UDP | INNER_ETHERNET_SAID)
+                .adjust(room, OUTER_IPV4_UDP | INNER_ETHERNET_FLAG)
                 .or_else(|_| self.adjust(room, OUTER_IPV4_UDP | INNER_ETHERNET)),
         };
         adjusted.or_else(|_| {
-            // A packet a pod has encapsulated itself cannot be marked as tunnelled twice. It need not be,
-            // unless it is to be segmented.
+            // The kernel does not mark a packet as tunnelled that a pod has encapsulated itself (`bpf_skb_net_grow`).
+            // Only a super-packet needs the mark.
             if self.is_super_packet() { Err(Reason::LeftToDevice) } else { self.adjust(room, 0) }
         })
     }
@@ -281,8 +282,8 @@ impl FlowFrame for Skb {
     #[inline(always)]
     fn mtu(&self) -> u32 {
         let mut mtu = 0;
-        // SAFETY: the helper writes one word. With interface zero it tells the MTU of the packet's own device,
-        // whatever it thinks of the packet.
+        // SAFETY: the helper writes one word. For interface zero it writes the MTU of the packet's own device, whatever
+        // the packet's length.
         unsafe { bpf_check_mtu(self.raw().cast(), 0, &raw mut mtu, 0, 0) };
         mtu
     }
@@ -319,17 +320,18 @@ impl TraceFrame for Skb {
 
     #[inline(always)]
     unsafe fn copy(&self, to: *mut u8, len: u32) -> bool {
-        // SAFETY: the kernel gave the context, the caller the room.
+        // SAFETY: the kernel gave the context, and the caller vouches for `to`.
         unsafe { bpf_skb_load_bytes(self.raw().cast(), 0, to.cast(), len) == 0 }
     }
 }
 
-/// Written by our XDP program in front of a packet it has decapsulated. Only an XDP program on the same
-/// interface can write there.
+/// Our XDP program writes this in front of a packet that it has decapsulated. Only an XDP program on the same interface
+/// can write there.
 const TOKEN: u32 = 0x666c_616e;
 
-/// A packet at the XDP hook. Whether the kernel has `HELPERS` that look into packets of several buffers (5.18) is known of
-/// a program. Without, its packets have one; what helps then takes CAP_PERFMON, which kernels as old demand anyway.
+/// A packet at the XDP hook. A program is for kernels with the `HELPERS` that read packets of several buffers
+/// (`bpf_xdp_load_bytes`, since 5.18) or for kernels without. Without them a packet has one buffer, and to copy it
+/// needs CAP_PERFMON, which kernels as old require anyway.
 pub(crate) struct Xdp<const HELPERS: bool>(XdpContext);
 
 impl<const HELPERS: bool> Xdp<HELPERS> {
@@ -343,18 +345,19 @@ impl<const HELPERS: bool> Xdp<HELPERS> {
         at(self.0.data(), self.0.data_end(), offset)
     }
 
-    /// Copies the packet's first `len` bytes, an even number up to [`SNAP`], without a helper; tells whether they are
+    /// Copies the packet's first `len` bytes, an even number up to [`SNAP`], without a helper. Returns whether they are
     /// there.
     ///
     /// # Safety
-    /// `to` is good for `len` bytes.
+    /// `to` is valid for writes of `len` bytes.
     #[inline(always)]
     unsafe fn copy_first_buffer(&self, to: *mut u8, len: u32) -> bool {
-        // The compiler must not conclude from `len`, of which the verifier does not know that it is the packet's.
+        // A volatile read: the compiler must not derive the end from `len`. The verifier does not know that `len` is
+        // the packet's length.
         // SAFETY: the kernel gave the context.
         let end = unsafe { ptr::read_volatile(&raw const (*self.0.ctx).data_end) } as usize;
-        // Two at a time: of a single byte the compiler asks whether it lies before the end, and from that verifiers of
-        // old conclude nothing (`find_good_pkt_pointers`).
+        // Two at a time: for one byte the compiler compares its address with the end, from which old verifiers learn
+        // nothing (`find_good_pkt_pointers`).
         for offset in (0..SNAP as u32).step_by(2) {
             if offset >= len {
                 break;
@@ -366,14 +369,14 @@ impl<const HELPERS: bool> Xdp<HELPERS> {
         true
     }
 
-    /// Makes room in front of the packet and writes the token there.
+    /// Writes the token into new metadata in front of the packet.
     #[inline(always)]
     fn put_token(&self) -> Result<(), Reason> {
         // SAFETY: the kernel gave the context.
         let code = unsafe { bpf_xdp_adjust_meta(self.0.ctx, -(size_of::<u32>() as i32)) };
         let token = self.0.metadata();
         if code != 0 || token + size_of::<u32>() > self.0.data() {
-            // The driver keeps no metadata: the packet goes on to TC as it came.
+            // The driver keeps no metadata: the packet continues to TC as it came.
             return Err(Reason::NotTunnel);
         }
         // SAFETY: the bound is checked above, and again by the verifier.
@@ -396,8 +399,9 @@ impl<const HELPERS: bool> Frame for Xdp<HELPERS> {
     #[inline(always)]
     fn load<T: FromBytes>(&self, offset: u32) -> Result<T, Reason> {
         let at = self.at::<MaybeUninit<T>>(offset).ok_or(Reason::Short)?;
-        // SAFETY: `at` checked the bound and every bit pattern is a `T`. Drivers put headers at even addresses, which
-        // is all that headers ask for; elsewhere the processor would take longer, or the verifier refuse the program.
+        // SAFETY: `at` checked the bound, and every bit pattern is a `T`. Drivers put headers at even addresses, and
+        // headers need no larger alignment. At other addresses the processor takes longer, or the verifier refuses the
+        // program.
         Ok(unsafe { at.read().assume_init() })
     }
 
@@ -430,7 +434,7 @@ impl<const HELPERS: bool> TraceFrame for Xdp<HELPERS> {
         match (len > SNAP as u32, HELPERS) {
             (true, _) => SNAP as u32,
             (false, true) => len,
-            // Without a helper pairs are copied.
+            // Without a helper, pairs are copied.
             (false, false) => len & !1,
         }
     }
@@ -449,10 +453,10 @@ impl<const HELPERS: bool> TraceFrame for Xdp<HELPERS> {
     #[inline(always)]
     unsafe fn copy(&self, to: *mut u8, len: u32) -> bool {
         if HELPERS {
-            // SAFETY: the kernel gave the context, the caller the room.
+            // SAFETY: the kernel gave the context, and the caller vouches for `to`.
             unsafe { bpf_xdp_load_bytes(self.0.ctx, 0, to.cast(), len) == 0 }
         } else {
-            // SAFETY: the caller's.
+            // SAFETY: the caller vouches for `to`.
             unsafe { self.copy_first_buffer(to, len) }
         }
     }

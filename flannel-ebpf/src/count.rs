@@ -8,12 +8,12 @@ use flannel_common::{Hook, Ip4, Reason};
 use crate::clock;
 use crate::table::{COUNTERS, PEER_COUNTERS};
 
-/// Zero where nothing is counted, which is decided when the programs are loaded: the kernel leaves out of them what
-/// cannot run.
+/// Zero if the programs count nothing. The loader sets it, and the verifier removes the code that cannot run
+/// (`opt_remove_dead_code`).
 #[unsafe(no_mangle)]
 static COUNTING: Global<u8> = Global::new(1);
 
-/// In memory of the kernel's, for none of the programs' own can be cleared without calling a memory function.
+/// In the object's read-only data: on the stack, the compiler would clear it by a call of a memory function.
 static NOTHING: &PeerCount = &PeerCount {
     sent: Count { packets: 0, bytes: 0 },
     received: Count { packets: 0, bytes: 0 },
@@ -27,8 +27,8 @@ pub(crate) fn add_packet(hook: Hook, reason: Reason, bytes: u32) {
         return;
     }
     if let Some(count) = COUNTERS.get_ptr_mut(hook.slot(reason)) {
-        // SAFETY: the map gave the address; the entry is this CPU's own, and a program is not preempted by
-        // another one on the same CPU while it adds.
+        // SAFETY: the map gave the address. The entry belongs to this CPU, and no other program preempts this one on
+        // the same CPU while it adds.
         unsafe { add(&mut *count, bytes) };
     }
 }
@@ -54,15 +54,15 @@ pub(crate) fn add_received(subnet: Ip4, bytes: u32) {
     }
 }
 
-/// The counters of the peer of `subnet`. They are made with its first packet: of the peers of a large network most
-/// never have one, and an entry per CPU takes the kernel long to make.
+/// The counters of the peer of `subnet`. They are created with its first packet: in a large network most peers never
+/// have one, and an entry per CPU takes the kernel long to create.
 #[inline(always)]
 fn of_peer(subnet: Ip4) -> Option<*mut PeerCount> {
     if !is_on() {
         return None;
     }
     PEER_COUNTERS.get_ptr_mut(subnet).or_else(|| {
-        // It fails where another CPU was faster, or where there is no memory at hand: the next packet tries again.
+        // It fails if another CPU was faster, or without free memory. Then the next packet tries again.
         let _ = PEER_COUNTERS.insert(subnet, NOTHING, BPF_NOEXIST.into());
         PEER_COUNTERS.get_ptr_mut(subnet)
     })

@@ -9,8 +9,7 @@ const ECT_1: u8 = 0b01;
 const ECT_0: u8 = 0b10;
 const CE: u8 = 0b11;
 
-/// The ECN field of the outer header: that of the inner TOS byte, where "congestion experienced" starts
-/// afresh as ECT(0).
+/// The ECN field of the outer header: that of the inner TOS byte, but ECT(0) for "congestion experienced".
 #[must_use]
 #[inline(always)]
 pub const fn encapsulate(inner: u8) -> u8 {

@@ -15,7 +15,7 @@ use crate::{clock, node};
 const CAPACITY: usize = MAX_FLOWS as usize;
 const RING: usize = CANDIDATE_BYTES as usize;
 
-/// Not one of the kernel's hash maps: an array costs no call, and a flow is looked for with every packet.
+/// An array, not one of the kernel's hash maps: every packet looks up a flow, and a lookup in an array costs no call.
 #[btf_map]
 static FLOWS: Array<KnownFlow, CAPACITY> = Array::new();
 #[btf_map]
@@ -25,10 +25,10 @@ static CANDIDATES: RingBuf<Connection, RING> = RingBuf::new();
 #[btf_map]
 static GENERATION: Array<u32, 1> = Array::new();
 
-/// The learned flows in the maps.
+/// The table of learned flows, in the maps.
 pub(crate) struct FlowTable;
 
-/// A flow's place in the map.
+/// The place of a flow in the map.
 pub(crate) struct Place(*mut KnownFlow);
 
 impl Flows for FlowTable {
@@ -70,7 +70,7 @@ impl Flows for FlowTable {
         if let Some(place) = self.find(key) {
             place.begin(&FlowKey::default());
         }
-        // It need not be there.
+        // The connection need not be there.
         let _ = APPROVED.remove(Key::from(&key.connection()));
     }
 
@@ -81,7 +81,7 @@ impl Flows for FlowTable {
 
     #[inline(always)]
     fn announce(&self, connection: &Connection) {
-        // Where the ring is full, nobody listens; the connection is announced again.
+        // A full ring has no reader. The connection is announced again.
         let _ = CANDIDATES.output(Key::from(connection), 0);
     }
 
@@ -92,7 +92,7 @@ impl Flows for FlowTable {
 
     #[inline(always)]
     fn generation(&self) -> u32 {
-        // SAFETY: an entry of an array is always there; the daemon writes one aligned word.
+        // SAFETY: an entry of an array always exists, and the daemon writes one aligned word.
         GENERATION.get_ptr(0).map_or(0, |generation| unsafe { ptr::read_volatile(generation) })
     }
 }
@@ -100,21 +100,21 @@ impl Flows for FlowTable {
 impl Place {
     #[inline(always)]
     fn entered_at(&self) -> u64 {
-        // SAFETY: the map gave the address; any bytes are a flow.
+        // SAFETY: the map gave the address, and any bytes are a flow.
         unsafe { (*self.0).flow.entered.at }
     }
 
-    /// Makes it the place of a flow of which nothing is known.
+    /// Gives the place to a flow of which nothing is known.
     #[inline(always)]
     fn begin(&self, key: &FlowKey) {
-        // By words, for the whole would be cleared by a memory function; first the key of the flow that was there.
+        // By words: the compiler would clear the whole by a call of a memory function. The old flow's key comes first.
         let words = self.0.cast::<u64>();
         for word in 0..size_of::<KnownFlow>() / size_of::<u64>() {
-            // SAFETY: it is as long as that; nobody holds a reference.
+            // SAFETY: the words lie within the flow, and nothing holds a reference to it.
             unsafe { ptr::write_volatile(words.add(word), 0) };
         }
         let [ends, rest] = key.words();
-        // SAFETY: a key stands first, of two words.
+        // SAFETY: a flow begins with its key, of two words.
         unsafe {
             ptr::write_volatile(words, ends);
             ptr::write_volatile(words.add(1), rest);
@@ -122,13 +122,12 @@ impl Place {
     }
 }
 
-/// A place is given to another flow only when nothing of its flow is valid any more. Two flows that begin at the same
-/// moment can be given the same one by two processors: what either learns there is not valid for longer than a
-/// confirmation is.
+/// A place is given to another flow only after everything known of its flow has expired. Two CPUs can give the same
+/// place to two flows that begin at the same moment. What either learns there is valid no longer than a confirmation.
 impl Entry for Place {
     #[inline(always)]
     fn get(&self) -> Flow {
-        // SAFETY: the map gave the address; any bytes are a flow.
+        // SAFETY: the map gave the address, and any bytes are a flow.
         unsafe { (*self.0).flow }
     }
 
@@ -136,13 +135,13 @@ impl Entry for Place {
     fn is_of(&self, key: &FlowKey) -> bool {
         let [ends, rest] = key.words();
         let words = self.0.cast::<u64>();
-        // SAFETY: a key stands first, of two words. They are read anew each time.
+        // SAFETY: a flow begins with its key, of two words. Each call reads them again.
         unsafe { ptr::read_volatile(words) == ends && ptr::read_volatile(words.add(1)) == rest }
     }
 
     #[inline(always)]
     fn enter(&self, entered: &Entered) {
-        // SAFETY: as in `get`; nobody holds a reference.
+        // SAFETY: as in `get`, and nothing holds a reference to it.
         unsafe { ptr::write(&raw mut (*self.0).flow.entered, *entered) };
     }
 
@@ -154,7 +153,7 @@ impl Entry for Place {
 
     #[inline(always)]
     fn leave(&self, left: &Left) {
-        // SAFETY: as in `enter`. While it is written it is not valid.
+        // SAFETY: as in `enter`. The entry is not valid while it is written.
         unsafe {
             let until = &raw mut (*self.0).flow.left.until;
             ptr::write_volatile(until, 0);

@@ -1,7 +1,7 @@
-//! Learned flows: whose packets can skip bridge, routing and netfilter because those change nothing of them.
+//! Learned flows. Their packets can bypass bridge, routing and netfilter, because those do not change them.
 //!
-//! Where a packet would enter the stack, [`short`] tells how it can skip it. [`enter`] learns from one that does enter,
-//! and [`leave`] from one that leaves.
+//! For a packet that is about to enter the stack, [`short`] returns how it can bypass it. [`enter`] learns from a
+//! packet that enters, and [`leave`] from one that leaves.
 
 use flannel_common::flow::{
     ANNOUNCE, Connection, Direction, Entered, FastPath, Flow, FlowKey, Left, MANY, Onward, VALID, WORTHWHILE,
@@ -14,24 +14,24 @@ use flannel_common::{Ip4, Mac, Reason};
 use crate::frame::FlowFrame;
 use crate::segment::Packet;
 
-/// What is known of flows, and of connections that can be shortened.
+/// What is known of flows, and of connections that can bypass the stack.
 pub trait Flows {
-    /// Where a flow is kept.
+    /// The place of a flow.
     type Entry: Entry;
 
     /// What is known of the flow with this key.
     fn find(&self, key: &FlowKey) -> Option<Self::Entry>;
 
-    /// Begins to learn it anew at `now`; nothing where there is no room for it.
+    /// Begins to learn the flow from nothing, at `now`. Returns none if there is no room for it.
     fn begin(&self, key: &FlowKey, now: u64) -> Option<Self::Entry>;
 
-    /// Forgets the flow, and that its connection can be shortened.
+    /// Forgets the flow, and that its connection can bypass the stack.
     fn forget(&self, key: &FlowKey);
 
-    /// Whether the daemon has found that `connection` can be shortened.
+    /// Whether the daemon has approved a bypass for `connection`.
     fn is_approved(&self, connection: &Connection) -> bool;
 
-    /// Asks the daemon to find that out.
+    /// Asks the daemon for that approval.
     fn announce(&self, connection: &Connection);
 
     /// Nanoseconds of the coarse monotonic clock.
@@ -41,44 +41,44 @@ pub trait Flows {
     fn generation(&self) -> u32;
 }
 
-/// What is known of a flow. Each part has one who writes it, and is written by several processors in turn: what one
-/// does not see of the other is learned anew within [`VALID`].
+/// What is known of a flow. One program writes each part, on several CPUs in turn. What one CPU does not see of
+/// another's writes is learned again within [`VALID`].
 pub trait Entry {
     /// A copy.
     fn get(&self) -> Flow;
 
-    /// Whether it is still that of this flow.
+    /// Whether the entry still belongs to this flow.
     fn is_of(&self, key: &FlowKey) -> bool;
 
-    /// A packet enters the stack.
+    /// Notes a packet that enters the stack.
     fn enter(&self, entered: &Entered);
 
-    /// Packets in the stack are fewer by now.
+    /// Notes how many packets are still in the stack.
     fn drain(&self, in_stack: u32);
 
-    /// One leaves it unchanged.
+    /// Notes a packet that leaves the stack unchanged.
     fn leave(&self, left: &Left);
 }
 
-/// Where a packet comes from that would enter the stack.
+/// The origin of a packet that is about to enter the stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// A pod of this host.
     Pod,
-    /// A peer, by a route: it came as it is.
+    /// A peer, by a route, without a tunnel.
     Underlay,
-    /// A peer, through the tunnel: who has sent it, and whether its datagram showed that the peer takes packets whole.
+    /// A peer, through the tunnel: its address, and whether its datagram shows that it takes packets whole.
     Tunnel(Ip4, bool),
 }
 
-/// Where a packet goes that leaves the stack.
+/// The destination of a packet that leaves the stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// To a pod of this host.
     Pod,
-    /// To a peer by the underlay, as it is.
+    /// To a peer by the underlay, without a tunnel.
     Underlay,
-    /// To a peer through the tunnel: how, and until when that is known to be the way.
+    /// To a peer through the tunnel: the next hop, and until when that is valid.
     Tunnel(Onward, u64),
 }
 
@@ -100,14 +100,14 @@ impl Exit {
     }
 }
 
-/// Whether anything is learned at all.
+/// Whether the programs learn flows.
 #[must_use]
 #[inline(always)]
 pub const fn are_learned(node: &Node) -> bool {
     node.fast_path != FastPath::Off as u32
 }
 
-/// The first address of the subnet a pod's packet is for, if that can be a peer's.
+/// The first address of the subnet to which a pod sends the packet, if that can be a peer's.
 #[inline(always)]
 pub fn to_peer(packet: &Packet, node: &Node) -> Result<Ip4, Reason> {
     let subnet = packet.ip.destination().masked(node.netmask);
@@ -115,14 +115,14 @@ pub fn to_peer(packet: &Packet, node: &Node) -> Result<Ip4, Reason> {
     if is_local && subnet != node.subnet { Ok(subnet) } else { Err(Reason::ToStack) }
 }
 
-/// The first address of the subnet from which a packet for a pod came as it is, which can be a peer's.
+/// The first address of the subnet from which a packet for a pod came without a tunnel. It can be a peer's.
 #[inline(always)]
 pub fn from_peer(packet: &Packet, node: &Node) -> Result<Ip4, Reason> {
     let is_local = packet.ip.destination().masked(node.netmask) == node.subnet;
     if is_local { Ok(packet.ip.source().masked(node.netmask)) } else { Err(Reason::ToStack) }
 }
 
-/// How the packet goes on if it can skip the stack.
+/// How the packet continues if it can bypass the stack.
 #[inline(always)]
 pub fn short(frame: &impl FlowFrame, packet: &Packet, origin: Origin, flows: &impl Flows) -> Option<Left> {
     if packet.is_edge {
@@ -139,7 +139,7 @@ pub fn short(frame: &impl FlowFrame, packet: &Packet, origin: Origin, flows: &im
     can_bypass.then_some(flow.left)
 }
 
-/// Learns from a packet that enters the stack, and tells why it has to.
+/// Learns from a packet that enters the stack. Returns why it has to.
 #[inline(always)]
 pub fn enter(frame: &impl FlowFrame, packet: &Packet, origin: Origin, flows: &impl Flows) -> Reason {
     let key = packet.key(origin.direction());
@@ -214,7 +214,7 @@ fn confirm(frame: &impl FlowFrame, flows: &impl Flows, node: &Node, exit: Exit) 
     }
     let packets = before.packets.wrapping_add(1);
     if entered.in_stack > 0 {
-        // One that was lost in the stack must not count for ever.
+        // A packet that was lost in the stack must not count for ever.
         entry.drain(if packets % MANY == 0 { 0 } else { entered.in_stack - 1 });
     }
     let (now, generation) = (flows.now(), flows.generation());
@@ -225,11 +225,11 @@ fn confirm(frame: &impl FlowFrame, flows: &impl Flows, node: &Node, exit: Exit) 
     if !is_unchanged {
         return Err(Reason::Unconfirmed);
     }
-    // As long as what was asked when the packet entered, of the guard too.
-    let asked = entered.at + VALID;
+    // What was checked when the packet entered, by the guard too, is valid until then.
+    let checked_until = entered.at + VALID;
     let (onward, until) = match exit {
-        Exit::Tunnel(onward, until) => (onward, until.min(asked)),
-        Exit::Pod | Exit::Underlay => (plain_hop(&packet.ethernet), asked),
+        Exit::Tunnel(onward, until) => (onward, until.min(checked_until)),
+        Exit::Pod | Exit::Underlay => (plain_hop(&packet.ethernet), checked_until),
     };
     let mut left = Left {
         until: before.until,
@@ -254,15 +254,15 @@ fn confirm(frame: &impl FlowFrame, flows: &impl Flows, node: &Node, exit: Exit) 
     if may { Ok(()) } else { Err(Reason::Unconfirmed) }
 }
 
-/// The way of a packet by the Ethernet header it has.
+/// The next hop of a packet by the Ethernet header that it has.
 #[inline(always)]
 const fn plain_hop(ethernet: &EthernetHeader) -> Onward {
     let EthernetHeader { destination, source, .. } = *ethernet;
     Onward { destination, source, public_ip: Ip4::UNSPECIFIED, vtep_mac: Mac::ZERO, way: Way::Plain as u16 }
 }
 
-/// Whether routing has sent the packet here. One that skipped the stack still bears the interface by which the host
-/// received it, and one that a neighbour behind the same bridge made up bears the neighbour's.
+/// Whether routing has sent the packet here. A packet that bypassed the stack still has the ingress interface of the
+/// host, and one that a neighbour behind the same bridge forged has the neighbour's.
 #[inline(always)]
 fn is_routed(frame: &impl FlowFrame, entered: &Entered, node: &Node, direction: Direction) -> bool {
     let came_by = frame.received_by();

@@ -35,7 +35,7 @@ pub trait Frame {
         self.len() == 0
     }
 
-    /// Whether it is a super-packet that stands for many on the wire.
+    /// Whether it is a super-packet (GSO), which stands for many on the wire.
     fn is_super_packet(&self) -> bool {
         false
     }
@@ -53,38 +53,39 @@ pub trait Frame {
         self.store(0, &EthernetHeader { destination, source, ether_type: ETHER_TYPE_IPV4 })
     }
 
-    /// Takes the outer headers of `encapsulation` away. What stands in the Ethernet header afterwards is
-    /// not defined: the caller stores a new one.
+    /// Removes the outer headers of `encapsulation`. The content of the Ethernet header is undefined afterwards: the
+    /// caller stores a new one.
     fn remove(&mut self, encapsulation: Encapsulation) -> Result<(), Reason>;
 }
 
 /// A packet that can be given outer headers.
 pub trait SendFrame: Frame {
-    /// Makes room for the outer headers of `encapsulation` behind the Ethernet header. The room's bytes
-    /// are not defined: the caller stores all of them. [`Reason::LeftToDevice`] where only a device of the kernel can.
+    /// Makes room for the outer headers of `encapsulation` behind the Ethernet header. Its bytes are undefined: the
+    /// caller stores all of them. [`Reason::LeftToDevice`] where only a device of the kernel can do it.
     fn insert(&mut self, encapsulation: Encapsulation) -> Result<(), Reason>;
 
     /// A number that is the same for all packets of a flow, spread over 32 bits.
     fn flow_hash(&mut self) -> u32;
 }
 
-/// A packet of which is known how it came, and what becomes of it.
+/// A packet with its interface and what the host has assigned to it.
 pub trait FlowFrame: Frame {
     /// Payload bytes of each packet a super-packet stands for; zero for an ordinary packet.
     fn segment_len(&self) -> u32;
 
-    /// Interface index of the device it is seen at.
+    /// Interface index of the device where the program sees it.
     fn interface(&self) -> u32;
 
-    /// Interface index of the device by which the host, or its bridge, received it last; zero for the host's own.
+    /// Interface index of the device by which the host, or its bridge, last received it; zero for the host's own
+    /// packets.
     fn received_by(&self) -> u32;
 
-    /// Largest packet the device takes at which this one is seen, in bytes, without the Ethernet header.
+    /// Largest packet that the device takes where the program sees this one, in bytes, without the Ethernet header.
     fn mtu(&self) -> u32;
 
-    /// The mark by which the host's rules have told it from others; zero for none.
+    /// The mark that the host's rules have set on it; zero for none.
     fn mark(&self) -> u32;
 
-    /// The priority by which queues treat it.
+    /// Its priority in queues.
     fn priority(&self) -> u32;
 }

@@ -1,4 +1,4 @@
-//! Who may send what through the tunnel.
+//! Which packets may enter through the tunnel.
 
 use flannel_common::maps::{Guard, Node, Peer};
 use flannel_common::wire::Ipv4Header;
@@ -9,9 +9,9 @@ use crate::peers::Peers;
 const PEER: u32 = Guard::Peer as u32;
 const STRICT: u32 = Guard::Strict as u32;
 
-/// Whether a packet from `outer_source` may enter with this inner header, by the level of the guard. The peer it is
-/// from, where that had to be found out, or else one of which nothing is known: no absent one, whose words the verifier
-/// would not let a program read without need.
+/// Checks at the guard's level whether a packet from `outer_source` may enter with this inner header. Returns the peer
+/// that it is from if the check needs it, or else [`Peer::UNKNOWN`]. Not an `Option`: the verifier refuses reads of the
+/// uninitialised words of none.
 #[inline(always)]
 pub fn admit(node: &Node, peers: &impl Peers, outer_source: Ip4, inner: &Ipv4Header) -> Result<Peer, Reason> {
     let peer = match node.guard {

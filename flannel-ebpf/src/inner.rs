@@ -8,7 +8,7 @@ use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use crate::frame::Frame;
 
-/// The headers a packet starts with that is in no tunnel.
+/// The first headers of a packet outside a tunnel.
 #[derive(Clone, Copy, FromBytes, Immutable, KnownLayout)]
 #[repr(C, align(2))]
 pub struct InnerHeaders {
@@ -21,15 +21,15 @@ pub struct InnerHeaders {
 const TOS_OFFSET: u32 = EthernetHeader::LEN + 1;
 const CHECKSUM_OFFSET: u32 = EthernetHeader::LEN + 10;
 
-/// The headers of a packet in no tunnel; [`Reason::NotIpv4`] where the tunnel cannot carry it.
+/// The headers of a packet outside a tunnel; [`Reason::NotIpv4`] for one that the tunnel cannot carry.
 #[inline(always)]
 pub fn headers(frame: &impl Frame) -> Result<InnerHeaders, Reason> {
     let inner: InnerHeaders = frame.load(0)?;
     if inner.ethernet.ether_type == ETHER_TYPE_IPV4 { Ok(inner) } else { Err(Reason::NotIpv4) }
 }
 
-/// Whether a received inner header can be one of IPv4. Lengths and the checksum are left to the IP stack,
-/// which looks at them anyway.
+/// Checks whether a received inner header can be one of IPv4. The IP stack checks lengths and the checksum itself
+/// (`ip_rcv_core`).
 #[inline(always)]
 pub fn check(ip: &Ipv4Header) -> Result<(), Reason> {
     if ip.version_ihl >> 4 == 4 && ip.header_len() >= Ipv4Header::LEN {
@@ -42,8 +42,9 @@ pub fn check(ip: &Ipv4Header) -> Result<(), Reason> {
 /// Whether this is a super-packet of another transport than TCP: of datagrams (`UDP_SEGMENT`), or of a tunnel of the
 /// pod's own.
 ///
-/// The kernel has programs move the headers of a super-packet, but not take back what it notes of tunnels beside them.
-/// That does not matter to TCP. Others are cut by it once more where they arrive, and lost.
+/// When a program removes the outer headers of a super-packet, the kernel keeps its mark as tunnelled
+/// (`bpf_skb_net_shrink`). That does not matter to TCP. A super-packet of another transport is segmented once more at
+/// its receiver, and lost.
 #[inline(always)]
 pub fn is_non_tcp_gso(frame: &impl Frame, ip: &Ipv4Header) -> bool {
     frame.is_super_packet() && ip.protocol != PROTOCOL_TCP
@@ -66,7 +67,7 @@ pub fn arrive(
     Ok(())
 }
 
-/// Writes the TOS byte of `ip`, which is in no tunnel, and returns the header's checksum with it.
+/// Writes the TOS byte of `ip`, outside a tunnel. Returns the header's checksum with it.
 #[inline(always)]
 pub fn put_tos(frame: &mut impl Frame, ip: &Ipv4Header, tos: u8) -> Result<U16, Reason> {
     frame.store(TOS_OFFSET, &tos)?;

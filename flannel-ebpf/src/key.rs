@@ -1,4 +1,4 @@
-//! Keys of maps, as programs put them on the stack.
+//! Map keys on the stack of a program.
 
 use core::borrow::Borrow;
 use core::marker::PhantomData;
@@ -8,8 +8,8 @@ use flannel_common::maps::Port;
 
 /// A key of type `K`, written in whole words.
 ///
-/// Field by field it would be refused without CAP_PERFMON by verifiers before 6.8, which take a field that is written
-/// beside another one for an attempt to change a pointer on the stack (`check_stack_write_fixed_off`).
+/// Without CAP_PERFMON, a verifier before 6.8 refuses a key that is written field by field. It takes the write of one
+/// field beside another for an attempt to change a pointer on the stack (`check_stack_write_fixed_off`).
 #[repr(C)]
 pub(crate) struct Key<K> {
     words: [u64; 2],
@@ -40,7 +40,8 @@ impl From<&Port> for Key<Port> {
 impl<K: zerocopy::FromBytes> Borrow<K> for Key<K> {
     #[inline(always)]
     fn borrow(&self) -> &K {
-        // SAFETY: the words hold a key as it stands in memory, and are aligned as no key asks for more; any bytes are one.
+        // SAFETY: the words are the bytes of a key, and any bytes are one. No key needs a larger alignment than they
+        // have.
         unsafe { &*(&raw const self.words).cast::<K>() }
     }
 }

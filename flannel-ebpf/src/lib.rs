@@ -1,5 +1,5 @@
-//! The packet logic of the kernel programs: no helper call, no map. The same code runs in the kernel and,
-//! over a byte vector, in tests and tools on the host.
+//! The packet logic of the kernel programs: no helper call, no map. The same code runs in the kernel and, over a byte
+//! vector, in tests and tools on the host.
 #![no_std]
 
 #[cfg(not(target_arch = "bpf"))]

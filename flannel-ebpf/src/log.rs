@@ -1,7 +1,7 @@
 //! Lines for the daemon's log about packets that do not go where they should, at the level that the operator chose.
 //!
-//! The level is set when the programs are loaded. The verifier removes code that cannot run
-//! (`opt_hard_wire_dead_code_branches`, `opt_remove_dead_code`), so a line that is not wanted costs nothing.
+//! The loader sets the level. The verifier removes the code that cannot run (`opt_remove_dead_code`), so a line that is
+//! not wanted costs nothing.
 
 use core::mem::MaybeUninit;
 
@@ -19,8 +19,8 @@ use crate::trace::TraceFrame;
 
 /// A record as aya-log reads it: a header, and one argument, the bytes of a [`Line`], which it shows in hexadecimal.
 ///
-/// aya-log's macros compute the offsets in a record. Without CAP_PERFMON, a verifier before 6.17 also follows speculative
-/// paths of that computation, and refuses the program. Here every offset is a constant.
+/// aya-log's macros compute the offsets in a record. Without CAP_PERFMON, a verifier before 6.17 also follows
+/// speculative paths of that computation, and refuses the program. Here every offset is a constant.
 #[repr(C)]
 struct Record {
     header: [u32; HEADER_WORDS],

@@ -1,9 +1,9 @@
-//! The programs the kernel runs. Each asks the packet logic what is to become of a packet, counts the
-//! answer and acts on it.
+//! The programs that the kernel runs. Each asks the packet logic for the reason of a packet's verdict, counts the
+//! packet under it and acts on the verdict.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![cfg_attr(
     not(target_arch = "bpf"),
-    expect(dead_code, reason = "the programs are entered by the kernel alone, but linted on the host")
+    expect(dead_code, reason = "only the kernel calls the programs, but they are linted on the host")
 )]
 #![expect(
     missing_docs,
@@ -38,7 +38,7 @@ use crate::context::{Skb, Xdp};
 use crate::next_hop::Lookup;
 use crate::table::Table;
 
-/// The host the programs were loaded for, written by the loader.
+/// The host for which the programs were loaded. The loader writes it.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".rodata.node")]
 static NODE: ReadOnlyData = ReadOnlyData(UnsafeCell::new(Node::UNSET));
@@ -51,17 +51,17 @@ struct ReadOnlyData(UnsafeCell<Node>);
 // SAFETY: nothing writes it while programs run.
 unsafe impl Sync for ReadOnlyData {}
 
-/// The licence by which the kernel admits the programs to its GPL-only helpers.
+/// The licence. The kernel requires a GPL-compatible one for its GPL-only helpers.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "license")]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
-/// Set on a packet between [`vxlan_decap`] and [`vxlan_device`], which takes it away again.
+/// The mark of a packet between [`vxlan_decap`], which sets it, and [`vxlan_device`], which clears it.
 const GUARDED: u32 = 0xe5;
-/// The same for what is left to the kernel's device, and counted for its peer when that has taken it out of the tunnel.
-/// Netfilter and routing see it on the outer packet.
+/// The same for a packet that the kernel's device decapsulates. It is counted for its peer after that. Netfilter and
+/// routing see this mark on the outer packet.
 const LEFT_TO_DEVICE: u32 = 0xe6;
-/// The mark of packets nobody has marked.
+/// The mark of a packet without a mark.
 const UNMARKED: u32 = 0;
 
 #[inline(always)]
@@ -126,20 +126,20 @@ pub fn udp_decap(context: TcContext) -> i32 {
     decap_at_tc(context, UNMARKED, udp::open)
 }
 
-/// XDP of the underlay, for VXLAN. [`vxlan_decap`] hands the packet on.
+/// XDP of the underlay, for VXLAN. [`vxlan_decap`] continues with the packet.
 #[xdp(frags)]
 pub fn vxlan_xdp(context: XdpContext) -> u32 {
     decap_at_xdp::<true>(context, vxlan::open)
 }
 
-/// XDP of the underlay, for UDP. [`udp_decap`] hands the packet on.
+/// XDP of the underlay, for UDP. [`udp_decap`] continues with the packet.
 #[xdp(frags)]
 pub fn udp_xdp(context: XdpContext) -> u32 {
     decap_at_xdp::<true>(context, udp::open)
 }
 
-/// As [`vxlan_xdp`], for generic XDP. It does not take packets of several buffers: of packets for programs that do, a
-/// kernel from 6.9 on makes copies that TC sees without their Ethernet headers.
+/// As [`vxlan_xdp`], for generic XDP. It does not take packets of several buffers. For programs that do, a kernel since
+/// 6.9 copies packets (`netif_skb_check_for_xdp`), and TC sees the copies without their Ethernet headers.
 #[xdp]
 pub fn vxlan_xdp_skb(context: XdpContext) -> u32 {
     decap_at_xdp::<true>(context, vxlan::open)
@@ -151,20 +151,20 @@ pub fn udp_xdp_skb(context: XdpContext) -> u32 {
     decap_at_xdp::<true>(context, udp::open)
 }
 
-/// As [`vxlan_xdp`], for kernels that know no packets of several buffers (before 5.18), in the driver and generic.
+/// As [`vxlan_xdp`], for kernels without packets of several buffers (before 5.18), in the driver and generic.
 #[xdp]
 pub fn vxlan_xdp_linear(context: XdpContext) -> u32 {
     decap_at_xdp::<false>(context, vxlan::open)
 }
 
-/// As [`udp_xdp`], for kernels that know no packets of several buffers.
+/// As [`udp_xdp`], for kernels without packets of several buffers.
 #[xdp]
 pub fn udp_xdp_linear(context: XdpContext) -> u32 {
     decap_at_xdp::<false>(context, udp::open)
 }
 
-/// TC ingress of `flannel.<VNI>`: what the kernel has decapsulated itself, because it came where no
-/// program of ours saw it, passed no guard.
+/// TC ingress of `flannel.<VNI>`. The kernel decapsulates packets itself that arrive at an interface without our
+/// programs. Those have passed no guard.
 #[classifier]
 pub fn vxlan_device(context: TcContext) -> i32 {
     let (node, skb) = (node(), Skb::new(context));
@@ -184,8 +184,8 @@ pub fn vxlan_device(context: TcContext) -> i32 {
     finish(&skb, Hook::Device, reason)
 }
 
-/// TC egress of a bridge with pods: a super-packet out of the tunnel goes to the pod's port as a whole. The
-/// bridge would cut it, because it does not know that its ports take encapsulated super-packets.
+/// TC egress of a bridge with pods. A super-packet out of the tunnel goes to the pod's port uncut. The bridge would cut
+/// it, because it does not know that its ports take encapsulated super-packets.
 #[classifier]
 pub fn bridge(context: TcContext) -> i32 {
     let skb = Skb::new(context);
@@ -258,7 +258,7 @@ fn finish_decap(skb: &mut Skb, node: &Node, arrival: Result<Arrival, Reason>, ma
             finish(skb, Hook::Decap, reason)
         }
         Err(reason) => {
-            // Never with UDP, whose packets no device of the kernel takes out.
+            // Never with UDP: no device of the kernel decapsulates its packets.
             if matches!(reason, Reason::LeftToDevice | Reason::Reassemble) {
                 skb.set_mark(LEFT_TO_DEVICE);
             }
@@ -267,14 +267,14 @@ fn finish_decap(skb: &mut Skb, node: &Node, arrival: Result<Arrival, Reason>, ma
     }
 }
 
-/// A packet our XDP program has decapsulated and counted goes to its pod or to the flannel device.
+/// Sends a packet that our XDP program has decapsulated and counted to its pod or to the flannel device.
 #[inline(always)]
 fn finish_handover(skb: &mut Skb, node: &Node, mark: u32) -> i32 {
     let reason = pod::take_over(skb, node, mark).unwrap_or_else(|reason| reason);
     finish(skb, Hook::Decap, reason)
 }
 
-/// Counts a packet and acts on its reason.
+/// Counts and reports a packet under its reason. Returns the action of the verdict.
 #[inline(always)]
 fn finish(skb: &Skb, hook: Hook, reason: Reason) -> i32 {
     count::add_packet(hook, reason, skb.len());
@@ -287,7 +287,7 @@ fn finish(skb: &Skb, hook: Hook, reason: Reason) -> i32 {
 const fn action(verdict: Verdict) -> i32 {
     match verdict {
         Verdict::Forward => TC_ACT_REDIRECT,
-        // Not TC_ACT_OK, which would end the chain for programs of others.
+        // Not TC_ACT_OK, which would end the chain before programs of others.
         Verdict::Pass => TC_ACT_UNSPEC,
         Verdict::Drop => TC_ACT_SHOT,
     }
@@ -319,7 +319,7 @@ fn finish_xdp<const HELPERS: bool>(xdp: &Xdp<HELPERS>, arrived: Result<Ip4, Reas
     trace::report_verdict(xdp, Hook::Xdp, reason);
     log::report_verdict(xdp, Hook::Xdp, reason);
     match reason.verdict() {
-        // The packet goes up to TC, which hands it to the flannel device.
+        // The packet continues to TC, where our program sends it to the flannel device.
         Verdict::Forward | Verdict::Pass => xdp_action::XDP_PASS,
         Verdict::Drop => xdp_action::XDP_DROP,
     }

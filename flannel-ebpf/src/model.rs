@@ -1,4 +1,4 @@
-//! A packet and a table of peers off the kernel, for tests and for tools that explain a packet's way.
+//! A packet and a table of peers outside the kernel, for tests and for tools that explain the path of a packet.
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
@@ -48,7 +48,7 @@ impl SendFrame for Vec<u8> {
         Ok(())
     }
 
-    /// Zero for every flow: the kernel's hash depends on a secret of the machine.
+    /// Zero for every flow: the kernel's hash depends on a random key of the machine.
     fn flow_hash(&mut self) -> u32 {
         0
     }

@@ -1,5 +1,5 @@
-//! The way over the underlay. Routing and neighbours are the kernel's: it is asked now and then, and in between packets
-//! go where it has sent the ones before.
+//! The next hop over the underlay. The kernel owns routes and neighbours. The programs look them up from time to time
+//! (`bpf_fib_lookup`), and send packets to the last result in between.
 
 use flannel_common::maps::{NextHop, Node, Peer};
 use flannel_common::{Ip4, Mac, Reason};
@@ -10,23 +10,23 @@ use crate::context::Skb;
 use crate::flow_table::FlowTable;
 use crate::table;
 
-/// The next hop towards a peer.
+/// The result of a lookup of the next hop to a peer.
 #[derive(Clone, Copy)]
 pub(crate) struct Lookup {
-    /// Which.
+    /// The next hop.
     pub hop: NextHop,
     /// The peer's public address.
     public_ip: Ip4,
-    /// Whether it was asked for just now. Then the packet goes by the kernel's routing, which keeps the neighbour from
-    /// growing stale, and those behind it go where it went.
+    /// Whether the kernel has just been asked. Then the kernel routes this packet, which keeps the neighbour from
+    /// becoming stale, and the packets behind it go to this next hop.
     is_new: bool,
 }
 
-/// The next hop towards a `peer`.
+/// Looks up the next hop to a `peer`.
 #[inline(always)]
 pub(crate) fn find(skb: &Skb, node: &Node, peer: &Peer) -> Lookup {
     let public_ip = peer.public_ip;
-    // Rules may route marked packets another way.
+    // Rules may route marked packets differently.
     if skb.mark() != 0 {
         return Lookup { hop: NextHop::UNKNOWN, public_ip, is_new: true };
     }
@@ -35,14 +35,14 @@ pub(crate) fn find(skb: &Skb, node: &Node, peer: &Peer) -> Lookup {
         return Lookup { hop: peer.next_hop, public_ip, is_new: false };
     }
     let addresses = skb.next_hop(node.underlay, node.local_ip, public_ip);
-    // Not every link has addresses, nor is every neighbour known yet.
+    // Not every link has Ethernet addresses, and not every neighbour is known yet.
     let (destination, source) = addresses.unwrap_or((Mac::ZERO, Mac::ZERO));
     let hop = NextHop { until: now + NextHop::VALID, destination, source, generation };
     Lookup { hop, public_ip, is_new: true }
 }
 
 impl Lookup {
-    /// Sends a packet there, to the peer of `subnet`.
+    /// Sends a packet to the next hop, for the peer of `subnet`.
     #[inline(always)]
     pub(crate) fn send(&self, skb: &mut Skb, node: &Node, subnet: Ip4) -> Result<(), Reason> {
         if !self.is_new {
@@ -55,10 +55,10 @@ impl Lookup {
     }
 }
 
-/// Sends a packet out of the underlay with these Ethernet addresses, or by the kernel's routing where those are zero.
+/// Sends a packet out of the underlay with these Ethernet addresses. If they are zero, the kernel routes it.
 #[inline(always)]
 pub(crate) fn send(skb: &mut Skb, node: &Node, destination: Mac, source: Mac) -> Result<(), Reason> {
-    // Rules may route marked packets another way.
+    // Rules may route marked packets differently.
     if skb.mark() != 0 || destination == Mac::ZERO {
         return skb.route(node.underlay);
     }

@@ -10,7 +10,7 @@ use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use crate::ecn;
 
-/// The headers before the tunnel's own.
+/// The headers in front of the tunnel's own.
 #[derive(Clone, Copy, FromBytes, Immutable, KnownLayout)]
 #[repr(C, align(2))]
 pub struct OuterHeaders {
@@ -26,8 +26,8 @@ impl OuterHeaders {
     /// Bytes of the three headers.
     pub const LEN: u32 = EthernetHeader::LEN + Ipv4Header::LEN + UdpHeader::LEN;
 
-    /// Whether this is a packet of the tunnel for this host: UDP without IP options to the tunnel's port at
-    /// the host's address, and not a later fragment, which bears no port.
+    /// Whether this is a packet of the tunnel for this host: UDP without IP options to the tunnel's port at the host's
+    /// address, and not a later fragment, which has no port.
     #[must_use]
     #[inline(always)]
     pub fn is_for(&self, node: &Node) -> bool {
@@ -42,8 +42,8 @@ impl OuterHeaders {
 
 /// The outer IPv4 header in front of `inner`, with `payload` bytes behind it.
 ///
-/// "Don't fragment" stays clear, as with the kernel's vxlan device. The identification follows the inner
-/// one, so that it counts up along a flow as receive offload wants it, and differs between flows.
+/// "Don't fragment" stays clear, as with the kernel's vxlan device. The identification follows the inner one: it counts
+/// up within a flow, as GRO requires (`inet_gro_receive`, later `inet_gro_flush`), and differs between flows.
 #[inline(always)]
 #[must_use]
 pub fn ip_header(node: &Node, to: Ip4, inner: &Ipv4Header, flow_hash: u32, payload: u32) -> Ipv4Header {
@@ -63,15 +63,15 @@ pub fn ip_header(node: &Node, to: Ip4, inner: &Ipv4Header, flow_hash: u32, paylo
     header
 }
 
-/// The outer TOS byte. No DSCP, as the kernel's vxlan device and stock flannel send none, unless the host is told to
-/// copy it.
+/// The outer TOS byte. It has no DSCP, as with the kernel's vxlan device and stock flannel, unless the host is
+/// configured to copy it.
 #[inline(always)]
 const fn tos(node: &Node, inner: u8) -> u8 {
     ecn::encapsulate(inner) | (inner & node.copied_tos as u8)
 }
 
-/// The outer UDP header with `payload` bytes behind it. Without a checksum, which IPv4 allows and RFC 7348
-/// recommends: the inner packet bears its own.
+/// The outer UDP header with `payload` bytes behind it. It has no checksum, as IPv4 allows and RFC 7348 recommends: the
+/// inner packet has its own.
 #[inline(always)]
 #[must_use]
 pub const fn udp_header(source: u16, node: &Node, payload: u32) -> UdpHeader {
@@ -83,8 +83,8 @@ pub const fn udp_header(source: u16, node: &Node, payload: u32) -> UdpHeader {
     }
 }
 
-/// A length field; zero where a super-packet is longer than the field can say, as the kernel does: the
-/// field is written anew when the super-packet is cut.
+/// A length field. It is zero for a super-packet that is longer than the field can hold, as in the kernel, which writes
+/// the fields when it segments the super-packet (`inet_gso_segment`, `__skb_udp_tunnel_segment`).
 #[inline(always)]
 const fn length(bytes: u32) -> U16 {
     if bytes > u16::MAX as u32 { U16::ZERO } else { U16::new(bytes as u16) }
@@ -102,7 +102,7 @@ mod tests {
             let (plain, copied) = (tos(&Node::UNSET, inner), tos(&copying, inner));
             assert_eq!(plain >> 2, 0, "inner {inner:08b}");
             assert_eq!(copied >> 2, inner >> 2, "inner {inner:08b}");
-            assert_eq!(copied & 0b11, plain, "congestion is told in the same way, inner {inner:08b}");
+            assert_eq!(copied & 0b11, plain, "congestion is reported the same, inner {inner:08b}");
         }
     }
 }

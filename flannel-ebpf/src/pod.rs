@@ -1,4 +1,4 @@
-//! The programs at the pods' ports, and those that see packets on routes that lead straight to peers.
+//! The programs at the pods' ports, and those that see packets on routes straight to peers.
 
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
@@ -25,7 +25,7 @@ pub fn pod_out(context: TcContext) -> i32 {
     let mut skb = Skb::new(context);
     let bytes = skb.len();
     match bypass(&mut skb, node) {
-        // It is counted for the peer where it comes out of the segmenter.
+        // The packet is counted for the peer when it comes out of the segmenter.
         Ok((_, Sent::ToSegmenter)) => finish(&skb, Hook::PodOut, Reason::ToSegment),
         Ok((subnet, Sent::ToPeer)) => {
             count::add_sent(subnet, bytes);
@@ -45,7 +45,7 @@ pub fn pod_in(context: TcContext) -> i32 {
     finish(&skb, Hook::PodIn, reason)
 }
 
-/// TC egress of the underlay, for peers a route leads to.
+/// TC egress of the underlay, for peers with a route.
 #[classifier]
 pub fn direct_out(context: TcContext) -> i32 {
     let skb = Skb::new(context);
@@ -53,12 +53,12 @@ pub fn direct_out(context: TcContext) -> i32 {
     finish(&skb, Hook::DirectOut, reason)
 }
 
-/// TC ingress of the underlay, for peers a route leads to.
+/// TC ingress of the underlay, for peers with a route.
 #[classifier]
 pub fn direct_in(context: TcContext) -> i32 {
     let node = node();
     let mut skb = Skb::new(context);
-    // What our XDP program took out of the tunnel is not plain.
+    // A packet that our XDP program has decapsulated did not come by a route.
     if skb.is_of_vlan() || skb.has_token() {
         return finish(&skb, Hook::DirectIn, Reason::ToStack);
     }
@@ -72,7 +72,7 @@ pub fn direct_in(context: TcContext) -> i32 {
     }
 }
 
-/// Hands a packet that came by a route to its pod. Returns the subnet it is from.
+/// Sends a packet that came by a route to its pod. Returns the subnet that it is from.
 #[inline(always)]
 fn receive(skb: &mut Skb, node: &Node) -> Result<Ip4, Reason> {
     let packet = Packet::read(skb)?;
@@ -86,15 +86,15 @@ fn receive(skb: &mut Skb, node: &Node) -> Result<Ip4, Reason> {
     }
 }
 
-/// Takes a packet out of the tunnel. It goes to its pod, or else enters the stack by the flannel device, `mark`ed;
-/// which of both.
+/// Decapsulates a packet and sends it to its pod, or else with `mark` into the stack by the flannel device. Returns
+/// which.
 #[inline(always)]
 pub(crate) fn arrive(skb: &mut Skb, node: &Node, arrival: &Arrival, mark: u32) -> Result<Reason, Reason> {
     let origin = Origin::Tunnel(arrival.outer.ip.source(), arrival.is_whole());
     let packet =
         read_learnable(node, || Packet::within(skb, arrival.outer.ethernet, arrival.offset(), arrival.ip));
-    // One branch for either: a later question whether there is a packet would have the verifier, which without
-    // CAP_PERFMON also follows branches that are not taken, see words of one where there is none.
+    // One branch for each case. Without CAP_PERFMON the verifier also follows branches that are not taken
+    // (`sanitize_speculative_path`). After a second check for a packet it would see reads of one that does not exist.
     let tos = match packet {
         Err(_) => arrival.admit(skb, &Table, node)?,
         Ok(packet) => {
@@ -113,12 +113,12 @@ pub(crate) fn arrive(skb: &mut Skb, node: &Node, arrival: &Arrival, mark: u32) -
     enter_stack(skb, node, mark).map(|()| Reason::Forwarded)
 }
 
-/// The same of one that our XDP program has taken out of the tunnel.
+/// The same for a packet that our XDP program has decapsulated.
 #[inline(always)]
 pub(crate) fn take_over(skb: &mut Skb, node: &Node, mark: u32) -> Result<Reason, Reason> {
-    // The driver hands the card's verdict on over XDP, and that was on the outer checksum.
+    // The driver keeps the card's checksum report across XDP, and that was about the outer checksum.
     skb.distrust_checksum();
-    // It has asked the guard, and this host stands for the sender, of whom it left nothing.
+    // The XDP program has asked the guard, but removed the sender's address. This host takes its place.
     let origin = Origin::Tunnel(node.local_ip, false);
     if let Ok(packet) = read_learnable(node, || Packet::read(skb)) {
         if let Some(left) = flows::short(skb, &packet, origin, &FlowTable) {
@@ -167,7 +167,7 @@ pub(crate) fn depart(skb: &Skb, node: &Node, peer: &Peer) -> next_hop::Lookup {
     lookup
 }
 
-/// Where a packet that skips the stack was sent.
+/// Where a packet that bypasses the stack was sent.
 enum Sent {
     ToPeer,
     ToSegmenter,
@@ -187,7 +187,7 @@ fn bypass(skb: &mut Skb, node: &Node) -> Result<(Ip4, Sent), Reason> {
         return skb.transmit(node.segmenter).map(|()| (subnet, Sent::ToSegmenter));
     }
     if let Err(reason) = wrap(skb, node, &packet, &onward) {
-        // The stack, which may get it now, counts the hop itself.
+        // The stack may get the packet now, and decrements the TTL itself.
         skb.store(EthernetHeader::LEN, &packet.ip)?;
         return Err(reason);
     }
@@ -200,7 +200,7 @@ fn is_for_segmenter(skb: &Skb, node: &Node, packet: &Packet, onward: &Onward) ->
     is_by_udp && (onward.way == Way::Segmenter as u16 || inner::is_non_tcp_gso(skb, &packet.ip))
 }
 
-/// Gives the packet its outer headers, if it needs any.
+/// Adds the outer headers to the packet, if it needs any.
 #[inline(always)]
 fn wrap(skb: &mut Skb, node: &Node, packet: &Packet, onward: &Onward) -> Result<(), Reason> {
     if onward.way == Way::Plain as u16 {

@@ -1,4 +1,4 @@
-//! The packet of a flow, as far as flows are told apart by it.
+//! The packet of a flow: the headers that identify its flow.
 
 use flannel_common::flow::{Direction, FlowKey};
 use flannel_common::wire::{
@@ -24,7 +24,7 @@ const TTL_OFFSET: u32 = EthernetHeader::LEN + 8;
 /// From the beginning of the IPv4 header.
 const TCP_OFFSET: u32 = Ipv4Header::LEN + 12;
 
-/// What every packet of a flow starts with.
+/// The first headers of every packet of a flow.
 #[derive(Clone, Copy, FromBytes, Immutable, KnownLayout)]
 #[repr(C, align(2))]
 struct Headers {
@@ -33,12 +33,12 @@ struct Headers {
     transport: Transport,
 }
 
-/// What stands behind IPv4: the ports of TCP and UDP, or type and identifier of ICMP.
+/// The first bytes behind IPv4: the ports of TCP and UDP, or type and identifier of ICMP.
 #[derive(Clone, Copy, FromBytes, Immutable, KnownLayout)]
 #[repr(C, align(2))]
 struct Transport([[u8; 2]; 4]);
 
-/// The words of a TCP header with its length and its flags.
+/// The bytes of a TCP header with its length and its flags.
 #[derive(Clone, Copy, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
 struct TcpWord {
@@ -46,7 +46,7 @@ struct TcpWord {
     flags: u8,
 }
 
-/// From an IPv4 header: what a router changes.
+/// The part of an IPv4 header that a router changes.
 #[derive(Clone, Copy, IntoBytes, Immutable)]
 #[repr(C, align(2))]
 struct Hop {
@@ -58,7 +58,7 @@ struct Hop {
 /// A packet of a flow.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet {
-    /// Its Ethernet header; within a tunnel that of the tunnel's packet.
+    /// Its Ethernet header; within a tunnel, the outer one.
     pub ethernet: EthernetHeader,
     /// Its IPv4 header.
     pub ip: Ipv4Header,
@@ -72,7 +72,7 @@ pub struct Packet {
 }
 
 impl Packet {
-    /// Reads the headers; [`Reason::ToStack`] of a packet that belongs to no flow.
+    /// Reads the headers; [`Reason::ToStack`] for a packet that belongs to no flow.
     #[inline(always)]
     pub fn read(frame: &impl FlowFrame) -> Result<Self, Reason> {
         let Headers { ethernet, ip, transport } = frame.load(0).map_err(|_| Reason::ToStack)?;
@@ -82,7 +82,7 @@ impl Packet {
         Self::of(frame, ethernet, EthernetHeader::LEN, ip, transport)
     }
 
-    /// The same of a packet within a tunnel, of which the headers up to `ip` at `offset` are read.
+    /// The same for a packet within a tunnel, whose headers up to `ip`, at `offset`, have been read.
     #[inline(always)]
     pub fn within(
         frame: &impl FlowFrame,
@@ -146,7 +146,7 @@ impl Packet {
         self.ip.protocol == PROTOCOL_TCP
     }
 
-    /// Bytes of the longest packet that is on the wire for this one, without its Ethernet header.
+    /// Bytes of the longest packet that this one becomes on the wire, without its Ethernet header.
     #[must_use]
     #[inline(always)]
     pub fn wire_len(&self, frame: &impl FlowFrame) -> u32 {
@@ -156,7 +156,8 @@ impl Packet {
         }
     }
 
-    /// Counts a hop, as a router does, and writes the TOS byte it arrived with. By now it is in no tunnel.
+    /// Decrements the TTL, as a router does, and writes the TOS byte after decapsulation. The packet is outside a
+    /// tunnel.
     #[inline(always)]
     pub fn hop(&self, frame: &mut impl FlowFrame, tos: u8) -> Result<(), Reason> {
         let Ipv4Header { ttl: before, protocol, checksum, .. } = self.ip;

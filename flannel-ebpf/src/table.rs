@@ -14,7 +14,7 @@ use crate::key::Key;
 const PEERS_CAPACITY: usize = MAX_PEERS as usize;
 const PORTS_CAPACITY: usize = MAX_PORTS as usize;
 const COUNTERS_CAPACITY: usize = COUNTER_SLOTS as usize;
-/// `BPF_F_NO_PREALLOC`: per-CPU entries for the peers there are, not for all there could be.
+/// `BPF_F_NO_PREALLOC`: per-CPU entries for the present peers, not for all possible ones.
 const NO_PREALLOC: usize = 1;
 
 #[btf_map]
@@ -37,8 +37,8 @@ pub(crate) struct Table;
 impl Peers for Table {
     #[inline(always)]
     fn peer(&self, subnet: Ip4) -> Option<Peer> {
-        // SAFETY: the entry is copied at once. The daemon replaces entries whole, and one freed under our
-        // hands is kept by the kernel until the program ends.
+        // SAFETY: the entry is copied at once. The daemon replaces whole entries, and the kernel keeps a deleted one
+        // until the program ends.
         unsafe { PEERS.get(subnet) }.copied()
     }
 
@@ -56,8 +56,8 @@ impl Peers for Table {
     #[inline(always)]
     fn note_whole(&self, subnet: Ip4, public_ip: Ip4, whole: u32) {
         if let Some(peer) = PEERS.get_ptr_mut(subnet) {
-            // SAFETY: as in [`Table::peer`]. One word is read or written at once; a daemon that replaces the entry
-            // meanwhile makes it one of which nothing is known, which is right as well.
+            // SAFETY: as in [`Table::peer`]. Each access is one word. If the daemon replaces the entry meanwhile, the
+            // peer becomes one of which nothing is known, which is correct too.
             unsafe {
                 if (*peer).public_ip == public_ip {
                     (*peer).whole = whole;
@@ -67,9 +67,9 @@ impl Peers for Table {
     }
 }
 
-/// Writes [`Peer::next_hop`] of the peer of `subnet`, if `public_ip` is its address. Another processor that reads it
-/// meanwhile may see half of either: when a next hop changes, a flow can be learned with it, and its packets are lost for as
-/// long as that is valid.
+/// Writes [`Peer::next_hop`] of the peer of `subnet`, if `public_ip` is its address. A CPU that reads it meanwhile may
+/// see parts of the old and of the new one. Then a flow can be learned with the mixture, and its packets are lost for
+/// as long as that is valid.
 #[inline(always)]
 pub(crate) fn note_next_hop(subnet: Ip4, public_ip: Ip4, hop: &NextHop) {
     let Some(peer) = PEERS.get_ptr_mut(subnet) else { return };
@@ -87,7 +87,7 @@ pub(crate) fn port(station: Port) -> Option<u32> {
     unsafe { PORTS.get(Key::from(&station)) }.copied()
 }
 
-/// Keeps [`NODE_INFO`], which only readers of the pins look at, in the object.
+/// Keeps [`NODE_INFO`] in the object. Only readers of its pin use it.
 #[inline(always)]
 pub(crate) fn keep_node_info() {
     let _ = NODE_INFO.get_ptr(0);

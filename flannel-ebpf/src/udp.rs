@@ -1,10 +1,10 @@
 //! Stock flannel's `udp` format: the bare inner IP packet is the payload of a UDP datagram, which leaves
 //! from and arrives at one fixed port.
 //!
-//! Programs take the packet of a datagram as the kernel left it, a super-packet with an unfinished checksum maybe.
-//! A stock daemon reads it from a socket, so that it must be an ordinary packet by then, also where the underlay
-//! leaves checksums and segmentation to the receiver as virtual links do. The two are told apart by what they send:
-//! the datagrams of programs bear no checksum, those of a socket always do.
+//! Programs take the inner packet as the kernel left it, possibly a super-packet with a partial checksum. A stock
+//! daemon reads it from a socket, so it must be an ordinary packet by then, even if the underlay leaves checksums and
+//! segmentation to the receiver, as virtual links do. Their datagrams differ: those of programs have no checksum, those
+//! of a socket always have one.
 
 use flannel_common::maps::{Node, Peer};
 use flannel_common::wire::{EthernetHeader, Ipv4Header, UdpHeader, UdpStack};
@@ -16,18 +16,18 @@ use crate::inner;
 use crate::outer::{self, OuterHeaders};
 use crate::peers::Peers;
 
-/// Whether a packet to send may still be a super-packet or bear an unfinished checksum.
+/// Whether a packet to send may still be a super-packet or have a partial checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// It is as the stack left it.
     AsSent,
-    /// It comes out of the segmenter.
+    /// It comes from the segmenter.
     Segmented,
 }
 
-/// Gives a packet the outer headers towards the peer that leases its destination. Returns that peer's subnet and what
-/// `depart` makes of the packet as it leaves the stack; [`Reason::ToSegment`] where it first has to become what that peer
-/// takes.
+/// Adds the outer headers to a packet, for the peer that leases its destination. Returns that peer's subnet and what
+/// `depart` returns for the packet as it leaves the stack; [`Reason::ToSegment`] if the peer does not take the packet
+/// as it is.
 #[inline(always)]
 pub fn encapsulate<F: SendFrame, T>(
     frame: &mut F,
@@ -57,7 +57,7 @@ fn goes_whole(frame: &impl Frame, ip: &Ipv4Header, peer: &Peer, peers: &impl Pee
     peer.accepts_gso(peers.now()) && !inner::is_non_tcp_gso(frame, ip)
 }
 
-/// Gives the packet of `inner` the outer headers towards `public_ip`.
+/// Adds the outer headers to the packet of `inner`, for the peer at `public_ip`.
 #[inline(always)]
 pub fn wrap(
     frame: &mut impl SendFrame,
@@ -75,8 +75,8 @@ pub fn wrap(
     frame.store(EthernetHeader::LEN, &stack)
 }
 
-/// Takes the outer headers off a packet that arrived at the underlay and addresses it to the flannel
-/// device. Returns the subnet the packet came from.
+/// Removes the outer headers of a packet that arrived at the underlay and addresses it to the flannel device. Returns
+/// the subnet that the packet is from.
 #[inline(always)]
 pub fn decapsulate(frame: &mut impl Frame, peers: &impl Peers, node: &Node) -> Result<Ip4, Reason> {
     open(frame, node)?.decapsulate(frame, peers, node)
@@ -90,7 +90,7 @@ pub fn open(frame: &impl Frame, node: &Node) -> Result<Arrival, Reason> {
         return Err(Reason::NotTunnel);
     }
     if outer.ip.is_fragment() {
-        // No device of the kernel understands this format: there is none to leave it to.
+        // No device of the kernel understands this format, so none can reassemble it.
         return Err(Reason::Fragment);
     }
     let ip: Ipv4Header = frame.load(OuterHeaders::LEN)?;

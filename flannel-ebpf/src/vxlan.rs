@@ -22,8 +22,8 @@ struct TunnelHeaders {
     ip: Ipv4Header,
 }
 
-/// Gives a frame on its way out of the flannel device the outer headers towards the peer that leases its
-/// destination. Returns that peer's subnet and what `depart` makes of the frame as it leaves the stack.
+/// Adds the outer headers to a frame that leaves by the flannel device, for the peer that leases its destination.
+/// Returns that peer's subnet and what `depart` returns for the frame as it leaves the stack.
 #[inline(always)]
 pub fn encapsulate<F: SendFrame, T>(
     frame: &mut F,
@@ -39,8 +39,8 @@ pub fn encapsulate<F: SendFrame, T>(
     Ok((subnet, departed))
 }
 
-/// Gives the frame of `inner` the outer headers towards `public_ip`. Its Ethernet header says that `source` has sent it
-/// to the VTEP `destination`.
+/// Adds the outer headers to the frame of `inner`, for the peer at `public_ip`. The inner Ethernet header goes from
+/// `source` to the VTEP `destination`.
 #[inline(always)]
 pub fn wrap(
     frame: &mut impl SendFrame,
@@ -65,8 +65,8 @@ pub fn wrap(
     frame.store(EthernetHeader::LEN, &stack)
 }
 
-/// Takes the outer headers off a frame that arrived at the underlay and addresses it to the flannel device.
-/// Returns the subnet the packet came from.
+/// Removes the outer headers of a frame that arrived at the underlay and addresses it to the flannel device. Returns
+/// the subnet that the packet is from.
 #[inline(always)]
 pub fn decapsulate(frame: &mut impl Frame, peers: &impl Peers, node: &Node) -> Result<Ip4, Reason> {
     open(frame, node)?.decapsulate(frame, peers, node)
@@ -103,8 +103,8 @@ fn check(tunnel: &TunnelHeaders, node: &Node) -> Result<(), Reason> {
     inner::check(&tunnel.ip)
 }
 
-/// A port of the dynamic range (RFC 7348, section 5), the same for all packets of a flow, so that the
-/// underlay spreads flows over its paths and queues.
+/// A port of the dynamic range (RFC 7348, section 5), the same for all packets of a flow. By it the underlay spreads
+/// flows over its paths and queues.
 #[inline(always)]
 const fn source_port(flow_hash: u32) -> u16 {
     0xc000 | (flow_hash ^ (flow_hash >> 16)) as u16
