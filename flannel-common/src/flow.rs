@@ -1,8 +1,8 @@
-//! Flows between pods, as the programs learn them to shorten the way of their packets.
+//! Flows between pods, which the programs learn so that their packets can bypass the stack.
 //!
-//! A packet takes the long way first, through bridge, routing and netfilter. A program sees it enter there and
-//! another one sees it leave. What left as it had entered proves that the long way changes nothing of its flow, and
-//! for a short while the packets behind it skip it.
+//! The first packet takes the long path, through bridge, routing and netfilter. One program sees it enter the stack,
+//! and another sees it leave. If it leaves as it entered, the stack does not change the packets of its flow. For a
+//! short time the packets behind it bypass the stack.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -10,40 +10,40 @@ use crate::addr::{Ip4, Mac};
 
 /// Flows that are known at a time.
 pub const MAX_FLOWS: u32 = 65_536;
-/// Places a flow can be kept at, which stand side by side. Where others have all of them, it takes the long way.
+/// Adjacent places for a flow. If other flows have all of them, it takes the long path.
 pub const PLACES: u32 = 4;
 /// Bytes of the ring in which programs announce connections.
 pub const CANDIDATE_BYTES: u32 = 65_536;
 
-/// For so long what was proved of a flow holds, in nanoseconds. Programs read a clock that lags up to 10 ms behind,
-/// so that whatever changes in the kernel takes effect on running flows within 50 ms.
+/// How long a confirmation of a flow is valid, in nanoseconds. Programs read a clock that lags up to 10 ms behind, so a
+/// change in the kernel takes effect on running flows within 50 ms.
 pub const VALID: u64 = 40_000_000;
-/// The place of a flow of which no packet has entered the stack for so long is free, in nanoseconds: it is not short any
-/// more, and has none in the stack.
+/// If no packet of a flow has entered the stack for so long, its place is free, in nanoseconds: it cannot bypass the
+/// stack any more, and has no packet there.
 pub const OVER: u64 = 2 * VALID;
-/// A packet that has not left the stack after so long is not waited for, in nanoseconds.
+/// How long a packet in the stack is waited for, in nanoseconds.
 pub const DRAINED: u64 = 12_000_000;
-/// More packets than these are not in the stack at a time: they were lost there, or miscounted. After as many the
-/// count begins anew.
+/// The stack never holds so many packets of a flow: some were lost there, or miscounted. After so many packets the
+/// count starts again.
 pub const MANY: u32 = 64;
 /// Packets of a TCP connection that have to leave the stack unchanged before it is announced.
 pub const WORTHWHILE: u32 = 16;
-/// A connection is announced no more often than this, in nanoseconds.
+/// Shortest time between two announcements of a connection, in nanoseconds.
 pub const ANNOUNCE: u64 = 100_000_000;
 
-/// Which flows are shortened.
+/// Which flows bypass the stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum FastPath {
     /// None.
     Off = 0,
-    /// Those of which the long way changes nothing; TCP only after connection tracking was told.
+    /// Those that the stack does not change; TCP only after connection tracking has been informed.
     Flow = 1,
     /// As above, without regard to connection tracking.
     Direct = 2,
 }
 
-/// Which way packets go.
+/// The direction of packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 pub enum Direction {
@@ -53,11 +53,11 @@ pub enum Direction {
     In = 1,
 }
 
-/// How the packets of a flow go on from where they leave the stack.
+/// How the packets of a flow continue from where they leave the stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 pub enum Way {
-    /// As they are, by the Ethernet addresses of [`Onward`].
+    /// Without a tunnel, by the Ethernet addresses of [`Onward`].
     Plain = 0,
     /// Through the tunnel.
     Tunnel = 1,
@@ -89,7 +89,7 @@ pub struct FlowKey {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct KnownFlow {
-    /// Which.
+    /// Its key.
     pub key: FlowKey,
     /// What is known.
     pub flow: Flow,
@@ -99,21 +99,21 @@ pub struct KnownFlow {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Flow {
-    /// How the last one left the stack unchanged.
+    /// How the last packet left the stack unchanged.
     pub left: Left,
-    /// How the last packet entered it.
+    /// How the last packet entered the stack.
     pub entered: Entered,
 }
 
-/// How a packet left the stack.
+/// The bypass entry: how a packet left the stack, and so how those behind it bypass it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Left {
-    /// Until when packets can skip the stack; zero for a flow that must not.
+    /// Until when packets can bypass the stack; zero for a flow that must not.
     pub until: u64,
-    /// The generation of the host's state when it entered.
+    /// The generation of the host's state when the packet entered.
     pub generation: u32,
-    /// Interface index of where it did.
+    /// Interface index of where it left.
     pub interface: u32,
     /// Largest packet that interface takes, in bytes, without its Ethernet header.
     pub mtu: u32,
@@ -129,12 +129,11 @@ pub struct Left {
     pub reserved: u32,
 }
 
-/// How a packet goes on from where it left the stack.
+/// The next hop of a bypass: how a packet continues from where it left the stack.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(4))]
 pub struct Onward {
-    /// Ethernet receiver: the pod, or the next hop over the underlay; zero where the kernel's routing has to be asked
-    /// for it.
+    /// Ethernet receiver: the pod, or the next hop over the underlay; zero where the kernel has to route the packet.
     pub destination: Mac,
     /// Ethernet sender.
     pub source: Mac,
@@ -146,25 +145,25 @@ pub struct Onward {
     pub way: u16,
 }
 
-/// How a packet entered the stack.
+/// The ingress state: how a packet entered the stack.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Entered {
-    /// When: nanoseconds of `CLOCK_MONOTONIC_COARSE`.
+    /// When it entered: nanoseconds of `CLOCK_MONOTONIC_COARSE`.
     pub at: u64,
     /// Ethernet receiver; zero for packets from peers.
     pub destination: Mac,
     /// Ethernet sender; zero for packets from peers.
     pub source: Mac,
-    /// Interface index of where it did.
+    /// Interface index of where it entered.
     pub interface: u32,
     /// Hops left.
     pub ttl: u16,
     /// Not zero where its datagram showed that the peer takes packets whole, as with
     /// [`Peer::whole`](crate::maps::Peer::whole).
     pub whole: u16,
-    /// Who sent it through the tunnel, after the guard; this host itself where that was asked at XDP; unspecified for
-    /// packets from pods and those that came plain.
+    /// The outer source, after the guard; this host's address after XDP, which removes it; unspecified for packets from
+    /// pods and for those without a tunnel.
     pub outer_source: Ip4,
     /// The generation of the host's state at that time.
     pub generation: u32,
@@ -172,7 +171,7 @@ pub struct Entered {
     pub in_stack: u32,
 }
 
-/// A TCP connection, whichever end sends.
+/// A TCP connection, the same for both directions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Connection {
@@ -192,7 +191,7 @@ impl FastPath {
 }
 
 impl Entered {
-    /// Whether a packet that enters like `other` goes the same way from there.
+    /// Whether a packet that enters like `other` takes the same path from there.
     #[must_use]
     #[inline(always)]
     pub fn has_same_path(&self, other: &Self) -> bool {
@@ -206,7 +205,7 @@ impl Entered {
 }
 
 impl Flow {
-    /// Whether no packet of the flow is in the stack any more that another one could overtake.
+    /// Whether the stack holds no packet of the flow any more that another one could overtake.
     #[must_use]
     #[inline(always)]
     pub const fn is_drained(&self, now: u64) -> bool {
@@ -214,7 +213,7 @@ impl Flow {
         in_stack == 0 || in_stack >= MANY || now.wrapping_sub(at) > DRAINED
     }
 
-    /// Whether packets can skip the stack now.
+    /// Whether packets can bypass the stack now.
     #[must_use]
     #[inline(always)]
     pub const fn can_bypass(&self, now: u64, generation: u32) -> bool {
@@ -223,7 +222,7 @@ impl Flow {
 }
 
 impl FlowKey {
-    /// The key as two words, as they stand in memory.
+    /// The key as two words, in memory order.
     #[must_use]
     #[inline(always)]
     pub const fn words(&self) -> [u64; 2] {
@@ -237,7 +236,7 @@ impl FlowKey {
         [ends, rest]
     }
 
-    /// The first of the [`PLACES`] where it can be kept, below [`MAX_FLOWS`]; another one for each `seed`.
+    /// The first of its [`PLACES`], below [`MAX_FLOWS`]; a different one for each `seed`.
     #[must_use]
     #[inline(always)]
     pub const fn place(&self, seed: u64) -> u32 {
@@ -249,7 +248,7 @@ impl FlowKey {
         (mixed >> (u64::BITS - (MAX_FLOWS / PLACES).ilog2())) as u32 * PLACES
     }
 
-    /// The connection this flow is one direction of.
+    /// The connection of which this flow is one direction.
     #[must_use]
     #[inline(always)]
     pub const fn connection(&self) -> Connection {
@@ -263,7 +262,7 @@ impl FlowKey {
 }
 
 impl Connection {
-    /// The connection as two words, as they stand in memory; the upper half of the second is zero.
+    /// The connection as two words, in memory order; the upper half of the second is zero.
     #[must_use]
     #[inline(always)]
     pub const fn words(&self) -> [u64; 2] {
@@ -321,7 +320,7 @@ mod tests {
         }
     }
 
-    /// A quarter of the places is asked for here. Spread by chance, one flow in 200 finds all its places taken.
+    /// The flows here need a quarter of the places. With a random spread, one flow in 200 finds all its places taken.
     #[test]
     fn flows_that_differ_little_are_spread() {
         let mut taken = HashMap::new();

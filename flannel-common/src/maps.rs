@@ -36,12 +36,12 @@ pub const QUESTION: &str = "QUESTION";
 pub const EVENTS: &str = "EVENTS";
 /// Name of the map from the places of [`FlowKey::place`](crate::flow::FlowKey::place) to [`KnownFlow`].
 pub const FLOWS: &str = "FLOWS";
-/// Name of the map from the [`Connection`]s that can be shortened to when that was found out, in nanoseconds of
+/// Name of the map from the [`Connection`]s that can bypass the stack to the time of their approval, in nanoseconds of
 /// `CLOCK_MONOTONIC`.
 pub const APPROVED: &str = "APPROVED";
-/// Name of the ring of [`Connection`]s that programs would shorten.
+/// Name of the ring of [`Connection`]s for which programs ask the daemon's approval.
 pub const CANDIDATES: &str = "CANDIDATES";
-/// Name of the map with the generation of the host's state: a number of which a change ends what was learned.
+/// Name of the map with the generation of the host's state: a change of this number invalidates what was learned.
 pub const GENERATION: &str = "GENERATION";
 /// Name of the read-only global by which the programs know their [`Node`].
 pub const NODE: &str = "NODE";
@@ -124,17 +124,17 @@ pub struct Peer {
     pub next_hop: NextHop,
 }
 
-/// The next station of the underlay on the way to a peer, as the kernel's routing has told it of late.
+/// The next hop of the underlay to a peer, as the kernel's routing last reported it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct NextHop {
-    /// Until when it holds: nanoseconds of `CLOCK_MONOTONIC_COARSE`; zero for one that is not known.
+    /// Until when it is valid: nanoseconds of `CLOCK_MONOTONIC_COARSE`; zero for one that is not known.
     pub until: u64,
-    /// Its Ethernet address; zero where packets are left to the kernel's routing, which did not tell.
+    /// Its Ethernet address; zero if the kernel did not report it. Then the kernel routes the packets.
     pub destination: Mac,
     /// That of the underlay's interface.
     pub source: Mac,
-    /// The generation of the host's state when it was told.
+    /// The generation of the host's state when it was reported.
     pub generation: u32,
 }
 
@@ -142,11 +142,11 @@ impl NextHop {
     /// None.
     pub const UNKNOWN: Self = Self { until: 0, destination: Mac::ZERO, source: Mac::ZERO, generation: 0 };
 
-    /// For so long it holds, in nanoseconds, as what was proved of a flow. Then a packet is left to the kernel's
-    /// routing, which also keeps the neighbour from growing stale.
+    /// How long it is valid, in nanoseconds, like a confirmation of a flow. After that the kernel routes a packet,
+    /// which also keeps the neighbour from becoming stale.
     pub const VALID: u64 = VALID;
 
-    /// Whether it holds `now`, in the generation of now.
+    /// Whether it is valid `now`, in the present `generation`.
     #[must_use]
     #[inline(always)]
     pub const fn holds(&self, now: u64, generation: u32) -> bool {
@@ -164,8 +164,8 @@ impl Peer {
         next_hop: NextHop::UNKNOWN,
     };
 
-    /// For so many seconds a peer is taken to be as it has shown itself. When stock flannel takes the place of this
-    /// daemon on a host, others may have to speak first.
+    /// How long a peer is expected to stay as its packets have shown it, in seconds. When stock flannel replaces this
+    /// daemon on a host, its peers may have to send first.
     pub const WHOLE_FOR: u32 = 10;
 
     /// Whether the peer takes packets whole at `now`, in seconds of `CLOCK_MONOTONIC`.
@@ -306,7 +306,7 @@ impl Node {
     /// The bits of a TOS byte that are DSCP (RFC 2474).
     pub const DSCP: u32 = 0b1111_1100;
 
-    /// What the programs hold until the daemon has told them better.
+    /// The value in the programs before the daemon writes its own.
     pub const UNSET: Self = Self {
         backend: 0,
         device: 0,
@@ -379,7 +379,7 @@ mod tests {
         assert!(!NextHop::UNKNOWN.holds(0, 0), "what is not known never holds");
     }
 
-    /// The layout that belongs to the ABI version: whoever changes one changes the other.
+    /// The layout that belongs to the ABI version: a change of one requires a change of the other.
     #[test]
     fn layout_snapshot() {
         let layout = |name, kind, key_size, value_size, max_entries| Layout {

@@ -1,38 +1,38 @@
-//! What programs tell of single packets while somebody asks.
+//! What programs report of single packets while a trace filter is set.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::addr::Ip4;
 
-/// Bytes of a packet that are told.
+/// Bytes of a packet that are reported.
 pub const SNAP: usize = 256;
 /// Bytes of the ring of events.
 pub const EVENT_BYTES: u32 = 1 << 20;
-/// Where the outer, or only, IPv4 header has its two addresses, behind an Ethernet header.
+/// Offset of the two addresses in the outer, or only, IPv4 header, behind an Ethernet header.
 pub const ADDRESSES: usize = 14 + 12;
-/// In the place of a reason: the packet has arrived, and what becomes of it is not decided.
+/// In the place of a reason: the packet has arrived, and its verdict is still open.
 pub const ARRIVED: u32 = u32::MAX;
 
-/// Of which packets programs tell. All zero: of none.
+/// Which packets programs report. All zero: none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct TraceFilter {
-    /// Until when somebody asks: nanoseconds of `CLOCK_MONOTONIC`. Whoever asks moves it on, so that programs fall
-    /// silent by themselves when nobody does any more.
+    /// Until when the filter is valid: nanoseconds of `CLOCK_MONOTONIC`. The trace session extends it, so programs stop
+    /// by themselves when no session is left.
     pub until: u64,
-    /// Reasons asked for, a bit for each by its number.
+    /// Reasons to report, a bit for each by its number.
     pub reasons: u64,
-    /// Hooks asked for, a bit for each by its number.
+    /// Hooks to report, a bit for each by its number.
     pub hooks: u32,
-    /// One of so many packets is told; zero and one for all.
+    /// One of so many packets is reported; zero and one for all.
     pub every: u32,
     /// Sender or receiver in the first IPv4 header; unspecified for any.
     pub address: Ip4,
-    /// Not zero: packets are also told as they arrive, with the headers a program is about to remove.
+    /// Not zero: packets are also reported when they arrive, with the headers that a program is about to remove.
     pub arrivals: u32,
 }
 
-/// What is told of a packet.
+/// The report of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Event {
@@ -50,6 +50,6 @@ pub struct Event {
     pub captured: u32,
     /// How many segments the packet stands for; zero or one for an ordinary packet.
     pub segments: u32,
-    /// The packet's beginning, as it is when its fate is decided; behind `captured` anything.
+    /// The packet's beginning at the time of its verdict; behind `captured` anything.
     pub bytes: [u8; SNAP],
 }
