@@ -117,7 +117,7 @@ pub struct Peer {
     /// Not zero where a route leads straight to the peer and no program sees its packets.
     pub direct: u16,
     /// Written by the programs, only with the UDP backend: when a packet from the peer last showed that it takes
-    /// packets whole, super-packets uncut and checksums unfinished; seconds of `CLOCK_MONOTONIC`, zero for never.
+    /// packets whole, super-packets and partial checksums included; seconds of `CLOCK_MONOTONIC`, zero for never.
     /// Programs do; a stock daemon, which reads packets from a socket, does not.
     pub whole: u32,
     /// Written by the programs: how its packets leave by the underlay.

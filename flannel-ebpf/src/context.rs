@@ -130,7 +130,7 @@ impl Skb {
     #[inline(always)]
     fn linear<T>(&self, offset: u32) -> Option<*mut T> {
         self.at(offset).or_else(|| {
-            // SAFETY: the kernel gave the context. A packet that is too short stays as it is.
+            // SAFETY: the kernel gave the context. A truncated packet stays as it is.
             unsafe { bpf_skb_pull_data(self.raw(), offset + size_of::<T>() as u32) };
             self.at(offset)
         })
