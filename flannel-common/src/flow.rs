@@ -57,7 +57,7 @@ pub enum Direction {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 pub enum Way {
-    /// Without a tunnel, by the Ethernet addresses of [`Onward`].
+    /// Without a tunnel, by the Ethernet addresses of [`BypassHop`].
     Plain = 0,
     /// Through the tunnel.
     Tunnel = 1,
@@ -100,15 +100,15 @@ pub struct KnownFlow {
 #[repr(C)]
 pub struct Flow {
     /// How the last packet left the stack unchanged.
-    pub left: Left,
+    pub left: BypassEntry,
     /// How the last packet entered the stack.
-    pub entered: Entered,
+    pub entered: IngressState,
 }
 
 /// The bypass entry: how a packet left the stack, and so how those behind it bypass it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Left {
+pub struct BypassEntry {
     /// Until when packets can bypass the stack; zero for a flow that must not.
     pub until: u64,
     /// The generation of the host's state when the packet entered.
@@ -120,7 +120,7 @@ pub struct Left {
     /// The priority the stack gave the packet.
     pub priority: u32,
     /// Where it went from there.
-    pub onward: Onward,
+    pub onward: BypassHop,
     /// When the connection was last announced to the daemon.
     pub announced: u64,
     /// Packets of the flow that have left the stack unchanged.
@@ -132,7 +132,7 @@ pub struct Left {
 /// The next hop of a bypass: how a packet continues from where it left the stack.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(4))]
-pub struct Onward {
+pub struct BypassHop {
     /// Ethernet receiver: the pod, or the next hop over the underlay; zero where the kernel has to route the packet.
     pub destination: Mac,
     /// Ethernet sender.
@@ -148,7 +148,7 @@ pub struct Onward {
 /// The ingress state: how a packet entered the stack.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Entered {
+pub struct IngressState {
     /// When it entered: nanoseconds of `CLOCK_MONOTONIC_COARSE`.
     pub at: u64,
     /// Ethernet receiver; zero for packets from peers.
@@ -190,7 +190,7 @@ impl FastPath {
     pub const ALL: &[Self] = &[Self::Off, Self::Flow, Self::Direct];
 }
 
-impl Entered {
+impl IngressState {
     /// Whether a packet that enters like `other` takes the same path from there.
     #[must_use]
     #[inline(always)]
@@ -209,7 +209,7 @@ impl Flow {
     #[must_use]
     #[inline(always)]
     pub const fn is_drained(&self, now: u64) -> bool {
-        let Entered { at, in_stack, .. } = self.entered;
+        let IngressState { at, in_stack, .. } = self.entered;
         in_stack == 0 || in_stack >= MANY || now.wrapping_sub(at) > DRAINED
     }
 

@@ -5,7 +5,7 @@ use core::ptr;
 use aya_ebpf::btf_maps::{Array, LruHashMap, RingBuf};
 use aya_ebpf::macros::btf_map;
 use flannel_common::flow::{
-    CANDIDATE_BYTES, Connection, Entered, Flow, FlowKey, KnownFlow, Left, MAX_FLOWS, OVER, PLACES,
+    BypassEntry, CANDIDATE_BYTES, Connection, Flow, FlowKey, IngressState, KnownFlow, MAX_FLOWS, OVER, PLACES,
 };
 use flannel_ebpf::flows::{Entry, Flows};
 
@@ -140,7 +140,7 @@ impl Entry for Place {
     }
 
     #[inline(always)]
-    fn enter(&self, entered: &Entered) {
+    fn enter(&self, entered: &IngressState) {
         // SAFETY: as in `get`, and nothing holds a reference to it.
         unsafe { ptr::write(&raw mut (*self.0).flow.entered, *entered) };
     }
@@ -152,12 +152,12 @@ impl Entry for Place {
     }
 
     #[inline(always)]
-    fn leave(&self, left: &Left) {
+    fn leave(&self, left: &BypassEntry) {
         // SAFETY: as in `enter`. The entry is not valid while it is written.
         unsafe {
             let until = &raw mut (*self.0).flow.left.until;
             ptr::write_volatile(until, 0);
-            ptr::write(&raw mut (*self.0).flow.left, Left { until: 0, ..*left });
+            ptr::write(&raw mut (*self.0).flow.left, BypassEntry { until: 0, ..*left });
             ptr::write_volatile(until, left.until);
         }
     }

@@ -1,18 +1,18 @@
 //! Learned flows. Their packets can bypass bridge, routing and netfilter, because those do not change them.
 //!
-//! For a packet that is about to enter the stack, [`short`] returns how it can bypass it. [`enter`] learns from a
+//! For a packet that is about to enter the stack, [`bypass`] returns how it can bypass it. [`enter`] learns from a
 //! packet that enters, and [`leave`] from one that leaves.
 
 use flannel_common::flow::{
-    ANNOUNCE, Connection, Direction, Entered, FastPath, Flow, FlowKey, Left, MANY, Onward, VALID, WORTHWHILE,
-    Way,
+    ANNOUNCE, BypassEntry, BypassHop, Connection, Direction, FastPath, Flow, FlowKey, IngressState, MANY,
+    VALID, WORTHWHILE, Way,
 };
 use flannel_common::maps::Node;
 use flannel_common::wire::EthernetHeader;
 use flannel_common::{Ip4, Mac, Reason};
 
 use crate::frame::FlowFrame;
-use crate::segment::Packet;
+use crate::packet::Packet;
 
 /// What is known of flows, and of connections that can bypass the stack.
 pub trait Flows {
@@ -51,13 +51,13 @@ pub trait Entry {
     fn is_of(&self, key: &FlowKey) -> bool;
 
     /// Notes a packet that enters the stack.
-    fn enter(&self, entered: &Entered);
+    fn enter(&self, entered: &IngressState);
 
     /// Notes how many packets are still in the stack.
     fn drain(&self, in_stack: u32);
 
     /// Notes a packet that leaves the stack unchanged.
-    fn leave(&self, left: &Left);
+    fn leave(&self, left: &BypassEntry);
 }
 
 /// The origin of a packet that is about to enter the stack.
@@ -79,7 +79,7 @@ pub enum Exit {
     /// To a peer by the underlay, without a tunnel.
     Underlay,
     /// To a peer through the tunnel: the next hop, and until when that is valid.
-    Tunnel(Onward, u64),
+    Tunnel(BypassHop, u64),
 }
 
 impl Origin {
@@ -124,7 +124,12 @@ pub fn from_peer(packet: &Packet, node: &Node) -> Result<Ip4, Reason> {
 
 /// How the packet continues if it can bypass the stack.
 #[inline(always)]
-pub fn short(frame: &impl FlowFrame, packet: &Packet, origin: Origin, flows: &impl Flows) -> Option<Left> {
+pub fn bypass(
+    frame: &impl FlowFrame,
+    packet: &Packet,
+    origin: Origin,
+    flows: &impl Flows,
+) -> Option<BypassEntry> {
     if packet.is_edge {
         return None;
     }
@@ -174,14 +179,14 @@ fn ingress_state(
     origin: Origin,
     at: u64,
     generation: u32,
-) -> Entered {
+) -> IngressState {
     let EthernetHeader { destination, source, .. } = packet.ethernet;
     let (destination, source, outer_source, whole) = match origin {
         Origin::Pod => (destination, source, Ip4::UNSPECIFIED, false),
         Origin::Underlay => (Mac::ZERO, Mac::ZERO, Ip4::UNSPECIFIED, false),
         Origin::Tunnel(outer_source, whole) => (Mac::ZERO, Mac::ZERO, outer_source, whole),
     };
-    Entered {
+    IngressState {
         at,
         destination,
         source,
@@ -231,7 +236,7 @@ fn confirm(frame: &impl FlowFrame, flows: &impl Flows, node: &Node, exit: Exit) 
         Exit::Tunnel(onward, until) => (onward, until.min(checked_until)),
         Exit::Pod | Exit::Underlay => (plain_hop(&packet.ethernet), checked_until),
     };
-    let mut left = Left {
+    let mut left = BypassEntry {
         until: before.until,
         generation,
         interface: frame.interface(),
@@ -256,15 +261,21 @@ fn confirm(frame: &impl FlowFrame, flows: &impl Flows, node: &Node, exit: Exit) 
 
 /// The next hop of a packet by the Ethernet header that it has.
 #[inline(always)]
-const fn plain_hop(ethernet: &EthernetHeader) -> Onward {
+const fn plain_hop(ethernet: &EthernetHeader) -> BypassHop {
     let EthernetHeader { destination, source, .. } = *ethernet;
-    Onward { destination, source, public_ip: Ip4::UNSPECIFIED, vtep_mac: Mac::ZERO, way: Way::Plain as u16 }
+    BypassHop {
+        destination,
+        source,
+        public_ip: Ip4::UNSPECIFIED,
+        vtep_mac: Mac::ZERO,
+        way: Way::Plain as u16,
+    }
 }
 
 /// Whether routing has sent the packet here. A packet that bypassed the stack still has the ingress interface of the
 /// host, and one that a neighbour behind the same bridge forged has the neighbour's.
 #[inline(always)]
-fn is_routed(frame: &impl FlowFrame, entered: &Entered, node: &Node, direction: Direction) -> bool {
+fn is_routed(frame: &impl FlowFrame, entered: &IngressState, node: &Node, direction: Direction) -> bool {
     let came_by = frame.received_by();
     match direction {
         Direction::Out => came_by != 0 && came_by != entered.interface,

@@ -12,8 +12,8 @@ pub mod frame;
 pub mod guard;
 pub mod inner;
 pub mod outer;
+pub mod packet;
 pub mod peers;
-pub mod segment;
 pub mod udp;
 pub mod vxlan;
 

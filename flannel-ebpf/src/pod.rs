@@ -2,15 +2,15 @@
 
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use flannel_common::flow::{Left, Onward, Way};
+use flannel_common::flow::{BypassEntry, BypassHop, Way};
 use flannel_common::maps::{Backend, Node, Peer};
 use flannel_common::wire::EthernetHeader;
 use flannel_common::{Hook, Ip4, Reason, Verdict};
 use flannel_ebpf::arrival::Arrival;
 use flannel_ebpf::flows::{self, Exit, Origin};
 use flannel_ebpf::frame::Frame as _;
+use flannel_ebpf::packet::Packet;
 use flannel_ebpf::peers::Peers as _;
-use flannel_ebpf::segment::Packet;
 use flannel_ebpf::{inner, udp, vxlan};
 
 use crate::context::Skb;
@@ -77,7 +77,7 @@ pub fn direct_in(context: TcContext) -> i32 {
 fn receive(skb: &mut Skb, node: &Node) -> Result<Ip4, Reason> {
     let packet = Packet::read(skb)?;
     let (subnet, origin) = (flows::from_peer(&packet, node)?, Origin::Underlay);
-    if let Some(left) = flows::short(skb, &packet, origin, &FlowTable) {
+    if let Some(left) = flows::bypass(skb, &packet, origin, &FlowTable) {
         return hand_over(skb, &packet, packet.ip.tos, &left).map(|()| subnet);
     }
     match Table.peer(subnet) {
@@ -98,7 +98,7 @@ pub(crate) fn arrive(skb: &mut Skb, node: &Node, arrival: &Arrival, mark: u32) -
     let tos = match packet {
         Err(_) => arrival.admit(skb, &Table, node)?,
         Ok(packet) => {
-            if let Some(left) = flows::short(skb, &packet, origin, &FlowTable)
+            if let Some(left) = flows::bypass(skb, &packet, origin, &FlowTable)
                 && let Ok(tos) = arrival.tos(skb)
             {
                 skb.remove(arrival.encapsulation)?;
@@ -121,7 +121,7 @@ pub(crate) fn take_over(skb: &mut Skb, node: &Node, mark: u32) -> Result<Reason,
     // The XDP program has asked the guard, but removed the sender's address. This host takes its place.
     let origin = Origin::Tunnel(node.local_ip, false);
     if let Ok(packet) = read_learnable(node, || Packet::read(skb)) {
-        if let Some(left) = flows::short(skb, &packet, origin, &FlowTable) {
+        if let Some(left) = flows::bypass(skb, &packet, origin, &FlowTable) {
             return hand_over(skb, &packet, packet.ip.tos, &left).map(|()| Reason::Shortened);
         }
         flows::enter(skb, &packet, origin, &FlowTable);
@@ -136,7 +136,7 @@ fn read_learnable(node: &Node, read: impl FnOnce() -> Result<Packet, Reason>) ->
 }
 
 #[inline(always)]
-fn hand_over(skb: &mut Skb, packet: &Packet, tos: u8, left: &Left) -> Result<(), Reason> {
+fn hand_over(skb: &mut Skb, packet: &Packet, tos: u8, left: &BypassEntry) -> Result<(), Reason> {
     skb.address(left.onward.destination, left.onward.source)?;
     packet.hop(skb, tos)?;
     skb.hand_over(left.interface)
@@ -155,7 +155,7 @@ pub(crate) fn depart(skb: &Skb, node: &Node, peer: &Peer) -> next_hop::Lookup {
     if flows::are_learned(node) {
         let is_segmented = node.backend == Backend::Udp as u32 && !peer.accepts_gso(Table.now());
         let way = if is_segmented { Way::Segmenter } else { Way::Tunnel };
-        let onward = Onward {
+        let onward = BypassHop {
             destination: lookup.hop.destination,
             source: lookup.hop.source,
             public_ip: peer.public_ip,
@@ -177,7 +177,8 @@ enum Sent {
 fn bypass(skb: &mut Skb, node: &Node) -> Result<(Ip4, Sent), Reason> {
     let packet = Packet::read(skb)?;
     let subnet = flows::to_peer(&packet, node)?;
-    let Some(Left { onward, priority, .. }) = flows::short(skb, &packet, Origin::Pod, &FlowTable) else {
+    let Some(BypassEntry { onward, priority, .. }) = flows::bypass(skb, &packet, Origin::Pod, &FlowTable)
+    else {
         Table.peer(subnet).ok_or(Reason::ToStack)?;
         return Err(flows::enter(skb, &packet, Origin::Pod, &FlowTable));
     };
@@ -195,14 +196,14 @@ fn bypass(skb: &mut Skb, node: &Node) -> Result<(Ip4, Sent), Reason> {
 }
 
 #[inline(always)]
-fn is_for_segmenter(skb: &Skb, node: &Node, packet: &Packet, onward: &Onward) -> bool {
+fn is_for_segmenter(skb: &Skb, node: &Node, packet: &Packet, onward: &BypassHop) -> bool {
     let is_by_udp = node.backend == Backend::Udp as u32 && onward.way != Way::Plain as u16;
     is_by_udp && (onward.way == Way::Segmenter as u16 || inner::is_non_tcp_gso(skb, &packet.ip))
 }
 
 /// Adds the outer headers to the packet, if it needs any.
 #[inline(always)]
-fn wrap(skb: &mut Skb, node: &Node, packet: &Packet, onward: &Onward) -> Result<(), Reason> {
+fn wrap(skb: &mut Skb, node: &Node, packet: &Packet, onward: &BypassHop) -> Result<(), Reason> {
     if onward.way == Way::Plain as u16 {
         Ok(())
     } else if node.backend == Backend::Udp as u32 {

@@ -1,9 +1,11 @@
-use flannel_common::flow::{Direction, Entered, FastPath, Flow, FlowKey, Left, OVER, Onward, PLACES, Way};
+use flannel_common::flow::{
+    BypassEntry, BypassHop, Direction, FastPath, Flow, FlowKey, IngressState, OVER, PLACES, Way,
+};
 use flannel_common::maps::{Backend, Guard, Node};
 use flannel_common::wire::Ipv4Header;
 use flannel_common::{Hook, Ip4, Mac, Reason};
 use flannel_ebpf::frame::Encapsulation;
-use flannel_ebpf::segment;
+use flannel_ebpf::packet;
 use rstest::rstest;
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
@@ -24,40 +26,47 @@ fn node(backend: Backend, fast_path: FastPath) -> Node {
 }
 
 fn key(frame: &[u8], direction: Direction) -> FlowKey {
-    segment::Packet::read(&Packet::at(HERE, frame.to_vec())).unwrap().key(direction)
+    packet::Packet::read(&Packet::at(HERE, frame.to_vec())).unwrap().key(direction)
 }
 
 /// A flow that is short for ever.
-fn short(entered: Entered, onward: Onward) -> Flow {
-    let left = Left { until: u64::MAX, interface: 77, mtu: 1450, onward, ..Left::default() };
-    Flow { entered: Entered { interface: HERE, ..entered }, left }
+fn short(entered: IngressState, onward: BypassHop) -> Flow {
+    let left = BypassEntry { until: u64::MAX, interface: 77, mtu: 1450, onward, ..BypassEntry::default() };
+    Flow { entered: IngressState { interface: HERE, ..entered }, left }
 }
 
 /// One of a pod of this host.
 fn short_out(way: Way) -> Flow {
-    let onward = Onward {
+    let onward = BypassHop {
         destination: Mac([2, 0, 0, 0, 0, 9]),
         source: Mac([2, 0, 0, 0, 0, 1]),
         way: way as u16,
-        ..Onward::default()
+        ..BypassHop::default()
     };
     let peer = frames::peers()[0].1;
     let onward = match way {
         Way::Plain => onward,
         Way::Tunnel | Way::Segmenter => {
-            Onward { public_ip: peer.public_ip, vtep_mac: peer.vtep_mac, ..onward }
+            BypassHop { public_ip: peer.public_ip, vtep_mac: peer.vtep_mac, ..onward }
         }
     };
-    let entered =
-        Entered { ttl: 64, destination: Mac(DEVICE_MAC), source: Mac(POD_MAC), ..Entered::default() };
+    let entered = IngressState {
+        ttl: 64,
+        destination: Mac(DEVICE_MAC),
+        source: Mac(POD_MAC),
+        ..IngressState::default()
+    };
     short(entered, onward)
 }
 
 /// One of a peer, through the tunnel or plain.
 fn short_in(outer_source: Ip4) -> Flow {
-    let onward =
-        Onward { destination: Mac([2, 0, 0, 0, 0, 9]), source: Mac([2, 0, 0, 0, 0, 1]), ..Onward::default() };
-    short(Entered { ttl: 63, outer_source, ..Entered::default() }, onward)
+    let onward = BypassHop {
+        destination: Mac([2, 0, 0, 0, 0, 9]),
+        source: Mac([2, 0, 0, 0, 0, 1]),
+        ..BypassHop::default()
+    };
+    short(IngressState { ttl: 63, outer_source, ..IngressState::default() }, onward)
 }
 
 /// The frame with another TOS byte.
@@ -212,8 +221,9 @@ fn a_packet_that_leaves_the_stack_confirms_its_flow(
     assert_counted_once(&kernel, hook, Reason::Unconfirmed);
 
     let key = key(&leaving, direction);
-    let entered = Entered { at: frames::monotonic(), interface: HERE, ttl: 63, ..Entered::default() };
-    kernel.put_flow(key, Flow { entered: Entered { in_stack: 1, ..entered }, ..Flow::default() });
+    let entered =
+        IngressState { at: frames::monotonic(), interface: HERE, ttl: 63, ..IngressState::default() };
+    kernel.put_flow(key, Flow { entered: IngressState { in_stack: 1, ..entered }, ..Flow::default() });
     kernel.run_received_by(program, &leaving, BRIDGE);
     assert_eq!(kernel.count(hook, Reason::Confirmed).packets, 1);
     let flow = kernel.flow(&key);
@@ -239,7 +249,7 @@ fn a_flow_through_the_tunnel_knows_its_peer(
     }
     let leaving = frame(Carried::Udp, LOCAL_POD, PEER_POD, 63, 200);
     let key = key(&leaving, Direction::Out);
-    let entered = Entered { at: frames::monotonic(), interface: 77, ttl: 64, ..Entered::default() };
+    let entered = IngressState { at: frames::monotonic(), interface: 77, ttl: 64, ..IngressState::default() };
     kernel.put_flow(key, Flow { entered, ..Flow::default() });
     kernel.run_received_by(program, &leaving, BRIDGE);
 
@@ -247,11 +257,11 @@ fn a_flow_through_the_tunnel_knows_its_peer(
     assert!(left.until > frames::monotonic());
     let peer = frames::peers()[0].1;
     // This host has no interface by which the peer could be reached.
-    let expected = Onward {
+    let expected = BypassHop {
         public_ip: peer.public_ip,
         vtep_mac: peer.vtep_mac,
         way: expected as u16,
-        ..Onward::default()
+        ..BypassHop::default()
     };
     assert_eq!(left.onward, expected);
 }
@@ -273,7 +283,7 @@ fn a_flow_takes_a_place_that_is_free() {
     assert_eq!(neighbours.len(), PLACES as usize);
     let now = frames::monotonic();
     for (place, key) in (0..).zip(&neighbours) {
-        let entered = Entered { at: now, ..Entered::default() };
+        let entered = IngressState { at: now, ..IngressState::default() };
         kernel.put_flow_at(first + place, *key, Flow { entered, ..Flow::default() });
     }
     let keys = |kernel: &Kernel| [0, 1, 2, 3].map(|place| kernel.flow_at(first + place).key);
@@ -281,7 +291,7 @@ fn a_flow_takes_a_place_that_is_free() {
     assert_counted_once(&kernel, Hook::PodOut, Reason::Learning);
     assert_eq!(keys(&kernel), neighbours[..], "all of them may be short");
 
-    let entered = Entered { at: now - 2 * OVER, ..Entered::default() };
+    let entered = IngressState { at: now - 2 * OVER, ..IngressState::default() };
     kernel.put_flow_at(first + 2, neighbours[2], Flow { entered, ..Flow::default() });
     kernel.run("pod_out", &packet);
     assert_eq!(keys(&kernel), [neighbours[0], neighbours[1], new, neighbours[3]]);

@@ -1,12 +1,12 @@
 use flannel_common::flow::{
-    ANNOUNCE, DRAINED, Direction, FastPath, Left, MANY, Onward, VALID, WORTHWHILE, Way as Onwards,
+    ANNOUNCE, BypassEntry, BypassHop, DRAINED, Direction, FastPath, MANY, VALID, WORTHWHILE, Way as Onwards,
 };
 use flannel_common::maps::{Guard, Node};
 use flannel_common::wire::Ipv4Header;
 use flannel_common::{Ip4, Mac, Reason};
-use flannel_ebpf::flows::{Exit, Origin, enter, from_peer, leave, short, to_peer};
+use flannel_ebpf::flows::{Exit, Origin, bypass, enter, from_peer, leave, to_peer};
 use flannel_ebpf::frame::{Encapsulation, Frame as _};
-use flannel_ebpf::segment;
+use flannel_ebpf::packet;
 use rstest::rstest;
 use zerocopy::FromBytes as _;
 
@@ -24,7 +24,7 @@ fn node(fast_path: FastPath) -> Node {
     Node { fast_path: fast_path as u32, ..frames::node(Encapsulation::Vxlan, Guard::Strict) }
 }
 
-const ONWARD: Onward = Onward {
+const ONWARD: BypassHop = BypassHop {
     destination: Mac([2, 0, 0, 0, 0, 0x11]),
     source: Mac([2, 0, 0, 0, 0, 0x12]),
     public_ip: Ip4::from_octets([192, 168, 0, 2]),
@@ -33,9 +33,9 @@ const ONWARD: Onward = Onward {
 };
 
 /// How a packet skips the stack, or why it enters it.
-fn enter_from(origin: Origin, packet: &Packet, memory: &Memory) -> Result<Left, Reason> {
-    let read = segment::Packet::read(packet)?;
-    short(packet, &read, origin, memory).ok_or_else(|| enter(packet, &read, origin, memory))
+fn enter_from(origin: Origin, packet: &Packet, memory: &Memory) -> Result<BypassEntry, Reason> {
+    let read = packet::Packet::read(packet)?;
+    bypass(packet, &read, origin, memory).ok_or_else(|| enter(packet, &read, origin, memory))
 }
 
 /// One packet of a pod on its way to a peer.
@@ -291,7 +291,7 @@ fn both_directions_are_of_one_connection() {
     let memory = Memory::new();
     let key = |from, to, direction| {
         let packet = Packet::at(PORT, frame(DATA, from, to, 64, 0));
-        segment::Packet::read(&packet).unwrap().key(direction)
+        packet::Packet::read(&packet).unwrap().key(direction)
     };
     let out = key(LOCAL_POD, PEER_POD, Direction::Out);
     let mut back = key(PEER_POD, LOCAL_POD, Direction::In);
@@ -318,7 +318,7 @@ fn a_packet_of_a_peer_is_handed_over_as_the_stack_would_have() {
     let mut arrived = arrived;
     let left = enter_from(origin, &arrived, &memory).unwrap();
     assert_eq!((left.interface, left.onward.way), (PORT, Onwards::Plain as u16));
-    let read = segment::Packet::read(&arrived).unwrap();
+    let read = packet::Packet::read(&arrived).unwrap();
     read.hop(&mut arrived, read.ip.tos).unwrap();
     arrived.address(left.onward.destination, left.onward.source).unwrap();
     assert_eq!(arrived.bytes, routed.bytes);
@@ -339,14 +339,14 @@ fn a_peers_flow_is_short_only_as_its_peer_sent_it(#[case] other: Origin) {
     assert_eq!(enter_from(origin, &arrived, &memory), Err(Reason::Learning));
     assert_eq!(leave(&routed, &memory, &node(FastPath::Flow), Exit::Pod), Reason::Confirmed);
     assert!(enter_from(origin, &arrived, &memory).is_ok());
-    let read = segment::Packet::read(&arrived).unwrap();
-    assert_eq!(short(&arrived, &read, other, &memory), None, "the guard has to be asked");
+    let read = packet::Packet::read(&arrived).unwrap();
+    assert_eq!(bypass(&arrived, &read, other, &memory), None, "the guard has to be asked");
 }
 
 #[test]
 fn the_congestion_a_packet_met_is_written_with_the_hop() {
     let mut arrived = Packet::at(UNDERLAY, frame(Carried::Udp, PEER_POD, LOCAL_POD, 63, 100));
-    let read = segment::Packet::read(&arrived).unwrap();
+    let read = packet::Packet::read(&arrived).unwrap();
     read.hop(&mut arrived, 0b11).unwrap();
     let ip = Ipv4Header::read_from_bytes(&arrived.bytes[14..34]).unwrap();
     assert_eq!((ip.ttl, ip.tos, ip.checksum), (62, 0b11, ip.computed_checksum()));
@@ -361,7 +361,7 @@ fn pods_packets_to_peers(
     #[case] to: [u8; 4],
     #[case] expected: Result<[u8; 4], Reason>,
 ) {
-    let packet = segment::Packet::read(&Packet::at(PORT, frame(Carried::Udp, from, to, 64, 0))).unwrap();
+    let packet = packet::Packet::read(&Packet::at(PORT, frame(Carried::Udp, from, to, 64, 0))).unwrap();
     assert_eq!(to_peer(&packet, &node(FastPath::Flow)), expected.map(Ip4::from_octets));
 }
 
@@ -373,6 +373,6 @@ fn peers_packets_to_pods(
     #[case] to: [u8; 4],
     #[case] expected: Result<[u8; 4], Reason>,
 ) {
-    let packet = segment::Packet::read(&Packet::at(UNDERLAY, frame(Carried::Udp, from, to, 63, 0))).unwrap();
+    let packet = packet::Packet::read(&Packet::at(UNDERLAY, frame(Carried::Udp, from, to, 63, 0))).unwrap();
     assert_eq!(from_peer(&packet, &node(FastPath::Flow)), expected.map(Ip4::from_octets));
 }

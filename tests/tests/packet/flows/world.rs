@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use flannel_common::Reason;
-use flannel_common::flow::{Connection, Entered, Flow, FlowKey, Left};
+use flannel_common::flow::{BypassEntry, Connection, Flow, FlowKey, IngressState};
 use flannel_ebpf::flows::{Entry, Flows};
 use flannel_ebpf::frame::{Encapsulation, FlowFrame, Frame};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -143,16 +143,16 @@ impl Entry for Slot {
         true
     }
 
-    fn enter(&self, entered: &Entered) {
+    fn enter(&self, entered: &IngressState) {
         self.0.set(Flow { entered: *entered, ..self.0.get() });
     }
 
     fn drain(&self, in_stack: u32) {
         let Flow { left, entered } = self.0.get();
-        self.0.set(Flow { left, entered: Entered { in_stack, ..entered } });
+        self.0.set(Flow { left, entered: IngressState { in_stack, ..entered } });
     }
 
-    fn leave(&self, left: &Left) {
+    fn leave(&self, left: &BypassEntry) {
         self.0.set(Flow { left: *left, ..self.0.get() });
     }
 }
