@@ -5,18 +5,24 @@
 //! order in which things start do not live here.
 
 pub mod backend;
+pub mod chance;
 mod compact;
 pub mod file;
+mod join;
+pub mod kernel;
 pub mod lease;
 mod metrics;
 pub mod pauses;
 pub mod peers;
 pub mod reconcile;
 pub mod remembered;
+pub mod service;
 pub mod subnet_file;
+pub mod throttle;
 
 use tokio::time::{Instant, sleep_until};
 
+pub use join::{Last, join};
 pub use metrics::Metrics;
 
 /// Waits until then; for ever where there is no such time.

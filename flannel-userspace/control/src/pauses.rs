@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 
+use crate::chance;
+
 /// Pauses from `first` to `longest`, each about twice the one before, for ever. Chance sets them apart: hosts that lost
 /// the same etcd must not all come back to it at the same moment.
 pub fn growing((first, longest): (Duration, Duration)) -> ExponentialBackoff {
@@ -13,6 +15,7 @@ pub fn growing((first, longest): (Duration, Duration)) -> ExponentialBackoff {
         .with_max_delay(longest / 2)
         .with_factor(2.0)
         .with_jitter()
+        .with_jitter_seed(chance::number())
         .without_max_times()
         .build()
 }

@@ -55,6 +55,37 @@ struct RememberedPeer {
     vtep_mac: Option<Mac>,
 }
 
+impl Own {
+    /// The lease as it is held now, of a host with that VTEP.
+    #[must_use]
+    pub fn of(lease: &Lease, vtep_mac: Option<Mac>) -> Self {
+        let term = lease.term.map(EtcdLeaseId::id);
+        Self { public_ip: lease.attributes.public_ip, subnet: lease.subnet, term, vtep_mac }
+    }
+
+    /// The lease, with what it is to say now.
+    #[must_use]
+    pub fn lease(&self, attributes: Attributes) -> Lease {
+        let term = self.term.and_then(EtcdLeaseId::from_id);
+        Lease { subnet: self.subnet, ipv6_subnet: None, attributes, mod_revision: 0, created: 0, term }
+    }
+}
+
+/// Where what is known is kept.
+pub trait Store: Send {
+    /// Keeps it, in the place of what was kept before.
+    ///
+    /// # Errors
+    /// It cannot be kept.
+    fn keep(&self, remembered: &Remembered) -> Result<(), RememberedError>;
+}
+
+impl Store for PathBuf {
+    fn keep(&self, remembered: &Remembered) -> Result<(), RememberedError> {
+        remembered.write(self)
+    }
+}
+
 /// The file was not read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum RememberedError {
@@ -142,14 +173,6 @@ impl Remembered {
     #[must_use]
     pub fn is_of(&self, identity: &Identity, config: &str) -> bool {
         self.identity == *identity && self.config == config
-    }
-
-    /// The own lease, with what it is to say now.
-    #[must_use]
-    pub fn lease(&self, attributes: Attributes) -> Lease {
-        let Own { subnet, term, .. } = self.own;
-        let term = term.and_then(EtcdLeaseId::from_id);
-        Lease { subnet, ipv6_subnet: None, attributes, mod_revision: 0, created: 0, term }
     }
 
     /// The peers' leases, older than anything the registry can tell.

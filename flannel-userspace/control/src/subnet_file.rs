@@ -2,7 +2,7 @@
 //! subnet this host leases.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -32,6 +32,22 @@ pub struct SubnetFile {
     pub mtu: u32,
     /// Whether this daemon masquerades, so that the bridge's owner must not.
     pub ip_masq: bool,
+}
+
+/// Where the subnet file is kept.
+pub trait Store: Send {
+    /// Writes the file, unless it says already what it should.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    fn keep(&self, file: &SubnetFile) -> Result<(), SubnetFileError>;
+}
+
+impl Store for PathBuf {
+    fn keep(&self, file: &SubnetFile) -> Result<(), SubnetFileError> {
+        let is_true = fs::read_to_string(self).is_ok_and(|text| text == file.to_string());
+        if is_true { Ok(()) } else { file.write(self) }
+    }
 }
 
 /// What a file left by an earlier daemon, of this kind or stock flannel's, says as far as it can be read.

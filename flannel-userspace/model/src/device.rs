@@ -1,6 +1,8 @@
-//! The names of flannel's devices.
+//! Flannel's own devices: their names, what they are to be like, and what they are.
 
-use flannel_common::Vni;
+use std::net::Ipv4Addr;
+
+use flannel_common::{Mac, Vni};
 
 /// Name of the UDP backend's device; stock flannel's TUN device is called the same.
 pub const UDP_DEVICE: &str = "flannel0";
@@ -15,4 +17,94 @@ pub fn vxlan_device(vni: Vni) -> String {
 #[must_use]
 pub fn is_flannel(name: &str) -> bool {
     name.starts_with("flannel")
+}
+
+/// What a device is to be like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeviceSpec {
+    /// The UDP backend's, which draws packets to the programs, with a segmenter.
+    Udp {
+        /// Largest inner packet, in bytes.
+        mtu: u32,
+    },
+    /// The vxlan device.
+    Vxlan(VxlanSpec),
+}
+
+impl DeviceSpec {
+    /// Name of the device.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::Udp { .. } => UDP_DEVICE.to_owned(),
+            Self::Vxlan(spec) => spec.name(),
+        }
+    }
+
+    /// Largest inner packet, in bytes.
+    #[must_use]
+    pub const fn mtu(&self) -> u32 {
+        match self {
+            Self::Udp { mtu } => *mtu,
+            Self::Vxlan(spec) => spec.mtu,
+        }
+    }
+
+    /// The same, for a device that keeps the Ethernet address that peers know.
+    #[must_use]
+    pub fn with_mac(self, mac: Mac) -> Self {
+        match self {
+            Self::Udp { .. } => self,
+            Self::Vxlan(spec) => Self::Vxlan(VxlanSpec { mac: Some(mac), ..spec }),
+        }
+    }
+}
+
+/// What a vxlan device is to be like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VxlanSpec {
+    /// VXLAN network identifier.
+    pub vni: Vni,
+    /// UDP port of every host.
+    pub port: u16,
+    /// Largest inner packet, in bytes.
+    pub mtu: u32,
+    /// Outer source address.
+    pub local: Ipv4Addr,
+    /// Index of the underlay's interface.
+    pub underlay: u32,
+    /// Ethernet address it must have; without one, an existing device keeps its own, and a new one gets a random one.
+    pub mac: Option<Mac>,
+}
+
+impl VxlanSpec {
+    /// Name of the device.
+    #[must_use]
+    pub fn name(&self) -> String {
+        vxlan_device(self.vni)
+    }
+}
+
+/// A device of flannel's, up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Name.
+    pub name: String,
+    /// Interface index.
+    pub index: u32,
+    /// Ethernet address.
+    pub mac: Mac,
+    /// Largest inner packet, in bytes.
+    pub mtu: u32,
+    /// What makes ordinary packets for peers that take no others; only with the UDP backend.
+    pub segmenter: Option<Segmenter>,
+}
+
+/// The segmenter of the UDP backend, up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segmenter {
+    /// Interface index of the end where packets go in.
+    pub entrance: u32,
+    /// Interface index of the end where they come out.
+    pub exit: u32,
 }

@@ -78,3 +78,25 @@ impl Object {
         }
     }
 }
+
+/// Something changed in the network namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A neighbour, a forwarding entry or a route that bears the marks of ours, or stands where one of ours
+    /// should, is there or is gone.
+    Object {
+        /// What was told. Of a neighbour that is gone the Ethernet address may be zero.
+        object: Object,
+        /// Whether it is there.
+        present: bool,
+    },
+    /// Another route is there or gone.
+    Routes,
+    /// A bridge learned or forgot a station.
+    BridgeFdb,
+    /// The interface of this index came, went or changed, or an address or a qdisc of it did, or a program was taken
+    /// off it.
+    Interface(u32),
+    /// Changes were lost: there were too many at once.
+    Overrun,
+}

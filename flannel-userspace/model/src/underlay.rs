@@ -5,6 +5,8 @@ use std::net::Ipv4Addr;
 use flannel_common::Mac;
 use ipnetwork::Ipv4Network;
 
+use crate::device::Device;
+
 /// The interface that carries the tunnel, and how this host is known on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Underlay {
@@ -40,4 +42,27 @@ pub enum Hop {
     Link,
     /// A router, another interface or nothing at all leads there.
     Routed,
+}
+
+/// The two links that a backend works with: the underlay, and the device over it, if the backend has one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Links {
+    /// What carries the tunnel.
+    pub underlay: Underlay,
+    /// Flannel's own device.
+    pub device: Option<Device>,
+}
+
+impl Links {
+    /// Whether packets go by the same interfaces, addresses and sizes as over `other`.
+    #[must_use]
+    pub fn are_same_way(&self, other: &Self) -> bool {
+        self.underlay.is_same_way(&other.underlay) && self.device == other.device
+    }
+
+    /// Interface index of the device.
+    #[must_use]
+    pub fn device_index(&self) -> Option<u32> {
+        self.device.as_ref().map(|device| device.index)
+    }
 }

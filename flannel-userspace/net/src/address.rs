@@ -2,11 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use flannel_model::device::Device;
 use ipnetwork::Ipv4Network;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 
-use super::{Device, During, Error, Netlink, absence_is_success, collect};
+use super::{During, Error, Netlink, absence_is_success, collect};
 
 /// An IPv4 address of an interface.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -7,9 +7,8 @@ use nix::errno::Errno;
 use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_route::route::{RouteMessage, RouteScope, RouteType};
 
-use super::ROUTE_PROTOCOL;
 use super::route::RouteFilter;
-use super::{During, Error, Netlink, collect};
+use super::{During, Error, Netlink, ROUTE_PROTOCOL, collect};
 
 /// Any other route to the subnet is preferred, such as that of the bridge. Stock flannel states no metric,
 /// and takes the subnet from a bridge that comes up later.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 
-use flannel_model::object::Object;
+use flannel_model::object::{Change, Object};
 use nix::errno::Errno;
 use rtnetlink::MulticastGroup;
 use rtnetlink::packet_core::NetlinkPayload;
@@ -17,28 +17,6 @@ use super::objects::{forwarding_entry, neighbour, route};
 
 /// Longest datagram that is received, in bytes.
 const DATAGRAM: usize = 64 << 10;
-
-/// Something changed in the network namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// A neighbour, a forwarding entry or a route that bears the marks of ours, or stands where one of ours
-    /// should, is there or is gone.
-    Object {
-        /// What was told. Of a neighbour that is gone the Ethernet address may be zero.
-        object: Object,
-        /// Whether it is there.
-        present: bool,
-    },
-    /// Another route is there or gone.
-    Routes,
-    /// A bridge learned or forgot a station.
-    BridgeFdb,
-    /// The interface of this index came, went or changed, or an address or a qdisc of it did, or a program was taken
-    /// off it.
-    Interface(u32),
-    /// Changes were lost: there were too many at once.
-    Overrun,
-}
 
 /// A subscription to the kernel's announcements. They wait in the socket: when there are too many to wait there,
 /// that is told in their place, and memory does not grow.

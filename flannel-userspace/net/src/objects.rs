@@ -15,10 +15,9 @@ use rtnetlink::packet_route::route::RouteMessage;
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use self::put::remove_with_next_hop;
-use super::ROUTE_PROTOCOL;
 use super::bulk::Bulk;
 use super::route::{Route, RouteFilter};
-use super::{During, Error, Netlink, absence_is_success};
+use super::{During, Error, Netlink, ROUTE_PROTOCOL, absence_is_success};
 
 /// `RTPROT_BOOT`: what routes bear that state no protocol, as stock flannel's.
 const PROTOCOL_BOOT: u8 = 3;

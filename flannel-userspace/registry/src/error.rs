@@ -162,6 +162,16 @@ pub enum WatchError {
         /// The oldest revision that is left.
         revision: i64,
     },
+    /// The history has begun again, or goes on from an older copy: list.
+    #[error(
+        "etcd is at revision {revision} of another history than the one known up to {known}: it was restored or made again"
+    )]
+    Reset {
+        /// The revision it is at.
+        revision: i64,
+        /// The revision it was at.
+        known: i64,
+    },
     /// etcd ended the watch.
     #[error("etcd at {endpoint} cancelled the watch: {reason}")]
     Cancelled {

@@ -85,6 +85,12 @@ pub trait Registry: Clone + Send + Sync + 'static {
     /// The registry cannot be reached.
     fn keep(&self, term: EtcdLeaseId) -> impl Future<Output = Result<bool, RegistryError>> + Send;
 
+    /// Ends `term` before its time, and with it every key that still hangs on it.
+    ///
+    /// # Errors
+    /// The registry cannot be reached.
+    fn revoke(&self, term: EtcdLeaseId) -> impl Future<Output = Result<(), RegistryError>> + Send;
+
     /// Gives every connection up and makes new ones on the next use: the host's address has changed, say.
     fn reconnect(&self) -> impl Future<Output = ()> + Send;
 

@@ -232,6 +232,10 @@ impl Registry for Memory {
         Ok(true)
     }
 
+    async fn revoke(&self, _: EtcdLeaseId) -> Result<(), RegistryError> {
+        Ok(())
+    }
+
     async fn reconnect(&self) {}
 
     async fn watch(&self, revision: i64) -> Result<MemoryWatch, RegistryError> {

@@ -146,6 +146,7 @@ impl EtcdMetrics {
     pub fn watch_ended(&self, error: &WatchError) {
         let cause = match error {
             WatchError::Compacted { .. } => "compacted",
+            WatchError::Reset { .. } => "reset",
             WatchError::Cancelled { .. } => "cancelled",
             WatchError::Broken { .. } => "broken",
         };

@@ -44,6 +44,7 @@ impl Applicant {
 
     async fn acquire_by(self, registry: &Registry) -> Result<OwnLease, AcquireError> {
         let config = AcquireConfig {
+            former_term: None,
             pool: Pool::new(subnet(self.pool.0), subnet(self.pool.1), 24).unwrap(),
             attributes: Attributes::new(self.public_ip),
             previous: self.previous.map(|number| Ipv4Network::new(subnet(number), 24).unwrap()),

@@ -1,50 +1,140 @@
-//! Backends: what a peer becomes in the kernel.
+//! Backends: what a peer becomes in the kernel. Each backend is a file here, and a line in [`of`].
 
+mod alloc;
 mod host_gw;
-mod observe;
 mod udp;
 mod vxlan;
 
+use std::fmt;
 use std::net::Ipv4Addr;
 
 use flannel_common::{Mac, Vni};
 use flannel_model::backend::Kind;
 use flannel_model::config::BackendConfig;
-use flannel_model::lease::Attributes;
+use flannel_model::device::{Device, DeviceSpec};
+use flannel_model::lease::{Attributes, Data};
 use flannel_model::object::Object;
-use flannel_model::underlay::{Hop, Underlay};
-use flannel_net::device::DeviceError;
-use flannel_net::{Device, Netlink};
+use flannel_model::underlay::{Hop, Links, Underlay};
 use ipnetwork::Ipv4Network;
 
 use crate::peers::Peer;
-pub use host_gw::HostGw;
-pub use udp::Udp;
-pub use vxlan::Vxlan;
 
-/// A backend whose device, if it has one, exists.
-#[derive(Clone, Debug)]
-pub enum Backend {
-    /// IP packets in UDP.
-    Udp(Udp),
-    /// Ethernet frames in VXLAN.
-    Vxlan(Vxlan),
-    /// Routes by way of the other hosts' addresses.
-    HostGw(HostGw),
-    /// A lease and nothing else.
-    Alloc {
-        /// MTU of the underlay.
-        mtu: u32,
+/// How packets get from host to host: what a backend needs, and what it makes of each peer. It does nothing by itself.
+pub trait Backend: fmt::Debug + Send + Sync {
+    /// Its kind.
+    fn kind(&self) -> Kind;
+
+    /// Checks that it can work over this underlay.
+    ///
+    /// # Errors
+    /// It cannot.
+    fn check(&self, _underlay: &Underlay) -> Result<(), Unsuitable> {
+        Ok(())
+    }
+
+    /// What its device over this underlay is to be like, if it has one.
+    fn device(&self, _underlay: &Underlay) -> Option<DeviceSpec> {
+        None
+    }
+
+    /// Largest packet of a pod, in bytes.
+    fn mtu(&self, links: &Links) -> u32 {
+        links.device.as_ref().map_or(links.underlay.mtu, |device| device.mtu)
+    }
+
+    /// What the lease says to the backends of peers.
+    fn lease_data(&self, _device: &Device) -> Option<Data> {
+        None
+    }
+
+    /// The tunnel that packets go through, if they do.
+    fn tunnel(&self) -> Option<Tunnel> {
+        None
+    }
+
+    /// What must be in the kernel whichever peers there are.
+    fn standing(&self, _network: Ipv4Network, _links: &Links) -> Vec<Object> {
+        Vec::new()
+    }
+
+    /// Whether [`Backend::objects`] depends on the hop.
+    fn depends_on_hop(&self) -> bool;
+
+    /// Everything by which `peer`, whose address is reached by `hop`, is reached; in any order.
+    ///
+    /// # Errors
+    /// The backend has no way to the peer.
+    fn objects(&self, peer: &Peer, hop: Hop, links: &Links) -> Result<Vec<Object>, Unreachable>;
+}
+
+/// The backend of that configuration: the one table of them.
+#[must_use]
+pub fn of(config: &BackendConfig) -> Box<dyn Backend> {
+    match *config {
+        BackendConfig::Udp(config) => Box::new(udp::Udp::new(config)),
+        BackendConfig::Vxlan(config) => Box::new(vxlan::Vxlan::new(config)),
+        BackendConfig::HostGw => Box::new(host_gw::HostGw),
+        BackendConfig::Alloc => Box::new(alloc::Alloc),
+    }
+}
+
+/// How packets look on the underlay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tunnel {
+    /// IP packets in UDP: the payload of a datagram is the packet.
+    Udp {
+        /// UDP port of every host.
+        port: u16,
+    },
+    /// Ethernet frames in VXLAN (RFC 7348).
+    Vxlan {
+        /// Network identifier.
+        vni: Vni,
+        /// UDP port of every host.
+        port: u16,
     },
 }
 
-/// A backend could not be prepared.
-#[derive(Debug, thiserror::Error)]
-pub enum PrepareError {
-    /// Its device could not be made.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
-    /// The backend cannot work behind a translation of addresses.
+impl Tunnel {
+    /// UDP port of every host.
+    #[must_use]
+    pub const fn port(self) -> u16 {
+        match self {
+            Self::Udp { port } | Self::Vxlan { port, .. } => port,
+        }
+    }
+
+    /// VXLAN network identifier; zero without VXLAN.
+    #[must_use]
+    pub const fn vni(self) -> u32 {
+        match self {
+            Self::Udp { .. } => 0,
+            Self::Vxlan { vni, .. } => vni.get(),
+        }
+    }
+}
+
+/// What the lease of a host with this public address says.
+#[must_use]
+pub fn attributes(backend: &dyn Backend, public_ip: Ipv4Addr, device: Option<&Device>) -> Attributes {
+    let backend_type = backend.kind().lease_type().map(str::to_owned);
+    let backend_data = device.and_then(|device| backend.lease_data(device));
+    Attributes { backend_type, backend_data, ..Attributes::new(public_ip) }
+}
+
+/// Network identifier and Ethernet address of this host's VTEP, if it has one.
+#[must_use]
+pub fn vtep(backend: &dyn Backend, device: Option<&Device>) -> Option<(Vni, Mac)> {
+    match (backend.tunnel()?, device?) {
+        (Tunnel::Vxlan { vni, .. }, device) => Some((vni, device.mac)),
+        (Tunnel::Udp { .. }, _) => None,
+    }
+}
+
+/// A backend cannot work over an underlay.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unsuitable {
+    /// There is a translation of addresses.
     #[error(
         "your PublicIP differs from interface IP, meaning that probably you're on a NAT, which is not \
          supported by host-gw backend: {public_ip} is announced, {address} is the address of {interface}; \
@@ -52,9 +142,9 @@ pub enum PrepareError {
     )]
     TranslatedAddress {
         /// The address announced.
-        public_ip: std::net::Ipv4Addr,
+        public_ip: Ipv4Addr,
         /// The interface's address.
-        address: std::net::Ipv4Addr,
+        address: Ipv4Addr,
         /// The interface.
         interface: String,
     },
@@ -70,7 +160,7 @@ pub enum Unreachable {
     )]
     NotOnLink {
         /// The peer's address.
-        public_ip: std::net::Ipv4Addr,
+        public_ip: Ipv4Addr,
         /// The peer's subnet.
         subnet: Ipv4Network,
         /// The underlay's interface.
@@ -82,170 +172,22 @@ pub enum Unreachable {
         /// The peer's subnet.
         subnet: Ipv4Network,
     },
+    /// This host's own device is missing.
+    #[error("there is no device by which {subnet} could be reached")]
+    NoDevice {
+        /// The peer's subnet.
+        subnet: Ipv4Network,
+    },
 }
 
-impl Backend {
-    /// Makes or adopts the backend's device. This comes before the lease, which publishes what the device
-    /// is like. A VTEP that has to be made gets `former_mac`, the Ethernet address by which peers know it.
-    ///
-    /// # Errors
-    /// The device cannot be made; the backend cannot work with this underlay.
-    pub async fn prepare(
-        config: &BackendConfig,
-        netlink: &Netlink,
-        underlay: &Underlay,
-        former_mac: Option<Mac>,
-    ) -> Result<Self, PrepareError> {
-        Ok(match config {
-            BackendConfig::Udp(config) => Self::Udp(Udp::prepare(*config, netlink, underlay).await?),
-            BackendConfig::Vxlan(config) => {
-                Self::Vxlan(Vxlan::prepare(config, netlink, underlay, former_mac).await?)
-            }
-            BackendConfig::HostGw => Self::HostGw(HostGw::prepare(underlay)?),
-            BackendConfig::Alloc => Self::Alloc { mtu: underlay.mtu },
-        })
-    }
-
-    /// Has the backend work over `underlay` from now on, which may have another address, MTU or index than the one
-    /// it was prepared for. [`Backend::restore`] then makes the device fit.
-    ///
-    /// # Errors
-    /// The backend cannot work with this underlay.
-    pub fn move_to(&mut self, config: &BackendConfig, underlay: &Underlay) -> Result<(), PrepareError> {
-        match (self, config) {
-            (Self::Udp(udp), _) => udp.move_to(underlay),
-            (Self::Vxlan(vxlan), BackendConfig::Vxlan(config)) => vxlan.move_to(config, underlay),
-            (Self::HostGw(host_gw), _) => *host_gw = HostGw::prepare(underlay)?,
-            (Self::Alloc { mtu }, _) => *mtu = underlay.mtu,
-            (Self::Vxlan(_), _) => {}
-        }
-        Ok(())
-    }
-
-    /// Makes the device again as it was, with the Ethernet address that was published, if something deleted
-    /// or changed it. Whether [`Backend::device`] is another one now; then [`Backend::activate`] is
-    /// due again, and so is everything that knows the device by its index.
-    ///
-    /// # Errors
-    /// The device cannot be made.
-    pub async fn restore(&mut self, netlink: &Netlink) -> Result<bool, DeviceError> {
-        match self {
-            Self::Udp(udp) => udp.restore(netlink).await,
-            Self::Vxlan(vxlan) => vxlan.restore(netlink).await,
-            Self::HostGw(_) | Self::Alloc { .. } => Ok(false),
-        }
-    }
-
-    /// The kind of the backend.
-    #[must_use]
-    pub const fn kind(&self) -> Kind {
-        match self {
-            Self::Udp(_) => Kind::Udp,
-            Self::Vxlan(_) => Kind::Vxlan,
-            Self::HostGw(_) => Kind::HostGw,
-            Self::Alloc { .. } => Kind::Alloc,
-        }
-    }
-
-    /// What the lease of a host with this public address says.
-    #[must_use]
-    pub fn attributes(&self, public_ip: Ipv4Addr) -> Attributes {
-        let backend_data = match self {
-            Self::Vxlan(vxlan) => Some((&vxlan.data()).into()),
-            Self::Udp(_) | Self::HostGw(_) | Self::Alloc { .. } => None,
-        };
-        let backend_type = self.kind().lease_type().map(str::to_owned);
-        Attributes { backend_type, backend_data, ..Attributes::new(public_ip) }
-    }
-
-    /// Network identifier and Ethernet address of this host's VTEP, if it has one.
-    #[must_use]
-    pub const fn vtep(&self) -> Option<(Vni, Mac)> {
-        match self {
-            Self::Vxlan(vxlan) => Some(vxlan.vtep()),
-            Self::Udp(_) | Self::HostGw(_) | Self::Alloc { .. } => None,
-        }
-    }
-
-    /// Largest packet of a pod, in bytes.
-    #[must_use]
-    pub fn mtu(&self) -> u32 {
-        match self {
-            Self::Udp(udp) => udp.device.mtu,
-            Self::Vxlan(vxlan) => vxlan.device.mtu,
-            Self::HostGw(host_gw) => host_gw.underlay.mtu,
-            Self::Alloc { mtu } => *mtu,
-        }
-    }
-
-    /// VXLAN network identifier (zero without VXLAN) and UDP port of the tunnel, if packets go through one.
-    #[must_use]
-    pub const fn tunnel(&self) -> Option<(u32, u16)> {
-        match self {
-            Self::Udp(udp) => Some((0, udp.port)),
-            Self::Vxlan(vxlan) => Some(vxlan.tunnel()),
-            Self::HostGw(_) | Self::Alloc { .. } => None,
-        }
-    }
-
-    /// Flannel's own device.
-    #[must_use]
-    pub fn device(&self) -> Option<&Device> {
-        match self {
-            Self::Udp(udp) => Some(&udp.device),
-            Self::Vxlan(vxlan) => Some(&vxlan.device),
-            Self::HostGw(_) | Self::Alloc { .. } => None,
-        }
-    }
-
-    /// Gives the device the first address of the leased subnet. This comes after the lease.
-    ///
-    /// # Errors
-    /// The kernel refused.
-    pub async fn activate(
-        &self,
-        netlink: &Netlink,
-        subnet: Ipv4Network,
-        network: Ipv4Network,
-    ) -> Result<(), flannel_net::Error> {
-        match self.device() {
-            Some(device) => netlink.ensure_address(device, subnet.network(), network).await,
-            None => Ok(()),
-        }
-    }
-
-    /// What must be in the kernel whichever peers there are.
-    #[must_use]
-    pub fn standing(&self, network: Ipv4Network) -> Vec<Object> {
-        match self {
-            Self::Udp(udp) => vec![udp.network_route(network)],
-            Self::Vxlan(_) | Self::HostGw(_) | Self::Alloc { .. } => Vec::new(),
-        }
-    }
-
-    /// Whether [`Backend::objects`] depends on the hop.
-    #[must_use]
-    pub fn depends_on_hop(&self) -> bool {
-        match self {
-            Self::Udp(udp) => udp.direct_routing,
-            Self::Vxlan(vxlan) => vxlan.direct_routing,
-            Self::HostGw(_) => true,
-            Self::Alloc { .. } => false,
-        }
-    }
-
-    /// Everything by which `peer`, whose address is reached by `hop`, is reached; in any order.
-    ///
-    /// # Errors
-    /// The backend has no way to the peer.
-    pub fn objects(&self, peer: &Peer, hop: Hop) -> Result<Vec<Object>, Unreachable> {
-        match self {
-            Self::Udp(udp) => Ok(udp.objects(peer, hop)),
-            Self::Vxlan(vxlan) => vxlan.objects(peer, hop),
-            Self::HostGw(host_gw) => host_gw.objects(peer, hop),
-            Self::Alloc { .. } => Ok(Vec::new()),
-        }
-    }
+/// What leads to a peer that is on the link of the underlay's interface: a route. The entry in the programs'
+/// table forwards nothing; it makes the peer known to the guard and to readers of the table.
+fn direct(peer: &Peer, underlay: &Underlay) -> Vec<Object> {
+    let Peer { subnet, public_ip, vtep_mac } = *peer;
+    vec![
+        Object::Peer { subnet, public_ip, mac: vtep_mac.unwrap_or(Mac::ZERO), direct: true },
+        Object::Route { subnet, via: Some(public_ip), device: underlay.index, onlink: false },
+    ]
 }
 
 #[cfg(test)]

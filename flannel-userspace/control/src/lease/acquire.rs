@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use flannel_model::lease::{Attributes, Lease, Snapshot};
+use flannel_model::lease::{Attributes, EtcdLeaseId, Lease, Snapshot};
 use flannel_registry::{Expected, Registry, RegistryError, Written};
 use ipnetwork::Ipv4Network;
 use rand::{Rng, RngExt};
@@ -27,6 +27,8 @@ pub struct AcquireConfig {
     pub attributes: Attributes,
     /// The subnet it had before, from the subnet file.
     pub previous: Option<Ipv4Network>,
+    /// The term for which this host wrote its lease last, if it remembers that.
+    pub former_term: Option<EtcdLeaseId>,
     /// How long the lease lasts unless it is renewed.
     pub ttl: Duration,
 }
@@ -127,13 +129,13 @@ fn is_own(config: &AcquireConfig, lease: &Lease) -> bool {
     is_known && lease.ipv6_subnet.is_none()
 }
 
-/// Whether this host wrote the lease when it had another address: both the subnet file and the VTEP say so.
-/// With a second lease for the same VTEP the host would not be reached before this one has expired.
+/// Whether this host wrote the lease when it had another address: it was its previous subnet, and the VTEP or the term
+/// are its own. With a second lease for the same VTEP the host would not be reached before this one has expired.
 fn is_of_former_address(config: &AcquireConfig, lease: &Lease) -> bool {
     let own = &config.attributes;
-    own.backend_data.is_some()
-        && lease.attributes.backend_data == own.backend_data
-        && config.previous == Some(lease.subnet)
+    let has_own_vtep = own.backend_data.is_some() && lease.attributes.backend_data == own.backend_data;
+    let has_own_term = lease.term.is_some() && lease.term == config.former_term;
+    config.previous == Some(lease.subnet) && (has_own_vtep || has_own_term)
 }
 
 /// A random pause, so that hosts that collided do not meet again.

@@ -100,6 +100,7 @@ impl<R: Registry> AddressClaim<R> {
                 }
             };
             tokio::select! {
+                biased;
                 () = sleep(pause) => {}
                 Ok(()) = held.changed() => self.move_to(held.borrow_and_update().lease.attributes.public_ip),
             }

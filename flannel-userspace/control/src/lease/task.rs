@@ -1,10 +1,10 @@
 //! How a host keeps its lease.
 
-use std::net::Ipv4Addr;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use backon::ExponentialBackoff;
-use flannel_model::lease::{Attributes, Event, Key, Lease, Snapshot, SubnetKey};
+use flannel_model::lease::{Attributes, EtcdLeaseId, Event, Key, Lease, Snapshot, SubnetKey};
 use flannel_registry::{Expected, Found, Registry, Written};
 use ipnetwork::Ipv4Network;
 use tokio::sync::{mpsc, watch};
@@ -23,6 +23,9 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 const PROBATION: Duration = Duration::from_secs(60);
 /// A lease that another wrote with the same content is put back on an own term within this time.
 const ADOPTION: Duration = Duration::from_secs(60);
+
+/// So many of its own terms a host knows again.
+const MOST_TERMS: usize = 64;
 
 /// For how long to hold a lease at a time.
 #[derive(Clone, Copy, Debug)]
@@ -158,8 +161,11 @@ pub struct LeaseTask<R> {
     last_write: Instant,
     /// Until when to yield to another host.
     probation: Option<Instant>,
-    /// The address this host had when it last held the lease, until it has written the lease anew.
-    former: Option<Ipv4Addr>,
+    /// The term of the last write by this task.
+    granted: Option<EtcdLeaseId>,
+    /// The terms this host wrote the lease for, the last last: by them it knows its own lease again, whatever the
+    /// lease says.
+    own_terms: VecDeque<EtcdLeaseId>,
     pauses: ExponentialBackoff,
     metrics: LeaseMetrics,
 }
@@ -183,7 +189,8 @@ impl<R: Registry> LeaseTask<R> {
             due: None,
             last_write: since,
             probation: reused.then(|| since + PROBATION),
-            former: None,
+            own_terms: VecDeque::new(),
+            granted: lease.term,
             pauses: growing(RETRY),
             metrics: LeaseMetrics::default(),
             lease: lease.clone(),
@@ -193,20 +200,16 @@ impl<R: Registry> LeaseTask<R> {
     }
 
     /// The same for a lease that is only remembered: whether it still stands is not known. It is written as soon as
-    /// the registry is there, where it may still tell of the address this host had then, `former`.
+    /// the registry is there, which may still know another address of this host.
     #[must_use]
-    pub fn resume(
-        registry: R,
-        config: HoldConfig,
-        remembered: Lease,
-        former: Ipv4Addr,
-    ) -> (Self, LeaseHandle) {
+    pub fn resume(registry: R, config: HoldConfig, remembered: Lease) -> (Self, LeaseHandle) {
         let own = OwnLease { lease: remembered, since: Instant::now(), reused: false };
         let (mut hold, holder) = Self::new(registry, config, own);
         hold.expected = Expected::Absent;
         hold.revision = 0;
         hold.due = Some(Instant::now());
-        hold.former = Some(former);
+        // It may have ended, and its number be another's in an etcd that was made again.
+        hold.granted = None;
         (hold, holder)
     }
 
@@ -222,6 +225,8 @@ impl<R: Registry> LeaseTask<R> {
     pub async fn run(mut self) -> Lost {
         loop {
             let outcome = tokio::select! {
+                // What is known first, then what follows from it.
+                biased;
                 Some(order) = self.orders.recv() => self.obey(order),
                 () = until(self.due) => self.write().await,
             };
@@ -299,13 +304,11 @@ impl<R: Registry> LeaseTask<R> {
         Ok(())
     }
 
-    /// Whether this is the lease as this host wrote it before its address changed while nobody could be told.
+    /// Whether this is the lease as this host wrote it when it had another address: it changed while the registry was away,
+    /// or the registry was restored from an older copy.
     fn is_former(&self, lease: &Lease) -> bool {
-        let public_ip = lease.attributes.public_ip;
-        self.former == Some(public_ip)
-            && public_ip != self.lease.attributes.public_ip
-            && lease.term.is_some()
-            && lease.term == self.lease.term
+        lease.attributes.public_ip != self.lease.attributes.public_ip
+            && lease.term.is_some_and(|term| self.own_terms.contains(&term))
     }
 
     /// Somebody wrote the very same: the operator, to make a reservation of it; a request of ours whose
@@ -324,7 +327,10 @@ impl<R: Registry> LeaseTask<R> {
         let ttl = self.lease.term.map(|_| self.config.ttl);
         let subnet = self.lease.subnet;
         match self.registry.write(subnet, &self.lease.attributes, ttl, self.expected).await {
-            Ok(Written::Done(lease)) => self.written(lease, since),
+            Ok(Written::Done(lease)) => {
+                self.written(lease, since);
+                self.end_former_term().await;
+            }
             Ok(Written::Refused(found)) => {
                 let revision = match &found {
                     Found::Nothing => self.revision,
@@ -354,15 +360,33 @@ impl<R: Registry> LeaseTask<R> {
         self.held.send_modify(|held| held.expires = expires);
     }
 
+    /// Nothing hangs any more on the term of the write before. Left to itself it would stay for as long as it was granted,
+    /// and a lease that is written again and again would leave thousands.
+    async fn end_former_term(&mut self) {
+        let former = std::mem::replace(&mut self.granted, self.lease.term);
+        if let Some(former) = former.filter(|former| Some(*former) != self.lease.term)
+            && let Err(error) = self.registry.revoke(former).await
+        {
+            tracing::debug!(%error, %former, "a former term ends by itself");
+        }
+    }
+
     fn written(&mut self, lease: Lease, since: Instant) {
         self.revision = lease.mod_revision;
         self.expected = Expected::Revision(lease.mod_revision);
-        self.former = None;
+        self.note_term(lease.term);
         self.due = lease.term.map(|_| since + self.config.renew_after());
         self.pauses = growing(RETRY);
         let expires = lease.term.map(|_| since + self.config.ttl);
         self.held.send_replace(LeaseState { lease: lease.clone(), expires });
         self.lease = lease;
+    }
+
+    fn note_term(&mut self, term: Option<EtcdLeaseId>) {
+        self.own_terms.extend(term);
+        if self.own_terms.len() > MOST_TERMS {
+            self.own_terms.pop_front();
+        }
     }
 
     fn write_soon(&mut self) {

@@ -1,13 +1,11 @@
 //! What this host tells others of itself: its lease, for the other hosts, and the subnet file, for the programs on
 //! this one.
 
-use std::path::PathBuf;
+use flannel_model::underlay::Links;
 
-use flannel_model::underlay::Underlay;
-
-use crate::backend::Backend;
+use crate::backend::{Backend, attributes};
 use crate::lease::LeaseHandle;
-use crate::subnet_file::{SubnetFile, SubnetFileError};
+use crate::subnet_file::{Store, SubnetFile, SubnetFileError};
 
 /// The lease and the subnet file, kept true.
 pub struct Announcement {
@@ -15,23 +13,22 @@ pub struct Announcement {
     pub holder: LeaseHandle,
     /// What the subnet file says.
     pub file: SubnetFile,
-    /// Where it is.
-    pub path: PathBuf,
+    /// Where it is kept.
+    pub place: Box<dyn Store>,
 }
 
 impl Announcement {
     /// Has the lease say what is so by now.
-    pub(super) fn publish(&mut self, backend: &Backend, underlay: &Underlay) {
-        self.file.mtu = backend.mtu();
-        self.holder.publish(backend.attributes(underlay.public_ip));
+    pub(super) fn publish(&mut self, backend: &dyn Backend, links: &Links) {
+        self.file.mtu = backend.mtu(links);
+        self.holder.publish(attributes(backend, links.underlay.public_ip, links.device.as_ref()));
     }
 
-    /// Writes the subnet file unless it says already what it should.
+    /// Has the subnet file say what it should.
     ///
     /// # Errors
     /// The file system refuses.
     pub fn write_file(&self) -> Result<(), SubnetFileError> {
-        let is_true = std::fs::read_to_string(&self.path).is_ok_and(|text| text == self.file.to_string());
-        if is_true { Ok(()) } else { self.file.write(&self.path) }
+        self.place.keep(&self.file)
     }
 }

@@ -1,22 +1,23 @@
 //! Keeps the kernel equal to what the peers ask for. Nothing is cleared and filled again: what is there is compared
 //! with what is wanted, and the difference is corrected. What fails stays wanted and is tried again.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use flannel_model::error::Chain;
-use flannel_model::object::Object;
-use flannel_model::underlay::Hop;
-use flannel_net::{Change, Monitor};
+use flannel_model::object::{Change, Object};
+use flannel_model::underlay::{Hop, Links};
 use flannel_observe::Condition;
 use ipnetwork::Ipv4Network;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
 
-use super::state::{Changes, KernelState, NodeContext, StateError};
+use super::node::Node;
 use super::wanted::{Discard, Wanted};
 use crate::backend::Unreachable;
+use crate::kernel::{Kernel, KernelError};
 use crate::peers::Peer;
 use crate::reconcile::ReconcileMetrics;
 use crate::until;
@@ -34,6 +35,9 @@ const UNHURRIED: u32 = 1000;
 const HURRIED: u32 = 50;
 /// The same when it was an interface of ours: with one that is down its routes are gone, which nobody announces.
 const AT_ONCE: u32 = 1;
+/// So many times within [`SWEEP`] an object is put back at once: two who both want something in the kernel must not fight
+/// over it as fast as they can.
+const PUT_BACKS: u32 = 10;
 /// More failures at once are summed up in the log.
 const FEW: usize = 20;
 
@@ -41,19 +45,25 @@ const FEW: usize = 20;
 const SWARM: usize = 1000;
 
 /// Keeps the kernel.
-pub(super) struct Keeper {
-    state: KernelState,
-    monitor: Monitor,
+pub(super) struct Keeper<K> {
+    node: Node<K>,
     wanted: Wanted,
+    /// The links that `wanted` was made for.
+    wanted_over: Links,
     /// Whether it was ever told who the peers are. Before that, what is in the kernel is not known to be wrong.
     informed: bool,
     /// Failures that were reported, so that each is reported once.
     failing: BTreeSet<Object>,
+    /// To how many peers those belong. It is counted when the failures change: to do that with each event would cost
+    /// more the more peers there are.
+    failing_peers: usize,
     /// Peers without a way to them, reported as well.
     unreachable: BTreeMap<Ipv4Network, Unreachable>,
     /// Whether device and programs are where they should be.
     in_place: Condition,
     cannot_hold: bool,
+    /// Since when and how often each object was put back.
+    put_back: BTreeMap<Object, (Instant, u32)>,
     sweeps: Interval,
     looks: Interval,
     /// When to look where the pods are.
@@ -85,24 +95,21 @@ pub(super) enum Task {
     Sweep,
 }
 
-impl Keeper {
+impl<K: Kernel> Keeper<K> {
     /// Takes over what is in the kernel.
-    pub(super) fn new(
-        state: KernelState,
-        monitor: Monitor,
-        in_place: Condition,
-        metrics: ReconcileMetrics,
-    ) -> Self {
-        let wanted = Wanted::new(standing(&state));
+    pub(super) fn new(node: Node<K>, in_place: Condition, metrics: ReconcileMetrics) -> Self {
+        let wanted = Wanted::new(node.standing());
         Self {
-            state,
-            monitor,
+            wanted_over: node.links().clone(),
+            node,
             wanted,
             informed: false,
             failing: BTreeSet::new(),
+            failing_peers: 0,
             unreachable: BTreeMap::new(),
             in_place,
             cannot_hold: false,
+            put_back: BTreeMap::new(),
             sweeps: every(SWEEP),
             looks: every(LOOK),
             fdb_due: None,
@@ -113,8 +120,8 @@ impl Keeper {
         }
     }
 
-    pub(super) const fn ground(&self) -> &NodeContext {
-        self.state.ground()
+    pub(super) const fn node(&self) -> &Node<K> {
+        &self.node
     }
 
     /// Waits until there is something to do. Dropping the future loses nothing.
@@ -122,11 +129,13 @@ impl Keeper {
         loop {
             let due = self.interfaces_due.or(self.informed.then_some(self.comparison_due));
             return tokio::select! {
-                change = self.monitor.next() => Task::Note(change),
+                // Many changes must not keep what is due from being done.
+                biased;
                 () = until(due) => Task::Sweep,
                 () = until(self.fdb_due) => Task::FindPods,
                 _ = self.sweeps.tick() => Task::Sweep,
-                _ = self.looks.tick() => if self.state.is_whole() { continue } else { Task::Sweep },
+                _ = self.looks.tick() => if self.node.is_whole() { continue } else { Task::Sweep },
+                change = self.node.change() => Task::Note(change),
             };
         }
     }
@@ -138,53 +147,80 @@ impl Keeper {
             Change::Object { object, present } => {
                 let in_place = self.wanted.in_place_of(&object);
                 if let Some(wanted) = in_place.filter(|wanted| !present || **wanted != object).cloned() {
-                    info!(?wanted, "somebody removed or replaced what is ours: putting it back");
-                    self.metrics.repaired(&wanted);
-                    self.put_and_remove(vec![wanted], Vec::new()).await;
+                    self.put_back(wanted).await;
                 } else if self.is_way(&object) {
                     self.look_soon(HURRIED);
                 }
             }
-            Change::Routes if self.ground().backend.depends_on_hop() => self.look_soon(HURRIED),
+            Change::Routes if self.depends_on_hop() => self.look_soon(HURRIED),
             Change::Routes => {}
             Change::BridgeFdb => self.fdb_due = self.fdb_due.or(Some(soon)),
             Change::Interface(index) if self.is_own(index) => self.look_soon(AT_ONCE),
-            Change::Interface(_) if self.ground().backend.depends_on_hop() => self.look_soon(HURRIED),
+            Change::Interface(_) if self.depends_on_hop() => self.look_soon(HURRIED),
             Change::Interface(_) => self.interfaces_due = self.interfaces_due.or(Some(soon)),
             Change::Overrun => self.look_soon(HURRIED),
         }
     }
 
+    pub(super) fn depends_on_hop(&self) -> bool {
+        self.node.context().backend.depends_on_hop()
+    }
+
+    /// Whether what is wanted was made for other links than the host has now.
+    pub(super) fn is_outdated(&self) -> bool {
+        !self.wanted_over.are_same_way(self.node.links())
+    }
+
+    /// Puts an object back that somebody removed or replaced. One that is removed again and again is left to the next
+    /// comparison.
+    async fn put_back(&mut self, object: Object) {
+        self.put_back.retain(|_, (since, _)| since.elapsed() < SWEEP);
+        let (_, times) = self.put_back.entry(object.clone()).or_insert_with(|| (Instant::now(), 0));
+        *times += 1;
+        match (*times).cmp(&PUT_BACKS) {
+            Ordering::Less => {
+                info!(?object, "somebody removed or replaced what is ours: putting it back");
+                self.metrics.repaired(&object);
+                self.put_and_remove(vec![object], Vec::new()).await;
+            }
+            Ordering::Equal => {
+                warn!(
+                    ?object,
+                    "somebody removes or replaces it again and again: it is put back more slowly from now on"
+                );
+            }
+            Ordering::Greater => {}
+        }
+    }
+
     /// Whether objects are on the interface of that index.
     fn is_own(&self, index: u32) -> bool {
-        let NodeContext { backend, underlay, .. } = self.ground();
-        underlay.index == index || backend.device().is_some_and(|device| device.index == index)
+        let links = self.node.links();
+        links.underlay.index == index || links.device_index() == Some(index)
     }
 
     /// Whether `object` is a route by which peers can be reached, and no route to what is behind them.
     fn is_way(&self, object: &Object) -> bool {
-        let NodeContext { backend, network, .. } = self.ground();
         let Object::Route { subnet, .. } = object else { return false };
-        backend.depends_on_hop() && !subnet.is_subnet_of(*network)
+        self.depends_on_hop() && !subnet.is_subnet_of(self.node.context().network)
     }
 
     pub(super) async fn find_pods(&mut self) {
         self.fdb_due = None;
-        if let Err(error) = self.state.serve_pods().await {
+        if let Err(error) = self.node.kernel().find_pods().await {
             warn!(error = %Chain(&error), "cannot tell the programs where the pods are; trying again");
         }
     }
 
-    /// Makes device, address and programs what they were meant to be, and tells what has changed under them.
-    pub(super) async fn hold(&mut self) -> Changes {
+    /// Makes device, address and programs what they were meant to be.
+    pub(super) async fn hold(&mut self) {
         (self.interfaces_due, self.fdb_due) = (None, None);
-        match self.state.hold().await {
-            Ok(changes) => {
+        match self.node.hold().await {
+            Ok(()) => {
                 self.in_place.meet();
                 if std::mem::take(&mut self.cannot_hold) {
                     info!("flannel's device and programs are in their places again");
                 }
-                changes
             }
             Err(error) => {
                 let error = Chain(&error).to_string();
@@ -194,7 +230,6 @@ impl Keeper {
                     warn!(error, "cannot keep flannel's device and programs in place; trying again");
                 }
                 self.in_place.fail(error);
-                Changes::default()
             }
         }
     }
@@ -206,16 +241,19 @@ impl Keeper {
 
     /// Finds out again what each of all `peers` becomes.
     pub(super) async fn want_anew(&mut self, peers: &[Peer]) {
-        self.wanted = Wanted::new(standing(&self.state));
+        self.wanted = Wanted::new(self.node.standing());
+        self.wanted_over = self.node.links().clone();
+        self.failing_peers = 0;
         self.want(peers, &mut Discard).await;
         self.failing.retain(|object| self.wanted.contains(object));
+        self.failing_peers = self.wanted.peers_with(&self.failing);
     }
 
     /// Has `peers` reached from now on; the objects that touches go into `touched`.
     pub(super) async fn want(&mut self, peers: &[Peer], touched: &mut (impl Extend<Object> + Send)) {
         let mut without_way = 0;
         for (peer, hop) in peers.iter().zip(self.hops(peers).await) {
-            let objects = match self.ground().objects(peer, hop) {
+            let objects = match self.node.objects(peer, hop) {
                 Ok(objects) => {
                     self.unreachable.remove(&peer.subnet);
                     objects
@@ -231,7 +269,7 @@ impl Keeper {
                     Vec::new()
                 }
             };
-            self.wanted.set(peer.subnet, objects, touched);
+            self.set(peer.subnet, objects, touched);
         }
         if peers.len() >= SWARM {
             self.wanted.compact();
@@ -242,11 +280,10 @@ impl Keeper {
     }
 
     /// How each of `peers` is reached, where that matters.
-    async fn hops(&self, peers: &[Peer]) -> Vec<Hop> {
-        let NodeContext { backend, underlay, .. } = self.ground();
-        if backend.depends_on_hop() {
+    async fn hops(&mut self, peers: &[Peer]) -> Vec<Hop> {
+        if self.depends_on_hop() {
             let addresses: Vec<Ipv4Addr> = peers.iter().map(|peer| peer.public_ip).collect();
-            match flannel_net::hops(&addresses, underlay).await {
+            match self.node.hops(&addresses).await {
                 Ok(hops) => return hops,
                 Err(error) => warn!(error = %Chain(&error), "taking the peers to be behind a router"),
             }
@@ -257,7 +294,13 @@ impl Keeper {
     /// Has the peer of `subnet` reached no more; the objects that touches go into `touched`.
     pub(super) fn forget(&mut self, subnet: Ipv4Network, touched: &mut (impl Extend<Object> + Send)) {
         self.unreachable.remove(&subnet);
-        self.wanted.set(subnet, Vec::new(), touched);
+        self.set(subnet, Vec::new(), touched);
+    }
+
+    fn set(&mut self, subnet: Ipv4Network, objects: Vec<Object>, touched: &mut impl Extend<Object>) {
+        self.failing_peers -= usize::from(self.wanted.has_any(subnet, &self.failing));
+        self.wanted.set(subnet, objects, touched);
+        self.failing_peers += usize::from(self.wanted.has_any(subnet, &self.failing));
     }
 
     /// Puts or removes each of `objects`, as it is wanted or not.
@@ -270,7 +313,7 @@ impl Keeper {
 
     /// How many peers the kernel refuses something of, and to how many there is no way.
     pub(super) fn failing(&self) -> (usize, usize) {
-        (self.wanted.peers_with(&self.failing), self.unreachable.len())
+        (self.failing_peers, self.unreachable.len())
     }
 
     /// Hears that what is wanted now is all there is.
@@ -285,7 +328,7 @@ impl Keeper {
             return;
         }
         self.comparison_due = since + SWEEP;
-        let actual = match self.state.list().await {
+        let actual = match self.node.list().await {
             Ok(actual) => actual,
             Err(error) => {
                 warn!(error = %Chain(&error), "cannot compare the kernel with what is wanted; trying again");
@@ -305,7 +348,7 @@ impl Keeper {
             damaged.for_each(|object| self.metrics.repaired(object));
         }
         self.put_and_remove(missing, stale).await;
-        if let Err(error) = self.state.take_over() {
+        if let Err(error) = self.node.kernel().take_over() {
             warn!(error = %Chain(&error), "cannot replace the programs of another build; trying again");
         }
         self.metrics.corrected(since.elapsed());
@@ -322,17 +365,19 @@ impl Keeper {
     /// Puts first, each in the place of one with the same key, so that a change leaves no gap; then removes
     /// what is left of the old. Both are in order.
     async fn put_and_remove(&mut self, put: Vec<Object>, remove: Vec<Object>) {
-        let failed = self.state.put(&put).await;
+        let failed = self.node.kernel().put(&put).await;
         self.report(&put, "put", failed);
-        let failed = self.state.remove(&remove).await;
+        let failed = self.node.kernel().remove(&remove).await;
         self.report(&remove, "remove", failed);
     }
 
-    fn report(&mut self, objects: &[Object], operation: &str, failed: Vec<(Object, StateError)>) {
+    fn report(&mut self, objects: &[Object], operation: &str, failed: Vec<(Object, KernelError)>) {
+        let mut is_changed = false;
         if !self.failing.is_empty() {
             let still: BTreeSet<&Object> = failed.iter().map(|(object, _)| object).collect();
             for object in objects.iter().filter(|object| !still.contains(object)) {
                 if self.failing.remove(object) {
+                    is_changed = true;
                     info!(?object, "what failed before is done: {operation}");
                 }
             }
@@ -351,17 +396,16 @@ impl Keeper {
                     warn!(error = %Chain(&error), ?object, "cannot {operation}; trying again");
                 }
                 self.failing.insert(object);
+                is_changed = true;
             }
+        }
+        if is_changed {
+            self.failing_peers = self.wanted.peers_with(&self.failing);
         }
         if told > FEW {
             warn!(objects = told - FEW, "cannot {operation} as many others; trying again");
         }
     }
-}
-
-fn standing(state: &KernelState) -> Vec<Object> {
-    let ground = state.ground();
-    ground.backend.standing(ground.network)
 }
 
 fn every(period: Duration) -> Interval {

@@ -1,6 +1,5 @@
 //! Writing down what is known, now and then, for a boot without registry.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use flannel_model::error::Chain;
@@ -9,7 +8,7 @@ use tracing::{info, warn};
 
 use crate::lease::Identity;
 use crate::peers::Peer;
-use crate::remembered::{Own, Remembered};
+use crate::remembered::{Own, Remembered, Store};
 
 /// Pause between two writings: peers come and go all the time, and the file is written whole.
 const PAUSE: Duration = Duration::from_secs(30);
@@ -18,7 +17,7 @@ const SOON: Duration = Duration::from_secs(1);
 
 /// The file of what is known, and when to write it.
 pub struct Memory {
-    path: PathBuf,
+    store: Box<dyn Store>,
     identity: Identity,
     /// The network's configuration as it stands in the registry.
     config: String,
@@ -31,8 +30,14 @@ pub struct Memory {
 impl Memory {
     /// Nothing is written yet.
     #[must_use]
-    pub const fn new(path: PathBuf, identity: Identity, config: String) -> Self {
-        Self { path, identity, config, last: None, due: None, failing: false }
+    pub const fn new(store: Box<dyn Store>, identity: Identity, config: String) -> Self {
+        Self { store, identity, config, last: None, due: None, failing: false }
+    }
+
+    /// Writes a lease that is another than the one remembered, before anybody is told of it: a host that dies and starts
+    /// again without registry must not serve the former subnet to pods of this one.
+    pub fn begin(&mut self, own: Own) {
+        self.write(own, std::iter::empty());
     }
 
     /// Hears that more is known than is written.
@@ -50,10 +55,10 @@ impl Memory {
     /// Writes.
     pub(super) fn write<'a>(&mut self, own: Own, peers: impl Iterator<Item = &'a Peer>) {
         (self.last, self.due) = (Some(Instant::now()), None);
-        let written =
-            Remembered::new(self.identity.clone(), self.config.clone(), own, peers).write(&self.path);
+        let remembered = Remembered::new(self.identity.clone(), self.config.clone(), own, peers);
+        let written = self.store.keep(&remembered);
         match (written, self.failing) {
-            (Ok(()), true) => info!(path = %self.path.display(), "the state file is written again"),
+            (Ok(()), true) => info!("the state file is written again"),
             (Err(error), false) => {
                 warn!("{}; without it this host cannot boot while etcd is away", Chain(&error));
                 self.failing = true;

@@ -5,32 +5,36 @@ mod announce;
 mod keeper;
 mod memory;
 mod metrics;
-mod state;
+mod node;
 mod wanted;
 
 use std::convert::Infallible;
 use std::time::Duration;
 
+use backon::ExponentialBackoff;
 use flannel_model::error::Chain;
-use flannel_model::lease::{EtcdLeaseId, Event, Snapshot};
+use flannel_model::lease::{Event, Snapshot};
 use flannel_model::object::Object;
-use flannel_net::Monitor;
+use flannel_model::underlay::Underlay;
 use flannel_observe::{Condition, Conditions, Heart, Vitals};
 use flannel_registry::{EtcdMetrics, Registry, Watch as _, WatchError};
-use tokio::signal::unix::Signal;
+use futures::FutureExt as _;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
+use crate::chance;
+use crate::kernel::{Kernel, NodeContext};
 use crate::pauses::growing;
 use crate::peers::{DeletionGuard, Diff, Peer, PeerTable};
 use crate::remembered::Own;
-use crate::until;
+use crate::{backend, until};
 pub use announce::Announcement;
 use keeper::{Difference, Keeper, Task};
 pub use memory::Memory;
 pub use metrics::{PeerState, ReconcileMetrics, ResyncCause};
-pub use state::{KernelState, NodeContext, StateError};
+pub use node::{Node, Prepared};
 use wanted::Discard;
 
 /// How often the leases are listed and compared, whether or not the watch told anything: etcd has been seen
@@ -40,21 +44,21 @@ const RESYNC: Duration = Duration::from_secs(60);
 const UNHURRIED: u32 = 1000;
 /// Pauses between attempts to reach the registry: from the first to the longest.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
+/// A watch that lasted for so long shows that the registry is well.
+const STEADY: Duration = Duration::from_secs(30);
 /// Why the known peers may be out of date.
 const STALE: &str = "etcd is away; forwarding goes on with the known peers";
 /// Changes of more peers at once are summed up in the log.
 const FEW: usize = 20;
 
 /// What the loop works with.
-pub struct Reconciler<R> {
+pub struct Reconciler<R, K> {
     /// Where the leases stand.
     pub registry: R,
     /// What this host tells others.
     pub announcement: Announcement,
-    /// What is in the kernel.
-    pub state: KernelState,
-    /// What changes in the kernel.
-    pub monitor: Monitor,
+    /// This host, kept in the kernel.
+    pub node: Node<K>,
     /// The accepted peers.
     pub peers: PeerTable,
     /// What is known of them from an earlier life.
@@ -73,25 +77,27 @@ pub struct Reconciler<R> {
     pub in_place: Condition,
     /// Told when every lease of the first listing was applied.
     pub synced: oneshot::Sender<()>,
-    /// SIGHUP, by which the operator ends the hold of a mass deletion.
-    pub hangups: Signal,
+    /// By which the operator ends the hold of a mass deletion.
+    pub releases: UnboundedReceiver<()>,
 }
 
 /// Runs the loop, for ever.
-pub struct Loop<R> {
+pub struct Loop<R, K> {
     registry: R,
     announcement: Announcement,
     peers: PeerTable,
     known: Option<Diff>,
     deletion_guard: DeletionGuard,
     memory: Memory,
-    keeper: Keeper,
+    keeper: Keeper<K>,
+    /// The underlay that connections to the registry go over.
+    connected_over: Underlay,
     metrics: ReconcileMetrics,
     etcd_metrics: EtcdMetrics,
     conditions: Conditions,
     heart: Heart,
     synced: Option<oneshot::Sender<()>>,
-    hangups: Signal,
+    releases: UnboundedReceiver<()>,
     /// Whether the registry has ever told its leases.
     has_listed: bool,
     registry_is_away: bool,
@@ -101,15 +107,14 @@ pub struct Loop<R> {
     must_list: bool,
 }
 
-impl<R: Registry> Loop<R> {
+impl<R: Registry, K: Kernel> Loop<R, K> {
     /// A loop that has not seen a lease yet.
     #[must_use]
-    pub fn new(given: Reconciler<R>) -> Self {
+    pub fn new(given: Reconciler<R, K>) -> Self {
         let Reconciler {
             registry,
             announcement,
-            state,
-            monitor,
+            node,
             peers,
             known,
             deletion_guard,
@@ -119,11 +124,12 @@ impl<R: Registry> Loop<R> {
             etcd_metrics,
             in_place,
             synced,
-            hangups,
+            releases,
         } = given;
         let Vitals { liveness, conditions } = vitals;
         conditions.set_stale(Some(STALE));
-        let keeper = Keeper::new(state, monitor, in_place, metrics.clone());
+        let connected_over = node.links().underlay.clone();
+        let keeper = Keeper::new(node, in_place, metrics.clone());
         Self {
             registry,
             announcement,
@@ -132,12 +138,13 @@ impl<R: Registry> Loop<R> {
             deletion_guard,
             memory,
             keeper,
+            connected_over,
             metrics,
             etcd_metrics,
             conditions,
             heart: liveness.heart("reconciler"),
             synced: Some(synced),
-            hangups,
+            releases,
             has_listed: false,
             registry_is_away: false,
             listing: Duration::ZERO,
@@ -158,10 +165,7 @@ impl<R: Registry> Loop<R> {
         let mut cause = ResyncCause::Start;
         loop {
             match self.list(cause).await {
-                Ok(mut watch) => {
-                    pauses = growing(RETRY);
-                    cause = self.follow(&mut watch).await;
-                }
+                Ok(watch) => cause = self.follow(watch, &mut pauses).await,
                 Err(error) => {
                     if self.has_listed {
                         cause = ResyncCause::WatchEnded;
@@ -195,27 +199,54 @@ impl<R: Registry> Loop<R> {
         }
     }
 
-    /// Applies events until a listing is due; tells why it is.
-    async fn follow(&mut self, watch: &mut R::Watch) -> ResyncCause {
+    /// Applies events until a listing is due, and returns why it is. A watch that ends is opened again where it ended.
+    /// The pauses in between grow until a watch has lasted.
+    async fn follow(&mut self, mut watch: R::Watch, pauses: &mut ExponentialBackoff) -> ResyncCause {
         // Hosts that started together need not list together.
-        let resync = RESYNC.max(self.listing * UNHURRIED).mul_f64(rand::random_range(0.8..1.2));
-        let resync = sleep(resync);
-        tokio::pin!(resync);
+        let period = RESYNC.max(self.listing * UNHURRIED).mul_f64(chance::between(0.8..1.2));
+        let due = Instant::now() + period;
+        loop {
+            let since = Instant::now();
+            let error = match self.follow_until(due, &mut watch).await {
+                Ok(cause) => return cause,
+                Err(error) => error,
+            };
+            if since.elapsed() >= STEADY {
+                *pauses = growing(RETRY);
+            }
+            let cause = self.report_watch(&error);
+            self.attend_for(pauses.next().unwrap_or(RETRY.1)).await;
+            if matches!(error, WatchError::Compacted { .. } | WatchError::Reset { .. }) {
+                return cause;
+            }
+            let registry = self.registry.clone();
+            match self.attend_while(registry.watch(watch.revision())).await {
+                Ok(resumed) => watch = resumed,
+                Err(_) => return cause,
+            }
+            self.report_registry(true, &"");
+        }
+    }
+
+    /// Applies events until a listing is due or the watch ends.
+    async fn follow_until(&mut self, due: Instant, watch: &mut R::Watch) -> Result<ResyncCause, WatchError> {
         while !std::mem::take(&mut self.must_list) {
             tokio::select! {
-                events = watch.next() => match events {
-                    Ok(events) => self.take_events(events).await,
-                    Err(error) => {
-                        return self.report_watch(&error);
-                    }
-                },
-                task = self.keeper.task() => self.run_task(task).await,
-                () = releasing(&self.deletion_guard, &mut self.hangups) => self.expire().await,
+                biased;
+                () = releasing(&self.deletion_guard, &mut self.releases) => self.expire().await,
                 () = until(self.memory.due()) => self.write_memory(),
-                () = &mut resync => return ResyncCause::Periodic,
+                () = sleep_until(due) => return Ok(ResyncCause::Periodic),
+                events = watch.next() => {
+                    self.take_events(events?).await;
+                    // Leases that change all the time must not keep the kernel from being looked after.
+                    if let Some(task) = self.keeper.task().now_or_never() {
+                        self.run_task(task).await;
+                    }
+                }
+                task = self.keeper.task() => self.run_task(task).await,
             }
         }
-        ResyncCause::HostChanged
+        Ok(ResyncCause::HostChanged)
     }
 
     /// Does what there is to do in the kernel until `work` is done.
@@ -223,10 +254,11 @@ impl<R: Registry> Loop<R> {
         tokio::pin!(work);
         loop {
             tokio::select! {
+                biased;
                 done = &mut work => return done,
-                task = self.keeper.task() => self.run_task(task).await,
-                () = releasing(&self.deletion_guard, &mut self.hangups) => self.expire().await,
+                () = releasing(&self.deletion_guard, &mut self.releases) => self.expire().await,
                 () = until(self.memory.due()) => self.write_memory(),
+                task = self.keeper.task() => self.run_task(task).await,
             }
         }
     }
@@ -246,22 +278,23 @@ impl<R: Registry> Loop<R> {
 
     /// Makes everything in the kernel, and what others are told, what it is meant to be.
     async fn sweep(&mut self) {
-        let changes = self.keeper.hold().await;
-        let NodeContext { backend, underlay, .. } = self.keeper.ground();
-        self.must_list |= self.peers.move_to(underlay);
-        if changes.underlay {
+        self.keeper.hold().await;
+        let links = self.keeper.node().links();
+        self.must_list |= self.peers.move_to(&links.underlay);
+        if !self.connected_over.is_same_way(&links.underlay) {
+            self.connected_over = links.underlay.clone();
             // Connections from the former address are dead without knowing it.
             self.registry.reconnect().await;
-            self.announcement.publish(backend, underlay);
             self.must_list = true;
         }
+        self.announcement.publish(&*self.keeper.node().context().backend, self.keeper.node().links());
         if let Err(error) = self.announcement.write_file() {
             warn!(error = %Chain(&error), "cannot keep the subnet file; trying again");
         }
         let since = Instant::now();
-        let is_new = changes.underlay || changes.device;
+        let is_new = self.keeper.is_outdated();
         // By another route, a peer may have come onto the link, or left it.
-        if is_new || backend.depends_on_hop() && self.keeper.is_due() {
+        if is_new || self.keeper.depends_on_hop() && self.keeper.is_due() {
             let peers: Vec<Peer> = self.peers.peers().chain(self.deletion_guard.held()).copied().collect();
             self.keeper.want_anew(&peers).await;
         }
@@ -350,14 +383,10 @@ impl<R: Registry> Loop<R> {
     }
 
     fn write_memory(&mut self) {
-        let NodeContext { backend, subnet, .. } = self.keeper.ground();
-        let lease = self.announcement.holder.held().borrow().lease.clone();
-        let own = Own {
-            public_ip: lease.attributes.public_ip,
-            subnet: *subnet,
-            term: lease.term.map(EtcdLeaseId::id),
-            vtep_mac: backend.vtep().map(|(_, mac)| mac),
-        };
+        let NodeContext { backend, .. } = self.keeper.node().context();
+        let device = self.keeper.node().links().device.as_ref();
+        let vtep = backend::vtep(&**backend, device);
+        let own = Own::of(&self.announcement.holder.held().borrow().lease, vtep.map(|(_, mac)| mac));
         self.memory.write(own, self.peers.peers().chain(self.deletion_guard.held()));
     }
 
@@ -414,10 +443,11 @@ impl<R: Registry> Loop<R> {
 }
 
 /// Waits until the peers that are held expire: when their time is over, or the operator says so.
-async fn releasing(deletion_guard: &DeletionGuard, hangups: &mut Signal) {
+async fn releasing(deletion_guard: &DeletionGuard, releases: &mut UnboundedReceiver<()>) {
     tokio::select! {
+        biased;
         () = until(deletion_guard.until()) => {}
-        Some(()) = hangups.recv() => {}
+        Some(()) = releases.recv() => {}
     }
 }
 

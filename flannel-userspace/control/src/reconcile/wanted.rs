@@ -74,6 +74,13 @@ impl Wanted {
         self.by_peer.values().filter(|wanted| wanted.iter().any(|object| objects.contains(object))).count()
     }
 
+    /// Whether the peer of `subnet` wants one of `objects`.
+    pub(super) fn has_any(&self, subnet: Ipv4Network, objects: &BTreeSet<Object>) -> bool {
+        let wanted = || self.by_peer.get(&subnet);
+        !objects.is_empty()
+            && wanted().is_some_and(|wanted| wanted.iter().any(|object| objects.contains(object)))
+    }
+
     /// Whether anything wants `object`.
     pub(super) fn contains(&self, object: &Object) -> bool {
         self.refcounts.contains_key(object)

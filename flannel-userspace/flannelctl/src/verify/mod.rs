@@ -8,10 +8,11 @@ use std::process::ExitCode;
 
 use clap::Args;
 use flannel_common::maps::Node;
-use flannel_control::backend::Backend;
+use flannel_control::backend;
 use flannel_datapath::{PeerEntry, Tables};
+use flannel_model::device::{Device, DeviceSpec};
 use flannel_model::object::Object;
-use flannel_model::underlay::{Hop, Underlay};
+use flannel_model::underlay::{Hop, Links, Underlay};
 use flannel_net::device::segmenter::EXIT;
 use flannel_net::{Netlink, Objects, hops};
 use ipnetwork::Ipv4Network;
@@ -120,22 +121,32 @@ impl Findings {
             return Ok(());
         };
         self.compare_own(known, node, subnet, &underlay);
-        let Some(backend) = Backend::observe(&known.backend, &self.netlink, &underlay).await? else {
-            let name = known.backend.device_name().unwrap_or_default();
-            self.missing("device", name);
-            return Ok(());
+        let backend = backend::of(&known.backend);
+        let spec = backend.device(&underlay);
+        let device = match &spec {
+            Some(spec) => self.netlink.find_device(spec).await?,
+            None => None,
         };
-        self.compare_device(&backend, node, subnet).await?;
-        let table = known.table(&self.netlink, node, &underlay, subnet).await?;
-        let mut wanted: BTreeSet<Object> = backend.standing(known.config.network).into_iter().collect();
+        if let Some(spec) = &spec {
+            let Some(device) = &device else {
+                self.missing("device", spec.name());
+                return Ok(());
+            };
+            self.compare_device(spec, device, node, subnet).await?;
+        }
+        let links = Links { underlay, device };
+        let underlay = &links.underlay;
+        let table = known.table(&self.netlink, node, underlay, subnet).await?;
+        let mut wanted: BTreeSet<Object> =
+            backend.standing(known.config.network, &links).into_iter().collect();
         let addresses: Vec<Ipv4Addr> = table.peers().map(|peer| peer.public_ip).collect();
         let hops = if backend.depends_on_hop() {
-            hops(&addresses, &underlay).await?
+            hops(&addresses, underlay).await?
         } else {
             vec![Hop::Routed; addresses.len()]
         };
         for (peer, hop) in table.peers().zip(hops) {
-            match backend.objects(peer, hop) {
+            match backend.objects(peer, hop, &links) {
                 Ok(objects) => wanted.extend(objects),
                 Err(unreachable) => {
                     let thing = Thing { kind: "peer", text: peer.subnet.to_string() };
@@ -144,7 +155,7 @@ impl Findings {
                 }
             }
         }
-        let actual = self.actual(&backend, tables, subnet.prefix()).await?;
+        let actual = self.actual(links.device_index(), tables, subnet.prefix()).await?;
         self.checked += wanted.len();
         self.differences.extend(differences(&wanted, &actual));
         self.compare_sources(&actual, tables)?;
@@ -179,26 +190,26 @@ impl Findings {
 
     async fn compare_device(
         &mut self,
-        backend: &Backend,
+        spec: &DeviceSpec,
+        device: &Device,
         node: &Node,
         subnet: Ipv4Network,
     ) -> anyhow::Result<()> {
-        let Some(device) = backend.device() else { return Ok(()) };
         self.equal("device index", device.index, node.device);
         self.equal("device address", device.mac, node.device_mac);
-        if let Backend::Udp(udp) = backend {
-            self.equal("segmenter index", udp.segmenter.entrance, node.segmenter);
+        if let Some(segmenter) = device.segmenter {
+            self.equal("segmenter index", segmenter.entrance, node.segmenter);
             self.checked += 1;
-            for (end, difference) in self.netlink.segmenter_differences(udp.wanted_mtu()).await? {
+            for (end, difference) in self.netlink.segmenter_differences(spec.mtu()).await? {
                 self.differences.push(Difference::changed("segmenter", &end, &difference));
             }
-            if udp.segmenter.exit == 0 {
+            if segmenter.exit == 0 {
                 self.missing("segmenter", EXIT.to_owned());
             }
         }
         self.checked += 1;
         if let Some(link) = self.netlink.link_by_index(device.index).await? {
-            for difference in backend.differences(&link) {
+            for difference in flannel_net::device::differences(&link, spec) {
                 self.differences.push(Difference::changed("device", &device.name, &difference));
             }
         }
@@ -214,11 +225,10 @@ impl Findings {
     /// Everything of ours in the kernel's tables and in the map of peers.
     async fn actual(
         &self,
-        backend: &Backend,
+        device: Option<u32>,
         tables: &Tables,
         prefix: u8,
     ) -> anyhow::Result<BTreeSet<Object>> {
-        let device = backend.device().map(|device| device.index);
         let listed = Objects::new(self.netlink.clone(), device).list().await?;
         let mut actual = BTreeSet::from_iter(listed);
         for (address, entry) in tables.peers()? {

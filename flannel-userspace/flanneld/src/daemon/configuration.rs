@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{error, warn};
 
 use super::DaemonError;
-use super::report::LogThrottle;
+use flannel_control::throttle::LogThrottle;
 
 /// Pause between two attempts, stock flannel's.
 const PAUSE: Duration = Duration::from_secs(1);

@@ -3,9 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
-use flannel_control::backend::PrepareError;
+use flannel_control::kernel::KernelError;
 use flannel_control::lease::{AcquireError, AddressTaken, Lost, PoolError};
-use flannel_control::reconcile::StateError;
 use flannel_control::subnet_file::SubnetFileError;
 use flannel_datapath::{DatapathError, Unavailable};
 use flannel_model::backend::Kind;
@@ -52,7 +51,7 @@ pub enum DaemonError {
     Interface(#[from] InterfaceError),
     /// The backend's device cannot be had.
     #[error("Error registering network")]
-    Prepare(#[from] PrepareError),
+    Prepare(#[source] KernelError),
     /// `SubnetMin` and `SubnetMax` describe no subnets.
     #[error("Error registering network")]
     Pool(#[from] PoolError),
@@ -87,7 +86,7 @@ pub enum DaemonError {
     Datapath(#[from] DatapathError),
     /// Flannel's device or programs cannot be put in their places.
     #[error("cannot set the datapath up")]
-    State(#[from] StateError),
+    State(#[source] KernelError),
     /// The subnet file cannot be read or written.
     #[error(transparent)]
     SubnetFile(#[from] SubnetFileError),

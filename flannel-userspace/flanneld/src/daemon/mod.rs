@@ -11,11 +11,13 @@ mod rules;
 mod signals;
 mod start;
 
+use std::future;
 use std::path::PathBuf;
 
 use flannel_control::Metrics;
 use flannel_control::lease::Lost;
 use flannel_control::reconcile::Loop;
+use flannel_control::service::{End, Service};
 use flannel_datapath::metrics::DatapathSource;
 use flannel_datapath::{PinDir, Unavailable};
 use flannel_observe::{Condition, Files, Listening, Server, Vitals};
@@ -143,30 +145,30 @@ async fn serve(
         exclusive: _exclusive,
         marker: _marker,
     } = start::start(options, vitals, metrics, pending, unavailable, synced).await?;
-    let mut holding = tokio::spawn(hold.run());
-    tokio::spawn(metrics.leases.clone().follow(held.clone()));
-    tokio::spawn(presence.run(held));
-    tokio::spawn(rules.run());
+    let mut service = Service::default();
+    let (leases, state) = (metrics.leases.clone(), held.clone());
+    service.hold(hold.run());
+    service.run(async move {
+        leases.follow(state).await;
+        future::pending().await
+    });
+    service.run(presence.run(held));
+    service.run(rules.run());
     if let Some(approver) = approver {
-        tokio::spawn(approver.run());
+        service.run(approver.run());
     }
-    let mut reconciling = tokio::spawn(Loop::new(reconciler).run());
-    tokio::spawn(async move {
+    service.run(Loop::new(reconciler).run());
+    service.run(async move {
         if first_sync.await.is_ok() {
             listing.meet();
             info!(subnet_file = %subnet_file.display(), "ready: every known peer is reached");
             report::notify(&[sd_notify::NotifyState::Ready]);
         }
+        future::pending().await
     });
-    let outcome = tokio::select! {
-        lost = &mut holding => match lost {
-            Ok(lost) => Err(DaemonError::Lost(lost)),
-            Err(task) => Err(DaemonError::Task(task)),
-        },
-        ended = &mut reconciling => match ended {
-            Ok(never) => match never {},
-            Err(task) => Err(DaemonError::Task(task)),
-        },
+    let outcome = match service.end().await {
+        End::Lost(lost) => Err(DaemonError::Lost(lost)),
+        End::Failed(task) => Err(DaemonError::Task(task)),
     };
     if let Err(DaemonError::Lost(Lost::Taken { .. } | Lost::Contested { .. })) = &outcome {
         error!("ending; the datapath goes on forwarding by the peers known so far");

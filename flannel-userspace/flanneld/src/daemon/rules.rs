@@ -13,8 +13,8 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::DaemonError;
-use super::report::LogThrottle;
 use crate::cli::RuleOptions;
+use flannel_control::throttle::LogThrottle;
 
 /// The rules of this host's subnet, as a daemon that is told `options` keeps them.
 pub fn rules(options: &RuleOptions, prefix: &str, config: &NetworkConfig, subnet: Ipv4Network) -> Rules {

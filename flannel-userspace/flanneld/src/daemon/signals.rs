@@ -1,6 +1,7 @@
 //! The signals the daemon heeds.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::DaemonError;
 
@@ -28,6 +29,9 @@ impl Signals {
 }
 
 /// SIGHUP: the operator ends the hold of a mass deletion.
-pub(super) fn hangups() -> Result<Signal, DaemonError> {
-    signal(SignalKind::hangup()).map_err(DaemonError::Signals)
+pub(super) fn hangups() -> Result<UnboundedReceiver<()>, DaemonError> {
+    let mut hangups = signal(SignalKind::hangup()).map_err(DaemonError::Signals)?;
+    let (sender, receiver) = unbounded_channel();
+    tokio::spawn(async move { while hangups.recv().await.is_some() && sender.send(()).is_ok() {} });
+    Ok(receiver)
 }

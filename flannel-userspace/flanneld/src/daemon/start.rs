@@ -7,49 +7,38 @@ use std::time::Duration;
 
 use flannel_common::flow::FastPath;
 use flannel_common::{Mac, Vni};
-use flannel_control::Metrics;
-use flannel_control::backend::Backend;
-use flannel_control::lease::{
-    AcquireConfig, AcquireError, AddressClaim, Identity, LeaseHandle, LeaseState, LeaseTask, OwnLease, Pool,
-    acquire,
-};
-use flannel_control::pauses::growing;
+use flannel_control::lease::{AcquireConfig, AddressClaim, Identity, LeaseState, LeaseTask, Pool};
 use flannel_control::peers::{DeletionGuard, PeerTable, Site};
-use flannel_control::reconcile::{Announcement, KernelState, Memory, NodeContext, Reconciler};
-use flannel_control::remembered::Remembered;
+use flannel_control::reconcile::{Announcement, Memory, Node, Prepared, Reconciler};
+use flannel_control::remembered::{Own, Remembered};
 use flannel_control::subnet_file::{Previous, SubnetFile};
+use flannel_control::{Last, Metrics, backend, join};
 use flannel_datapath::{Approver, PinDir, Unavailable};
 use flannel_model::backend::Kind;
 use flannel_model::config::{BackendConfig, NetworkConfig};
 use flannel_model::error::Chain;
+use flannel_model::lease::EtcdLeaseId;
 use flannel_model::underlay::Underlay;
-use flannel_net::{Monitor, Netlink, interface};
+use flannel_net::{Netlink, interface};
 use flannel_observe::{Condition, Vitals};
-use flannel_registry::RegistryError;
 use flannel_registry::etcd::Etcd;
 use ipnetwork::Ipv4Network;
-use rand::SeedableRng as _;
-use rand::rngs::StdRng;
 use tokio::sync::{oneshot, watch};
-use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use super::error::DaemonError;
 use super::exclusive::Exclusive;
-use super::report::LogThrottle;
 use super::rules::RuleKeeper;
 use super::{Pending, configuration, programs, signals};
 use crate::cli::Options;
-
-/// Pauses between attempts to get a lease from a registry that fails: from the first to the longest.
-const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+use flannel_host::{Host, Settings};
 
 /// For so long a host that remembers the network waits for etcd.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A host that forwards, and what keeps it so.
 pub(super) struct Started {
-    pub(super) reconciler: Reconciler<Etcd>,
+    pub(super) reconciler: Reconciler<Etcd, Host>,
     pub(super) hold: LeaseTask<Etcd>,
     pub(super) presence: AddressClaim<Etcd>,
     pub(super) held: watch::Receiver<LeaseState>,
@@ -75,14 +64,14 @@ pub(super) async fn start(
     unavailable: Option<Unavailable>,
     synced: oneshot::Sender<()>,
 ) -> Result<Started, DaemonError> {
-    let hangups = signals::hangups()?;
+    let releases = signals::hangups()?;
     let netlink = Netlink::open()?;
-    let monitor = Monitor::open()?;
     let mut exclusive = vec![Exclusive::network(&options.etcd.prefix).await?];
     let pins = match unavailable {
         None => Some(Arc::new(PinDir::open(&options.pin_dir)?)),
         Some(_) => None,
     };
+    let kernel = Host::open(settings(&options, pins))?;
     let registry =
         Etcd::measured(options.etcd.clone(), metrics.etcd.clone()).map_err(DaemonError::Registry)?;
     let remembered = remember(&options);
@@ -124,58 +113,49 @@ pub(super) async fn start(
     }
     let former_mac =
         remembered.as_ref().and_then(|remembered| remembered.own.vtep_mac_at(underlay.public_ip));
-    let backend = Backend::prepare(&backend_config, &netlink, &underlay, former_mac).await?;
+    let backend = backend::of(&backend_config);
+    let prepared = Prepared::new(kernel, backend, underlay.clone(), former_mac).await;
+    let prepared = prepared.map_err(DaemonError::Prepare)?;
 
-    let wanted = wanted_lease(&options, config, &backend, &underlay, remembered.as_ref())?;
+    let wanted = wanted_lease(&options, config, &prepared, remembered.as_ref())?;
     // Who has waited for the configuration in vain need not wait for etcd once more.
     let patience = if configuration.is_remembered { Duration::ZERO } else { PATIENCE };
-    let patience = remembered.as_ref().map(|_| patience);
-    let (hold, holder) = match acquire_lease(&registry, &wanted, patience).await? {
-        Some(own) => LeaseTask::new(registry.clone(), options.lease, own),
-        None => resume(&registry, &options, &wanted, remembered.as_ref())?,
-    };
+    let last = remembered.as_ref().map(|remembered| Last { own: &remembered.own, patience });
+    let (hold, holder) = join(&registry, options.lease, &wanted, last).await?;
     let hold = hold.counting(metrics.leases.clone());
     pending.lease.meet();
     let subnet = holder.held().borrow().lease.subnet;
     let remembered = remembered.filter(|remembered| remembered.own.subnet == subnet);
-    let file =
-        SubnetFile { network: config.network, subnet, mtu: backend.mtu(), ip_masq: options.rules.masquerade };
+    let file = SubnetFile {
+        network: config.network,
+        subnet,
+        mtu: prepared.backend().mtu(prepared.links()),
+        ip_masq: options.rules.masquerade,
+    };
+    let vtep = backend::vtep(prepared.backend(), prepared.links().device.as_ref());
     let mut peers = PeerTable::new(site(
         &options.etcd.endpoints,
         config,
-        (backend.kind(), backend.vtep()),
+        (prepared.backend().kind(), vtep),
         &underlay,
         subnet,
         gateway,
     ))
     .counting(metrics.leases.clone());
-    let known = remembered.as_ref().map(|remembered| remembered.snapshot(backend.kind()));
+    let known = remembered.as_ref().map(|remembered| remembered.snapshot(prepared.backend().kind()));
     let network = config.network;
-    let memory = Memory::new(options.state_file.clone(), identity, configuration.json);
+    let mut memory = Memory::new(Box::new(options.state_file.clone()), identity, configuration.json);
     let rules =
         RuleKeeper::start(&options.rules, &options.etcd.prefix, config, subnet, netlink.clone()).await?;
-    let state = KernelState::start(NodeContext {
-        netlink,
-        backend,
-        backend_config,
-        underlay,
-        interface: options.interface,
-        network,
-        subnet,
-        pins,
-        hook: options.hook,
-        program_settings: options.program_settings,
-        guard: options.guard,
-        fast_path: options.fast_path,
-        copy_dscp: options.copy_dscp,
-        pod_bridges: options.pod_bridges,
-    })
-    .await?;
+    let node = Node::start(prepared, network, subnet).await.map_err(DaemonError::State)?;
     let approver = if unavailable.is_none() { approver(options.fast_path, &options.pin_dir) } else { None };
     pending.datapath.meet();
 
     let held = holder.held();
-    let announcement = Announcement { holder, file, path: options.subnet_file.clone() };
+    let announcement = Announcement { holder, file, place: Box::new(options.subnet_file.clone()) };
+    if known.is_none() {
+        memory.begin(Own::of(&held.borrow().lease, vtep.map(|(_, mac)| mac)));
+    }
     announcement.write_file()?;
     pending.subnet_file.meet();
     let known = known.map(|known| peers.apply_snapshot(&known));
@@ -183,8 +163,7 @@ pub(super) async fn start(
     let reconciler = Reconciler {
         registry,
         announcement,
-        state,
-        monitor,
+        node,
         peers,
         known,
         deletion_guard,
@@ -194,7 +173,7 @@ pub(super) async fn start(
         etcd_metrics: metrics.etcd.clone(),
         in_place: pending.datapath,
         synced,
-        hangups,
+        releases,
     };
     Ok(Started {
         reconciler,
@@ -208,6 +187,19 @@ pub(super) async fn start(
         exclusive,
         marker,
     })
+}
+
+fn settings(options: &Options, pins: Option<Arc<PinDir>>) -> Settings {
+    Settings {
+        interface: options.interface.clone(),
+        pins,
+        hook: options.hook,
+        program_settings: options.program_settings,
+        guard: options.guard,
+        fast_path: options.fast_path,
+        copy_dscp: options.copy_dscp,
+        pod_bridges: options.pod_bridges.clone(),
+    }
 }
 
 /// Without it TCP connections take the long way.
@@ -229,66 +221,18 @@ fn remember(options: &Options) -> Option<Remembered> {
 fn wanted_lease(
     options: &Options,
     config: &NetworkConfig,
-    backend: &Backend,
-    underlay: &Underlay,
+    prepared: &Prepared<Host>,
     remembered: Option<&Remembered>,
 ) -> Result<AcquireConfig, DaemonError> {
     // The subnet file does not outlive a reboot where it stands in /run.
     let previous = Previous::read(&options.subnet_file)?.and_then(|file| file.previous_subnet());
     Ok(AcquireConfig {
         pool: Pool::new(config.subnet_min, config.subnet_max, config.subnet_len)?,
-        attributes: backend.attributes(underlay.public_ip),
+        attributes: prepared.attributes(),
         previous: previous.or(remembered.map(|remembered| remembered.own.subnet)),
+        former_term: remembered.and_then(|remembered| EtcdLeaseId::from_id(remembered.own.term?)),
         ttl: options.lease.ttl,
     })
-}
-
-/// Acquires a lease, however long the registry takes to be there; nothing when it takes longer than `patience`, which
-/// only has who remembers one.
-async fn acquire_lease(
-    registry: &Etcd,
-    wanted: &AcquireConfig,
-    patience: Option<Duration>,
-) -> Result<Option<OwnLease>, DaemonError> {
-    let start = Instant::now();
-    let mut told = LogThrottle::default();
-    let mut rng = StdRng::from_rng(&mut rand::rng());
-    let mut pauses = growing(RETRY);
-    loop {
-        match acquire(registry, wanted, &mut rng).await {
-            Ok(own) => {
-                let how = if own.reused { "reused" } else { "acquired" };
-                let public_ip = wanted.attributes.public_ip;
-                info!(subnet = %own.lease.subnet, %public_ip, "{how} the lease");
-                return Ok(Some(own));
-            }
-            Err(AcquireError::Registry(error)) => {
-                let is_over = patience.is_some_and(|patience| start.elapsed() > patience);
-                if is_over && error.is_absence() {
-                    return Ok(None);
-                }
-                let text = Chain(&error).to_string();
-                if told.should_log(&text) {
-                    warn!("cannot acquire a lease: {text}; trying again");
-                }
-                sleep(pauses.next().unwrap_or(RETRY.1)).await;
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-}
-
-/// Goes on with the lease that was held last.
-fn resume(
-    registry: &Etcd,
-    options: &Options,
-    wanted: &AcquireConfig,
-    remembered: Option<&Remembered>,
-) -> Result<(LeaseTask<Etcd>, LeaseHandle), DaemonError> {
-    let remembered = remembered.ok_or(DaemonError::Registry(RegistryError::NoEndpoint))?;
-    let lease = remembered.lease(wanted.attributes.clone());
-    warn!(subnet = %lease.subnet, "etcd is away: going on with the lease that was held last");
-    Ok(LeaseTask::resume(registry.clone(), options.lease, lease, remembered.own.public_ip))
 }
 
 /// What leases are held against: `endpoints` are etcd's URLs, `backend` its kind and this host's VTEP.

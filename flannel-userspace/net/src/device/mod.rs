@@ -6,27 +6,12 @@ mod vxlan;
 
 use std::io;
 
-use flannel_common::{Mac, Vni};
-use flannel_model::device::{UDP_DEVICE, vxlan_device};
+use flannel_common::Vni;
+use flannel_model::device::{Device, DeviceSpec, UDP_DEVICE, vxlan_device};
 use nix::errno::Errno;
 
 use super::link::{Kind, Link};
 use super::{Error, Netlink};
-pub use segmenter::Segmenter;
-pub use vxlan::VxlanSpec;
-
-/// A device of flannel's, up.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Device {
-    /// Name.
-    pub name: String,
-    /// Interface index.
-    pub index: u32,
-    /// Ethernet address.
-    pub mac: Mac,
-    /// Largest inner packet, in bytes.
-    pub mtu: u32,
-}
 
 /// A device could not be made or removed.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +74,54 @@ pub enum DeviceError {
     Vanished(String),
 }
 
+/// In what the interface is not as the device of that spec should be.
+#[must_use]
+pub fn differences(link: &Link, spec: &DeviceSpec) -> Vec<String> {
+    let mut differences = match (spec, &link.kind) {
+        (DeviceSpec::Udp { .. }, _) => Vec::new(),
+        (DeviceSpec::Vxlan(spec), Kind::Vxlan(is)) => is.differences(&vxlan::parameters(spec)),
+        (DeviceSpec::Vxlan(_), other) => vec![format!("it is a {other}")],
+    };
+    if link.mtu != spec.mtu() {
+        differences.push(format!("mtu is {}, wanted {}", link.mtu, spec.mtu()));
+    }
+    if !link.is_up() {
+        differences.push("it is down".to_owned());
+    }
+    differences
+}
+
 impl Netlink {
+    /// The device, made if it is missing, adopted as it is if it fits.
+    ///
+    /// # Errors
+    /// A name, a VNI or a port belongs to something else; the kernel refused.
+    pub async fn ensure_device(&self, spec: &DeviceSpec) -> Result<Device, DeviceError> {
+        match spec {
+            DeviceSpec::Udp { mtu } => {
+                let segmenter = self.ensure_segmenter(*mtu).await?;
+                Ok(Device { segmenter: Some(segmenter), ..self.ensure_udp_device(*mtu).await? })
+            }
+            DeviceSpec::Vxlan(spec) => self.ensure_vxlan(spec).await,
+        }
+    }
+
+    /// The device as it is; nothing where it is missing. A segmenter's end that is missing has the index of no
+    /// interface.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub async fn find_device(&self, spec: &DeviceSpec) -> Result<Option<Device>, Error> {
+        let Some(Link { name, index, mac, mtu, .. }) = self.link(&spec.name()).await? else {
+            return Ok(None);
+        };
+        let segmenter = match spec {
+            DeviceSpec::Udp { .. } => Some(self.find_segmenter().await?),
+            DeviceSpec::Vxlan(_) => None,
+        };
+        Ok(Some(Device { name, index, mac, mtu, segmenter }))
+    }
+
     /// Deletes the device called `name`, with its addresses, routes and neighbours, if it is one that
     /// [`Netlink::ensure_vxlan`] or [`Netlink::ensure_udp_device`] makes. Whether there was one.
     ///
@@ -124,7 +156,7 @@ impl Netlink {
         }
         let vanished = || DeviceError::Vanished(link.name.clone());
         let Link { name, index, mac, mtu, .. } = self.link(&link.name).await?.ok_or_else(vanished)?;
-        Ok(Device { name, index, mac, mtu })
+        Ok(Device { name, index, mac, mtu, segmenter: None })
     }
 }
 

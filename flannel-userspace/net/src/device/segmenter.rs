@@ -2,6 +2,7 @@
 //! So the kernel cuts super-packets and finishes checksums before it lets them in, as it does in front of a card
 //! without offloads, and at the other end ordinary packets come out.
 
+use flannel_model::device::Segmenter;
 use rtnetlink::LinkVeth;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags};
 
@@ -13,15 +14,6 @@ use crate::{Error, Netlink, offload};
 pub const ENTRANCE: &str = "flannel0-in";
 /// Where they come out.
 pub const EXIT: &str = "flannel0-out";
-
-/// The segmenter, up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Segmenter {
-    /// Interface index of the end where packets go in.
-    pub entrance: u32,
-    /// Interface index of the end where they come out.
-    pub exit: u32,
-}
 
 impl Netlink {
     /// The segmenter for packets up to `mtu` bytes.
@@ -46,6 +38,12 @@ impl Netlink {
             self.bring_up(end, mtu).await?;
         }
         Ok(Segmenter { entrance: entrance.index, exit: exit.index })
+    }
+
+    /// The segmenter as it is; an end that is missing has the index of no interface.
+    pub(super) async fn find_segmenter(&self) -> Result<Segmenter, Error> {
+        let index = async |name| Ok::<_, Error>(self.link(name).await?.map_or(0, |link| link.index));
+        Ok(Segmenter { entrance: index(ENTRANCE).await?, exit: index(EXIT).await? })
     }
 
     /// In what the ends of the segmenter for packets up to `mtu` bytes, as far as they are there, are not as they should

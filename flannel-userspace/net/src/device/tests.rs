@@ -1,9 +1,10 @@
 use std::net::{Ipv4Addr, UdpSocket};
 
 use flannel_common::{Mac, Vni};
+use flannel_model::device::VxlanSpec;
 use flannel_model::underlay::Underlay;
 
-use super::{DeviceError, VxlanSpec};
+use super::DeviceError;
 use crate::namespace::{ip, ip_json, on_host};
 
 fn spec(underlay: &Underlay) -> VxlanSpec {
@@ -278,7 +279,13 @@ fn other_addresses_inside_the_network_are_removed() {
 #[test]
 fn address_of_a_device_that_is_gone_is_an_error() {
     on_host(async |netlink, _| {
-        let gone = super::Device { name: "flannel.1".to_owned(), index: 4711, mac: Mac::ZERO, mtu: 1450 };
+        let gone = super::Device {
+            name: "flannel.1".to_owned(),
+            index: 4711,
+            mac: Mac::ZERO,
+            mtu: 1450,
+            segmenter: None,
+        };
         let own = Ipv4Addr::new(10, 5, 18, 0);
         let error = netlink.ensure_address(&gone, own, "10.5.0.0/16".parse().unwrap()).await.unwrap_err();
         assert_eq!(error.to_string(), "cannot give interface flannel.1 the address 10.5.18.0/32");

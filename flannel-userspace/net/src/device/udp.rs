@@ -1,10 +1,10 @@
 //! The UDP backend's device `flannel0`.
 
-use flannel_model::device::UDP_DEVICE;
+use flannel_model::device::{Device, UDP_DEVICE};
 use rtnetlink::LinkBridge;
 use rtnetlink::packet_route::link::{InfoBridge, InfoData, LinkFlags};
 
-use super::{Device, DeviceError, set_ipv6};
+use super::{DeviceError, set_ipv6};
 use crate::link::{Kind, Link};
 use crate::{Error, Netlink};
 

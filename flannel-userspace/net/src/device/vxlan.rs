@@ -1,53 +1,24 @@
 //! The vxlan device `flannel.<VNI>`, with stock flannel's name and parameters.
 
-use std::net::Ipv4Addr;
-
-use flannel_common::{Mac, Vni};
-use flannel_model::device::vxlan_device;
+use flannel_common::Mac;
+use flannel_model::device::{Device, VxlanSpec};
 use rtnetlink::LinkVxlan;
 
-use super::{Device, DeviceError, is_conflict, set_ipv6};
+use super::{DeviceError, is_conflict, set_ipv6};
 use crate::link::{Kind, Link, Vxlan};
 use crate::{Error, Netlink};
 
 /// The kernel's limit of an interface's name, in bytes.
 const NAME_LIMIT: usize = 15;
 
-/// What the device is to be like.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VxlanSpec {
-    /// VXLAN network identifier.
-    pub vni: Vni,
-    /// UDP port of every host.
-    pub port: u16,
-    /// Largest inner packet, in bytes.
-    pub mtu: u32,
-    /// Outer source address.
-    pub local: Ipv4Addr,
-    /// Index of the underlay's interface.
-    pub underlay: u32,
-    /// Ethernet address it must have; nothing leaves an existing device its own and gives a new one a random
-    /// one.
-    pub mac: Option<Mac>,
-}
-
-impl VxlanSpec {
-    /// Name of the device.
-    #[must_use]
-    pub fn name(&self) -> String {
-        vxlan_device(self.vni)
-    }
-
-    /// What cannot be changed of it once it exists.
-    #[must_use]
-    pub fn parameters(&self) -> Vxlan {
-        Vxlan {
-            vni: self.vni.get(),
-            port: self.port,
-            local: Some(self.local),
-            underlay: Some(self.underlay),
-            ..Vxlan::default()
-        }
+/// What cannot be changed of the device once it exists.
+pub(super) fn parameters(spec: &VxlanSpec) -> Vxlan {
+    Vxlan {
+        vni: spec.vni.get(),
+        port: spec.port,
+        local: Some(spec.local),
+        underlay: Some(spec.underlay),
+        ..Vxlan::default()
     }
 }
 
@@ -64,7 +35,7 @@ impl Netlink {
         }
         let existing = self.link(&name).await?;
         if let Some(link) = &existing {
-            let Kind::Vxlan(parameters) = &link.kind else {
+            let Kind::Vxlan(is) = &link.kind else {
                 return Err(DeviceError::Foreign {
                     remedy: format!("rename or delete it, or choose another VNI than {}", spec.vni),
                     name,
@@ -72,7 +43,7 @@ impl Netlink {
                     wanted: "a vxlan device",
                 });
             };
-            let differences = parameters.differences(&spec.parameters());
+            let differences = is.differences(&parameters(spec));
             if differences.is_empty() {
                 return self.set_up_vxlan(link, spec).await;
             }

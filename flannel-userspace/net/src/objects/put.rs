@@ -14,11 +14,10 @@ use rtnetlink::packet_route::neighbour::{
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::{ObjectError, Objects, PROTOCOL_BOOT, message_of};
-use crate::Error;
-use crate::ROUTE_PROTOCOL;
 use crate::bulk::Bulk;
 use crate::nexthop::{self, NextHop};
 use crate::route::Route;
+use crate::{Error, ROUTE_PROTOCOL};
 
 /// So many routes at once get next hops of their own. Fewer cost the kernel little, and look as stock flannel's do.
 const BULK: usize = 1000;

@@ -2,15 +2,15 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use flannel_common::{Mac, Vni};
+use flannel_model::device::{Device, VxlanSpec};
 use flannel_model::object::Object;
 use flannel_model::underlay::Underlay;
 use ipnetwork::Ipv4Network;
 use rstest::rstest;
 
 use super::{ObjectError, Objects};
-use crate::device::VxlanSpec;
+use crate::Netlink;
 use crate::namespace::{add_interface, ip, ip_json, on_host, run};
-use crate::{Device, Netlink};
 
 const MAC: Mac = Mac([0xfa, 0x36, 0x2c, 0x5b, 0xb0, 0xc7]);
 const OTHER_MAC: Mac = Mac([0x02, 0, 0, 0, 0, 1]);

@@ -1,10 +1,11 @@
 //! One connection at a time, to one endpoint; on trouble the next endpoint, connected from scratch.
 
 use std::future::Future;
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use etcd_client::Client;
+use etcd_client::{Client, ResponseHeader};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tonic::Code;
@@ -26,7 +27,28 @@ pub(super) struct Connection {
     state: Mutex<State>,
     /// The newest revision that etcd has told of.
     newest: AtomicI64,
+    /// Of which history the last listing was.
+    history: std::sync::Mutex<Option<History>>,
     metrics: EtcdMetrics,
+}
+
+/// What tells one history from another whose revisions are the same: an etcd that is restored from a copy counts on from
+/// there, and so did the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct History {
+    cluster: u64,
+    raft_term: u64,
+}
+
+impl History {
+    const fn of(header: &ResponseHeader) -> Self {
+        Self { cluster: header.cluster_id(), raft_term: header.raft_term() }
+    }
+
+    /// Within one history the cluster stays the same, and the terms of its leaders only grow.
+    const fn goes_on_in(&self, later: &Self) -> bool {
+        self.cluster == later.cluster && self.raft_term <= later.raft_term
+    }
 }
 
 #[derive(Default)]
@@ -53,7 +75,14 @@ pub(super) struct Session {
 impl Connection {
     pub(super) fn new(options: Options, metrics: EtcdMetrics) -> Result<Self, RegistryError> {
         let urls = options.urls()?;
-        Ok(Self { options, urls, state: Mutex::default(), newest: AtomicI64::new(0), metrics })
+        Ok(Self {
+            options,
+            urls,
+            state: Mutex::default(),
+            newest: AtomicI64::new(0),
+            history: std::sync::Mutex::default(),
+            metrics,
+        })
     }
 
     /// Asks the endpoints one after the other, each at most once, until one answers. A request that an
@@ -134,6 +163,17 @@ impl Connection {
     /// Hears of a revision.
     pub(super) fn note_revision(&self, revision: i64) {
         self.newest.fetch_max(revision, Ordering::Relaxed);
+    }
+
+    /// Whether an answer is of another history than the last listing, as far as it tells.
+    pub(super) fn is_of_another_history(&self, header: &ResponseHeader) -> bool {
+        let known = *self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        known.is_some_and(|known| !known.goes_on_in(&History::of(header)))
+    }
+
+    /// Hears of which history a listing is.
+    pub(super) fn note_history(&self, header: &ResponseHeader) {
+        *self.history.lock().unwrap_or_else(PoisonError::into_inner) = Some(History::of(header));
     }
 
     /// Hears of a listing: its revision, and whether that is the first one of another history.

@@ -108,7 +108,8 @@ impl Etcd {
             }
             if snapshot.revision == 0 {
                 snapshot.revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
-                snapshot.history_reset = snapshot.revision < told;
+                let is_another = |header| self.connection.is_of_another_history(header);
+                snapshot.history_reset = snapshot.revision < told || answer.header().is_some_and(is_another);
             }
             for kv in answer.kvs() {
                 match self.keys.entry(kv) {
@@ -121,6 +122,7 @@ impl Etcd {
                 Some(last) if answer.more() => start = [last.key(), b"\0"].concat(),
                 _ => {
                     self.connection.note_listing(snapshot.revision, snapshot.history_reset);
+                    answer.header().into_iter().for_each(|header| self.connection.note_history(header));
                     return Ok(snapshot);
                 }
             }
@@ -308,6 +310,11 @@ impl Registry for Etcd {
         let answer = self.connection.call(EtcdOperation::Keep, request).await?;
         // Zero stands for a term that is gone.
         Ok(answer.is_some_and(|answer| answer.ttl() > 0))
+    }
+
+    async fn revoke(&self, term: EtcdLeaseId) -> Result<(), RegistryError> {
+        let request = |session: Session| async move { session.client.lease_client().revoke(term.id()).await };
+        self.connection.call(EtcdOperation::Revoke, request).await.map(drop)
     }
 
     async fn reconnect(&self) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use etcd_client::{KeyValue, WatchResponse, WatchStream};
+use etcd_client::{KeyValue, ResponseHeader, WatchResponse, WatchStream};
 use flannel_model::lease::Event;
 
 use super::connection::{Connection, Session};
@@ -60,6 +60,13 @@ impl EtcdWatch {
         // Tells compaction apart where the reason for the cancellation is empty.
         if response.compact_revision() > 0 {
             return Err(WatchError::Compacted { revision: response.compact_revision() });
+        }
+        let is_reset = |header: &&ResponseHeader| {
+            header.revision() < self.revision
+                || response.created() && self.connection.is_of_another_history(header)
+        };
+        if let Some(header) = response.header().filter(is_reset) {
+            return Err(WatchError::Reset { revision: header.revision(), known: self.revision });
         }
         let kvs: Vec<&KeyValue> = response.events().iter().filter_map(etcd_client::Event::kv).collect();
         self.revision = match (kvs.last(), response.header()) {

@@ -27,6 +27,7 @@ fn vxlan(public_ip: &str, mac: &str) -> Attributes {
 
 fn config(first: &str, last: &str, previous: Option<&str>) -> AcquireConfig {
     AcquireConfig {
+        former_term: None,
         pool: Pool::new(first.parse().unwrap(), last.parse().unwrap(), 24).unwrap(),
         attributes: attributes(OWN),
         previous: previous.map(|text| text.parse().unwrap()),

@@ -36,6 +36,7 @@ fn term() -> Option<EtcdLeaseId> {
 
 async fn acquired(registry: &Memory, attributes: Attributes, ttl: Duration) -> OwnLease {
     let config = AcquireConfig {
+        former_term: None,
         pool: Pool::new("10.5.1.0".parse().unwrap(), "10.5.255.0".parse().unwrap(), 24).unwrap(),
         attributes,
         previous: Some(SUBNET.parse().unwrap()),
@@ -320,7 +321,7 @@ async fn a_remembered_lease_that_tells_of_the_former_address(#[case] term_id: i6
     let before = attributes("192.0.2.9", MAC);
     let written = registry.put(SUBNET, &before, term());
     let remembered = Lease { attributes: own(), term: EtcdLeaseId::from_id(term_id), ..written };
-    let (hold, holder) = LeaseTask::resume(registry.clone(), CONFIG, remembered, before.public_ip);
+    let (hold, holder) = LeaseTask::resume(registry.clone(), CONFIG, remembered);
     let task = tokio::spawn(hold.run());
     sleep(Duration::from_secs(5)).await;
     if is_own {

@@ -1,0 +1,157 @@
+//! The kernel as the control plane sees it: an interface that carries packets, a device, objects, programs.
+//!
+//! Whatever the control plane does to a host goes through [`Kernel`], so that it can be run against one that is played.
+
+use std::error::Error;
+use std::future::Future;
+use std::net::Ipv4Addr;
+
+use flannel_model::device::{Device, DeviceSpec};
+use flannel_model::object::{Change, Object};
+use flannel_model::underlay::{Hop, Links, Underlay};
+use ipnetwork::Ipv4Network;
+
+use crate::backend::{Backend, Unsuitable};
+
+/// What this host is in the network.
+#[derive(Debug)]
+pub struct NodeContext {
+    /// What a peer becomes.
+    pub backend: Box<dyn Backend>,
+    /// The whole network.
+    pub network: Ipv4Network,
+    /// The subnet this host leases.
+    pub subnet: Ipv4Network,
+}
+
+/// One host's kernel. Nothing here decides what should be there.
+pub trait Kernel: Send + 'static {
+    /// The underlay as it is now. While the interface of `current` has its address, it stays; otherwise it is chosen
+    /// again, as at the start.
+    ///
+    /// # Errors
+    /// [`KernelError::NoUnderlay`] where none can be chosen.
+    fn underlay(
+        &mut self,
+        current: Option<&Underlay>,
+    ) -> impl Future<Output = Result<Underlay, KernelError>> + Send;
+
+    /// The device as it is; nothing where it is missing.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    fn find_device(
+        &mut self,
+        spec: &DeviceSpec,
+    ) -> impl Future<Output = Result<Option<Device>, KernelError>> + Send;
+
+    /// The device, made if it is missing, adopted as it is if it fits.
+    ///
+    /// # Errors
+    /// Its name belongs to something else; the kernel refused.
+    fn ensure_device(
+        &mut self,
+        spec: &DeviceSpec,
+    ) -> impl Future<Output = Result<Device, KernelError>> + Send;
+
+    /// Gives `device` the address `own`/32, and takes every other address inside `network` from it.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    fn ensure_address(
+        &mut self,
+        device: &Device,
+        own: Ipv4Addr,
+        network: Ipv4Network,
+    ) -> impl Future<Output = Result<(), KernelError>> + Send;
+
+    /// Has programs forward over `links` from now on. Those that forwarded before stay until all new ones are loaded,
+    /// and in any case when the kernel refuses.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    fn build(&mut self, context: &NodeContext, links: &Links) -> Result<(), KernelError>;
+
+    /// Has the programs of the last [`Kernel::build`] in their places.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    fn hold(&mut self) -> Result<(), KernelError>;
+
+    /// Whether nobody has detached a program.
+    fn is_whole(&self) -> bool;
+
+    /// Whether programs have a table of peers.
+    fn has_programs(&self) -> bool;
+
+    /// Tells the programs where the pods are.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    fn find_pods(&mut self) -> impl Future<Output = Result<(), KernelError>> + Send;
+
+    /// Hears that the table of peers is complete, so that programs of another build can be replaced.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    fn take_over(&mut self) -> Result<(), KernelError>;
+
+    /// Everything of ours, in order.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    fn list(&mut self, subnet_len: u8) -> impl Future<Output = Result<Vec<Object>, KernelError>> + Send;
+
+    /// Puts each of `objects`, which are in order, there, in the place of one with the same key, kind by kind. Returns
+    /// those that could not be put.
+    fn put(&mut self, objects: &[Object]) -> impl Future<Output = Vec<(Object, KernelError)>> + Send;
+
+    /// Removes exactly `objects`, which are in order, not what has taken their place, in the reverse order of kinds.
+    /// Returns those that could not be removed.
+    fn remove(&mut self, objects: &[Object]) -> impl Future<Output = Vec<(Object, KernelError)>> + Send;
+
+    /// How each of `addresses` is reached.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    fn hops(
+        &self,
+        addresses: &[Ipv4Addr],
+        underlay: &Underlay,
+    ) -> impl Future<Output = Result<Vec<Hop>, KernelError>> + Send;
+
+    /// The next change in the kernel's tables. Dropping the future loses nothing.
+    fn change(&mut self) -> impl Future<Output = Change> + Send;
+}
+
+type Source = Box<dyn Error + Send + Sync>;
+
+/// The kernel, or this host's state, does not allow something.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// There is no underlay.
+    #[error("the underlay is gone; waiting for it")]
+    NoUnderlay(#[source] Source),
+    /// The backend cannot work with the underlay as it is now.
+    #[error(transparent)]
+    Unsuitable(#[from] Unsuitable),
+    /// The device an object belongs to does not exist.
+    #[error(transparent)]
+    MissingDevice(Source),
+    /// Anything else.
+    #[error(transparent)]
+    Refused(Source),
+}
+
+impl KernelError {
+    /// What the kernel answered.
+    pub fn refused(source: impl Into<Source>) -> Self {
+        Self::Refused(source.into())
+    }
+
+    /// Whether the device an object belongs to does not exist.
+    #[must_use]
+    pub const fn is_missing_device(&self) -> bool {
+        matches!(self, Self::MissingDevice(_))
+    }
+}

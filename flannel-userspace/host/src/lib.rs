@@ -1,0 +1,307 @@
+//! This host's kernel for the control plane: the tables of netlink, flannel's device, and the programs with their maps, as
+//! one set of objects.
+//!
+//! The bridge from `control` to `net` and `datapath` lives here. What should be in the kernel does not.
+
+use std::mem::discriminant;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use flannel_common::flow::FastPath;
+use flannel_common::maps::{Guard, Node};
+use flannel_common::{Ip4, Mac};
+use flannel_control::backend::Tunnel;
+use flannel_control::kernel::{Kernel, KernelError, NodeContext};
+use flannel_datapath::{
+    Datapath, DatapathError, Format, HookChoice, PeerEntry, PinDir, ProgramSettings, Spec, Support, Tables,
+};
+use flannel_model::backend::Kind;
+use flannel_model::config::interface::InterfaceOptions;
+use flannel_model::device::{Device, DeviceSpec};
+use flannel_model::object::{Change, Object};
+use flannel_model::underlay::{Hop, Links, Underlay};
+use flannel_net::device::DeviceError;
+use flannel_net::interface::InterfaceError;
+use flannel_net::{Monitor, Netlink, ObjectError, Objects, OpenError, interface};
+use futures::{StreamExt as _, stream};
+use ipnetwork::Ipv4Network;
+use nix::errno::Errno;
+
+/// How this host's kernel is used.
+#[derive(Debug)]
+pub struct Settings {
+    /// How the interface of the underlay is chosen.
+    pub interface: InterfaceOptions,
+    /// Where programs and maps are pinned; nothing where the host takes no programs, so that the kernel forwards alone.
+    pub pins: Option<Arc<PinDir>>,
+    /// Where programs are attached.
+    pub hook: HookChoice,
+    /// What programs do besides.
+    pub program_settings: ProgramSettings,
+    /// How strictly the guard looks at packets out of the tunnel.
+    pub guard: Guard,
+    /// Which flows are shortened.
+    pub fast_path: FastPath,
+    /// Whether packets in the tunnel bear the DSCP of those inside.
+    pub copy_dscp: bool,
+    /// Names of the bridges with pods behind their ports.
+    pub pod_bridges: Vec<String>,
+}
+
+/// This host's kernel: its own tables and the programs.
+pub struct Host {
+    netlink: Netlink,
+    monitor: Monitor,
+    settings: Settings,
+    objects: Objects,
+    /// Nothing where the kernel forwards alone, and before the first programs are there.
+    datapath: Option<Datapath>,
+    /// Whether programs need to know where the pods are.
+    serves_pods: bool,
+}
+
+impl Host {
+    /// The kernel of the calling thread's network namespace. What changes in it is heard of from now on.
+    ///
+    /// # Errors
+    /// No netlink socket can be opened.
+    pub fn open(settings: Settings) -> Result<Self, OpenError> {
+        let (netlink, monitor) = (Netlink::open()?, Monitor::open()?);
+        let objects = Objects::new(netlink.clone(), None);
+        Ok(Self { netlink, monitor, settings, objects, datapath: None, serves_pods: false })
+    }
+
+    /// Which flows are shortened. Without peers there is nothing to shorten, and without `bpf_check_mtu` nobody to say
+    /// what may be.
+    fn fast_path(&self, kind: Kind) -> FastPath {
+        match kind {
+            Kind::Alloc => FastPath::Off,
+            _ if !Support::of_this_kernel().check_mtu => FastPath::Off,
+            _ => self.settings.fast_path,
+        }
+    }
+
+    /// What the datapath is to be.
+    fn spec(&self, context: &NodeContext, links: &Links) -> Spec {
+        let format = match context.backend.tunnel() {
+            Some(Tunnel::Udp { .. }) => {
+                let segmenter = links.device.as_ref().and_then(|device| device.segmenter);
+                Some(Format::Udp { segmented: segmenter.map_or(0, |segmenter| segmenter.exit) })
+            }
+            Some(Tunnel::Vxlan { .. }) => Some(Format::Vxlan),
+            None => None,
+        };
+        let Settings { hook, program_settings, .. } = self.settings;
+        let routes = context.backend.depends_on_hop();
+        Spec { format, routes, node: self.node(context, links), hook, program_settings }
+    }
+
+    fn node(&self, context: &NodeContext, links: &Links) -> Node {
+        let Settings { guard, copy_dscp, .. } = self.settings;
+        let NodeContext { backend, subnet, .. } = context;
+        let Links { underlay, device } = links;
+        let tunnel = backend.tunnel();
+        let segmenter = device.as_ref().and_then(|device| device.segmenter);
+        Node {
+            backend: backend.kind().number(),
+            device: links.device_index().unwrap_or(0),
+            underlay: underlay.index,
+            segmenter: segmenter.map_or(0, |segmenter| segmenter.entrance),
+            local_ip: underlay.address.into(),
+            subnet: subnet.network().into(),
+            netmask: Ip4::netmask(subnet.prefix()),
+            vni: tunnel.map_or(0, Tunnel::vni),
+            port: tunnel.map_or(0, |tunnel| tunnel.port().into()),
+            guard: guard as u32,
+            fast_path: self.fast_path(backend.kind()) as u32,
+            copied_tos: if copy_dscp { Node::DSCP } else { 0 },
+            flow_seed: rand::random(),
+            device_mac: device.as_ref().map_or(Mac::ZERO, |device| device.mac),
+            reserved: 0,
+        }
+    }
+}
+
+impl Kernel for Host {
+    async fn underlay(&mut self, current: Option<&Underlay>) -> Result<Underlay, KernelError> {
+        let options = &self.settings.interface;
+        let underlay = match current {
+            Some(current) => interface::follow(&self.netlink, options, current).await,
+            None => interface::choose(&self.netlink, options).await,
+        };
+        underlay.map_err(|error: InterfaceError| KernelError::NoUnderlay(error.into()))
+    }
+
+    async fn find_device(&mut self, spec: &DeviceSpec) -> Result<Option<Device>, KernelError> {
+        self.netlink.find_device(spec).await.map_err(refused)
+    }
+
+    async fn ensure_device(&mut self, spec: &DeviceSpec) -> Result<Device, KernelError> {
+        let ensured = self.netlink.ensure_device(spec).await;
+        let device = ensured.map_err(|error: DeviceError| KernelError::refused(error))?;
+        self.objects = Objects::new(self.netlink.clone(), Some(device.index));
+        Ok(device)
+    }
+
+    async fn ensure_address(
+        &mut self,
+        device: &Device,
+        own: Ipv4Addr,
+        network: Ipv4Network,
+    ) -> Result<(), KernelError> {
+        self.netlink.ensure_address(device, own, network).await.map_err(refused)
+    }
+
+    fn build(&mut self, context: &NodeContext, links: &Links) -> Result<(), KernelError> {
+        let kind = context.backend.kind();
+        self.serves_pods = links.device.is_some() || self.fast_path(kind) != FastPath::Off;
+        let Some(pins) = self.settings.pins.clone() else { return Ok(()) };
+        let datapath = Datapath::start(pins, self.spec(context, links)).map_err(KernelError::refused)?;
+        self.datapath = Some(datapath);
+        Ok(())
+    }
+
+    fn hold(&mut self) -> Result<(), KernelError> {
+        self.datapath.as_mut().map_or(Ok(()), Datapath::hold).map_err(KernelError::refused)
+    }
+
+    fn is_whole(&self) -> bool {
+        self.datapath.as_ref().is_none_or(Datapath::is_whole)
+    }
+
+    fn has_programs(&self) -> bool {
+        self.settings.pins.is_some()
+    }
+
+    async fn find_pods(&mut self) -> Result<(), KernelError> {
+        let Some(datapath) = self.datapath.as_mut().filter(|_| self.serves_pods) else { return Ok(()) };
+        let fdb = self.netlink.bridge_fdb(&self.settings.pod_bridges).await.map_err(refused)?;
+        datapath.tables().set_ports(&fdb.ports).map_err(KernelError::refused)?;
+        datapath.serve(&fdb.bridges, &fdb.pods).map_err(KernelError::refused)
+    }
+
+    fn take_over(&mut self) -> Result<(), KernelError> {
+        self.datapath.as_mut().map_or(Ok(()), Datapath::take_over).map_err(KernelError::refused)
+    }
+
+    async fn list(&mut self, subnet_len: u8) -> Result<Vec<Object>, KernelError> {
+        let mut all = self.objects.list().await.map_err(object_refused)?;
+        if let Some(datapath) = &mut self.datapath {
+            all.append(&mut peers_in(datapath.tables(), subnet_len).map_err(KernelError::refused)?);
+        }
+        all.sort_unstable();
+        all.dedup();
+        Ok(all)
+    }
+
+    async fn put(&mut self, objects: &[Object]) -> Vec<(Object, KernelError)> {
+        let mut failed = Vec::new();
+        for objects in by_kind(objects) {
+            if let (Some(Object::Peer { .. }), Some(datapath)) = (objects.first(), &mut self.datapath) {
+                let put = |tables: &mut Tables, subnet, entry| tables.put_peer(subnet, entry);
+                failed.append(&mut in_tables(datapath.tables(), objects, put).await);
+            } else {
+                let refused = self.objects.put_all(objects).await;
+                failed.extend(refused.into_iter().map(|(object, error)| (object, object_refused(error))));
+            }
+        }
+        failed
+    }
+
+    async fn remove(&mut self, objects: &[Object]) -> Vec<(Object, KernelError)> {
+        let mut failed = Vec::new();
+        for objects in by_kind(objects).rev() {
+            if let (Some(Object::Peer { .. }), Some(datapath)) = (objects.first(), &mut self.datapath) {
+                let remove = |tables: &mut Tables, subnet, entry| tables.remove_peer(subnet, entry);
+                failed.append(&mut in_tables(datapath.tables(), objects, remove).await);
+            } else {
+                let netlink = &self.objects;
+                let requests = stream::iter(objects.to_vec()).map(|object| async move {
+                    let removed = netlink.remove(&object).await;
+                    removed.err().map(|error| (object, object_refused(error)))
+                });
+                let refused = requests.buffered(IN_FLIGHT).filter_map(std::future::ready);
+                failed.append(&mut refused.collect().await);
+            }
+        }
+        failed
+    }
+
+    async fn hops(&self, addresses: &[Ipv4Addr], underlay: &Underlay) -> Result<Vec<Hop>, KernelError> {
+        flannel_net::hops(addresses, underlay).await.map_err(refused)
+    }
+
+    async fn change(&mut self) -> Change {
+        self.monitor.next().await
+    }
+}
+
+fn refused(error: flannel_net::Error) -> KernelError {
+    let is_missing = error.errno() == Some(Errno::ENODEV);
+    if is_missing { KernelError::MissingDevice(error.into()) } else { KernelError::refused(error) }
+}
+
+fn object_refused(error: ObjectError) -> KernelError {
+    match error {
+        ObjectError::Kernel(error) => refused(error),
+        other => KernelError::refused(other),
+    }
+}
+
+/// A map holds the address of a subnet with an impossible length.
+#[derive(Debug, thiserror::Error)]
+enum ListError {
+    #[error(transparent)]
+    Datapath(#[from] DatapathError),
+    #[error("the network's subnets have the impossible length {0}")]
+    SubnetLen(u8),
+}
+
+/// The peers that the programs know.
+fn peers_in(tables: &mut Tables, subnet_len: u8) -> Result<Vec<Object>, ListError> {
+    let peers = tables.peers()?;
+    tables.correct_by(&peers)?;
+    let object = |(address, entry)| {
+        let subnet = Ipv4Network::new(address, subnet_len).map_err(|_| ListError::SubnetLen(subnet_len))?;
+        let PeerEntry { public_ip, vtep_mac: mac, direct } = entry;
+        Ok(Object::Peer { subnet, public_ip, mac, direct })
+    };
+    peers.into_iter().map(object).collect()
+}
+
+/// Requests to the kernel that are under way at a time.
+const IN_FLIGHT: usize = 64;
+
+/// Entries of the maps that are written before everybody else has a turn.
+const AT_ONCE: usize = 1000;
+
+async fn in_tables(
+    tables: &mut Tables,
+    objects: &[Object],
+    change: impl Fn(&mut Tables, Ipv4Addr, PeerEntry) -> Result<(), DatapathError>,
+) -> Vec<(Object, KernelError)> {
+    let mut failed = Vec::new();
+    for objects in objects.chunks(AT_ONCE) {
+        for object in objects {
+            let Object::Peer { subnet, public_ip, mac, direct } = *object else { continue };
+            let entry = PeerEntry { public_ip, vtep_mac: mac, direct };
+            if let Err(error) = change(tables, subnet.network(), entry) {
+                failed.push((object.clone(), KernelError::refused(error)));
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+    // What is on its way to these peers must find out again how.
+    if let (Err(error), Some(last)) = (tables.begin_generation(), objects.last()) {
+        failed.push((last.clone(), KernelError::refused(error)));
+    }
+    failed
+}
+
+/// The objects in runs of one kind.
+fn by_kind(objects: &[Object]) -> impl DoubleEndedIterator<Item = &[Object]> {
+    objects.chunk_by(|one, other| discriminant(one) == discriminant(other))
+}
+
+#[cfg(test)]
+mod tests;
