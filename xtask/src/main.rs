@@ -10,6 +10,7 @@ mod kernels;
 mod lint;
 mod privilege;
 mod setup;
+mod simulate;
 mod step;
 mod summary;
 mod test;
@@ -41,6 +42,7 @@ enum Verb {
     Test(test::Args),
     Lint(lint::Args),
     Bench(bench::Args),
+    Simulate(simulate::Args),
     Verifier(verifier::Args),
     Kernels(kernels::Args),
     Vm(Box<vm::Args>),
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         Verb::Test(args) => test::run(&args),
         Verb::Lint(args) => lint::run(&args),
         Verb::Bench(args) => bench::run(&args),
+        Verb::Simulate(args) => simulate::run(&args),
         Verb::Verifier(args) => verifier::run(&args),
         Verb::Kernels(args) => kernels::run(&args),
         Verb::Vm(args) => vm::run(&args),

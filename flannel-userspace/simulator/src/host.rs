@@ -1,0 +1,328 @@
+//! A host: a machine, and daemons that start on it, serve it and end, one after the other.
+
+use std::future::pending;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use flannel_common::{Mac, Vni};
+use flannel_control::kernel::Kernel as _;
+use flannel_control::lease::{AcquireConfig, AddressClaim, HoldConfig, Identity, Pool};
+use flannel_control::peers::{DeletionGuard, DeletionPolicy, PeerTable, Site};
+use flannel_control::reconcile::{Announcement, Loop, Memory, Node, Prepared, Reconciler};
+use flannel_control::remembered::{self, Own, Remembered, RememberedError};
+use flannel_control::service::{End, Service};
+use flannel_control::subnet_file::{self, SubnetFile, SubnetFileError};
+use flannel_control::{Last, Metrics, backend, join};
+use flannel_model::backend::Kind;
+use flannel_model::config::BackendConfig;
+use flannel_model::lease::EtcdLeaseId;
+use flannel_model::underlay::Underlay;
+use flannel_observe::{Conditions, Vitals};
+use ipnetwork::Ipv4Network;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+use tracing::Instrument as _;
+
+use crate::kernel::Machine;
+use crate::registry::{Client, Cluster};
+
+/// For how long a daemon waits for the registry when it remembers a lease.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// A daemon that ended is started again after this long.
+const RESTART: Duration = Duration::from_secs(1);
+/// How leases are held.
+const HOLD: HoldConfig = HoldConfig { ttl: Duration::from_secs(120), renew_margin: Duration::from_secs(40) };
+/// What a mass deletion is.
+const POLICY: DeletionPolicy = DeletionPolicy { threshold: 25, hold: Duration::from_secs(30) };
+
+/// What is the same on every host.
+#[derive(Clone)]
+pub struct Plan {
+    /// The network of all pods.
+    pub network: Ipv4Network,
+    /// Prefix length of subnets.
+    pub subnet_len: u8,
+    /// The backend.
+    pub backend: BackendConfig,
+}
+
+impl Plan {
+    /// The subnets to choose from.
+    pub fn pool(&self) -> Pool {
+        let step = 1_u32 << (32 - self.subnet_len);
+        let first = Ipv4Addr::from_bits(self.network.network().to_bits() + step);
+        let last = Ipv4Addr::from_bits(self.network.broadcast().to_bits() + 1 - step);
+        #[expect(clippy::expect_used, reason = "the plan is one of ours")]
+        Pool::new(first, last, self.subnet_len).expect("a network has subnets")
+    }
+
+    /// What leases are held against.
+    pub fn site(
+        &self,
+        kind: Kind,
+        vtep: Option<(Vni, Mac)>,
+        underlay: &Underlay,
+        subnet: Ipv4Network,
+    ) -> Site {
+        Site {
+            network: self.network,
+            subnet_len: self.subnet_len,
+            subnet,
+            addresses: vec![underlay.address, underlay.public_ip],
+            kind,
+            vtep,
+            connected: underlay.networks.clone(),
+            reserved: Vec::new(),
+        }
+    }
+}
+
+/// Shared with whoever looks at it.
+type Shared<T> = Arc<Mutex<T>>;
+
+/// What is on the host's disk.
+#[derive(Clone, Default)]
+struct Disk {
+    state: Shared<Option<Remembered>>,
+    subnet: Shared<Option<SubnetFile>>,
+}
+
+struct StateFile(Shared<Option<Remembered>>);
+
+impl remembered::Store for StateFile {
+    fn keep(&self, remembered: &Remembered) -> Result<(), RememberedError> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(remembered.clone());
+        Ok(())
+    }
+}
+
+struct SubnetStore(Shared<Option<SubnetFile>>);
+
+impl subnet_file::Store for SubnetStore {
+    fn keep(&self, file: &SubnetFile) -> Result<(), SubnetFileError> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(*file);
+        Ok(())
+    }
+}
+
+/// What a daemon says of itself.
+#[derive(Clone, Default)]
+pub struct Status {
+    /// The subnet it serves, once it has one.
+    pub subnet: Option<Ipv4Network>,
+    /// Whether it is ready.
+    pub conditions: Option<Conditions>,
+    /// Since when.
+    pub since: Option<Instant>,
+    /// How many daemons were started so far.
+    pub starts: usize,
+    /// A change of the subnet that nobody asked for.
+    pub needless: Option<String>,
+}
+
+/// A host.
+pub struct Host {
+    pub number: usize,
+    pub machine: Machine,
+    client: Client,
+    cluster: Cluster,
+    plan: Plan,
+    disk: Disk,
+    status: Shared<Status>,
+    bug: Arc<Notify>,
+    life: Option<JoinHandle<()>>,
+}
+
+impl Host {
+    /// A host on which no daemon runs yet.
+    pub fn new(number: usize, machine: Machine, cluster: &Cluster, plan: Plan, seed: u64) -> Self {
+        Self {
+            number,
+            machine,
+            client: cluster.client(number, seed),
+            cluster: cluster.clone(),
+            plan,
+            disk: Disk::default(),
+            status: Arc::default(),
+            bug: Arc::default(),
+            life: None,
+        }
+    }
+
+    /// What its daemon says of itself.
+    pub fn status(&self) -> Status {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Ends its daemon, wherever that is in what it does, if one runs.
+    pub fn stop(&mut self) {
+        if let Some(life) = self.life.take() {
+            life.abort();
+        }
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        (status.conditions, status.since) = (None, None);
+    }
+
+    /// Starts a daemon, and another one whenever that ends.
+    pub fn start(&mut self) {
+        self.stop();
+        let daemon = Daemon {
+            number: self.number,
+            machine: self.machine.clone(),
+            client: self.client.clone(),
+            cluster: self.cluster.clone(),
+            plan: self.plan.clone(),
+            disk: self.disk.clone(),
+            status: self.status.clone(),
+            bug: self.bug.clone(),
+        };
+        self.life = Some(tokio::spawn(async move {
+            let span = tracing::info_span!("host", number = daemon.number);
+            loop {
+                let end = daemon.serve().instrument(span.clone()).await;
+                tracing::info!(host = daemon.number, ?end, "ended");
+                sleep(RESTART).await;
+            }
+        }));
+    }
+
+    /// Whether a daemon runs.
+    pub const fn runs(&self) -> bool {
+        self.life.is_some()
+    }
+
+    /// Has a task of its daemon fail.
+    pub fn fail_a_task(&self) {
+        self.bug.notify_waiters();
+    }
+}
+
+/// A daemon as `flanneld` puts it together.
+struct Daemon {
+    number: usize,
+    machine: Machine,
+    client: Client,
+    cluster: Cluster,
+    plan: Plan,
+    disk: Disk,
+    status: Shared<Status>,
+    bug: Arc<Notify>,
+}
+
+impl Daemon {
+    fn tell(&self, tell: impl FnOnce(&mut Status)) {
+        tell(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Serves the host until that ends; nothing where it could not begin.
+    async fn serve(&self) -> Option<End> {
+        self.cluster.start(self.number);
+        let vitals = Vitals::default();
+        let condition = |name| vitals.conditions.add(name);
+        let (lease, datapath, listing) = (condition("lease"), condition("datapath"), condition("listing"));
+        self.tell(|status| {
+            status.starts += 1;
+            (status.conditions, status.since) = (Some(vitals.conditions.clone()), Some(Instant::now()));
+        });
+        let mut kernel = self.machine.kernel();
+        let underlay = kernel.underlay(None).await.ok()?;
+        let identity = Identity::of(underlay.mac);
+        let config = format!("{:?}", self.plan.backend);
+        let remembered = self.disk.state.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let remembered = remembered.filter(|remembered| remembered.is_of(&identity, &config));
+        let claim =
+            AddressClaim::claim(self.client.clone(), identity.clone(), underlay.public_ip).await.ok()?;
+        let former_mac =
+            remembered.as_ref().and_then(|remembered| remembered.own.vtep_mac_at(underlay.public_ip));
+        let backend = backend::of(&self.plan.backend);
+        let prepared = Prepared::new(kernel, backend, underlay.clone(), former_mac).await.ok()?;
+        let before = self.disk.subnet.lock().unwrap_or_else(PoisonError::into_inner).map(|file| file.subnet);
+        let previous = before.or(remembered.as_ref().map(|remembered| remembered.own.subnet));
+        let attributes = prepared.attributes();
+        let former_term =
+            remembered.as_ref().and_then(|remembered| EtcdLeaseId::from_id(remembered.own.term?));
+        let pool = self.plan.pool();
+        let wanted = AcquireConfig { pool, attributes, previous, former_term, ttl: HOLD.ttl };
+        let last = remembered.as_ref().map(|remembered| Last { own: &remembered.own, patience: PATIENCE });
+        // One it came by since and has not told anybody of is as good.
+        let leases = self.cluster.snapshot().leases;
+        let has_lease = leases.iter().any(|lease| lease.attributes.public_ip == underlay.public_ip);
+        let is_free = |before: &Ipv4Network| self.cluster.is_free_for(*before, underlay.public_ip);
+        let before = before.filter(|before| !has_lease && is_free(before));
+        let (task, holder) = join(&self.client, HOLD, &wanted, last).await.ok()?;
+        lease.meet();
+        let subnet = holder.held().borrow().lease.subnet;
+        self.note_subnet(before, subnet, underlay.public_ip);
+        let kind = prepared.backend().kind();
+        let vtep = backend::vtep(prepared.backend(), prepared.links().device.as_ref());
+        let file = SubnetFile {
+            network: self.plan.network,
+            subnet,
+            mtu: prepared.backend().mtu(prepared.links()),
+            ip_masq: false,
+        };
+        let metrics = Metrics::default();
+        let mut peers = PeerTable::new(self.plan.site(kind, vtep, &underlay, subnet));
+        let node = Node::start(prepared, self.plan.network, subnet).await.ok()?;
+        datapath.meet();
+        let held = holder.held();
+        let place = Box::new(SubnetStore(self.disk.subnet.clone()));
+        let announcement = Announcement { holder, file, place };
+        let remembered = remembered.filter(|remembered| remembered.own.subnet == subnet);
+        let store = Box::new(StateFile(self.disk.state.clone()));
+        let mut memory = Memory::new(store, identity, config);
+        if remembered.is_none() {
+            memory.begin(Own::of(&held.borrow().lease, vtep.map(|(_, mac)| mac)));
+        }
+        announcement.write_file().ok()?;
+        let known = remembered.map(|remembered| peers.apply_snapshot(&remembered.snapshot(kind)));
+        let (synced, first_sync) = oneshot::channel();
+        let (_release, releases) = mpsc::unbounded_channel();
+        let reconciler = Reconciler {
+            registry: self.client.clone(),
+            announcement,
+            node,
+            peers,
+            known,
+            deletion_guard: DeletionGuard::new(POLICY),
+            memory,
+            vitals: vitals.clone(),
+            metrics: metrics.reconcile.clone(),
+            etcd_metrics: metrics.etcd.clone(),
+            in_place: datapath,
+            synced,
+            releases,
+        };
+        let mut service = Service::default();
+        service.hold(task.run());
+        service.run(claim.run(held));
+        service.run(Loop::new(reconciler).run());
+        service.run(async move {
+            if first_sync.await.is_ok() {
+                listing.meet();
+            }
+            pending().await
+        });
+        let bug = self.bug.clone();
+        service.run(async move {
+            bug.notified().await;
+            std::panic::resume_unwind(Box::new("a bug that is played"))
+        });
+        Some(service.end().await)
+    }
+
+    /// A host that comes back has the subnet it had, unless that is another's by now.
+    fn note_subnet(&self, before: Option<Ipv4Network>, now: Ipv4Network, public_ip: Ipv4Addr) {
+        let is_needless =
+            |before: &Ipv4Network| *before != now && self.cluster.is_free_for(*before, public_ip);
+        let needless = before.filter(is_needless);
+        self.tell(|status| {
+            status.subnet = Some(now);
+            if let Some(before) = needless {
+                status.needless = Some(format!("host {} had {before} and took {now}", self.number));
+            }
+        });
+    }
+}

@@ -1,0 +1,359 @@
+//! A machine whose kernel is played: it outlives its daemons, breaks, and is changed by others.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use flannel_common::Mac;
+use flannel_control::kernel::{Kernel, KernelError, NodeContext};
+use flannel_model::device::{Device, DeviceSpec, Segmenter};
+use flannel_model::object::{Change, Object};
+use flannel_model::underlay::{Hop, Links, Underlay};
+use ipnetwork::Ipv4Network;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use tokio::sync::Notify;
+
+/// A machine. Clones are the same one.
+#[derive(Clone)]
+pub struct Machine {
+    state: Arc<Mutex<State>>,
+    changed: Arc<Notify>,
+}
+
+/// What the kernel refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// Nothing.
+    None,
+    /// One request in three, whatever it is.
+    Some,
+    /// Every device.
+    Devices,
+    /// Every program.
+    Programs,
+}
+
+struct State {
+    /// Nothing where the interface has lost its address.
+    underlay: Option<Underlay>,
+    device: Option<Device>,
+    address: Option<Ipv4Addr>,
+    last_index: u32,
+    objects: BTreeSet<Object>,
+    /// What programs forward over.
+    built_for: Option<Links>,
+    is_attached: bool,
+    changes: VecDeque<Change>,
+    trouble: Trouble,
+    puts: usize,
+    dice: StdRng,
+}
+
+impl Machine {
+    /// A machine with that underlay.
+    pub fn new(underlay: Underlay, seed: u64) -> Self {
+        let state = State {
+            underlay: Some(underlay),
+            device: None,
+            address: None,
+            last_index: 10,
+            objects: BTreeSet::new(),
+            built_for: None,
+            is_attached: true,
+            changes: VecDeque::new(),
+            trouble: Trouble::None,
+            puts: 0,
+            dice: StdRng::seed_from_u64(seed),
+        };
+        Self { state: Arc::new(Mutex::new(state)), changed: Arc::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn announce(&self, change: Change) {
+        self.state().changes.push_back(change);
+        self.changed.notify_one();
+    }
+
+    /// The kernel for a daemon that starts.
+    pub fn kernel(&self) -> Simulated {
+        self.state().changes.clear();
+        Simulated(self.clone())
+    }
+
+    /// What the kernel refuses from now on.
+    pub fn set_trouble(&self, trouble: Trouble) {
+        self.state().trouble = trouble;
+    }
+
+    /// Gives the underlay's interface another address, or none.
+    pub fn set_underlay(&self, underlay: Option<Underlay>) {
+        let index = {
+            let mut state = self.state();
+            let index = underlay.as_ref().or(state.underlay.as_ref()).map_or(0, |underlay| underlay.index);
+            state.underlay = underlay;
+            index
+        };
+        self.announce(Change::Interface(index));
+    }
+
+    /// The underlay, if there is one.
+    pub fn underlay(&self) -> Option<Underlay> {
+        self.state().underlay.clone()
+    }
+
+    /// The links as they are, if there is an underlay.
+    pub fn links(&self) -> Option<Links> {
+        let state = self.state();
+        state.underlay.clone().map(|underlay| Links { underlay, device: state.device.clone() })
+    }
+
+    /// Deletes flannel's device with everything on it.
+    pub fn delete_device(&self) {
+        let gone = {
+            let mut state = self.state();
+            let gone = state.device.take();
+            if let Some(device) = &gone {
+                state.objects.retain(|object| on(object) != Some(device.index));
+                state.address = None;
+            }
+            gone
+        };
+        if let Some(device) = gone {
+            self.announce(Change::Interface(device.index));
+        }
+    }
+
+    /// Detaches the programs, which nobody announces.
+    pub fn detach(&self) {
+        self.state().is_attached = false;
+    }
+
+    /// Removes one of the objects, whichever `choice` falls on; returns it.
+    pub fn remove_any(&self, choice: usize) -> Option<Object> {
+        let object = {
+            let mut state = self.state();
+            let netlink: Vec<Object> =
+                state.objects.iter().filter(|object| on(object).is_some()).cloned().collect();
+            let object = netlink.get(choice.checked_rem(netlink.len())?)?.clone();
+            state.objects.remove(&object);
+            object
+        };
+        self.announce(Change::Object { object: object.clone(), present: false });
+        Some(object)
+    }
+
+    /// Removes an object.
+    pub fn remove(&self, object: &Object) {
+        if self.state().objects.remove(object) {
+            self.announce(Change::Object { object: object.clone(), present: false });
+        }
+    }
+
+    /// Adds something that looks like ours.
+    pub fn add(&self, object: Object) {
+        self.state().objects.insert(object.clone());
+        self.announce(Change::Object { object, present: true });
+    }
+
+    /// Everything of ours.
+    pub fn objects(&self) -> BTreeSet<Object> {
+        self.state().objects.clone()
+    }
+
+    /// The address of flannel's device.
+    pub fn address(&self) -> Option<Ipv4Addr> {
+        self.state().address
+    }
+
+    /// The links programs forward over, if they are attached.
+    pub fn built_for(&self) -> Option<Links> {
+        let state = self.state();
+        state.built_for.clone().filter(|_| state.is_attached)
+    }
+
+    /// How many objects were put so far.
+    pub fn puts(&self) -> usize {
+        self.state().puts
+    }
+}
+
+/// The interface an object is on; nothing for an entry of the programs' table.
+fn on(object: &Object) -> Option<u32> {
+    match object {
+        Object::Neighbour { device, .. } | Object::Fdb { device, .. } | Object::Route { device, .. } => {
+            Some(*device)
+        }
+        Object::Peer { .. } => None,
+    }
+}
+
+/// The kernel of a machine, for its daemon.
+pub struct Simulated(Machine);
+
+impl State {
+    fn refuse(&mut self) -> Result<(), KernelError> {
+        if self.trouble == Trouble::Some && self.dice.random_ratio(1, 3) {
+            return Err(KernelError::refused("the kernel refuses"));
+        }
+        Ok(())
+    }
+
+    fn links(&self) -> Option<Links> {
+        self.underlay.clone().map(|underlay| Links { underlay, device: self.device.clone() })
+    }
+
+    fn put(&mut self, object: &Object) -> Result<(), KernelError> {
+        self.refuse()?;
+        let index = on(object);
+        let exists = |index| {
+            self.device.as_ref().is_some_and(|device| device.index == index)
+                || self.underlay.as_ref().is_some_and(|underlay| underlay.index == index)
+        };
+        if index.is_some_and(|index| !exists(index)) {
+            return Err(KernelError::MissingDevice("no such device".into()));
+        }
+        let (first, last) = object.place();
+        let before: Vec<Object> = self.objects.range(first..=last).cloned().collect();
+        before.iter().for_each(|before| {
+            self.objects.remove(before);
+        });
+        self.puts += 1;
+        self.objects.insert(object.clone());
+        Ok(())
+    }
+}
+
+impl Kernel for Simulated {
+    async fn underlay(&mut self, _: Option<&Underlay>) -> Result<Underlay, KernelError> {
+        let mut state = self.0.state();
+        state.refuse()?;
+        state.underlay.clone().ok_or_else(|| KernelError::NoUnderlay("no address".into()))
+    }
+
+    async fn find_device(&mut self, _: &DeviceSpec) -> Result<Option<Device>, KernelError> {
+        let mut state = self.0.state();
+        state.refuse()?;
+        Ok(state.device.clone())
+    }
+
+    async fn ensure_device(&mut self, spec: &DeviceSpec) -> Result<Device, KernelError> {
+        let mut state = self.0.state();
+        state.refuse()?;
+        if state.trouble == Trouble::Devices {
+            return Err(KernelError::refused("no device can be had"));
+        }
+        let mac = match spec {
+            DeviceSpec::Vxlan(spec) => spec.mac,
+            DeviceSpec::Udp { .. } => None,
+        };
+        if let Some(device) = &mut state.device {
+            device.mtu = spec.mtu();
+            device.mac = mac.unwrap_or(device.mac);
+            return Ok(device.clone());
+        }
+        state.last_index += 3;
+        let index = state.last_index;
+        let random = Mac([2, 0, 0, 0, state.dice.random(), state.dice.random()]);
+        let segmenter = match spec {
+            DeviceSpec::Udp { .. } => Some(Segmenter { entrance: index + 1, exit: index + 2 }),
+            DeviceSpec::Vxlan(_) => None,
+        };
+        let device =
+            Device { name: spec.name(), index, mac: mac.unwrap_or(random), mtu: spec.mtu(), segmenter };
+        state.device = Some(device.clone());
+        Ok(device)
+    }
+
+    async fn ensure_address(&mut self, _: &Device, own: Ipv4Addr, _: Ipv4Network) -> Result<(), KernelError> {
+        let mut state = self.0.state();
+        state.refuse()?;
+        state.address = Some(own);
+        Ok(())
+    }
+
+    fn build(&mut self, _: &NodeContext, links: &Links) -> Result<(), KernelError> {
+        let mut state = self.0.state();
+        state.refuse()?;
+        if state.trouble == Trouble::Programs {
+            return Err(KernelError::refused("no program can be had"));
+        }
+        if state.links().is_none_or(|is| !is.are_same_way(links)) {
+            return Err(KernelError::MissingDevice("no such device".into()));
+        }
+        state.built_for = Some(links.clone());
+        state.is_attached = true;
+        Ok(())
+    }
+
+    fn hold(&mut self) -> Result<(), KernelError> {
+        let mut state = self.0.state();
+        state.refuse()?;
+        if !state.is_attached && state.trouble == Trouble::Programs {
+            return Err(KernelError::refused("no program can be had"));
+        }
+        state.is_attached = true;
+        Ok(())
+    }
+
+    fn is_whole(&self) -> bool {
+        self.0.state().is_attached
+    }
+
+    fn has_programs(&self) -> bool {
+        true
+    }
+
+    async fn find_pods(&mut self) -> Result<(), KernelError> {
+        self.0.state().refuse()
+    }
+
+    fn take_over(&mut self) -> Result<(), KernelError> {
+        self.0.state().refuse()
+    }
+
+    async fn list(&mut self, _: u8) -> Result<Vec<Object>, KernelError> {
+        let mut state = self.0.state();
+        state.refuse()?;
+        Ok(state.objects.iter().cloned().collect())
+    }
+
+    async fn put(&mut self, objects: &[Object]) -> Vec<(Object, KernelError)> {
+        tokio::task::yield_now().await;
+        let mut state = self.0.state();
+        let refused = |object: &Object| state.put(object).err().map(|error| (object.clone(), error));
+        objects.iter().filter_map(refused).collect()
+    }
+
+    async fn remove(&mut self, objects: &[Object]) -> Vec<(Object, KernelError)> {
+        tokio::task::yield_now().await;
+        let mut state = self.0.state();
+        let mut refused = Vec::new();
+        for object in objects {
+            match state.refuse() {
+                Ok(()) => {
+                    state.objects.remove(object);
+                }
+                Err(error) => refused.push((object.clone(), error)),
+            }
+        }
+        refused
+    }
+
+    async fn hops(&self, addresses: &[Ipv4Addr], _: &Underlay) -> Result<Vec<Hop>, KernelError> {
+        self.0.state().refuse()?;
+        Ok(vec![Hop::Link; addresses.len()])
+    }
+
+    async fn change(&mut self) -> Change {
+        loop {
+            if let Some(change) = self.0.state().changes.pop_front() {
+                return change;
+            }
+            self.0.changed.notified().await;
+        }
+    }
+}

@@ -1,0 +1,505 @@
+//! A registry as etcd is one: revisions, terms that end, watches that break, history that is compacted or begins again.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use flannel_model::lease::{Attributes, EtcdLeaseId, Event, Key, Lease, Rejected, Snapshot};
+use flannel_registry::{Claim, Expected, Found, Registry, RegistryError, Watch, WatchError, Written};
+use ipnetwork::Ipv4Network;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep};
+
+/// How long a request takes that nobody answers.
+const TIMEOUT: Duration = Duration::from_secs(1);
+/// By then a term that was granted without an answer has ended.
+const FORGOTTEN: Duration = Duration::from_secs(150);
+/// The window in which requests are counted.
+const WINDOW: Duration = Duration::from_secs(10);
+
+/// What all hosts share. Clones are the same one.
+#[derive(Clone, Default)]
+pub struct Cluster {
+    store: Arc<Mutex<Store>>,
+    changed: Arc<Notify>,
+}
+
+#[derive(Clone, Default)]
+struct Store {
+    revision: i64,
+    keys: BTreeMap<Ipv4Network, Found>,
+    /// The events after `compacted`.
+    events: VecDeque<Event>,
+    compacted: i64,
+    terms: BTreeMap<i64, Term>,
+    claims: BTreeMap<Ipv4Addr, (String, i64)>,
+    last_term: i64,
+    /// Hosts that cannot reach it.
+    away: BTreeSet<usize>,
+    /// Whether watches end as soon as they are opened.
+    is_restless: bool,
+    /// Whether one answer in eight is lost.
+    is_flaky: bool,
+    /// When an answer was lost last.
+    lost: Option<Instant>,
+    /// How often it was restored.
+    history: u64,
+    /// Counts what made every open watch break.
+    breaks: u64,
+    /// When each host asked for a listing or a watch lately.
+    asked: BTreeMap<usize, VecDeque<Instant>>,
+    /// How many daemons each host has had.
+    daemons: BTreeMap<usize, usize>,
+    /// The most requests of one host within a window.
+    busiest: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Term {
+    /// The host it was granted to, and by its which daemon.
+    of: (usize, usize),
+    ttl: Duration,
+    ends: Instant,
+}
+
+impl Store {
+    fn put(&mut self, subnet: Ipv4Network, attributes: &Attributes, term: Option<i64>) -> Lease {
+        self.revision += 1;
+        let created = match self.keys.get(&subnet) {
+            Some(Found::Lease(lease)) => lease.created,
+            _ => self.revision,
+        };
+        let lease = Lease {
+            subnet,
+            ipv6_subnet: None,
+            attributes: attributes.clone(),
+            mod_revision: self.revision,
+            created,
+            term: term.and_then(EtcdLeaseId::from_id),
+        };
+        self.keys.insert(subnet, Found::Lease(lease.clone()));
+        self.events.push_back(Event::Put(lease.clone()));
+        lease
+    }
+
+    fn put_junk(&mut self, subnet: Ipv4Network) {
+        self.revision += 1;
+        let key = Key::Subnet(subnet.into());
+        let rejected = Rejected { key, reason: "junk".to_owned(), mod_revision: self.revision };
+        self.keys.insert(subnet, Found::Rejected(rejected.clone()));
+        self.events.push_back(Event::Rejected(rejected));
+    }
+
+    fn remove(&mut self, subnet: Ipv4Network) {
+        if self.keys.remove(&subnet).is_some() {
+            self.revision += 1;
+            let key = Key::Subnet(subnet.into());
+            self.events.push_back(Event::Delete { key, mod_revision: self.revision });
+        }
+    }
+
+    fn grant(&mut self, host: usize, ttl: Duration) -> i64 {
+        self.last_term += 1;
+        let of = (host, self.daemons.get(&host).copied().unwrap_or_default());
+        self.terms.insert(self.last_term, Term { of, ttl, ends: Instant::now() + ttl });
+        self.last_term
+    }
+
+    fn end(&mut self, term: i64) {
+        self.terms.remove(&term);
+        let hangs = |found: &Found| matches!(found, Found::Lease(lease) if lease.term.is_some_and(|of| of.id() == term));
+        let gone: Vec<Ipv4Network> =
+            self.keys.iter().filter(|(_, found)| hangs(found)).map(|(subnet, _)| *subnet).collect();
+        gone.into_iter().for_each(|subnet| self.remove(subnet));
+        self.claims.retain(|_, (_, of)| *of != term);
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let mut snapshot = Snapshot { revision: self.revision, ..Snapshot::default() };
+        for found in self.keys.values().cloned() {
+            match found {
+                Found::Nothing => {}
+                Found::Lease(lease) => snapshot.leases.push(lease),
+                Found::Rejected(rejected) => snapshot.rejected.push(rejected),
+            }
+        }
+        snapshot
+    }
+
+    fn count(&mut self, host: usize) {
+        let now = Instant::now();
+        let asked = self.asked.entry(host).or_default();
+        asked.push_back(now);
+        while asked.front().is_some_and(|at| now - *at > WINDOW) {
+            asked.pop_front();
+        }
+        self.busiest = self.busiest.max(asked.len());
+    }
+}
+
+impl Cluster {
+    fn store(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Store) -> T) -> T {
+        let done = change(&mut self.store());
+        self.changed.notify_waiters();
+        done
+    }
+
+    /// The way of a host to it.
+    pub fn client(&self, host: usize, seed: u64) -> Client {
+        Client {
+            cluster: self.clone(),
+            host,
+            newest: Arc::default(),
+            history: Arc::default(),
+            dice: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))),
+        }
+    }
+
+    /// Ends terms that are over, for ever.
+    pub async fn run(self) {
+        loop {
+            sleep(Duration::from_secs(1)).await;
+            let now = Instant::now();
+            let is_over = |(id, term): (&i64, &Term)| (term.ends <= now).then_some(*id);
+            let over: Vec<i64> = self.store().terms.iter().filter_map(is_over).collect();
+            if !over.is_empty() {
+                self.change(|store| over.into_iter().for_each(|term| store.end(term)));
+            }
+        }
+    }
+
+    /// Everything that stands there.
+    pub fn snapshot(&self) -> Snapshot {
+        self.store().snapshot()
+    }
+
+    /// The lease at that key.
+    pub fn lease(&self, subnet: Ipv4Network) -> Option<Lease> {
+        match self.store().keys.get(&subnet) {
+            Some(Found::Lease(lease)) => Some(lease.clone()),
+            _ => None,
+        }
+    }
+
+    /// Whether that key is free, or the lease of the host with that address.
+    pub fn is_free_for(&self, subnet: Ipv4Network, public_ip: Ipv4Addr) -> bool {
+        match self.store().keys.get(&subnet) {
+            None | Some(Found::Nothing) => true,
+            Some(Found::Lease(lease)) => lease.attributes.public_ip == public_ip,
+            Some(Found::Rejected(_)) => false,
+        }
+    }
+
+    /// Writes like an operator or a host of another make; without a term it stays.
+    pub fn put(&self, subnet: Ipv4Network, attributes: &Attributes) {
+        self.change(|store| store.put(subnet, attributes, None));
+    }
+
+    /// Writes something that is no lease.
+    pub fn put_junk(&self, subnet: Ipv4Network) {
+        self.change(|store| store.put_junk(subnet));
+    }
+
+    /// Deletes a key.
+    pub fn remove(&self, subnet: Ipv4Network) {
+        self.change(|store| store.remove(subnet));
+    }
+
+    /// Deletes everything that is no lease.
+    pub fn remove_junk(&self) {
+        let is_junk =
+            |(subnet, found): (&Ipv4Network, &Found)| matches!(found, Found::Rejected(_)).then_some(*subnet);
+        let junk: Vec<Ipv4Network> = self.store().keys.iter().filter_map(is_junk).collect();
+        junk.into_iter().for_each(|subnet| self.remove(subnet));
+    }
+
+    /// Forgets the history.
+    pub fn compact(&self) {
+        self.change(|store| {
+            store.compacted = store.revision;
+            store.events.clear();
+        });
+    }
+
+    /// Saves all of it.
+    pub fn save(&self) -> Saved {
+        Saved(self.store().clone())
+    }
+
+    /// Continues from what was saved, as an etcd that is restored: revisions begin again there.
+    pub fn restore(&self, saved: &Saved) {
+        self.change(|store| {
+            let Store {
+                away,
+                is_restless,
+                is_flaky,
+                lost,
+                history,
+                breaks,
+                asked,
+                daemons,
+                busiest,
+                last_term,
+                ..
+            } = store.clone();
+            let history = history + 1;
+            let breaks = breaks + 1;
+            let restored = saved.0.clone();
+            *store = Store {
+                away,
+                is_restless,
+                is_flaky,
+                lost,
+                history,
+                breaks,
+                asked,
+                daemons,
+                busiest,
+                last_term,
+                ..restored
+            };
+            // Terms begin again when a member becomes the leader.
+            let now = Instant::now();
+            store.terms.values_mut().for_each(|term| term.ends = now + term.ttl);
+        });
+    }
+
+    /// Breaks every open watch.
+    pub fn break_watches(&self) {
+        self.change(|store| store.breaks += 1);
+    }
+
+    /// Whether watches end as soon as they are opened.
+    pub fn set_restless(&self, is_restless: bool) {
+        self.change(|store| store.is_restless = is_restless);
+    }
+
+    /// Whether answers are lost now and then.
+    pub fn set_flaky(&self, is_flaky: bool) {
+        self.change(|store| store.is_flaky = is_flaky);
+    }
+
+    /// Whether a host can reach it.
+    pub fn set_away(&self, host: usize, is_away: bool) {
+        self.change(|store| if is_away { store.away.insert(host) } else { store.away.remove(&host) });
+    }
+
+    /// How many terms of a host's daemon have not ended; nothing where answers are lost, for what is granted without an
+    /// answer ends by itself.
+    pub fn terms(&self, host: usize) -> Option<usize> {
+        let store = self.store();
+        let of = (host, store.daemons.get(&host).copied().unwrap_or_default());
+        let count = store.terms.values().filter(|term| term.of == of).count();
+        let is_known = !store.is_flaky && store.lost.is_none_or(|lost| lost.elapsed() > FORGOTTEN);
+        Some(count).filter(|_| is_known)
+    }
+
+    /// The most listings and watches that one host asked for within ten seconds.
+    pub fn busiest(&self) -> usize {
+        self.store().busiest
+    }
+
+    /// Hears that another daemon starts on a host, which may ask again what the one before has asked.
+    pub fn start(&self, host: usize) {
+        let mut store = self.store();
+        store.asked.remove(&host);
+        *store.daemons.entry(host).or_default() += 1;
+    }
+}
+
+/// A registry at one moment.
+pub struct Saved(Store);
+
+/// One host's way to the registry.
+#[derive(Clone)]
+pub struct Client {
+    cluster: Cluster,
+    host: usize,
+    newest: Arc<AtomicI64>,
+    history: Arc<AtomicU64>,
+    dice: Arc<Mutex<StdRng>>,
+}
+
+impl Client {
+    /// Does something there. Whether the answer arrives is another question.
+    async fn ask<T>(&self, work: impl FnOnce(&mut Store) -> T) -> Result<T, RegistryError> {
+        let (delay, loses) = {
+            let mut dice = self.dice.lock().unwrap_or_else(PoisonError::into_inner);
+            (dice.random_range(200..5000), dice.random_bool(0.125))
+        };
+        sleep(Duration::from_micros(delay)).await;
+        let (is_away, is_flaky) = {
+            let store = self.cluster.store();
+            (store.away.contains(&self.host), store.is_flaky)
+        };
+        if is_away {
+            sleep(TIMEOUT).await;
+            return Err(timeout());
+        }
+        let done = self.cluster.change(work);
+        sleep(Duration::from_micros(delay)).await;
+        if is_flaky && loses {
+            self.cluster.store().lost = Some(Instant::now());
+            return Err(timeout());
+        }
+        Ok(done)
+    }
+}
+
+fn timeout() -> RegistryError {
+    RegistryError::Timeout { operation: "answer", endpoint: "http://simulated".to_owned(), after: TIMEOUT }
+}
+
+impl Registry for Client {
+    type Watch = ClientWatch;
+
+    async fn config(&self) -> Result<String, RegistryError> {
+        Err(RegistryError::ConfigMissing { key: "config".to_owned() })
+    }
+
+    async fn list(&self) -> Result<Snapshot, RegistryError> {
+        self.cluster.store().count(self.host);
+        let known = self.newest.load(Ordering::Relaxed);
+        let (mut snapshot, history) = self.ask(|store| (store.snapshot(), store.history)).await?;
+        let known_history = self.history.swap(history, Ordering::Relaxed);
+        snapshot.history_reset = snapshot.revision < known || history != known_history;
+        self.newest.store(snapshot.revision, Ordering::Relaxed);
+        Ok(snapshot)
+    }
+
+    async fn write(
+        &self,
+        subnet: Ipv4Network,
+        attributes: &Attributes,
+        ttl: Option<Duration>,
+        expected: Expected,
+    ) -> Result<Written, RegistryError> {
+        let (attributes, host) = (attributes.clone(), self.host);
+        self.ask(move |store| {
+            let found = store.keys.get(&subnet).cloned().unwrap_or(Found::Nothing);
+            let actual = match &found {
+                Found::Nothing => Expected::Absent,
+                Found::Lease(Lease { mod_revision, .. }) | Found::Rejected(Rejected { mod_revision, .. }) => {
+                    Expected::Revision(*mod_revision)
+                }
+            };
+            if actual != expected {
+                return Written::Refused(found);
+            }
+            let term = ttl.map(|ttl| store.grant(host, ttl));
+            Written::Done(store.put(subnet, &attributes, term))
+        })
+        .await
+    }
+
+    async fn delete(&self, lease: &Lease) -> Result<bool, RegistryError> {
+        let lease = lease.clone();
+        self.ask(move |store| {
+            let is_same = store.keys.get(&lease.subnet) == Some(&Found::Lease(lease.clone()));
+            if is_same {
+                store.remove(lease.subnet);
+            }
+            is_same
+        })
+        .await
+    }
+
+    async fn time_to_live(&self, term: EtcdLeaseId) -> Result<Option<Duration>, RegistryError> {
+        self.ask(move |store| store.terms.get(&term.id()).map(|term| term.ends - Instant::now())).await
+    }
+
+    async fn claim(
+        &self,
+        public_ip: Ipv4Addr,
+        identity: &str,
+        ttl: Duration,
+    ) -> Result<Claim, RegistryError> {
+        let (identity, host) = (identity.to_owned(), self.host);
+        self.ask(move |store| match store.claims.get(&public_ip) {
+            Some((holder, _)) if *holder != identity => Claim::Taken(holder.clone()),
+            _ => {
+                let term = store.grant(host, ttl);
+                store.claims.insert(public_ip, (identity, term));
+                Claim::Held(EtcdLeaseId::from_id(term))
+            }
+        })
+        .await
+    }
+
+    async fn keep(&self, term: EtcdLeaseId) -> Result<bool, RegistryError> {
+        self.ask(move |store| match store.terms.get_mut(&term.id()) {
+            Some(term) => {
+                term.ends = Instant::now() + term.ttl;
+                true
+            }
+            None => false,
+        })
+        .await
+    }
+
+    async fn revoke(&self, term: EtcdLeaseId) -> Result<(), RegistryError> {
+        self.ask(move |store| store.end(term.id())).await
+    }
+
+    async fn reconnect(&self) {}
+
+    async fn watch(&self, revision: i64) -> Result<ClientWatch, RegistryError> {
+        self.cluster.store().count(self.host);
+        let breaks = self.ask(|store| store.breaks).await?;
+        Ok(ClientWatch { client: self.clone(), revision, breaks })
+    }
+}
+
+/// What happens in the registry.
+pub struct ClientWatch {
+    client: Client,
+    revision: i64,
+    breaks: u64,
+}
+
+impl ClientWatch {
+    /// The events that are due; or why there will be none.
+    fn read(&self) -> Result<Vec<Event>, WatchError> {
+        let store = self.client.cluster.store();
+        let broken = || WatchError::Broken { endpoint: "http://simulated".to_owned(), error: None };
+        if store.is_restless || store.breaks != self.breaks || store.away.contains(&self.client.host) {
+            return Err(broken());
+        }
+        if store.revision < self.revision || store.history != self.client.history.load(Ordering::Relaxed) {
+            return Err(WatchError::Reset { revision: store.revision, known: self.revision });
+        }
+        if self.revision < store.compacted {
+            return Err(WatchError::Compacted { revision: store.compacted });
+        }
+        let known = store.events.partition_point(|event| event.mod_revision() <= self.revision);
+        Ok(store.events.range(known..).cloned().collect())
+    }
+}
+
+impl Watch for ClientWatch {
+    async fn next(&mut self) -> Result<Vec<Event>, WatchError> {
+        loop {
+            let changed = self.client.cluster.changed.clone();
+            let changed = changed.notified();
+            let events = self.read()?;
+            if let Some(last) = events.last() {
+                self.revision = last.mod_revision();
+                self.client.newest.fetch_max(self.revision, Ordering::Relaxed);
+                return Ok(events);
+            }
+            changed.await;
+        }
+    }
+
+    fn revision(&self) -> i64 {
+        self.revision
+    }
+}

@@ -1,0 +1,466 @@
+//! A network of hosts to which things happen by chance, and what must be so when they have stopped.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use flannel_common::{Mac, Vni};
+use flannel_control::backend::{self, attributes};
+use flannel_control::chance;
+use flannel_control::peers::PeerTable;
+use flannel_model::config::BackendConfig;
+use flannel_model::config::backend::{UdpConfig, VxlanConfig};
+use flannel_model::device::Device;
+use flannel_model::object::Object;
+use flannel_model::underlay::{Hop, Underlay};
+use ipnetwork::Ipv4Network;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use tokio::time::sleep;
+
+use crate::host::{Host, Plan};
+use crate::kernel::{Machine, Trouble};
+use crate::registry::{Cluster, Saved};
+
+/// After this long nothing that happened before may show any more: a term, a held mass deletion, a listing.
+const QUIET: Duration = Duration::from_secs(180);
+/// The most listings and watches of one host within ten seconds.
+const MOST_ASKED: usize = 25;
+/// The most terms of one daemon: of its lease, of its claim, and of those it was refused or cut off in the middle of.
+const MOST_TERMS: usize = 8;
+/// Index of the underlay's interface.
+const UNDERLAY: u32 = 2;
+
+/// A network and everything that happens to it.
+pub struct World {
+    dice: StdRng,
+    cluster: Cluster,
+    plan: Plan,
+    hosts: Vec<Host>,
+    saved: Option<Saved>,
+    /// How often each host's underlay was given another address.
+    moves: BTreeMap<usize, u8>,
+    /// Subnets of hosts that only have a lease.
+    foreign: BTreeSet<Ipv4Network>,
+    log: Vec<String>,
+}
+
+impl World {
+    /// From 3 to 50 hosts, none of which has started.
+    pub fn new(seed: u64) -> Self {
+        chance::seed(seed);
+        let mut dice = StdRng::seed_from_u64(seed);
+        let direct_routing = dice.random();
+        #[expect(clippy::expect_used, reason = "1 is one")]
+        let vni = Vni::new(1).expect("a VNI");
+        let backend = match dice.random_range(0..4) {
+            0 => BackendConfig::HostGw,
+            1 => BackendConfig::Udp(UdpConfig { port: 8285, direct_routing }),
+            _ => BackendConfig::Vxlan(VxlanConfig { vni, port: 8472, mtu: None, direct_routing }),
+        };
+        #[expect(clippy::expect_used, reason = "a constant")]
+        let network = Ipv4Network::new(Ipv4Addr::new(10, 5, 0, 0), 16).expect("a network");
+        let plan = Plan { network, subnet_len: 24, backend };
+        let cluster = Cluster::default();
+        // Few hosts are the usual case, and quick.
+        let count =
+            if dice.random_ratio(1, 40) { dice.random_range(10..=50) } else { dice.random_range(3..10) };
+        let hosts = (0..count).map(|number| {
+            let machine = Machine::new(underlay(number, 0), dice.random());
+            Host::new(number, machine, &cluster, plan.clone(), dice.random())
+        });
+        let hosts = hosts.collect();
+        let (moves, foreign) = (BTreeMap::new(), BTreeSet::new());
+        Self { dice, cluster, plan, hosts, saved: None, moves, foreign, log: Vec::new() }
+    }
+
+    /// Lets so many things happen, and checks what must be so afterwards.
+    ///
+    /// # Errors
+    /// It is not so.
+    pub async fn run(&mut self, steps: usize) -> Result<()> {
+        tokio::spawn(self.cluster.clone().run());
+        self.hosts.iter_mut().for_each(Host::start);
+        for step in 0..steps {
+            let what = self.happen().await?;
+            tracing::info!(step, "{what}");
+            self.log.push(format!("{step}: {what}"));
+            let pause = self.dice.random_range(0..1000);
+            sleep(Duration::from_millis(pause)).await;
+            self.check_always()?;
+        }
+        self.heal();
+        sleep(QUIET).await;
+        self.check()
+    }
+
+    /// What happened, the last first.
+    pub fn log(&self) -> impl Iterator<Item = &String> {
+        self.log.iter().rev()
+    }
+
+    fn some_host(&mut self) -> usize {
+        self.dice.random_range(0..self.hosts.len())
+    }
+
+    fn some_subnet(&mut self) -> Ipv4Network {
+        let third = self.dice.random_range(1..=255);
+        #[expect(clippy::expect_used, reason = "24 is a length")]
+        Ipv4Network::new(Ipv4Addr::new(10, 5, third, 0), 24).expect("a subnet")
+    }
+
+    /// One thing, by chance.
+    async fn happen(&mut self) -> Result<String> {
+        let host = self.some_host();
+        Ok(match self.dice.random_range(0..30) {
+            0 => self.move_underlay(host),
+            1 => {
+                self.hosts[host].machine.set_underlay(None);
+                format!("host {host} loses its address")
+            }
+            2 | 3 => self.return_underlay(host),
+            4 => {
+                self.hosts[host].machine.delete_device();
+                format!("the device of host {host} is deleted")
+            }
+            5 => {
+                self.hosts[host].machine.detach();
+                format!("the programs of host {host} are detached")
+            }
+            6 | 7 => {
+                let choice = self.dice.random_range(0..1000);
+                let object = self.hosts[host].machine.remove_any(choice);
+                format!("host {host} loses {object:?}")
+            }
+            8 => self.add_stale(host),
+            9 | 10 => self.write_foreign(),
+            11 => self.write_junk(host),
+            12 => self.delete_lease(host),
+            13 => self.take_lease(host),
+            14 => {
+                self.cluster.set_away(host, true);
+                format!("host {host} cannot reach the registry")
+            }
+            15 | 16 => {
+                (0..self.hosts.len()).for_each(|host| self.cluster.set_away(host, false));
+                "every host can reach the registry".to_owned()
+            }
+            17 => {
+                self.cluster.compact();
+                "the history is compacted".to_owned()
+            }
+            18 => {
+                self.cluster.break_watches();
+                "every watch breaks".to_owned()
+            }
+            19 => {
+                self.cluster.set_restless(true);
+                sleep(Duration::from_secs(5)).await;
+                self.cluster.set_restless(false);
+                "watches ended at once for five seconds".to_owned()
+            }
+            20 => {
+                let is_flaky = self.dice.random();
+                self.cluster.set_flaky(is_flaky);
+                format!("answers are lost: {is_flaky}")
+            }
+            21 => self.save_or_restore(),
+            22 | 23 => {
+                let trouble = [Trouble::None, Trouble::Some, Trouble::Devices, Trouble::Programs];
+                let trouble = trouble[self.dice.random_range(0..trouble.len())];
+                self.hosts[host].machine.set_trouble(trouble);
+                format!("the kernel of host {host} refuses: {trouble:?}")
+            }
+            24 | 25 => {
+                self.hosts[host].start();
+                format!("the daemon of host {host} is killed and started")
+            }
+            26 => {
+                self.hosts[host].stop();
+                format!("the daemon of host {host} is killed")
+            }
+            27 => self.overwrite(host).await?,
+            28 => self.fail_a_task(host).await?,
+            _ if self.dice.random_ratio(1, 2) => self.contend(host).await?,
+            _ => self.stay_ill(host).await?,
+        })
+    }
+
+    fn move_underlay(&mut self, host: usize) -> String {
+        let moves = self.moves.entry(host).or_default();
+        *moves = (*moves + 1) % 100;
+        let underlay = underlay(host, *moves);
+        let address = underlay.address;
+        self.hosts[host].machine.set_underlay(Some(underlay));
+        format!("host {host} has the address {address}")
+    }
+
+    fn return_underlay(&self, host: usize) -> String {
+        if self.hosts[host].machine.underlay().is_none() {
+            let moves = self.moves.get(&host).copied().unwrap_or_default();
+            self.hosts[host].machine.set_underlay(Some(underlay(host, moves)));
+        }
+        format!("host {host} has an address")
+    }
+
+    fn add_stale(&mut self, host: usize) -> String {
+        let subnet = self.some_subnet();
+        let links = self.hosts[host].machine.links();
+        if let Some(device) = links.and_then(|links| links.device_index()) {
+            let route = Object::Route { subnet, via: Some(subnet.network()), device, onlink: true };
+            self.hosts[host].machine.add(route);
+        }
+        format!("host {host} has a route to {subnet} that nobody wants")
+    }
+
+    /// A host of another make comes, or goes.
+    fn write_foreign(&mut self) -> String {
+        let subnet = self.some_subnet();
+        if self.foreign.remove(&subnet) {
+            self.cluster.remove(subnet);
+            return format!("the foreign host of {subnet} goes");
+        }
+        if self.cluster.lease(subnet).is_some() || self.is_someones(subnet) {
+            return format!("{subnet} is taken");
+        }
+        self.foreign.insert(subnet);
+        self.cluster.put(subnet, &self.foreign_lease(subnet));
+        format!("a foreign host has {subnet}")
+    }
+
+    fn is_someones(&self, subnet: Ipv4Network) -> bool {
+        self.hosts.iter().any(|host| host.status().subnet == Some(subnet))
+    }
+
+    fn foreign_lease(&self, subnet: Ipv4Network) -> flannel_model::lease::Attributes {
+        let backend = backend::of(&self.plan.backend);
+        let third = subnet.network().octets()[2];
+        let public_ip = Ipv4Addr::new(172, 16, third, 1);
+        let mac = Mac([2, 1, 0, 0, 0, third]);
+        let device = backend.device(&underlay(0, 0)).map(|spec| Device {
+            name: spec.name(),
+            index: 1,
+            mac,
+            mtu: spec.mtu(),
+            segmenter: None,
+        });
+        attributes(&*backend, public_ip, device.as_ref())
+    }
+
+    fn write_junk(&mut self, host: usize) -> String {
+        let own = self.hosts[host].status().subnet.filter(|_| self.dice.random());
+        let subnet = own.unwrap_or_else(|| self.some_subnet());
+        self.foreign.remove(&subnet);
+        self.cluster.put_junk(subnet);
+        format!("junk is written to {subnet}")
+    }
+
+    fn delete_lease(&self, host: usize) -> String {
+        match self.hosts[host].status().subnet {
+            Some(subnet) => {
+                self.cluster.remove(subnet);
+                format!("the lease of host {host} is deleted")
+            }
+            None => format!("host {host} has no lease"),
+        }
+    }
+
+    /// A foreign host takes the subnet of one of ours.
+    fn take_lease(&mut self, host: usize) -> String {
+        match self.hosts[host].status().subnet {
+            Some(subnet) if self.dice.random_ratio(1, 4) => {
+                self.foreign.insert(subnet);
+                self.cluster.put(subnet, &self.foreign_lease(subnet));
+                format!("a foreign host takes {subnet} from host {host}")
+            }
+            _ => format!("host {host} keeps what it has"),
+        }
+    }
+
+    fn save_or_restore(&mut self) -> String {
+        match self.saved.take() {
+            Some(saved) => {
+                self.cluster.restore(&saved);
+                // Those that came since are gone, and those that went are back.
+                let leases = self.cluster.snapshot().leases;
+                let foreign = leases.iter().filter(|lease| lease.attributes.public_ip.octets()[0] == 172);
+                self.foreign = foreign.map(|lease| lease.subnet).collect();
+                "the registry is restored".to_owned()
+            }
+            None => {
+                self.saved = Some(self.cluster.save());
+                "the registry is saved".to_owned()
+            }
+        }
+    }
+
+    /// Somebody writes over a host's lease again and again.
+    async fn overwrite(&mut self, host: usize) -> Result<String> {
+        for _ in 0..20 {
+            if let Some(subnet) = self.hosts[host].status().subnet.filter(|_| self.hosts[host].runs()) {
+                self.cluster.put_junk(subnet);
+            }
+            sleep(Duration::from_millis(600)).await;
+        }
+        let terms = self.cluster.terms(host).unwrap_or_default();
+        ensure!(terms <= MOST_TERMS, "{terms} terms of host {host} have not ended");
+        Ok(format!("the lease of host {host} was overwritten twenty times"))
+    }
+
+    /// A task of the daemon fails: then the daemon must end, for whatever starts it to start it again.
+    async fn fail_a_task(&mut self, host: usize) -> Result<String> {
+        let is_serving =
+            |host: &Host| host.status().conditions.is_some_and(|conditions| conditions.pending().is_empty());
+        if !is_serving(&self.hosts[host]) {
+            return Ok(format!("host {host} is not served"));
+        }
+        let starts = self.hosts[host].status().starts;
+        self.hosts[host].fail_a_task();
+        sleep(Duration::from_secs(5)).await;
+        ensure!(
+            self.hosts[host].status().starts > starts,
+            "a task of host {host} failed, and nobody noticed"
+        );
+        Ok(format!("a task of host {host} failed"))
+    }
+
+    /// Somebody else removes an object as fast as it is put back.
+    async fn contend(&mut self, host: usize) -> Result<String> {
+        let machine = self.hosts[host].machine.clone();
+        let choice = self.dice.random_range(0..1000);
+        let Some(object) = machine.remove_any(choice) else {
+            return Ok(format!("host {host} has no object"));
+        };
+        let puts = machine.puts();
+        for _ in 0..500 {
+            sleep(Duration::from_millis(10)).await;
+            machine.remove(&object);
+        }
+        let puts = machine.puts() - puts;
+        ensure!(
+            puts <= 400,
+            "host {host} put {puts} objects in five seconds in which somebody removed {object:?}"
+        );
+        Ok(format!("somebody removed {object:?} of host {host} again and again"))
+    }
+
+    /// A host that cannot forward for long must say so, and must not when it can again.
+    async fn stay_ill(&mut self, host: usize) -> Result<String> {
+        if self.plan.backend == BackendConfig::HostGw {
+            return Ok("no device to miss".to_owned());
+        }
+        let is_ready =
+            |host: &Host| host.status().conditions.map(|conditions| conditions.pending().is_empty());
+        self.hosts[host].machine.set_trouble(Trouble::Devices);
+        self.hosts[host].machine.delete_device();
+        let starts = self.hosts[host].status().starts;
+        sleep(Duration::from_secs(20)).await;
+        let is_same = self.hosts[host].status().starts == starts;
+        if is_same && is_ready(&self.hosts[host]) == Some(true) {
+            bail!("host {host} has had no device for twenty seconds, and says that it is ready");
+        }
+        self.hosts[host].machine.set_trouble(Trouble::None);
+        Ok(format!("host {host} had no device for twenty seconds"))
+    }
+
+    /// Nothing happens any more, and everything works.
+    fn heal(&mut self) {
+        self.cluster.set_flaky(false);
+        self.cluster.remove_junk();
+        for host in 0..self.hosts.len() {
+            self.cluster.set_away(host, false);
+            self.return_underlay(host);
+            self.hosts[host].machine.set_trouble(Trouble::None);
+            if !self.hosts[host].runs() {
+                self.hosts[host].start();
+            }
+        }
+    }
+
+    /// What must be so at any time.
+    fn check_always(&self) -> Result<()> {
+        let busiest = self.cluster.busiest();
+        ensure!(
+            busiest <= MOST_ASKED,
+            "a host asked the registry for {busiest} listings and watches within ten seconds"
+        );
+        for host in &self.hosts {
+            if let Some(needless) = host.status().needless {
+                bail!("{needless} though nobody else has it");
+            }
+        }
+        Ok(())
+    }
+
+    /// What must be so after a quiet time.
+    fn check(&self) -> Result<()> {
+        self.check_always()?;
+        let mut holders = BTreeMap::new();
+        for host in &self.hosts {
+            let subnet = self.check_host(host)?;
+            if let Some(other) = holders.insert(subnet, host.number) {
+                bail!("hosts {other} and {} both have {subnet}", host.number);
+            }
+        }
+        Ok(())
+    }
+
+    fn check_host(&self, host: &Host) -> Result<Ipv4Network> {
+        let number = host.number;
+        let status = host.status();
+        let (Some(subnet), Some(conditions)) = (status.subnet, status.conditions) else {
+            bail!("host {number} serves no subnet");
+        };
+        let pending = conditions.pending();
+        ensure!(pending.is_empty(), "host {number} is not ready: {pending:?}, {:?}", conditions.failures());
+        let Some(links) = host.machine.links() else { bail!("host {number} has no underlay") };
+        let backend = backend::of(&self.plan.backend);
+        let lease = self.cluster.lease(subnet);
+        let wanted = attributes(&*backend, links.underlay.public_ip, links.device.as_ref());
+        ensure!(
+            lease.as_ref().is_some_and(|lease| lease.attributes == wanted),
+            "the lease of host {number} should say {wanted:?}; there is {lease:?}"
+        );
+        let vtep = backend::vtep(&*backend, links.device.as_ref());
+        let site = self.plan.site(backend.kind(), vtep, &links.underlay, subnet);
+        let mut table = PeerTable::new(site);
+        table.apply_snapshot(&self.cluster.snapshot());
+        let mut wanted: BTreeSet<Object> = backend.standing(self.plan.network, &links).into_iter().collect();
+        for peer in table.peers() {
+            wanted.extend(backend.objects(peer, Hop::Link, &links)?);
+        }
+        let is = host.machine.objects();
+        let (missing, stale) = (wanted.difference(&is).next(), is.difference(&wanted).next());
+        ensure!(
+            missing.is_none() && stale.is_none(),
+            "host {number} lacks {missing:?} and has {stale:?} instead"
+        );
+        let built_for = host.machine.built_for();
+        ensure!(
+            built_for.as_ref().is_some_and(|built| built.are_same_way(&links)),
+            "the programs of host {number} forward over {built_for:?} instead of {links:?}"
+        );
+        let address = host.machine.address();
+        ensure!(
+            links.device.is_none() || address == Some(subnet.network()),
+            "the device of host {number} has the address {address:?} instead of {subnet}"
+        );
+        Ok(subnet)
+    }
+}
+
+/// The underlay of a host after so many moves.
+fn underlay(host: usize, moves: u8) -> Underlay {
+    let third = u8::try_from(host + 1).unwrap_or(u8::MAX);
+    let address = Ipv4Addr::new(192, 168, third, 10 + moves);
+    Underlay {
+        name: "eth0".to_owned(),
+        index: UNDERLAY,
+        mtu: 1500,
+        mac: Mac([2, 2, 0, 0, 0, third]),
+        address,
+        public_ip: address,
+        networks: Vec::new(),
+    }
+}
