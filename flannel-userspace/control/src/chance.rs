@@ -18,13 +18,13 @@ pub fn seed(seed: u64) {
 /// Dice of one's own.
 #[must_use]
 pub fn dice() -> StdRng {
-    SOURCE.with_borrow_mut(|source| StdRng::from_rng(source))
+    SOURCE.with_borrow_mut(StdRng::from_rng)
 }
 
 /// Any number.
 #[must_use]
 pub fn number() -> u64 {
-    SOURCE.with_borrow_mut(|source| source.random())
+    SOURCE.with_borrow_mut(StdRng::random)
 }
 
 /// A number of that range.

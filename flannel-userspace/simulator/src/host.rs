@@ -251,9 +251,9 @@ impl Daemon {
         let has_lease = leases.iter().any(|lease| lease.attributes.public_ip == underlay.public_ip);
         let is_free = |before: &Ipv4Network| self.cluster.is_free_for(*before, underlay.public_ip);
         let before = before.filter(|before| !has_lease && is_free(before));
-        let (task, holder) = join(&self.client, HOLD, &wanted, last).await.ok()?;
+        let (task, lease_handle) = join(&self.client, HOLD, &wanted, last).await.ok()?;
         lease.meet();
-        let subnet = holder.held().borrow().lease.subnet;
+        let subnet = lease_handle.state().borrow().lease.subnet;
         self.note_subnet(before, subnet, underlay.public_ip);
         let kind = prepared.backend().kind();
         let vtep = backend::vtep(prepared.backend(), prepared.links().device.as_ref());
@@ -267,9 +267,9 @@ impl Daemon {
         let mut peers = PeerTable::new(self.plan.site(kind, vtep, &underlay, subnet));
         let node = Node::start(prepared, self.plan.network, subnet).await.ok()?;
         datapath.meet();
-        let held = holder.held();
+        let held = lease_handle.state();
         let place = Box::new(SubnetStore(self.disk.subnet.clone()));
-        let announcement = Announcement { holder, file, place };
+        let announcement = Announcement { lease: lease_handle, file, place };
         let remembered = remembered.filter(|remembered| remembered.own.subnet == subnet);
         let store = Box::new(StateFile(self.disk.state.clone()));
         let mut memory = Memory::new(store, identity, config);

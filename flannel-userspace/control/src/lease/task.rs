@@ -133,7 +133,7 @@ impl LeaseHandle {
 
     /// The lease as it is held, and every change of it.
     #[must_use]
-    pub fn held(&self) -> watch::Receiver<LeaseState> {
+    pub fn state(&self) -> watch::Receiver<LeaseState> {
         self.lease.clone()
     }
 
@@ -148,7 +148,7 @@ pub struct LeaseTask<R> {
     registry: R,
     config: HoldConfig,
     orders: mpsc::UnboundedReceiver<Order>,
-    held: watch::Sender<LeaseState>,
+    state: watch::Sender<LeaseState>,
     lease: Lease,
     /// What stands at the key as far as is known.
     expected: Expected,
@@ -176,13 +176,13 @@ impl<R: Registry> LeaseTask<R> {
     pub fn new(registry: R, config: HoldConfig, own: OwnLease) -> (Self, LeaseHandle) {
         let OwnLease { lease, since, reused } = own;
         let (sender, orders) = mpsc::unbounded_channel();
-        let (held, receiver) = watch::channel(LeaseState { lease: lease.clone(), expires: None });
-        let holder = LeaseHandle { key: lease.key(), orders: sender, lease: receiver };
-        let mut hold = Self {
+        let (state, receiver) = watch::channel(LeaseState { lease: lease.clone(), expires: None });
+        let handle = LeaseHandle { key: lease.key(), orders: sender, lease: receiver };
+        let mut task = Self {
             registry,
             config,
             orders,
-            held,
+            state,
             expected: Expected::Absent,
             revision: 0,
             listed: 0,
@@ -195,8 +195,8 @@ impl<R: Registry> LeaseTask<R> {
             metrics: LeaseMetrics::default(),
             lease: lease.clone(),
         };
-        hold.written(lease, since);
-        (hold, holder)
+        task.written(lease, since);
+        (task, handle)
     }
 
     /// The same for a lease that is only remembered: whether it still stands is not known. It is written as soon as
@@ -204,13 +204,13 @@ impl<R: Registry> LeaseTask<R> {
     #[must_use]
     pub fn resume(registry: R, config: HoldConfig, remembered: Lease) -> (Self, LeaseHandle) {
         let own = OwnLease { lease: remembered, since: Instant::now(), reused: false };
-        let (mut hold, holder) = Self::new(registry, config, own);
-        hold.expected = Expected::Absent;
-        hold.revision = 0;
-        hold.due = Some(Instant::now());
+        let (mut task, handle) = Self::new(registry, config, own);
+        task.expected = Expected::Absent;
+        task.revision = 0;
+        task.due = Some(Instant::now());
         // It may have ended, and its number be another's in an etcd that was made again.
-        hold.granted = None;
-        (hold, holder)
+        task.granted = None;
+        (task, handle)
     }
 
     /// Counts what others do to the lease in `metrics`.
@@ -317,7 +317,7 @@ impl<R: Registry> LeaseTask<R> {
         let soon = Instant::now() + ADOPTION.min(self.config.ttl / 3);
         self.due = lease.term.map(|_| soon);
         tracing::info!(subnet = %lease.subnet, expires = lease.term.is_some(), "own lease was written by another");
-        self.held.send_replace(LeaseState { lease: lease.clone(), expires: self.due });
+        self.state.send_replace(LeaseState { lease: lease.clone(), expires: self.due });
         self.lease = lease;
     }
 
@@ -357,7 +357,7 @@ impl<R: Registry> LeaseTask<R> {
             return;
         }
         let expires = Some(since + self.config.ttl);
-        self.held.send_modify(|held| held.expires = expires);
+        self.state.send_modify(|state| state.expires = expires);
     }
 
     /// Nothing hangs any more on the term of the write before. Left to itself it would stay for as long as it was granted,
@@ -378,7 +378,7 @@ impl<R: Registry> LeaseTask<R> {
         self.due = lease.term.map(|_| since + self.config.renew_after());
         self.pauses = growing(RETRY);
         let expires = lease.term.map(|_| since + self.config.ttl);
-        self.held.send_replace(LeaseState { lease: lease.clone(), expires });
+        self.state.send_replace(LeaseState { lease: lease.clone(), expires });
         self.lease = lease;
     }
 

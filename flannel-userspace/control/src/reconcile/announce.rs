@@ -9,8 +9,8 @@ use crate::subnet_file::{Store, SubnetFile, SubnetFileError};
 
 /// The lease and the subnet file, kept true.
 pub struct Announcement {
-    /// Hears of the own lease.
-    pub holder: LeaseHandle,
+    /// The own lease.
+    pub lease: LeaseHandle,
     /// What the subnet file says.
     pub file: SubnetFile,
     /// Where it is kept.
@@ -21,7 +21,7 @@ impl Announcement {
     /// Has the lease say what is so by now.
     pub(super) fn publish(&mut self, backend: &dyn Backend, links: &Links) {
         self.file.mtu = backend.mtu(links);
-        self.holder.publish(attributes(backend, links.underlay.public_ip, links.device.as_ref()));
+        self.lease.publish(attributes(backend, links.underlay.public_ip, links.device.as_ref()));
     }
 
     /// Has the subnet file say what it should.

@@ -240,7 +240,7 @@ impl<K: Kernel> Keeper<K> {
     }
 
     /// Finds out again what each of all `peers` becomes.
-    pub(super) async fn want_anew(&mut self, peers: &[Peer]) {
+    pub(super) async fn want_again(&mut self, peers: &[Peer]) {
         self.wanted = Wanted::new(self.node.standing());
         self.wanted_over = self.node.links().clone();
         self.failing_peers = 0;

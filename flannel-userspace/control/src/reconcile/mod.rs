@@ -171,7 +171,7 @@ impl<R: Registry, K: Kernel> Loop<R, K> {
                         cause = ResyncCause::WatchEnded;
                     }
                     self.report_registry(false, &Chain(&error));
-                    self.attend_for(pauses.next().unwrap_or(RETRY.1)).await;
+                    self.drive_for(pauses.next().unwrap_or(RETRY.1)).await;
                 }
             }
         }
@@ -181,7 +181,7 @@ impl<R: Registry, K: Kernel> Loop<R, K> {
     async fn list(&mut self, cause: ResyncCause) -> Result<R::Watch, flannel_registry::RegistryError> {
         let registry = self.registry.clone();
         let since = Instant::now();
-        let snapshot = self.attend_while(registry.list()).await?;
+        let snapshot = self.drive_while(registry.list()).await?;
         self.listing = since.elapsed();
         self.report_registry(true, &"");
         let revision = snapshot.revision;
@@ -189,7 +189,7 @@ impl<R: Registry, K: Kernel> Loop<R, K> {
         self.metrics.resynced(cause);
         self.has_listed = true;
         self.tell_synced();
-        self.attend_while(registry.watch(revision)).await
+        self.drive_while(registry.watch(revision)).await
     }
 
     fn tell_synced(&mut self) {
@@ -215,12 +215,12 @@ impl<R: Registry, K: Kernel> Loop<R, K> {
                 *pauses = growing(RETRY);
             }
             let cause = self.report_watch(&error);
-            self.attend_for(pauses.next().unwrap_or(RETRY.1)).await;
+            self.drive_for(pauses.next().unwrap_or(RETRY.1)).await;
             if matches!(error, WatchError::Compacted { .. } | WatchError::Reset { .. }) {
                 return cause;
             }
             let registry = self.registry.clone();
-            match self.attend_while(registry.watch(watch.revision())).await {
+            match self.drive_while(registry.watch(watch.revision())).await {
                 Ok(resumed) => watch = resumed,
                 Err(_) => return cause,
             }
@@ -250,7 +250,7 @@ impl<R: Registry, K: Kernel> Loop<R, K> {
     }
 
     /// Does what there is to do in the kernel until `work` is done.
-    async fn attend_while<T>(&mut self, work: impl Future<Output = T>) -> T {
+    async fn drive_while<T>(&mut self, work: impl Future<Output = T>) -> T {
         tokio::pin!(work);
         loop {
             tokio::select! {
@@ -263,8 +263,8 @@ impl<R: Registry, K: Kernel> Loop<R, K> {
         }
     }
 
-    async fn attend_for(&mut self, pause: Duration) {
-        self.attend_while(sleep(pause)).await;
+    async fn drive_for(&mut self, pause: Duration) {
+        self.drive_while(sleep(pause)).await;
     }
 
     async fn run_task(&mut self, task: Task) {
@@ -296,14 +296,14 @@ impl<R: Registry, K: Kernel> Loop<R, K> {
         // By another route, a peer may have come onto the link, or left it.
         if is_new || self.keeper.depends_on_hop() && self.keeper.is_due() {
             let peers: Vec<Peer> = self.peers.peers().chain(self.deletion_guard.held()).copied().collect();
-            self.keeper.want_anew(&peers).await;
+            self.keeper.want_again(&peers).await;
         }
         self.keeper.correct(if is_new { Difference::Wish } else { Difference::Damage }, since).await;
         self.measure();
     }
 
     async fn take_snapshot(&mut self, snapshot: Snapshot) {
-        self.announcement.holder.sync(&snapshot);
+        self.announcement.lease.sync(&snapshot);
         let diff = self.peers.apply_snapshot(&snapshot);
         let revision = snapshot.revision;
         drop(snapshot);
@@ -323,7 +323,7 @@ impl<R: Registry, K: Kernel> Loop<R, K> {
         let mut all = Diff::default();
         let mut touched = Vec::new();
         for event in events {
-            self.announcement.holder.observe(&event);
+            self.announcement.lease.observe(&event);
             let Diff { added, changed, mut removed } = self.peers.apply_event(&event);
             // Who comes back within one batch was never away.
             all.removed.append(&mut removed);
@@ -358,8 +358,8 @@ impl<R: Registry, K: Kernel> Loop<R, K> {
             self.memory.note();
         }
         let changed: Vec<Peer> = diff.changed.into_iter().map(|(_, after)| after).collect();
-        tell(&diff.added, "known");
-        tell(&changed, "changed");
+        log_peers(&diff.added, "known");
+        log_peers(&changed, "changed");
         let mut peers = diff.added;
         peers.extend(changed);
         for peer in &peers {
@@ -386,7 +386,7 @@ impl<R: Registry, K: Kernel> Loop<R, K> {
         let NodeContext { backend, .. } = self.keeper.node().context();
         let device = self.keeper.node().links().device.as_ref();
         let vtep = backend::vtep(&**backend, device);
-        let own = Own::of(&self.announcement.holder.held().borrow().lease, vtep.map(|(_, mac)| mac));
+        let own = Own::of(&self.announcement.lease.state().borrow().lease, vtep.map(|(_, mac)| mac));
         self.memory.write(own, self.peers.peers().chain(self.deletion_guard.held()));
     }
 
@@ -409,7 +409,7 @@ impl<R: Registry, K: Kernel> Loop<R, K> {
 
     /// Has the keeper want `gone` no more; the objects that touches go into `touched`.
     fn forget(&mut self, gone: &[Peer], touched: &mut (impl Extend<Object> + Send)) {
-        tell(gone, "removed");
+        log_peers(gone, "removed");
         for peer in gone {
             self.keeper.forget(peer.subnet, touched);
         }
@@ -452,7 +452,7 @@ async fn releasing(deletion_guard: &DeletionGuard, releases: &mut UnboundedRecei
 }
 
 /// Says what became of `peers`; of many of them, only how many they are.
-fn tell(peers: &[Peer], what: &str) {
+fn log_peers(peers: &[Peer], what: &str) {
     if peers.len() > FEW {
         info!(peers = peers.len(), "many peers {what}");
         return;

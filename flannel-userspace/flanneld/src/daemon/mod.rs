@@ -135,9 +135,9 @@ async fn serve(
     let (synced, first_sync) = oneshot::channel();
     let Started {
         reconciler,
-        hold,
-        presence,
-        held,
+        lease_task,
+        address_claim,
+        lease_state,
         subnet_file,
         listing,
         rules,
@@ -146,13 +146,13 @@ async fn serve(
         marker: _marker,
     } = start::start(options, vitals, metrics, pending, unavailable, synced).await?;
     let mut service = Service::default();
-    let (leases, state) = (metrics.leases.clone(), held.clone());
-    service.hold(hold.run());
+    let (leases, state) = (metrics.leases.clone(), lease_state.clone());
+    service.hold(lease_task.run());
     service.run(async move {
         leases.follow(state).await;
         future::pending().await
     });
-    service.run(presence.run(held));
+    service.run(address_claim.run(lease_state));
     service.run(rules.run());
     if let Some(approver) = approver {
         service.run(approver.run());

@@ -39,9 +39,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A host that forwards, and what keeps it so.
 pub(super) struct Started {
     pub(super) reconciler: Reconciler<Etcd, Host>,
-    pub(super) hold: LeaseTask<Etcd>,
-    pub(super) presence: AddressClaim<Etcd>,
-    pub(super) held: watch::Receiver<LeaseState>,
+    pub(super) lease_task: LeaseTask<Etcd>,
+    pub(super) address_claim: AddressClaim<Etcd>,
+    pub(super) lease_state: watch::Receiver<LeaseState>,
     pub(super) subnet_file: PathBuf,
     /// Met when the first listing is applied.
     pub(super) listing: Condition,
@@ -107,7 +107,7 @@ pub(super) async fn start(
             programs::go_without(reason, backend_config.kind(), &options.pin_dir, &vitals.conditions)?
         }
     };
-    let presence = AddressClaim::claim(registry.clone(), identity.clone(), underlay.public_ip).await?;
+    let address_claim = AddressClaim::claim(registry.clone(), identity.clone(), underlay.public_ip).await?;
     if let Some(device) = backend_config.device_name() {
         exclusive.push(Exclusive::device(&device).await?);
     }
@@ -121,10 +121,10 @@ pub(super) async fn start(
     // Who has waited for the configuration in vain need not wait for etcd once more.
     let patience = if configuration.is_remembered { Duration::ZERO } else { PATIENCE };
     let last = remembered.as_ref().map(|remembered| Last { own: &remembered.own, patience });
-    let (hold, holder) = join(&registry, options.lease, &wanted, last).await?;
-    let hold = hold.counting(metrics.leases.clone());
+    let (lease_task, lease) = join(&registry, options.lease, &wanted, last).await?;
+    let lease_task = lease_task.counting(metrics.leases.clone());
     pending.lease.meet();
-    let subnet = holder.held().borrow().lease.subnet;
+    let subnet = lease.state().borrow().lease.subnet;
     let remembered = remembered.filter(|remembered| remembered.own.subnet == subnet);
     let file = SubnetFile {
         network: config.network,
@@ -151,10 +151,10 @@ pub(super) async fn start(
     let approver = if unavailable.is_none() { approver(options.fast_path, &options.pin_dir) } else { None };
     pending.datapath.meet();
 
-    let held = holder.held();
-    let announcement = Announcement { holder, file, place: Box::new(options.subnet_file.clone()) };
+    let lease_state = lease.state();
+    let announcement = Announcement { lease, file, place: Box::new(options.subnet_file.clone()) };
     if known.is_none() {
-        memory.begin(Own::of(&held.borrow().lease, vtep.map(|(_, mac)| mac)));
+        memory.begin(Own::of(&lease_state.borrow().lease, vtep.map(|(_, mac)| mac)));
     }
     announcement.write_file()?;
     pending.subnet_file.meet();
@@ -177,9 +177,9 @@ pub(super) async fn start(
     };
     Ok(Started {
         reconciler,
-        hold,
-        presence,
-        held,
+        lease_task,
+        address_claim,
+        lease_state,
         subnet_file: options.subnet_file,
         listing: pending.listing,
         rules,

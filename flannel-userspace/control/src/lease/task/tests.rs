@@ -95,7 +95,7 @@ async fn renewals(#[case] ttl: u64, #[case] margin: u64, #[case] seconds: &[u64]
     let times: Vec<u64> = writes.iter().map(|write| (write.at - start).as_secs()).collect();
     assert_eq!(times, seconds);
     assert!(writes.iter().all(|write| write.ttl == Some(config.ttl)));
-    let held = holder.held().borrow().clone();
+    let held = holder.state().borrow().clone();
     assert_eq!(held.expires, Some(writes.last().unwrap().at + config.ttl));
     assert_eq!(Some(held.lease), registry.lease(SUBNET));
 }
@@ -110,7 +110,7 @@ async fn what_cannot_be_written_is_kept() {
     let (holder, _task) = held(&registry, config, own).await;
     registry.fail(Fault::Request, 1000);
     sleep(ttl * 10).await;
-    let held = holder.held().borrow().clone();
+    let held = holder.state().borrow().clone();
     assert_eq!((registry.lease(SUBNET), &held.lease), (Some(written.clone()), &written));
     assert!(held.expires > Some(Instant::now() + ttl / 2), "kept well before it ends");
 }
@@ -130,7 +130,7 @@ async fn what_was_done_to_the_lease_is_undone(#[case] damage: fn(&Memory, &str))
     let lease = registry.lease(SUBNET).unwrap();
     assert_eq!(lease.attributes, own());
     assert!(lease.term.is_some());
-    assert_eq!(holder.held().borrow().lease, lease);
+    assert_eq!(holder.state().borrow().lease, lease);
     // And that is that.
     sleep(Duration::from_secs(600)).await;
     assert_eq!(registry.writes().len(), 2);
@@ -227,7 +227,7 @@ async fn renewal_whose_answer_was_lost_is_recognised() {
     assert!(!task.is_finished());
     // The lost one, and one that begins a term whose length is known.
     assert_eq!(registry.writes().len(), 3);
-    assert_eq!(Some(holder.held().borrow().lease.clone()), registry.lease(SUBNET));
+    assert_eq!(Some(holder.state().borrow().lease.clone()), registry.lease(SUBNET));
 }
 
 #[rstest]
@@ -242,7 +242,7 @@ async fn published_attributes_are_written(#[case] news: Attributes) {
     holder.publish(news.clone());
     sleep(Duration::from_secs(1)).await;
     assert_eq!(registry.lease(SUBNET).unwrap().attributes, news);
-    assert_eq!(holder.held().borrow().lease.attributes, news);
+    assert_eq!(holder.state().borrow().lease.attributes, news);
     registry.remove(SUBNET);
     sleep(Duration::from_secs(1)).await;
     assert_eq!(registry.lease(SUBNET).unwrap().attributes, news);
@@ -256,7 +256,7 @@ async fn lease_that_was_made_a_reservation_stays_one() {
     sleep(DAY * 30).await;
     assert_eq!(registry.lease(SUBNET), Some(reservation.clone()));
     assert_eq!(registry.writes().len(), 1);
-    let held = holder.held().borrow().clone();
+    let held = holder.state().borrow().clone();
     assert_eq!((held.lease, held.expires), (reservation, None));
     holder.publish(attributes(OWN, OTHER_MAC));
     sleep(Duration::from_secs(1)).await;
@@ -326,7 +326,7 @@ async fn a_remembered_lease_that_tells_of_the_former_address(#[case] term_id: i6
     sleep(Duration::from_secs(5)).await;
     if is_own {
         assert_eq!(registry.lease(SUBNET).unwrap().attributes, own());
-        assert_eq!(holder.held().borrow().lease.attributes, own());
+        assert_eq!(holder.state().borrow().lease.attributes, own());
     } else {
         assert!(matches!(task.await.unwrap(), Lost::Taken { .. }));
     }
