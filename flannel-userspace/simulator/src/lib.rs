@@ -9,6 +9,7 @@
 mod host;
 mod kernel;
 mod registry;
+mod store;
 mod world;
 
 use anyhow::{Context as _, Result, anyhow};

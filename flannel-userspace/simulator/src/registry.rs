@@ -1,12 +1,11 @@
 //! A registry as etcd is one: revisions, terms that end, watches that break, history that is compacted or begins again.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use flannel_model::lease::{Attributes, EtcdLeaseId, Event, Key, Lease, Rejected, Snapshot};
+use flannel_model::lease::{Attributes, EtcdLeaseId, Event, Lease, Rejected, Snapshot};
 use flannel_registry::{Claim, Expected, Found, Registry, RegistryError, Watch, WatchError, Written};
 use ipnetwork::Ipv4Network;
 use rand::rngs::StdRng;
@@ -14,131 +13,18 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
+use crate::store::{Data, Store, Term};
+
 /// How long a request takes that nobody answers.
 const TIMEOUT: Duration = Duration::from_secs(1);
 /// By then a term that was granted without an answer has ended.
 const FORGOTTEN: Duration = Duration::from_secs(150);
-/// The window in which requests are counted.
-const WINDOW: Duration = Duration::from_secs(10);
 
 /// What all hosts share. Clones are the same one.
 #[derive(Clone, Default)]
 pub struct Cluster {
     store: Arc<Mutex<Store>>,
     changed: Arc<Notify>,
-}
-
-#[derive(Clone, Default)]
-struct Store {
-    revision: i64,
-    keys: BTreeMap<Ipv4Network, Found>,
-    /// The events after `compacted`.
-    events: VecDeque<Event>,
-    compacted: i64,
-    terms: BTreeMap<i64, Term>,
-    claims: BTreeMap<Ipv4Addr, (String, i64)>,
-    last_term: i64,
-    /// Hosts that cannot reach it.
-    away: BTreeSet<usize>,
-    /// Whether watches end as soon as they are opened.
-    is_restless: bool,
-    /// Whether one answer in eight is lost.
-    is_flaky: bool,
-    /// When an answer was lost last.
-    lost: Option<Instant>,
-    /// How often it was restored.
-    history: u64,
-    /// Counts what made every open watch break.
-    breaks: u64,
-    /// When each host asked for a listing or a watch lately.
-    asked: BTreeMap<usize, VecDeque<Instant>>,
-    /// How many daemons each host has had.
-    daemons: BTreeMap<usize, usize>,
-    /// The most requests of one host within a window.
-    busiest: usize,
-}
-
-#[derive(Clone, Copy)]
-struct Term {
-    /// The host it was granted to, and by its which daemon.
-    of: (usize, usize),
-    ttl: Duration,
-    ends: Instant,
-}
-
-impl Store {
-    fn put(&mut self, subnet: Ipv4Network, attributes: &Attributes, term: Option<i64>) -> Lease {
-        self.revision += 1;
-        let created = match self.keys.get(&subnet) {
-            Some(Found::Lease(lease)) => lease.created,
-            _ => self.revision,
-        };
-        let lease = Lease {
-            subnet,
-            ipv6_subnet: None,
-            attributes: attributes.clone(),
-            mod_revision: self.revision,
-            created,
-            term: term.and_then(EtcdLeaseId::from_id),
-        };
-        self.keys.insert(subnet, Found::Lease(lease.clone()));
-        self.events.push_back(Event::Put(lease.clone()));
-        lease
-    }
-
-    fn put_junk(&mut self, subnet: Ipv4Network) {
-        self.revision += 1;
-        let key = Key::Subnet(subnet.into());
-        let rejected = Rejected { key, reason: "junk".to_owned(), mod_revision: self.revision };
-        self.keys.insert(subnet, Found::Rejected(rejected.clone()));
-        self.events.push_back(Event::Rejected(rejected));
-    }
-
-    fn remove(&mut self, subnet: Ipv4Network) {
-        if self.keys.remove(&subnet).is_some() {
-            self.revision += 1;
-            let key = Key::Subnet(subnet.into());
-            self.events.push_back(Event::Delete { key, mod_revision: self.revision });
-        }
-    }
-
-    fn grant(&mut self, host: usize, ttl: Duration) -> i64 {
-        self.last_term += 1;
-        let of = (host, self.daemons.get(&host).copied().unwrap_or_default());
-        self.terms.insert(self.last_term, Term { of, ttl, ends: Instant::now() + ttl });
-        self.last_term
-    }
-
-    fn end(&mut self, term: i64) {
-        self.terms.remove(&term);
-        let hangs = |found: &Found| matches!(found, Found::Lease(lease) if lease.term.is_some_and(|of| of.id() == term));
-        let gone: Vec<Ipv4Network> =
-            self.keys.iter().filter(|(_, found)| hangs(found)).map(|(subnet, _)| *subnet).collect();
-        gone.into_iter().for_each(|subnet| self.remove(subnet));
-        self.claims.retain(|_, (_, of)| *of != term);
-    }
-
-    fn snapshot(&self) -> Snapshot {
-        let mut snapshot = Snapshot { revision: self.revision, ..Snapshot::default() };
-        for found in self.keys.values().cloned() {
-            match found {
-                Found::Nothing => {}
-                Found::Lease(lease) => snapshot.leases.push(lease),
-                Found::Rejected(rejected) => snapshot.rejected.push(rejected),
-            }
-        }
-        snapshot
-    }
-
-    fn count(&mut self, host: usize) {
-        let now = Instant::now();
-        let asked = self.asked.entry(host).or_default();
-        asked.push_back(now);
-        while asked.front().is_some_and(|at| now - *at > WINDOW) {
-            asked.pop_front();
-        }
-        self.busiest = self.busiest.max(asked.len());
-    }
 }
 
 impl Cluster {
@@ -169,7 +55,7 @@ impl Cluster {
             sleep(Duration::from_secs(1)).await;
             let now = Instant::now();
             let is_over = |(id, term): (&i64, &Term)| (term.ends <= now).then_some(*id);
-            let over: Vec<i64> = self.store().terms.iter().filter_map(is_over).collect();
+            let over: Vec<i64> = self.store().data.terms.iter().filter_map(is_over).collect();
             if !over.is_empty() {
                 self.change(|store| over.into_iter().for_each(|term| store.end(term)));
             }
@@ -183,7 +69,7 @@ impl Cluster {
 
     /// The lease at that key.
     pub fn lease(&self, subnet: Ipv4Network) -> Option<Lease> {
-        match self.store().keys.get(&subnet) {
+        match self.store().data.keys.get(&subnet) {
             Some(Found::Lease(lease)) => Some(lease.clone()),
             _ => None,
         }
@@ -191,7 +77,7 @@ impl Cluster {
 
     /// Whether that key is free, or the lease of the host with that address.
     pub fn is_free_for(&self, subnet: Ipv4Network, public_ip: Ipv4Addr) -> bool {
-        match self.store().keys.get(&subnet) {
+        match self.store().data.keys.get(&subnet) {
             None | Some(Found::Nothing) => true,
             Some(Found::Lease(lease)) => lease.attributes.public_ip == public_ip,
             Some(Found::Rejected(_)) => false,
@@ -217,58 +103,32 @@ impl Cluster {
     pub fn remove_junk(&self) {
         let is_junk =
             |(subnet, found): (&Ipv4Network, &Found)| matches!(found, Found::Rejected(_)).then_some(*subnet);
-        let junk: Vec<Ipv4Network> = self.store().keys.iter().filter_map(is_junk).collect();
+        let junk: Vec<Ipv4Network> = self.store().data.keys.iter().filter_map(is_junk).collect();
         junk.into_iter().for_each(|subnet| self.remove(subnet));
     }
 
     /// Forgets the history.
     pub fn compact(&self) {
         self.change(|store| {
-            store.compacted = store.revision;
-            store.events.clear();
+            store.data.compacted = store.data.revision;
+            store.data.events.clear();
         });
     }
 
     /// Saves all of it.
     pub fn save(&self) -> Saved {
-        Saved(self.store().clone())
+        Saved(self.store().data.clone())
     }
 
     /// Continues from what was saved, as an etcd that is restored: revisions begin again there.
-    pub fn restore(&self, saved: &Saved) {
+    pub fn restore(&self, saved: Saved) {
         self.change(|store| {
-            let Store {
-                away,
-                is_restless,
-                is_flaky,
-                lost,
-                history,
-                breaks,
-                asked,
-                daemons,
-                busiest,
-                last_term,
-                ..
-            } = store.clone();
-            let history = history + 1;
-            let breaks = breaks + 1;
-            let restored = saved.0.clone();
-            *store = Store {
-                away,
-                is_restless,
-                is_flaky,
-                lost,
-                history,
-                breaks,
-                asked,
-                daemons,
-                busiest,
-                last_term,
-                ..restored
-            };
+            store.data = saved.0;
+            store.history += 1;
+            store.breaks += 1;
             // Terms begin again when a member becomes the leader.
             let now = Instant::now();
-            store.terms.values_mut().for_each(|term| term.ends = now + term.ttl);
+            store.data.terms.values_mut().for_each(|term| term.ends = now + term.ttl);
         });
     }
 
@@ -297,7 +157,7 @@ impl Cluster {
     pub fn terms(&self, host: usize) -> Option<usize> {
         let store = self.store();
         let of = (host, store.daemons.get(&host).copied().unwrap_or_default());
-        let count = store.terms.values().filter(|term| term.of == of).count();
+        let count = store.data.terms.values().filter(|term| term.of == of).count();
         let is_known = !store.is_flaky && store.lost.is_none_or(|lost| lost.elapsed() > FORGOTTEN);
         Some(count).filter(|_| is_known)
     }
@@ -316,7 +176,7 @@ impl Cluster {
 }
 
 /// A registry at one moment.
-pub struct Saved(Store);
+pub struct Saved(Data);
 
 /// One host's way to the registry.
 #[derive(Clone)]
@@ -384,7 +244,7 @@ impl Registry for Client {
     ) -> Result<Written, RegistryError> {
         let (attributes, host) = (attributes.clone(), self.host);
         self.ask(move |store| {
-            let found = store.keys.get(&subnet).cloned().unwrap_or(Found::Nothing);
+            let found = store.data.keys.get(&subnet).cloned().unwrap_or(Found::Nothing);
             let actual = match &found {
                 Found::Nothing => Expected::Absent,
                 Found::Lease(Lease { mod_revision, .. }) | Found::Rejected(Rejected { mod_revision, .. }) => {
@@ -403,7 +263,7 @@ impl Registry for Client {
     async fn delete(&self, lease: &Lease) -> Result<bool, RegistryError> {
         let lease = lease.clone();
         self.ask(move |store| {
-            let is_same = store.keys.get(&lease.subnet) == Some(&Found::Lease(lease.clone()));
+            let is_same = store.data.keys.get(&lease.subnet) == Some(&Found::Lease(lease.clone()));
             if is_same {
                 store.remove(lease.subnet);
             }
@@ -413,7 +273,7 @@ impl Registry for Client {
     }
 
     async fn time_to_live(&self, term: EtcdLeaseId) -> Result<Option<Duration>, RegistryError> {
-        self.ask(move |store| store.terms.get(&term.id()).map(|term| term.ends - Instant::now())).await
+        self.ask(move |store| store.data.terms.get(&term.id()).map(|term| term.ends - Instant::now())).await
     }
 
     async fn claim(
@@ -423,11 +283,11 @@ impl Registry for Client {
         ttl: Duration,
     ) -> Result<Claim, RegistryError> {
         let (identity, host) = (identity.to_owned(), self.host);
-        self.ask(move |store| match store.claims.get(&public_ip) {
+        self.ask(move |store| match store.data.claims.get(&public_ip) {
             Some((holder, _)) if *holder != identity => Claim::Taken(holder.clone()),
             _ => {
                 let term = store.grant(host, ttl);
-                store.claims.insert(public_ip, (identity, term));
+                store.data.claims.insert(public_ip, (identity, term));
                 Claim::Held(EtcdLeaseId::from_id(term))
             }
         })
@@ -435,7 +295,7 @@ impl Registry for Client {
     }
 
     async fn keep(&self, term: EtcdLeaseId) -> Result<bool, RegistryError> {
-        self.ask(move |store| match store.terms.get_mut(&term.id()) {
+        self.ask(move |store| match store.data.terms.get_mut(&term.id()) {
             Some(term) => {
                 term.ends = Instant::now() + term.ttl;
                 true
@@ -473,14 +333,15 @@ impl ClientWatch {
         if store.is_restless || store.breaks != self.breaks || store.away.contains(&self.client.host) {
             return Err(broken());
         }
-        if store.revision < self.revision || store.history != self.client.history.load(Ordering::Relaxed) {
-            return Err(WatchError::Reset { revision: store.revision, known: self.revision });
+        if store.data.revision < self.revision || store.history != self.client.history.load(Ordering::Relaxed)
+        {
+            return Err(WatchError::Reset { revision: store.data.revision, known: self.revision });
         }
-        if self.revision < store.compacted {
-            return Err(WatchError::Compacted { revision: store.compacted });
+        if self.revision < store.data.compacted {
+            return Err(WatchError::Compacted { revision: store.data.compacted });
         }
-        let known = store.events.partition_point(|event| event.mod_revision() <= self.revision);
-        Ok(store.events.range(known..).cloned().collect())
+        let known = store.data.events.partition_point(|event| event.mod_revision() <= self.revision);
+        Ok(store.data.events.range(known..).cloned().collect())
     }
 }
 

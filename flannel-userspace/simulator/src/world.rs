@@ -281,7 +281,7 @@ impl World {
     fn save_or_restore(&mut self) -> String {
         match self.saved.take() {
             Some(saved) => {
-                self.cluster.restore(&saved);
+                self.cluster.restore(saved);
                 // Those that came since are gone, and those that went are back.
                 let leases = self.cluster.snapshot().leases;
                 let foreign = leases.iter().filter(|lease| lease.attributes.public_ip.octets()[0] == 172);
