@@ -270,12 +270,15 @@ impl Daemon {
         let held = lease_handle.state();
         let place = Box::new(SubnetStore(self.disk.subnet.clone()));
         let announcement = Announcement { lease: lease_handle, file, place };
-        let remembered = remembered.filter(|remembered| remembered.own.subnet == subnet);
         let store = Box::new(StateFile(self.disk.state.clone()));
         let mut memory = Memory::new(store, identity, config);
-        if remembered.is_none() {
-            memory.begin(Own::of(&held.borrow().lease, vtep.map(|(_, mac)| mac)));
-        }
+        let remembered = match remembered {
+            Some(former) if former.own.subnet != subnet => {
+                memory.begin(former, Own::of(&held.borrow().lease, vtep.map(|(_, mac)| mac)));
+                None
+            }
+            remembered => remembered,
+        };
         announcement.write_file().ok()?;
         let known = remembered.map(|remembered| peers.apply_snapshot(&remembered.snapshot(kind)));
         let (synced, first_sync) = oneshot::channel();

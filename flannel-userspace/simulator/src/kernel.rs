@@ -47,6 +47,8 @@ struct State {
     changes: VecDeque<Change>,
     trouble: Trouble,
     puts: usize,
+    /// What daemons removed lately.
+    removed: BTreeSet<Object>,
     dice: StdRng,
 }
 
@@ -64,6 +66,7 @@ impl Machine {
             changes: VecDeque::new(),
             trouble: Trouble::None,
             puts: 0,
+            removed: BTreeSet::new(),
             dice: StdRng::seed_from_u64(seed),
         };
         Self { state: Arc::new(Mutex::new(state)), changed: Arc::default() }
@@ -173,6 +176,11 @@ impl Machine {
     pub fn built_for(&self) -> Option<Links> {
         let state = self.state();
         state.built_for.clone().filter(|_| state.is_attached)
+    }
+
+    /// What daemons have removed since this was asked last.
+    pub fn take_removed(&self) -> BTreeSet<Object> {
+        std::mem::take(&mut self.state().removed)
     }
 
     /// How many objects were put so far.
@@ -336,6 +344,7 @@ impl Kernel for Simulated {
             match state.refuse() {
                 Ok(()) => {
                     state.objects.remove(object);
+                    state.removed.insert(object.clone());
                 }
                 Err(error) => refused.push((object.clone(), error)),
             }

@@ -24,7 +24,7 @@ use crate::kernel::{Machine, Trouble};
 use crate::registry::{Cluster, Saved};
 
 /// After this long nothing that happened before may show any more: a term, a held mass deletion, a listing.
-const QUIET: Duration = Duration::from_secs(180);
+const QUIET: Duration = Duration::from_secs(150);
 /// The most listings and watches of one host within ten seconds.
 const MOST_ASKED: usize = 25;
 /// The most terms of one daemon: of its lease, of its claim, and of those it was refused or cut off in the middle of.
@@ -86,7 +86,7 @@ impl World {
             let what = self.happen().await?;
             tracing::info!(step, "{what}");
             self.log.push(format!("{step}: {what}"));
-            let pause = self.dice.random_range(0..1000);
+            let pause = self.dice.random_range(0..800);
             sleep(Duration::from_millis(pause)).await;
             self.check_always()?;
         }
@@ -172,10 +172,11 @@ impl World {
                 self.hosts[host].machine.set_trouble(trouble);
                 format!("the kernel of host {host} refuses: {trouble:?}")
             }
-            24 | 25 => {
+            24 => {
                 self.hosts[host].start();
                 format!("the daemon of host {host} is killed and started")
             }
+            25 => self.restart(host).await?,
             26 => {
                 self.hosts[host].stop();
                 format!("the daemon of host {host} is killed")
@@ -293,6 +294,34 @@ impl World {
                 "the registry is saved".to_owned()
             }
         }
+    }
+
+    /// A daemon that is started again takes over what is there: nothing is taken away that is wanted.
+    async fn restart(&mut self, host: usize) -> Result<String> {
+        let machine = self.hosts[host].machine.clone();
+        let is_clear = self.each_host_has_its_lease();
+        machine.take_removed();
+        self.hosts[host].start();
+        sleep(Duration::from_secs(3)).await;
+        let objects = machine.objects();
+        let lost = machine.take_removed().into_iter().find(|object| objects.contains(object));
+        let is_clear = is_clear && self.each_host_has_its_lease();
+        ensure!(lost.is_none() || !is_clear, "host {host} removed {lost:?} at its start and put it back");
+        Ok(format!("the daemon of host {host} is killed and started, and takes over"))
+    }
+
+    /// Whether the registry is as everybody wants it: which of two leases of one host is accepted depends on which was
+    /// known first, and what vanishes from it is rightly taken away.
+    fn each_host_has_its_lease(&self) -> bool {
+        let leases = self.cluster.snapshot().leases;
+        let addresses: BTreeSet<Ipv4Addr> = leases.iter().map(|lease| lease.attributes.public_ip).collect();
+        let is_leased = |host: &Host| {
+            let lease = host.status().subnet.and_then(|subnet| self.cluster.lease(subnet));
+            let underlay = host.machine.underlay();
+            let address = underlay.map(|underlay| underlay.public_ip);
+            lease.is_some_and(|lease| Some(lease.attributes.public_ip) == address)
+        };
+        addresses.len() == leases.len() && self.hosts.iter().all(is_leased)
     }
 
     /// Somebody writes over a host's lease again and again.

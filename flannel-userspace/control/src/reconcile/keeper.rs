@@ -50,8 +50,8 @@ pub(super) struct Keeper<K> {
     wanted: Wanted,
     /// The links that `wanted` was made for.
     wanted_over: Links,
-    /// Whether it was ever told who the peers are. Before that, what is in the kernel is not known to be wrong.
-    informed: bool,
+    /// Since when what is wanted is known.
+    knowledge: Knowledge,
     /// Failures that were reported, so that each is reported once.
     failing: BTreeSet<Object>,
     /// To how many peers those belong. It is counted when the failures change: to do that with each event would cost
@@ -74,6 +74,17 @@ pub(super) struct Keeper<K> {
     compared: (Instant, Duration),
     comparison_due: Instant,
     metrics: ReconcileMetrics,
+}
+
+/// How much is known of the peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Knowledge {
+    /// Nothing. What is in the kernel is not known to be wrong.
+    None,
+    /// What an earlier daemon has written down.
+    Remembered,
+    /// What the registry says.
+    Listed,
 }
 
 /// Why the kernel can differ from what is wanted.
@@ -103,7 +114,7 @@ impl<K: Kernel> Keeper<K> {
             wanted_over: node.links().clone(),
             node,
             wanted,
-            informed: false,
+            knowledge: Knowledge::None,
             failing: BTreeSet::new(),
             failing_peers: 0,
             unreachable: BTreeMap::new(),
@@ -127,7 +138,8 @@ impl<K: Kernel> Keeper<K> {
     /// Waits until there is something to do. Dropping the future loses nothing.
     pub(super) async fn task(&mut self) -> Task {
         loop {
-            let due = self.interfaces_due.or(self.informed.then_some(self.comparison_due));
+            let due =
+                self.interfaces_due.or((self.knowledge != Knowledge::None).then_some(self.comparison_due));
             return tokio::select! {
                 // Many changes must not keep what is due from being done.
                 biased;
@@ -316,15 +328,15 @@ impl<K: Kernel> Keeper<K> {
         (self.failing_peers, self.unreachable.len())
     }
 
-    /// Hears that what is wanted now is all there is.
-    pub(super) const fn inform(&mut self) {
-        self.informed = true;
+    /// Hears how much of what is to be wanted is.
+    pub(super) fn inform(&mut self, knowledge: Knowledge) {
+        self.knowledge = self.knowledge.max(knowledge);
     }
 
     /// Makes the kernel equal to what is wanted, once that is known. Damage that nothing announced is looked for
     /// when it is due. The work for it began at `since`.
     pub(super) async fn correct(&mut self, cause: Difference, since: Instant) {
-        if !self.informed || cause == Difference::Damage && since < self.comparison_due {
+        if self.knowledge == Knowledge::None || cause == Difference::Damage && since < self.comparison_due {
             return;
         }
         self.comparison_due = since + SWEEP;
@@ -335,7 +347,12 @@ impl<K: Kernel> Keeper<K> {
                 return;
             }
         };
-        let (missing, stale) = self.wanted.differences(&actual);
+        let (mut missing, mut stale) = self.wanted.differences(&actual);
+        if self.knowledge == Knowledge::Remembered {
+            // The kernel can know more than was remembered: peers that came or changed right before a daemon was killed.
+            stale.clear();
+            missing.retain(|object| !has_another(&actual, object));
+        }
         drop(actual);
         self.compared = (since, since.elapsed());
         self.comparison_due = since + SWEEP.max(since.elapsed() * UNHURRIED);
@@ -406,6 +423,13 @@ impl<K: Kernel> Keeper<K> {
             warn!(objects = told - FEW, "cannot {operation} as many others; trying again");
         }
     }
+}
+
+/// Whether `actual`, which is in order, has something in the place of `object`.
+fn has_another(actual: &[Object], object: &Object) -> bool {
+    let (first, last) = object.place();
+    let from = actual.partition_point(|other| *other < first);
+    actual.get(from).is_some_and(|other| *other <= last)
 }
 
 fn every(period: Duration) -> Interval {

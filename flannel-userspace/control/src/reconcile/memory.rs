@@ -34,10 +34,14 @@ impl Memory {
         Self { store, identity, config, last: None, due: None, failing: false }
     }
 
-    /// Writes a lease that is another than the one remembered, before anybody is told of it: a host that dies and starts
-    /// again without registry must not serve the former subnet to pods of this one.
-    pub fn begin(&mut self, own: Own) {
-        self.write(own, std::iter::empty());
+    /// Writes a lease that is another than the one of `former`, before anybody is told of it: a host that dies and starts
+    /// again without registry must not serve the former subnet to pods of this one. The peers stay those of `former`
+    /// until they are listed.
+    pub fn begin(&mut self, mut former: Remembered, own: Own) {
+        former.own = own;
+        if let Err(error) = self.store.keep(&former) {
+            warn!("{}", Chain(&error));
+        }
     }
 
     /// Hears that more is known than is written.

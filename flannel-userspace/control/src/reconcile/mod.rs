@@ -31,7 +31,7 @@ use crate::peers::{DeletionGuard, Diff, Peer, PeerTable};
 use crate::remembered::Own;
 use crate::{backend, until};
 pub use announce::Announcement;
-use keeper::{Difference, Keeper, Task};
+use keeper::{Difference, Keeper, Knowledge, Task};
 pub use memory::Memory;
 pub use metrics::{PeerState, ReconcileMetrics, ResyncCause};
 pub use node::{Node, Prepared};
@@ -156,7 +156,7 @@ impl<R: Registry, K: Kernel> Loop<R, K> {
     pub async fn run(mut self) -> Infallible {
         if let Some(known) = self.known.take() {
             self.want(known, &mut Discard).await;
-            self.keeper.inform();
+            self.keeper.inform(Knowledge::Remembered);
             self.keeper.correct(Difference::Wish, Instant::now()).await;
             // With what was known the host forwards, whether or not the registry is there.
             self.tell_synced();
@@ -309,7 +309,7 @@ impl<R: Registry, K: Kernel> Loop<R, K> {
         drop(snapshot);
         // The correction puts and removes all of it together.
         self.want(diff, &mut Discard).await;
-        self.keeper.inform();
+        self.keeper.inform(Knowledge::Listed);
         self.keeper.correct(Difference::Wish, Instant::now()).await;
         self.memory.note();
         self.etcd_metrics.applied(revision);

@@ -125,7 +125,10 @@ pub(super) async fn start(
     let lease_task = lease_task.counting(metrics.leases.clone());
     pending.lease.meet();
     let subnet = lease.state().borrow().lease.subnet;
-    let remembered = remembered.filter(|remembered| remembered.own.subnet == subnet);
+    let (remembered, former) = match remembered {
+        Some(remembered) if remembered.own.subnet != subnet => (None, Some(remembered)),
+        remembered => (remembered, None),
+    };
     let file = SubnetFile {
         network: config.network,
         subnet,
@@ -153,8 +156,8 @@ pub(super) async fn start(
 
     let lease_state = lease.state();
     let announcement = Announcement { lease, file, place: Box::new(options.subnet_file.clone()) };
-    if known.is_none() {
-        memory.begin(Own::of(&lease_state.borrow().lease, vtep.map(|(_, mac)| mac)));
+    if let Some(former) = former {
+        memory.begin(former, Own::of(&lease_state.borrow().lease, vtep.map(|(_, mac)| mac)));
     }
     announcement.write_file()?;
     pending.subnet_file.meet();
