@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use flannel_model::error::Chain;
-use flannel_registry::Registry;
+use flannel_registry::{LeaseSource, LeaseStore};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
@@ -29,7 +29,7 @@ pub struct Last<'a> {
 ///
 /// # Errors
 /// Nothing is free, or other hosts are faster again and again.
-pub async fn join<R: Registry>(
+pub async fn join<R: LeaseSource + LeaseStore>(
     registry: &R,
     config: HoldConfig,
     wanted: &AcquireConfig,
@@ -46,7 +46,7 @@ pub async fn join<R: Registry>(
 }
 
 /// A lease; or the last one, when its patience is over.
-async fn acquire_or_give_up<'a, R: Registry>(
+async fn acquire_or_give_up<'a, R: LeaseSource + LeaseStore>(
     registry: &R,
     wanted: &AcquireConfig,
     last: Option<Last<'a>>,

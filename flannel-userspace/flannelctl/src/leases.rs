@@ -7,7 +7,7 @@ use clap::Args;
 use flannel_control::peers::PeerTable;
 use flannel_model::lease::{Data, Key, Lease};
 use flannel_net::Netlink;
-use flannel_registry::Registry as _;
+use flannel_registry::LeaseStore as _;
 use futures::{StreamExt as _, stream};
 use ipnetwork::Ipv4Network;
 use serde::Serialize;

@@ -1,7 +1,7 @@
 //! The registry: where the configuration of the network and the leases of all hosts stand.
 //!
-//! What a registry is to the control plane ([`Registry`]), and each kind of one, live here. What is done with leases
-//! does not.
+//! What a registry is to the control plane ([`ConfigSource`], [`LeaseSource`], [`LeaseStore`]), and each kind of one, live
+//! here. What is done with leases does not.
 
 mod error;
 pub mod etcd;
@@ -19,16 +19,19 @@ use ipnetwork::Ipv4Network;
 pub use error::{RegistryError, WatchError};
 pub use metrics::{EtcdMetrics, EtcdOperation};
 
-/// Access to a registry. Clones share one connection.
-pub trait Registry: Clone + Send + Sync + 'static {
-    /// Follows the leases.
-    type Watch: Watch;
-
+/// Where the network's configuration stands.
+pub trait ConfigSource {
     /// The network configuration, JSON as the operator wrote it.
     ///
     /// # Errors
     /// [`RegistryError::ConfigMissing`] when nobody has written one; others when the registry cannot be read.
     fn config(&self) -> impl Future<Output = Result<String, RegistryError>> + Send;
+}
+
+/// Who leases which subnet, as far as others may know: listed, and followed from there. Clones share one connection.
+pub trait LeaseSource: Clone + Send + Sync + 'static {
+    /// Follows the leases.
+    type Watch: Watch;
 
     /// Everything below the lease prefix at one revision. What does not read as a lease is told as such and
     /// spoils nothing else.
@@ -37,6 +40,19 @@ pub trait Registry: Clone + Send + Sync + 'static {
     /// The registry cannot be read.
     fn list(&self) -> impl Future<Output = Result<Snapshot, RegistryError>> + Send;
 
+    /// Gives every connection up and makes new ones on the next use: the host's address has changed, say.
+    fn reconnect(&self) -> impl Future<Output = ()> + Send;
+
+    /// Follows everything below the lease prefix that happens after `revision`.
+    ///
+    /// # Errors
+    /// The registry cannot be reached. That history up to `revision` is gone shows in [`Watch::next`].
+    fn watch(&self, revision: i64) -> impl Future<Output = Result<Self::Watch, RegistryError>> + Send;
+}
+
+/// Where a host writes its own lease and its claim to its address: hosts choose subnets themselves, and what they write
+/// ends unless they keep it. Clones share one connection.
+pub trait LeaseStore: Clone + Send + Sync + 'static {
     /// Writes the lease of `subnet` if its key still is as `expected`. The lease expires after `ttl`, or
     /// never: a reservation.
     ///
@@ -68,7 +84,7 @@ pub trait Registry: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Option<Duration>, RegistryError>> + Send;
 
     /// Says under the host's own key that the machine `identity` has this public address, unless another one says so.
-    /// Without [`Registry::keep`] that ends after `ttl`.
+    /// Without [`LeaseStore::keep`] that ends after `ttl`.
     ///
     /// # Errors
     /// The registry cannot be written.
@@ -90,15 +106,6 @@ pub trait Registry: Clone + Send + Sync + 'static {
     /// # Errors
     /// The registry cannot be reached.
     fn revoke(&self, term: EtcdLeaseId) -> impl Future<Output = Result<(), RegistryError>> + Send;
-
-    /// Gives every connection up and makes new ones on the next use: the host's address has changed, say.
-    fn reconnect(&self) -> impl Future<Output = ()> + Send;
-
-    /// Follows everything below the lease prefix that happens after `revision`.
-    ///
-    /// # Errors
-    /// The registry cannot be reached. That history up to `revision` is gone shows in [`Watch::next`].
-    fn watch(&self, revision: i64) -> impl Future<Output = Result<Self::Watch, RegistryError>> + Send;
 }
 
 /// A stream of events.

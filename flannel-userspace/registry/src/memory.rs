@@ -11,7 +11,9 @@ use ipnetwork::Ipv4Network;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::{Claim, Expected, Found, Registry, RegistryError, Watch, WatchError, Written};
+use super::{
+    Claim, ConfigSource, Expected, Found, LeaseSource, LeaseStore, RegistryError, Watch, WatchError, Written,
+};
 
 /// What stands there and what happened.
 #[derive(Clone, Default)]
@@ -165,12 +167,14 @@ impl State {
     }
 }
 
-impl Registry for Memory {
-    type Watch = MemoryWatch;
-
+impl ConfigSource for Memory {
     async fn config(&self) -> Result<String, RegistryError> {
         Err(RegistryError::ConfigMissing { key: "config".to_owned() })
     }
+}
+
+impl LeaseSource for Memory {
+    type Watch = MemoryWatch;
 
     async fn list(&self) -> Result<Snapshot, RegistryError> {
         let snapshot = {
@@ -190,6 +194,14 @@ impl Registry for Memory {
         Ok(snapshot)
     }
 
+    async fn reconnect(&self) {}
+
+    async fn watch(&self, revision: i64) -> Result<MemoryWatch, RegistryError> {
+        Ok(MemoryWatch { memory: self.clone(), revision })
+    }
+}
+
+impl LeaseStore for Memory {
     async fn write(
         &self,
         subnet: Ipv4Network,
@@ -234,12 +246,6 @@ impl Registry for Memory {
 
     async fn revoke(&self, _: EtcdLeaseId) -> Result<(), RegistryError> {
         Ok(())
-    }
-
-    async fn reconnect(&self) {}
-
-    async fn watch(&self, revision: i64) -> Result<MemoryWatch, RegistryError> {
-        Ok(MemoryWatch { memory: self.clone(), revision })
     }
 }
 

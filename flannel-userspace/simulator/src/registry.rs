@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use flannel_model::lease::{Attributes, EtcdLeaseId, Event, Lease, Rejected, Snapshot};
-use flannel_registry::{Claim, Expected, Found, Registry, RegistryError, Watch, WatchError, Written};
+use flannel_registry::{
+    Claim, ConfigSource, Expected, Found, LeaseSource, LeaseStore, RegistryError, Watch, WatchError, Written,
+};
 use ipnetwork::Ipv4Network;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -218,12 +220,14 @@ fn timeout() -> RegistryError {
     RegistryError::Timeout { operation: "answer", endpoint: "http://simulated".to_owned(), after: TIMEOUT }
 }
 
-impl Registry for Client {
-    type Watch = ClientWatch;
-
+impl ConfigSource for Client {
     async fn config(&self) -> Result<String, RegistryError> {
         Err(RegistryError::ConfigMissing { key: "config".to_owned() })
     }
+}
+
+impl LeaseSource for Client {
+    type Watch = ClientWatch;
 
     async fn list(&self) -> Result<Snapshot, RegistryError> {
         self.cluster.store().count(self.host);
@@ -235,6 +239,16 @@ impl Registry for Client {
         Ok(snapshot)
     }
 
+    async fn reconnect(&self) {}
+
+    async fn watch(&self, revision: i64) -> Result<ClientWatch, RegistryError> {
+        self.cluster.store().count(self.host);
+        let breaks = self.ask(|store| store.breaks).await?;
+        Ok(ClientWatch { client: self.clone(), revision, breaks })
+    }
+}
+
+impl LeaseStore for Client {
     async fn write(
         &self,
         subnet: Ipv4Network,
@@ -307,14 +321,6 @@ impl Registry for Client {
 
     async fn revoke(&self, term: EtcdLeaseId) -> Result<(), RegistryError> {
         self.ask(move |store| store.end(term.id())).await
-    }
-
-    async fn reconnect(&self) {}
-
-    async fn watch(&self, revision: i64) -> Result<ClientWatch, RegistryError> {
-        self.cluster.store().count(self.host);
-        let breaks = self.ask(|store| store.breaks).await?;
-        Ok(ClientWatch { client: self.clone(), revision, breaks })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use flannel_model::lease::{Attributes, EtcdLeaseId, Lease, Snapshot};
-use flannel_registry::{Expected, Registry, RegistryError, Written};
+use flannel_registry::{Expected, LeaseSource, LeaseStore, RegistryError, Written};
 use ipnetwork::Ipv4Network;
 use rand::{Rng, RngExt};
 use tokio::time::{Instant, sleep};
@@ -68,7 +68,7 @@ pub enum AcquireError {
 ///
 /// # Errors
 /// The registry fails, nothing is free, or other hosts are faster again and again.
-pub async fn acquire<R: Registry>(
+pub async fn acquire<R: LeaseSource + LeaseStore>(
     registry: &R,
     config: &AcquireConfig,
     rng: &mut (impl Rng + Send),
@@ -96,7 +96,7 @@ pub async fn acquire<R: Registry>(
 }
 
 /// Deletes the leases of this host that the pool has no place for: the configuration changed.
-async fn discard_misfits<R: Registry>(
+async fn discard_misfits<R: LeaseSource + LeaseStore>(
     registry: &R,
     config: &AcquireConfig,
     mut snapshot: Snapshot,

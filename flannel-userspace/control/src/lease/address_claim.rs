@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use flannel_common::Mac;
 use flannel_model::lease::EtcdLeaseId;
-use flannel_registry::{Claim, Registry, RegistryError};
+use flannel_registry::{Claim, LeaseStore, RegistryError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -61,7 +61,7 @@ impl Identity {
     }
 }
 
-impl<R: Registry> AddressClaim<R> {
+impl<R: LeaseStore> AddressClaim<R> {
     /// Claims the address. A registry that cannot be asked, or lets this user not write there, is no obstacle: then
     /// the claim is made as soon as it can be.
     ///

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use backon::ExponentialBackoff;
 use flannel_model::lease::{Attributes, EtcdLeaseId, Event, Key, Lease, Snapshot, SubnetKey};
-use flannel_registry::{Expected, Found, Registry, Written};
+use flannel_registry::{Expected, Found, LeaseStore, Written};
 use ipnetwork::Ipv4Network;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -170,7 +170,7 @@ pub struct LeaseTask<R> {
     metrics: LeaseMetrics,
 }
 
-impl<R: Registry> LeaseTask<R> {
+impl<R: LeaseStore> LeaseTask<R> {
     /// A task for the lease, to be [run](Self::run), and the handle to it.
     #[must_use]
     pub fn new(registry: R, config: HoldConfig, own: OwnLease) -> (Self, LeaseHandle) {

@@ -17,7 +17,7 @@ use flannel_model::lease::{Event, Snapshot};
 use flannel_model::object::Object;
 use flannel_model::underlay::Underlay;
 use flannel_observe::{Condition, Conditions, Heart, Vitals};
-use flannel_registry::{EtcdMetrics, Registry, Watch as _, WatchError};
+use flannel_registry::{EtcdMetrics, LeaseSource, Watch as _, WatchError};
 use futures::FutureExt as _;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
@@ -107,7 +107,7 @@ pub struct Loop<R, K> {
     must_list: bool,
 }
 
-impl<R: Registry, K: Kernel> Loop<R, K> {
+impl<R: LeaseSource, K: Kernel> Loop<R, K> {
     /// A loop that has not seen a lease yet.
     #[must_use]
     pub fn new(given: Reconciler<R, K>) -> Self {

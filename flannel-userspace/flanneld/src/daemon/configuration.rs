@@ -5,7 +5,7 @@ use std::time::Duration;
 use flannel_control::remembered::Remembered;
 use flannel_model::config::{ConfigError, NetworkConfig};
 use flannel_model::error::Chain;
-use flannel_registry::Registry;
+use flannel_registry::ConfigSource;
 use tokio::time::{Instant, sleep};
 use tracing::{error, warn};
 
@@ -36,7 +36,7 @@ impl Configuration {
 ///
 /// # Errors
 /// It asks for what stock flannel ends for.
-pub(super) async fn wait_for(registry: &impl Registry) -> Result<Configuration, DaemonError> {
+pub(super) async fn wait_for(registry: &impl ConfigSource) -> Result<Configuration, DaemonError> {
     loop {
         if let Some(configuration) = ask(registry, None).await? {
             return Ok(configuration);
@@ -49,7 +49,7 @@ pub(super) async fn wait_for(registry: &impl Registry) -> Result<Configuration, 
 /// # Errors
 /// As with [`wait_for`].
 pub(super) async fn wait_for_or_remember(
-    registry: &impl Registry,
+    registry: &impl ConfigSource,
     remembered: &Remembered,
     patience: Duration,
 ) -> Result<Configuration, DaemonError> {
@@ -62,7 +62,7 @@ pub(super) async fn wait_for_or_remember(
 
 /// Asks until there is a configuration; nothing when the registry is away for longer than `patience`.
 async fn ask(
-    registry: &impl Registry,
+    registry: &impl ConfigSource,
     patience: Option<Duration>,
 ) -> Result<Option<Configuration>, DaemonError> {
     let start = Instant::now();

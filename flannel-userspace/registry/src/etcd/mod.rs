@@ -20,7 +20,9 @@ use tokio::time::Instant;
 
 use self::connection::{Connection, Session};
 use self::keys::Keys;
-use super::{Claim, Expected, Found, Registry, RegistryError, Snapshot, Written};
+use super::{
+    Claim, ConfigSource, Expected, Found, LeaseSource, LeaseStore, RegistryError, Snapshot, Written,
+};
 use crate::{EtcdMetrics, EtcdOperation};
 pub use options::{Options, Password};
 pub use watch::EtcdWatch;
@@ -201,9 +203,7 @@ impl Etcd {
     }
 }
 
-impl Registry for Etcd {
-    type Watch = EtcdWatch;
-
+impl ConfigSource for Etcd {
     async fn config(&self) -> Result<String, RegistryError> {
         let key = self.keys.config();
         let answer = self.get(EtcdOperation::Config, key.clone().into_bytes(), GetOptions::new()).await?;
@@ -213,6 +213,10 @@ impl Registry for Etcd {
             None => Err(RegistryError::ConfigMissing { key }),
         }
     }
+}
+
+impl LeaseSource for Etcd {
+    type Watch = EtcdWatch;
 
     async fn list(&self) -> Result<Snapshot, RegistryError> {
         for _ in 1..MAX_LISTINGS {
@@ -224,6 +228,35 @@ impl Registry for Etcd {
         self.list_at_one_revision().await
     }
 
+    async fn reconnect(&self) {
+        self.connection.give_up().await;
+    }
+
+    async fn watch(&self, revision: i64) -> Result<EtcdWatch, RegistryError> {
+        let options = WatchOptions::new()
+            .with_range(self.keys.leases_end())
+            .with_start_revision(revision + 1)
+            .with_fragment()
+            .with_progress_notify();
+        let request = |session: Session| {
+            let (key, options) = (self.keys.leases(), options.clone());
+            async move {
+                let mut watch = session.client.watch_client().max_decoding_message_size(MAX_ANSWER);
+                Ok((watch.watch(key, Some(options)).await?, session))
+            }
+        };
+        let (stream, session) = self.connection.call(EtcdOperation::Watch, request).await?;
+        Ok(EtcdWatch {
+            stream,
+            keys: self.keys.clone(),
+            connection: self.connection.clone(),
+            session,
+            revision,
+        })
+    }
+}
+
+impl LeaseStore for Etcd {
     async fn write(
         &self,
         subnet: Ipv4Network,
@@ -315,33 +348,6 @@ impl Registry for Etcd {
     async fn revoke(&self, term: EtcdLeaseId) -> Result<(), RegistryError> {
         let request = |session: Session| async move { session.client.lease_client().revoke(term.id()).await };
         self.connection.call(EtcdOperation::Revoke, request).await.map(drop)
-    }
-
-    async fn reconnect(&self) {
-        self.connection.give_up().await;
-    }
-
-    async fn watch(&self, revision: i64) -> Result<EtcdWatch, RegistryError> {
-        let options = WatchOptions::new()
-            .with_range(self.keys.leases_end())
-            .with_start_revision(revision + 1)
-            .with_fragment()
-            .with_progress_notify();
-        let request = |session: Session| {
-            let (key, options) = (self.keys.leases(), options.clone());
-            async move {
-                let mut watch = session.client.watch_client().max_decoding_message_size(MAX_ANSWER);
-                Ok((watch.watch(key, Some(options)).await?, session))
-            }
-        };
-        let (stream, session) = self.connection.call(EtcdOperation::Watch, request).await?;
-        Ok(EtcdWatch {
-            stream,
-            keys: self.keys.clone(),
-            connection: self.connection.clone(),
-            session,
-            revision,
-        })
     }
 }
 

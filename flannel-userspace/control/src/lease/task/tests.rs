@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use flannel_model::lease::{EtcdLeaseId, Lease};
 use flannel_registry::memory::{Fault, Memory};
-use flannel_registry::{Registry, Watch};
+use flannel_registry::{LeaseSource as _, Watch as _};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rstest::rstest;
