@@ -61,12 +61,13 @@ pub struct Host {
 }
 
 impl Host {
-    /// The kernel of the calling thread's network namespace. What changes in it is heard of from now on.
+    /// The kernel of the calling thread's network namespace, which is `netlink`'s, too. What changes in it is heard of from
+    /// now on.
     ///
     /// # Errors
     /// No netlink socket can be opened.
-    pub fn open(settings: Settings) -> Result<Self, OpenError> {
-        let (netlink, monitor) = (Netlink::open()?, Monitor::open()?);
+    pub fn open(netlink: Netlink, settings: Settings) -> Result<Self, OpenError> {
+        let monitor = Monitor::open()?;
         let objects = Objects::new(netlink.clone(), None);
         Ok(Self { netlink, monitor, settings, objects, datapath: None, serves_pods: false })
     }

@@ -9,6 +9,7 @@ use flannel_model::config::backend::{BackendConfig, UdpConfig, VxlanConfig};
 use flannel_model::config::interface::InterfaceOptions;
 use flannel_model::device::DeviceSpec;
 use flannel_model::object::Object;
+use flannel_net::Netlink;
 use flannel_net::namespace::{ip, ip_json, on_host};
 use rstest::rstest;
 
@@ -23,16 +24,19 @@ fn vxlan() -> BackendConfig {
 
 /// A host without programs.
 fn host() -> Host {
-    Host::open(Settings {
-        interface: InterfaceOptions { iface: vec!["eth0".to_owned()], ..InterfaceOptions::default() },
-        pins: None,
-        hook: HookChoice::default(),
-        program_settings: ProgramSettings::default(),
-        guard: Guard::Strict,
-        fast_path: FastPath::Off,
-        copy_dscp: false,
-        pod_bridges: Vec::new(),
-    })
+    Host::open(
+        Netlink::open().unwrap(),
+        Settings {
+            interface: InterfaceOptions { iface: vec!["eth0".to_owned()], ..InterfaceOptions::default() },
+            pins: None,
+            hook: HookChoice::default(),
+            program_settings: ProgramSettings::default(),
+            guard: Guard::Strict,
+            fast_path: FastPath::Off,
+            copy_dscp: false,
+            pod_bridges: Vec::new(),
+        },
+    )
     .unwrap()
 }
 

@@ -71,7 +71,7 @@ pub(super) async fn start(
         None => Some(Arc::new(PinDir::open(&options.pin_dir)?)),
         Some(_) => None,
     };
-    let kernel = Host::open(settings(&options, pins))?;
+    let kernel = Host::open(netlink.clone(), settings(&options, pins))?;
     let registry =
         Etcd::measured(options.etcd.clone(), metrics.etcd.clone()).map_err(DaemonError::Registry)?;
     let remembered = remember(&options);

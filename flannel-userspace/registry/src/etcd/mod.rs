@@ -143,10 +143,10 @@ impl Etcd {
     }
 
     /// Ends a term that no key hangs on. It would end by itself, so failure does not matter.
-    async fn revoke(&self, term: Option<EtcdLeaseId>) {
-        let Some(term) = term else { return };
-        let request = |session: Session| async move { session.client.lease_client().revoke(term.id()).await };
-        if let Err(error) = self.connection.call(EtcdOperation::Revoke, request).await {
+    async fn discard(&self, term: Option<EtcdLeaseId>) {
+        if let Some(term) = term
+            && let Err(error) = self.revoke(term).await
+        {
             tracing::debug!(error = %error, %term, "an empty etcd lease is left to expire");
         }
     }
@@ -271,7 +271,7 @@ impl LeaseStore for Etcd {
         let written = self.put(subnet, attributes, term, expected).await;
         // Where it is not known whether it was written, the term may be needed.
         if matches!(written, Ok(Written::Refused(_)) | Err(RegistryError::Denied { .. })) {
-            self.revoke(term).await;
+            self.discard(term).await;
         }
         written
     }
@@ -323,11 +323,11 @@ impl LeaseStore for Etcd {
         };
         let answer = self.connection.call(EtcdOperation::Claim, request).await;
         if let Err(RegistryError::Denied { .. }) = answer {
-            self.revoke(term).await;
+            self.discard(term).await;
         }
         match holder(&answer?) {
             Some(other) => {
-                self.revoke(term).await;
+                self.discard(term).await;
                 Ok(Claim::Taken(other))
             }
             None => Ok(Claim::Held(term)),
