@@ -1,7 +1,10 @@
 //! The network's configuration, which anybody who can write to the registry can write.
 
 use anyhow::{Result, ensure};
+use flannel_model::config::network::FamilyConfig;
 use flannel_model::config::{BackendConfig, NetworkConfig};
+use flannel_model::family::Family;
+use ipnetwork::IpNetwork;
 
 use crate::limit::{error_fits_the_log, timed};
 
@@ -23,12 +26,18 @@ pub fn check(input: &[u8]) -> Result<()> {
 }
 
 fn check_subnets(config: &NetworkConfig) -> Result<()> {
-    let NetworkConfig { network, subnet_len, subnet_min, subnet_max, .. } = *config;
-    ensure!(network.prefix() > 0 && network.ip() == network.network(), "{network} has host bits");
-    ensure!(subnet_len <= 30 && subnet_len >= network.prefix() + 2, "{network} in /{subnet_len}");
-    for bound in [subnet_min, subnet_max] {
-        ensure!(network.contains(bound), "{bound} is not in {network}");
-        ensure!(bound.to_bits().trailing_zeros() >= 32 - u32::from(subnet_len), "{bound} in /{subnet_len}");
+    ensure!(!config.families.is_empty(), "no family is served");
+    for (family, config) in config.families.iter() {
+        let FamilyConfig { network, subnet_len, subnet_min, subnet_max } = *config;
+        ensure!(Family::from(network) == family, "{network} is of the other family");
+        ensure!(network.prefix() > 0 && network.ip() == network.network(), "{network} has host bits");
+        let longest = family.bits() - 2;
+        ensure!(subnet_len <= longest && subnet_len >= network.prefix() + 2, "{network} in /{subnet_len}");
+        for bound in [subnet_min, subnet_max] {
+            ensure!(network.contains(bound), "{bound} is not in {network}");
+            let subnet = IpNetwork::new(bound, subnet_len)?;
+            ensure!(subnet.network() == bound, "{bound} in /{subnet_len}");
+        }
     }
     Ok(())
 }

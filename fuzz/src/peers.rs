@@ -1,14 +1,18 @@
 //! The table of peers, told of arbitrary leases in arbitrary order.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context as _, Result, ensure};
 use flannel_common::{Mac, Vni};
-use flannel_control::peers::{Diff, Peer, PeerTable, Site};
+use flannel_control::peers::{Diff, FamilySite, Peer, PeerTable, Site};
 use flannel_model::backend::Kind;
-use flannel_model::lease::{Attributes, EtcdLeaseId, Event, Key, Lease, Rejected, Snapshot};
-use ipnetwork::Ipv4Network;
+use flannel_model::config::cidr::{is_subnet_of, overlap};
+use flannel_model::family::PerFamily;
+use flannel_model::lease::{
+    Attributes, EtcdLeaseId, Event, Key, Lease, Rejected, Revision, Snapshot, SubnetKey,
+};
+use ipnetwork::IpNetwork;
 
 use crate::limit::{fits_the_log, timed};
 
@@ -42,13 +46,13 @@ pub fn check(input: &[u8]) -> Result<()> {
 
 enum Line {
     Event(Event),
-    Listing(i64),
+    Listing(Revision),
 }
 
 impl Line {
     fn read(line: &[u8]) -> Option<Self> {
         let parts: Vec<&[u8]> = line.splitn(4, |byte| *byte == b' ').collect();
-        let number = |text| std::str::from_utf8(text).ok()?.parse::<i64>().ok();
+        let number = |text| Some(Revision::new(std::str::from_utf8(text).ok()?.parse().ok()?));
         match parts.as_slice() {
             [b"+", key, revision, value] => Some(Self::Event(written(key, number(revision)?, value))),
             [b"-", key, revision] => {
@@ -62,9 +66,9 @@ impl Line {
 }
 
 /// What is told of a key with this value.
-fn written(name: &[u8], mod_revision: i64, value: &[u8]) -> Event {
+fn written(name: &[u8], mod_revision: Revision, value: &[u8]) -> Event {
     let key = Key::from_bytes(name);
-    let (subnet, attributes) = match (&key, Attributes::from_json(value)) {
+    let (SubnetKey(subnets), attributes) = match (&key, Attributes::from_json(value)) {
         (Key::Subnet(subnet), Ok(attributes)) => (*subnet, attributes),
         (_, outcome) => {
             let reason = outcome.err().map_or_else(|| "no subnet".to_owned(), |error| error.to_string());
@@ -72,12 +76,11 @@ fn written(name: &[u8], mod_revision: i64, value: &[u8]) -> Event {
         }
     };
     Event::Put(Lease {
-        subnet: subnet.subnet,
-        ipv6_subnet: subnet.ipv6_subnet,
+        subnets,
         attributes,
         mod_revision,
         created: mod_revision,
-        term: EtcdLeaseId::from_id(mod_revision),
+        term: EtcdLeaseId::from_id(mod_revision.number()),
     })
 }
 
@@ -94,7 +97,7 @@ impl Content {
         self.0.insert(key, event);
     }
 
-    fn listing(&self, revision: i64) -> Snapshot {
+    fn listing(&self, revision: Revision) -> Snapshot {
         let mut listing = Snapshot { revision, ..Snapshot::default() };
         for event in self.0.values() {
             match event {
@@ -111,7 +114,7 @@ impl Content {
 pub struct Hosts {
     site: Site,
     table: PeerTable,
-    reader: BTreeMap<Ipv4Network, Peer>,
+    reader: BTreeMap<IpNetwork, Peer>,
 }
 
 impl Hosts {
@@ -122,14 +125,16 @@ impl Hosts {
     pub fn new(kind: Kind) -> Result<Self> {
         let vtep = (Vni::new(1).context("1 is a VNI")?, Mac([2, 0, 0, 0, 0, 0x11]));
         let site = Site {
-            network: "10.5.0.0/16".parse()?,
-            subnet_len: 24,
-            subnet: "10.5.1.0/24".parse()?,
-            addresses: vec![Ipv4Addr::new(192, 168, 77, 11)],
+            families: PerFamily::only_v4(FamilySite {
+                network: "10.5.0.0/16".parse()?,
+                subnet_len: 24,
+                subnet: "10.5.1.0/24".parse()?,
+                vtep: (kind == Kind::Vxlan).then_some(vtep),
+            }),
+            addresses: vec![Ipv4Addr::new(192, 168, 77, 11).into()],
             kind,
-            vtep: (kind == Kind::Vxlan).then_some(vtep),
             connected: vec!["192.168.77.0/24".parse()?, "10.5.8.0/23".parse()?],
-            reserved: vec![Ipv4Addr::new(10, 5, 7, 7)],
+            reserved: vec![Ipv4Addr::new(10, 5, 7, 7).into()],
         };
         Ok(Self { table: PeerTable::new(site.clone()), site, reader: BTreeMap::new() })
     }
@@ -189,12 +194,14 @@ impl Hosts {
         Ok(())
     }
 
-    fn check_subnet(&self, subnet: Ipv4Network) -> Result<()> {
-        let Site { network, subnet_len, subnet: own, addresses, connected, reserved, .. } = &self.site;
-        ensure!(subnet.is_subnet_of(*network) && subnet.prefix() == *subnet_len, "{subnet} is no subnet");
+    fn check_subnet(&self, subnet: IpNetwork) -> Result<()> {
+        let Site { families, addresses, connected, reserved, .. } = &self.site;
+        let family = families.get(subnet.into()).context("a peer of a family that is not served")?;
+        let FamilySite { network, subnet_len, subnet: own, .. } = family;
+        ensure!(is_subnet_of(subnet, *network) && subnet.prefix() == *subnet_len, "{subnet} is no subnet");
         ensure!(subnet.ip() == subnet.network(), "{subnet} has host bits");
         for taken in connected.iter().chain([own]) {
-            ensure!(!subnet.overlaps(*taken), "{subnet} overlaps {taken}");
+            ensure!(!overlap(subnet, *taken), "{subnet} overlaps {taken}");
         }
         for address in reserved.iter().chain(addresses) {
             ensure!(!subnet.contains(*address), "{subnet} covers {address}");
@@ -203,11 +210,13 @@ impl Hosts {
     }
 
     /// Packets to this address leave the host by its underlay.
-    fn check_address(&self, address: Ipv4Addr) -> Result<()> {
-        let covering = self.reader.keys().chain([&self.site.subnet]).find(|subnet| subnet.contains(address));
+    fn check_address(&self, address: IpAddr) -> Result<()> {
+        let own = self.site.families.values().map(|family| &family.subnet);
+        let covering = self.reader.keys().chain(own).find(|subnet| subnet.contains(address));
         ensure!(covering.is_none(), "{covering:?} covers the peer {address}");
         ensure!(!self.site.addresses.contains(&address), "the own address is a peer's");
-        ensure!(!address.is_loopback() && !address.is_multicast() && !address.is_broadcast(), "{address}");
+        let is_broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
+        ensure!(!address.is_loopback() && !address.is_multicast() && !is_broadcast, "{address}");
         Ok(())
     }
 }

@@ -18,8 +18,8 @@ pub fn check(input: &[u8]) -> Result<()> {
     // What cannot be understood is told with its reason and written anew.
     let Ok(Some(remembered)) = timed(|| Remembered::read(file.path()))? else { return Ok(()) };
     let _ = remembered.age();
-    let own = remembered.own.lease(Attributes::new(remembered.own.public_ip));
-    ensure!(own.subnet == remembered.own.subnet, "{own:?}");
+    let own = remembered.own.lease(Attributes::new(remembered.own.public));
+    ensure!(own.subnets == remembered.own.subnets, "{own:?}");
     for kind in Kind::ALL {
         let mut hosts = Hosts::new(kind)?;
         hosts.list(&remembered.snapshot(kind))?;

@@ -16,9 +16,9 @@ pub fn check(input: &[u8]) -> Result<()> {
     for network in previous.networks.iter().chain(&previous.subnets) {
         ensure!(network.ip() == network.network(), "{network} has host bits");
     }
-    ensure!(previous.previous_subnet().is_some() == (previous.subnets.len() == 1), "{previous:?}");
+    ensure!(previous.previous_subnets().v4.is_some() == (previous.subnets.len() == 1), "{previous:?}");
     // No subnet that is leased is longer: there would be no address for the bridge.
-    match previous.previous_subnet().filter(|subnet| subnet.prefix() <= 30) {
+    match previous.previous_subnets().v4.filter(|subnet| subnet.prefix() <= 30) {
         Some(subnet) => check_written(&previous, subnet),
         None => Ok(()),
     }
@@ -27,9 +27,15 @@ pub fn check(input: &[u8]) -> Result<()> {
 fn check_written(previous: &Previous, subnet: Ipv4Network) -> Result<()> {
     let network = previous.networks.first().copied().unwrap_or(subnet);
     let (mtu, ip_masq) = (previous.mtu.unwrap_or(1450), previous.ip_masq.unwrap_or(true));
-    let expected =
-        Previous { networks: vec![network], subnets: vec![subnet], mtu: Some(mtu), ip_masq: Some(ip_masq) };
-    let again = read(SubnetFile { network, subnet, mtu, ip_masq }.to_string().as_bytes())?;
+    let expected = Previous {
+        networks: vec![network],
+        subnets: vec![subnet],
+        ipv6_subnets: Vec::new(),
+        mtu: Some(mtu),
+        ip_masq: Some(ip_masq),
+    };
+    let file = SubnetFile { networks: network.into(), subnets: subnet.into(), mtu, ip_masq };
+    let again = read(file.to_string().as_bytes())?;
     ensure!(again == expected, "{expected:?} is read as {again:?}");
     Ok(())
 }

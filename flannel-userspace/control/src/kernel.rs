@@ -4,12 +4,13 @@
 
 use std::error::Error;
 use std::future::Future;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use flannel_model::device::{Device, DeviceSpec};
+use flannel_model::family::Subnets;
 use flannel_model::object::{Change, Object};
 use flannel_model::underlay::{Hop, Links, Underlay};
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 
 use crate::backend::{Backend, Unsuitable};
 
@@ -18,10 +19,10 @@ use crate::backend::{Backend, Unsuitable};
 pub struct NodeContext {
     /// What a peer becomes.
     pub backend: Box<dyn Backend>,
-    /// The whole network.
-    pub network: Ipv4Network,
-    /// The subnet this host leases.
-    pub subnet: Ipv4Network,
+    /// The whole network of each family that is served.
+    pub networks: Subnets,
+    /// The subnets this host leases.
+    pub subnets: Subnets,
 }
 
 /// One host's kernel. Nothing here decides what should be there.
@@ -54,15 +55,15 @@ pub trait Kernel: Send + 'static {
         spec: &DeviceSpec,
     ) -> impl Future<Output = Result<Device, KernelError>> + Send;
 
-    /// Gives `device` the address `own`/32, and takes every other address inside `network` from it.
+    /// Gives `device` the address `own` alone, as a /32 or /128, and takes every other one inside `network` from it.
     ///
     /// # Errors
     /// The kernel refused.
     fn ensure_address(
         &mut self,
         device: &Device,
-        own: Ipv4Addr,
-        network: Ipv4Network,
+        own: IpAddr,
+        network: IpNetwork,
     ) -> impl Future<Output = Result<(), KernelError>> + Send;
 
     /// Has programs forward over `links` from now on. Those that forwarded before stay until all new ones are loaded,
@@ -96,11 +97,11 @@ pub trait Kernel: Send + 'static {
     /// The kernel refused.
     fn take_over(&mut self) -> Result<(), KernelError>;
 
-    /// Everything of ours, in order.
+    /// Everything of ours, in order, on a host that leases `subnets`: those of peers are as long.
     ///
     /// # Errors
     /// The kernel refused.
-    fn list(&mut self, subnet_len: u8) -> impl Future<Output = Result<Vec<Object>, KernelError>> + Send;
+    fn list(&mut self, subnets: &Subnets) -> impl Future<Output = Result<Vec<Object>, KernelError>> + Send;
 
     /// Puts each of `objects`, which are in order, there, in the place of one with the same key, kind by kind. Returns
     /// those that could not be put.
@@ -116,7 +117,7 @@ pub trait Kernel: Send + 'static {
     /// The kernel refused.
     fn hops(
         &self,
-        addresses: &[Ipv4Addr],
+        addresses: &[IpAddr],
         underlay: &Underlay,
     ) -> impl Future<Output = Result<Vec<Hop>, KernelError>> + Send;
 

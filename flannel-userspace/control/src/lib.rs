@@ -8,7 +8,6 @@ pub mod backend;
 pub mod chance;
 mod compact;
 pub mod file;
-mod join;
 pub mod kernel;
 pub mod lease;
 mod metrics;
@@ -22,7 +21,6 @@ pub mod throttle;
 
 use tokio::time::{Instant, sleep_until};
 
-pub use join::{Last, join};
 pub use metrics::Metrics;
 
 /// Waits until then; for ever where there is no such time.

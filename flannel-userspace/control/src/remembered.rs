@@ -1,14 +1,15 @@
 //! What was last known of the network, kept on disk: with it a host boots and forwards while the registry is away.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use flannel_common::Mac;
+use flannel_common::{Mac, Vni};
 use flannel_model::backend::Kind;
-use flannel_model::lease::{Attributes, EtcdLeaseId, Lease, Snapshot};
-use ipnetwork::Ipv4Network;
+use flannel_model::family::{Addresses, PerFamily, Subnets};
+use flannel_model::lease::{Attributes, EtcdLeaseId, Lease, Revision, Snapshot};
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use serde::{Deserialize, Serialize};
 
 use crate::file;
@@ -35,39 +36,90 @@ pub struct Remembered {
 
 /// The own lease as it was last held.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "WrittenOwn", into = "WrittenOwn")]
 pub struct Own {
-    /// The address at which other hosts reached this one.
-    pub public_ip: Ipv4Addr,
-    /// The leased subnet.
-    pub subnet: Ipv4Network,
-    /// The id of its term; nothing for a reservation.
-    pub term: Option<i64>,
-    /// Ethernet address of this host's VTEP.
+    /// The addresses at which other hosts reached this one.
+    pub public: Addresses,
+    /// The leased subnets.
+    pub subnets: Subnets,
+    /// Its term; nothing for a reservation.
+    pub term: Option<EtcdLeaseId>,
+    /// Ethernet addresses of this host's VTEPs.
+    pub vtep_macs: PerFamily<Mac>,
+}
+
+/// The own lease as it stands in the file.
+#[derive(Clone, Serialize, Deserialize)]
+struct WrittenOwn {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    public_ip: Option<Ipv4Addr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    public_ipv6: Option<Ipv6Addr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subnet: Option<Ipv4Network>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ipv6_subnet: Option<Ipv6Network>,
+    term: Option<i64>,
     #[serde(with = "mac")]
-    pub vtep_mac: Option<Mac>,
+    vtep_mac: Option<Mac>,
+    #[serde(with = "mac", default, skip_serializing_if = "Option::is_none")]
+    vtep_v6_mac: Option<Mac>,
+}
+
+impl From<Own> for WrittenOwn {
+    fn from(own: Own) -> Self {
+        let Own { public, subnets, term, vtep_macs } = own;
+        Self {
+            public_ip: public.v4,
+            public_ipv6: public.v6,
+            subnet: subnets.v4,
+            ipv6_subnet: subnets.v6,
+            term: term.map(EtcdLeaseId::id),
+            vtep_mac: vtep_macs.v4,
+            vtep_v6_mac: vtep_macs.v6,
+        }
+    }
+}
+
+impl From<WrittenOwn> for Own {
+    fn from(own: WrittenOwn) -> Self {
+        Self {
+            public: Addresses { v4: own.public_ip, v6: own.public_ipv6 },
+            subnets: Subnets { v4: own.subnet, v6: own.ipv6_subnet },
+            term: own.term.and_then(EtcdLeaseId::from_id),
+            vtep_macs: PerFamily { v4: own.vtep_mac, v6: own.vtep_v6_mac },
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct RememberedPeer {
-    subnet: Ipv4Network,
-    public_ip: Ipv4Addr,
+    subnet: IpNetwork,
+    public_ip: IpAddr,
     #[serde(with = "mac")]
     vtep_mac: Option<Mac>,
 }
 
 impl Own {
-    /// The lease as it is held now, of a host with that VTEP.
+    /// The lease as it is held now, of a host with these VTEPs.
     #[must_use]
-    pub fn of(lease: &Lease, vtep_mac: Option<Mac>) -> Self {
-        let term = lease.term.map(EtcdLeaseId::id);
-        Self { public_ip: lease.attributes.public_ip, subnet: lease.subnet, term, vtep_mac }
+    pub fn of(lease: &Lease, vteps: PerFamily<(Vni, Mac)>) -> Self {
+        let vtep_macs = vteps.map(|_, (_, mac)| mac);
+        let Lease { subnets, ref attributes, term, .. } = *lease;
+        Self { public: attributes.public, subnets, term, vtep_macs }
     }
 
     /// The lease, with what it is to say now.
     #[must_use]
     pub fn lease(&self, attributes: Attributes) -> Lease {
-        let term = self.term.and_then(EtcdLeaseId::from_id);
-        Lease { subnet: self.subnet, ipv6_subnet: None, attributes, mod_revision: 0, created: 0, term }
+        let Self { subnets, term, .. } = *self;
+        Lease { subnets, attributes, mod_revision: Revision::ZERO, created: Revision::ZERO, term }
+    }
+
+    /// Whether the host leases the same subnets as by `other`.
+    #[must_use]
+    pub fn is_of_same_subnets(&self, other: &Self) -> bool {
+        self.subnets == other.subnets
     }
 }
 
@@ -110,11 +162,11 @@ pub enum RememberedError {
 }
 
 impl Own {
-    /// Ethernet address of this host's VTEP if the host still has that address. With another one it may get a second
+    /// Ethernet addresses of this host's VTEPs if the host still has these addresses. With others it may get a second
     /// lease beside this one, which peers take for another host's: they would refuse it for having the same VTEP.
     #[must_use]
-    pub fn vtep_mac_at(&self, public_ip: Ipv4Addr) -> Option<Mac> {
-        self.vtep_mac.filter(|_| self.public_ip == public_ip)
+    pub fn vtep_macs_at(&self, public: &Addresses) -> PerFamily<Mac> {
+        if self.public.first() == public.first() { self.vtep_macs } else { PerFamily::NONE }
     }
 }
 
@@ -180,17 +232,14 @@ impl Remembered {
     pub fn snapshot(&self, kind: Kind) -> Snapshot {
         let lease = |peer: &RememberedPeer| {
             let data = peer.vtep_mac.map(|mac| (&serde_json::json!({ "VtepMAC": mac.to_string() })).into());
-            let attributes = Attributes {
-                backend_type: kind.lease_type().map(str::to_owned),
-                backend_data: data,
-                ..Attributes::new(peer.public_ip)
-            };
+            let mut attributes = Attributes::new(peer.public_ip.into());
+            attributes.backend_type = kind.lease_type().map(str::to_owned);
+            attributes.backend_data.set(peer.subnet.into(), data);
             Lease {
-                subnet: peer.subnet,
-                ipv6_subnet: None,
+                subnets: peer.subnet.into(),
                 attributes,
-                mod_revision: 0,
-                created: 0,
+                mod_revision: Revision::ZERO,
+                created: Revision::ZERO,
                 term: None,
             }
         };
@@ -221,18 +270,22 @@ mod tests {
     use flannel_model::backend::Kind;
     use rstest::rstest;
 
-    use super::{Own, Remembered};
+    use super::{Addresses, EtcdLeaseId, Ipv4Addr, Own, PerFamily, Remembered, Subnets};
     use crate::lease::Identity;
     use crate::peers::Peer;
 
     const CONFIG: &str = r#"{"Network":"10.5.0.0/16"}"#;
 
+    fn address(last: u8) -> Addresses {
+        Ipv4Addr::new(192, 168, 77, last).into()
+    }
+
     fn remembered() -> Remembered {
         let own = Own {
-            public_ip: [192, 168, 77, 11].into(),
-            subnet: "10.5.1.0/24".parse().unwrap(),
-            term: Some(7),
-            vtep_mac: Some(Mac([2, 0, 0, 0, 0, 1])),
+            public: address(11),
+            subnets: Subnets { v4: Some("10.5.1.0/24".parse().unwrap()), v6: None },
+            term: EtcdLeaseId::from_id(7),
+            vtep_macs: PerFamily::only_v4(Mac([2, 0, 0, 0, 0, 1])),
         };
         let peer = Peer {
             subnet: "10.5.2.0/24".parse().unwrap(),
@@ -254,6 +307,20 @@ mod tests {
     }
 
     #[test]
+    fn a_family_that_is_not_served_leaves_no_trace() {
+        let json = serde_json::to_string(&remembered().own).unwrap();
+        let expected =
+            r#"{"public_ip":"192.168.77.11","subnet":"10.5.1.0/24","term":7,"vtep_mac":"02:00:00:00:00:01"}"#;
+        assert_eq!(json, expected);
+        let both = Own {
+            subnets: Subnets { v6: Some("fd00:10:5:1::/64".parse().unwrap()), ..remembered().own.subnets },
+            ..remembered().own
+        };
+        let json = serde_json::to_string(&both).unwrap();
+        assert_eq!(serde_json::from_str::<Own>(&json).unwrap(), both);
+    }
+
+    #[test]
     fn what_is_of_the_future_is_not_out_of_date() {
         assert!(Remembered { when: u64::MAX, ..remembered() }.age().is_zero());
     }
@@ -261,8 +328,8 @@ mod tests {
     #[test]
     fn vtep_belongs_to_the_address() {
         let own = remembered().own;
-        assert_eq!(own.vtep_mac_at([192, 168, 77, 11].into()), own.vtep_mac);
-        assert_eq!(own.vtep_mac_at([192, 168, 77, 99].into()), None);
+        assert_eq!(own.vtep_macs_at(&address(11)), own.vtep_macs);
+        assert!(own.vtep_macs_at(&address(99)).is_empty());
     }
 
     #[test]

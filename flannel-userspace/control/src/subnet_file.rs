@@ -4,16 +4,19 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use flannel_model::config::cidr;
-use ipnetwork::Ipv4Network;
+use flannel_model::family::Subnets;
+use ipnetwork::{Ipv4Network, Ipv6Network};
 
 use crate::file;
 
 const NETWORK: &str = "FLANNEL_NETWORK";
 const SUBNET: &str = "FLANNEL_SUBNET";
+const IPV6_NETWORK: &str = "FLANNEL_IPV6_NETWORK";
+const IPV6_SUBNET: &str = "FLANNEL_IPV6_SUBNET";
 const MTU: &str = "FLANNEL_MTU";
 const IP_MASQ: &str = "FLANNEL_IPMASQ";
 
@@ -23,11 +26,11 @@ const LONGEST: u64 = 64 * 1024;
 /// What is written. `Display` gives the bytes of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SubnetFile {
-    /// The network all subnets are cut from.
-    pub network: Ipv4Network,
-    /// The leased subnet. The file has its first address but one in its place, which is the address of
+    /// The networks all subnets are cut from.
+    pub networks: Subnets,
+    /// The leased subnets. The file has their first address but one in their place, which is the address of
     /// the bridge.
-    pub subnet: Ipv4Network,
+    pub subnets: Subnets,
     /// Largest packet a pod may send, in bytes.
     pub mtu: u32,
     /// Whether this daemon masquerades, so that the bridge's owner must not.
@@ -57,6 +60,8 @@ pub struct Previous {
     pub networks: Vec<Ipv4Network>,
     /// `FLANNEL_SUBNET`: the same.
     pub subnets: Vec<Ipv4Network>,
+    /// `FLANNEL_IPV6_SUBNET`, the same.
+    pub ipv6_subnets: Vec<Ipv6Network>,
     /// `FLANNEL_MTU`
     pub mtu: Option<u32>,
     /// `FLANNEL_IPMASQ`
@@ -115,9 +120,16 @@ impl SubnetFile {
 
 impl fmt::Display for SubnetFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bridge = Ipv4Addr::from_bits(self.subnet.network().to_bits().saturating_add(1));
-        writeln!(f, "{NETWORK}={}", cidr::masked(self.network))?;
-        writeln!(f, "{SUBNET}={bridge}/{}", self.subnet.prefix())?;
+        if let (Some(network), Some(subnet)) = (self.networks.v4, self.subnets.v4) {
+            let bridge = Ipv4Addr::from_bits(subnet.network().to_bits().saturating_add(1));
+            writeln!(f, "{NETWORK}={}", cidr::masked_v4(network))?;
+            writeln!(f, "{SUBNET}={bridge}/{}", subnet.prefix())?;
+        }
+        if let (Some(network), Some(subnet)) = (self.networks.v6, self.subnets.v6) {
+            let bridge = Ipv6Addr::from_bits(subnet.network().to_bits().saturating_add(1));
+            writeln!(f, "{IPV6_NETWORK}={}", cidr::masked(network.into()))?;
+            writeln!(f, "{IPV6_SUBNET}={bridge}/{}", subnet.prefix())?;
+        }
         writeln!(f, "{MTU}={}", self.mtu)?;
         writeln!(f, "{IP_MASQ}={}", self.ip_masq)
     }
@@ -137,13 +149,10 @@ impl Previous {
         }
     }
 
-    /// The subnet this host leased, if the file names exactly one.
+    /// The subnets this host leased, of each family if the file names exactly one of it.
     #[must_use]
-    pub fn previous_subnet(&self) -> Option<Ipv4Network> {
-        match self.subnets.as_slice() {
-            [subnet] => Some(*subnet),
-            _ => None,
-        }
+    pub fn previous_subnets(&self) -> Subnets {
+        Subnets { v4: only_one(&self.subnets), v6: only_one(&self.ipv6_subnets) }
     }
 
     /// Reads lines of the form `KEY=value`, also with `export` before and quotes around, and skips all
@@ -154,6 +163,7 @@ impl Previous {
             match key {
                 NETWORK => previous.networks = cidr_list(value),
                 SUBNET => previous.subnets = cidr_list(value),
+                IPV6_SUBNET => previous.ipv6_subnets = ipv6_cidr_list(value),
                 MTU => previous.mtu = value.parse().ok(),
                 IP_MASQ => previous.ip_masq = value.parse().ok(),
                 _ => {}
@@ -181,7 +191,21 @@ fn unquoted(value: &str) -> &str {
 }
 
 fn cidr_list(value: &str) -> Vec<Ipv4Network> {
-    value.split(',').filter_map(|text| cidr::parse(text.trim()).ok()).map(cidr::masked).collect()
+    value.split(',').filter_map(|text| cidr::parse(text.trim()).ok()).map(cidr::masked_v4).collect()
+}
+
+fn ipv6_cidr_list(value: &str) -> Vec<Ipv6Network> {
+    let networks = value.split(',').filter_map(|text| text.trim().parse().ok());
+    networks
+        .filter_map(|network: Ipv6Network| Ipv6Network::new(network.network(), network.prefix()).ok())
+        .collect()
+}
+
+fn only_one<N: Copy>(networks: &[N]) -> Option<N> {
+    match networks {
+        [network] => Some(*network),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

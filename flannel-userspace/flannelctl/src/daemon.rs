@@ -106,7 +106,7 @@ impl Daemon {
             return Readiness::new(None, Vec::new(), "nothing");
         };
         let told =
-            Previous::read(&options.subnet_file).ok().flatten().and_then(|file| file.previous_subnet());
+            Previous::read(&options.subnet_file).ok().flatten().and_then(|file| file.previous_subnets().v4);
         let ready = subnet.is_some() && told.map(|told| told.network()) == subnet.map(|own| own.network());
         let pending = if ready { Vec::new() } else { vec!["subnet file written".to_owned()] };
         Readiness::new(Some(ready), pending, "subnet_file")

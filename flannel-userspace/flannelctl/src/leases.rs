@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use flannel_control::peers::PeerTable;
-use flannel_model::lease::{Data, Key, Lease};
+use flannel_model::lease::{Data, Key, Lease, SubnetKey};
 use flannel_net::Netlink;
 use flannel_registry::LeaseStore as _;
 use futures::{StreamExt as _, stream};
@@ -41,7 +41,7 @@ impl Arguments {
         // Without a datapath there is nothing to hold leases against.
         let (own, table) = match judged(context, &known).await {
             Ok((own, table)) => (Some(own), Some(table)),
-            Err(_) => (known.remembered.as_ref().map(|remembered| remembered.own.subnet), None),
+            Err(_) => (known.remembered.as_ref().and_then(|remembered| remembered.own.subnets.v4), None),
         };
         Leases::of(&known, own, table.as_ref()).await
     }
@@ -89,11 +89,11 @@ impl Leases {
         if let Some(remembered) = &known.remembered {
             let own = &remembered.own;
             entries.push(Entry {
-                key: Key::Subnet(own.subnet.into()).to_string(),
-                subnet: Some(own.subnet),
-                public_ip: Some(own.public_ip),
+                key: SubnetKey(own.subnets).to_string(),
+                subnet: own.subnets.v4,
+                public_ip: own.public.v4,
                 backend: known.kind().lease_type().map(str::to_owned),
-                vtep_mac: own.vtep_mac.map(|mac| mac.to_string()),
+                vtep_mac: own.vtep_macs.v4.map(|mac| mac.to_string()),
                 kind: Some(if own.term.is_some() { "lease" } else { "reservation" }),
                 expires_seconds: None,
                 state: "ours",
@@ -108,7 +108,7 @@ impl Leases {
         }
         entries.extend(known.leases.rejected.iter().map(|rejected| Entry {
             key: rejected.key.to_string(),
-            subnet: rejected.key.subnet(),
+            subnet: rejected.key.subnets().v4,
             public_ip: None,
             backend: None,
             vtep_mac: None,
@@ -139,7 +139,7 @@ impl Entry {
         let key = Key::Subnet(lease.key());
         let refusal = table.and_then(|table| table.refused().find(|(refused, _)| **refused == key));
         let state = match (refusal, table) {
-            _ if own == Some(lease.subnet) => "ours",
+            _ if own.is_some() && own == lease.subnets.v4 => "ours",
             (Some(_), _) => "refused",
             (None, Some(_)) => "accepted",
             (None, None) => "unknown",
@@ -149,11 +149,11 @@ impl Entry {
             (Source::Etcd, Some(_)) => Some("lease"),
             (Source::Etcd, None) => Some("reservation"),
         };
-        let data = lease.attributes.backend_data.as_ref().map(Data::value);
+        let data = lease.attributes.backend_data.v4.as_ref().map(Data::value);
         Self {
             key: key.to_string(),
-            subnet: Some(lease.subnet),
-            public_ip: Some(lease.attributes.public_ip),
+            subnet: lease.subnets.v4,
+            public_ip: lease.attributes.public.v4,
             backend: lease.attributes.backend_type.clone(),
             vtep_mac: data.as_ref().and_then(|data| data["VtepMAC"].as_str()).map(str::to_owned),
             kind,
@@ -198,7 +198,11 @@ impl Report for Leases {
 
 #[cfg(test)]
 mod tests {
-    use flannel_model::lease::{Attributes, EtcdLeaseId, Lease};
+    use std::net::Ipv4Addr;
+
+    use flannel_model::family::PerFamily;
+    use flannel_model::lease::{Attributes, EtcdLeaseId, Lease, Revision};
+    use ipnetwork::Ipv4Network;
     use serde_json::json;
 
     use super::{Entry, Leases, Source};
@@ -206,15 +210,14 @@ mod tests {
 
     fn lease(subnet: &str, term: i64) -> Lease {
         Lease {
-            subnet: subnet.parse().unwrap(),
-            ipv6_subnet: None,
+            subnets: subnet.parse::<Ipv4Network>().unwrap().into(),
             attributes: Attributes {
+                public: Ipv4Addr::new(192, 168, 77, 12).into(),
                 backend_type: Some("vxlan".to_owned()),
-                backend_data: Some((&json!({"VNI": 1, "VtepMAC": "02:00:00:00:00:02"})).into()),
-                ..Attributes::new([192, 168, 77, 12].into())
+                backend_data: PerFamily::only_v4((&json!({"VNI": 1, "VtepMAC": "02:00:00:00:00:02"})).into()),
             },
-            mod_revision: 1,
-            created: 1,
+            mod_revision: Revision::new(1),
+            created: Revision::new(1),
             term: EtcdLeaseId::from_id(term),
         }
     }

@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 
 use flannel_control::subnet_file::{Previous, SubnetFileError};
 use flannel_datapath::{DatapathError, PinDir, Tables};
+use flannel_model::family::PerFamily;
 use flannel_model::object::Object;
 use flannel_net::device::DeviceError;
 use flannel_net::device::segmenter::{ENTRANCE, EXIT};
 use flannel_net::rules::{self, Names, RulesError};
 use flannel_net::{Netlink, ObjectError, Objects};
-use ipnetwork::Ipv4Network;
+use ipnetwork::{IpNetwork, Ipv4Network};
 use thiserror::Error;
 
 /// What is to be taken away.
@@ -68,7 +69,9 @@ impl Leftovers {
         let mut removed = Vec::new();
         // Rules and files outlive a reboot; pins do not.
         let pins = PinDir::existing(&self.pin_dir)?;
-        let network = Previous::read(&self.subnet_file)?.and_then(|file| file.networks.first().copied());
+        let network = Previous::read(&self.subnet_file)?
+            .and_then(|file| file.networks.first().copied())
+            .map(IpNetwork::V4);
         if let Some(pins) = pins {
             removed.append(&mut self.remove_datapath(netlink, pins).await?);
         }
@@ -103,10 +106,10 @@ impl Leftovers {
     async fn remove_by_tables(&self, netlink: &Netlink, tables: &Tables) -> Result<Vec<String>, DownError> {
         let node = tables.node()?;
         let mut removed = Vec::new();
-        let objects = Objects::new(netlink.clone(), None);
+        let objects = Objects::new(netlink.clone(), PerFamily::only_v4(None));
         let peers = tables.peers()?;
         for object in objects.list().await? {
-            if let Object::Route { subnet, .. } = object
+            if let Object::Route { subnet: IpNetwork::V4(subnet), .. } = object
                 && peers.contains_key(&subnet.network())
             {
                 objects.remove(&object).await?;
@@ -114,7 +117,7 @@ impl Leftovers {
             }
         }
         if let Ok(subnet) = Ipv4Network::with_netmask(node.subnet.into(), node.netmask.into())
-            && netlink.remove_blackhole(subnet).await?
+            && netlink.remove_blackhole(subnet.into()).await?
         {
             removed.push(format!("blackhole route to {subnet}"));
         }
@@ -137,7 +140,7 @@ impl Leftovers {
 
     /// Another network's daemon may write the same file by now.
     fn remove_subnet_file(&self, subnet: Ipv4Addr, removed: &mut Vec<String>) -> Result<(), DownError> {
-        let told = Previous::read(&self.subnet_file)?.and_then(|file| file.previous_subnet());
+        let told = Previous::read(&self.subnet_file)?.and_then(|file| file.previous_subnets().v4);
         if told.map(|subnet: Ipv4Network| subnet.network()) == Some(subnet) {
             remove_file(&self.subnet_file, removed)?;
         }

@@ -8,6 +8,8 @@ use clap::Args;
 use flannel_common::maps::{Node, PeerCount};
 use flannel_datapath::{DatapathError, PeerEntry, Tables, monotonic_nanoseconds};
 use flannel_model::backend::Kind;
+use flannel_model::config::cidr::is_subnet_of;
+use flannel_model::family::PerFamily;
 use flannel_model::object::Object;
 use flannel_net::{Netlink, Objects};
 use ipnetwork::Ipv4Network;
@@ -188,7 +190,7 @@ impl Whole {
     async fn of(peer: Peer, node: &Node) -> anyhow::Result<Self> {
         let netlink = Netlink::open()?;
         let device = (node.device != 0).then_some(node.device);
-        let objects = Objects::new(netlink.clone(), device).list().await?;
+        let objects = Objects::new(netlink.clone(), PerFamily::only_v4(device)).list().await?;
         let kernel = objects.iter().filter(|object| peer.is_reached_by(object)).map(Thing::from);
         let route = netlink.route_to(peer.public_ip.into()).await?;
         let underlay = route.map(|route| {
@@ -204,7 +206,7 @@ impl Peer {
     fn is_reached_by(&self, object: &Object) -> bool {
         match object {
             Object::Route { subnet, .. } | Object::Peer { subnet, .. } => {
-                self.subnet.is_some_and(|own| own.is_subnet_of(*subnet))
+                self.subnet.is_some_and(|own| is_subnet_of(own.into(), *subnet))
             }
             Object::Neighbour { ip, .. } => self.subnet.is_some_and(|own| own.network() == *ip),
             Object::Fdb { mac, vtep, .. } => {

@@ -10,6 +10,7 @@ use flannel_control::remembered::Remembered;
 use flannel_model::backend::Kind;
 use flannel_model::config::interface::InterfaceOptions;
 use flannel_model::config::{BackendConfig, NetworkConfig};
+use flannel_model::family::{Family, PerFamily};
 use flannel_model::lease::Snapshot;
 use flannel_model::underlay::Underlay;
 use flannel_net::{Netlink, interface};
@@ -124,12 +125,12 @@ impl Known {
 
     /// The interface that carries the tunnel, as it is now.
     pub(super) async fn underlay(&self, netlink: &Netlink, node: &Node) -> anyhow::Result<Underlay> {
-        let own = self.remembered.as_ref().map(|remembered| remembered.own.public_ip);
+        let own = self.remembered.as_ref().map(|remembered| remembered.own.public);
         let subnet = super::status::network(node.subnet, node.netmask);
-        let told = || self.leases.leases.iter().find(|lease| Some(lease.subnet) == subnet);
+        let told = || self.leases.leases.iter().find(|lease| lease.subnets.v4 == subnet);
         let options = InterfaceOptions {
             iface: vec![node.local_ip.to_string()],
-            public_ip: own.or_else(|| told().map(|lease| lease.attributes.public_ip)),
+            public: own.or_else(|| told().map(|lease| lease.attributes.public)).unwrap_or_default(),
             ..InterfaceOptions::default()
         };
         interface::choose(netlink, &options)
@@ -145,10 +146,11 @@ impl Known {
         underlay: &Underlay,
         subnet: Ipv4Network,
     ) -> anyhow::Result<PeerTable> {
-        let gateway = netlink.default_route().await?.and_then(|route| route.via);
+        let gateway = netlink.default_route(Family::V4).await?.and_then(|route| route.via);
         let vni = Vni::new(node.vni).filter(|_| self.kind() == Kind::Vxlan);
-        let backend = (self.kind(), vni.map(|vni| (vni, node.device_mac)));
-        let site = site(&self.endpoints, &self.config, backend, underlay, subnet, gateway);
+        let vteps = PerFamily { v4: vni.map(|vni| (vni, node.device_mac)), v6: None };
+        let subnets = subnet.into();
+        let site = site(&self.endpoints, &self.config, (self.kind(), vteps), underlay, &subnets, gateway);
         let mut table = PeerTable::new(site);
         table.apply_snapshot(&self.leases);
         Ok(table)

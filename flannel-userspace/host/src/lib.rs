@@ -4,7 +4,7 @@
 //! The bridge from `control` to `net` and `datapath` lives here. What should be in the kernel does not.
 
 use std::mem::discriminant;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use flannel_common::flow::FastPath;
@@ -18,13 +18,14 @@ use flannel_datapath::{
 use flannel_model::backend::Kind;
 use flannel_model::config::interface::InterfaceOptions;
 use flannel_model::device::{Device, DeviceSpec};
+use flannel_model::family::{Family, PerFamily, Subnets};
 use flannel_model::object::{Change, Object};
 use flannel_model::underlay::{Hop, Links, Underlay};
 use flannel_net::device::DeviceError;
 use flannel_net::interface::InterfaceError;
 use flannel_net::{Monitor, Netlink, ObjectError, Objects, OpenError, interface};
 use futures::{StreamExt as _, stream};
-use ipnetwork::Ipv4Network;
+use ipnetwork::{IpNetwork, Ipv4Network};
 use nix::errno::Errno;
 
 /// How this host's kernel is used.
@@ -68,7 +69,7 @@ impl Host {
     /// No netlink socket can be opened.
     pub fn open(netlink: Netlink, settings: Settings) -> Result<Self, OpenError> {
         let monitor = Monitor::open()?;
-        let objects = Objects::new(netlink.clone(), None);
+        let objects = Objects::new(netlink.clone(), PerFamily::NONE);
         Ok(Self { netlink, monitor, settings, objects, datapath: None, serves_pods: false })
     }
 
@@ -86,7 +87,7 @@ impl Host {
     fn spec(&self, context: &NodeContext, links: &Links) -> Spec {
         let format = match context.backend.tunnel() {
             Some(Tunnel::Udp { .. }) => {
-                let segmenter = links.device.as_ref().and_then(|device| device.segmenter);
+                let segmenter = links.devices.v4.as_ref().and_then(|device| device.segmenter);
                 Some(Format::Udp { segmented: segmenter.map_or(0, |segmenter| segmenter.exit) })
             }
             Some(Tunnel::Vxlan { .. }) => Some(Format::Vxlan),
@@ -99,25 +100,27 @@ impl Host {
 
     fn node(&self, context: &NodeContext, links: &Links) -> Node {
         let Settings { guard, copy_dscp, .. } = self.settings;
-        let NodeContext { backend, subnet, .. } = context;
-        let Links { underlay, device } = links;
+        let NodeContext { backend, subnets, .. } = context;
+        let Links { underlay, devices } = links;
+        let device = devices.v4.as_ref();
+        let subnet = subnets.v4;
         let tunnel = backend.tunnel();
-        let segmenter = device.as_ref().and_then(|device| device.segmenter);
+        let segmenter = device.and_then(|device| device.segmenter);
         Node {
             backend: backend.kind().number(),
-            device: links.device_index().unwrap_or(0),
+            device: links.device_index(Family::V4).unwrap_or(0),
             underlay: underlay.index,
             segmenter: segmenter.map_or(0, |segmenter| segmenter.entrance),
-            local_ip: underlay.address.into(),
-            subnet: subnet.network().into(),
-            netmask: Ip4::netmask(subnet.prefix()),
+            local_ip: underlay.addresses.v4.unwrap_or(Ipv4Addr::UNSPECIFIED).into(),
+            subnet: subnet.map_or(Ipv4Addr::UNSPECIFIED, |subnet| subnet.network()).into(),
+            netmask: Ip4::netmask(subnet.map_or(0, |subnet| subnet.prefix())),
             vni: tunnel.map_or(0, Tunnel::vni),
             port: tunnel.map_or(0, |tunnel| tunnel.port().into()),
             guard: guard as u32,
             fast_path: self.fast_path(backend.kind()) as u32,
             copied_tos: if copy_dscp { Node::DSCP } else { 0 },
             flow_seed: rand::random(),
-            device_mac: device.as_ref().map_or(Mac::ZERO, |device| device.mac),
+            device_mac: device.map_or(Mac::ZERO, |device| device.mac),
             reserved: 0,
         }
     }
@@ -139,23 +142,25 @@ impl Kernel for Host {
 
     async fn ensure_device(&mut self, spec: &DeviceSpec) -> Result<Device, KernelError> {
         let ensured = self.netlink.ensure_device(spec).await;
-        let device = ensured.map_err(|error: DeviceError| KernelError::refused(error))?;
-        self.objects = Objects::new(self.netlink.clone(), Some(device.index));
-        Ok(device)
+        ensured.map_err(|error: DeviceError| KernelError::refused(error))
     }
 
     async fn ensure_address(
         &mut self,
         device: &Device,
-        own: Ipv4Addr,
-        network: Ipv4Network,
+        own: IpAddr,
+        network: IpNetwork,
     ) -> Result<(), KernelError> {
         self.netlink.ensure_address(device, own, network).await.map_err(refused)
     }
 
     fn build(&mut self, context: &NodeContext, links: &Links) -> Result<(), KernelError> {
         let kind = context.backend.kind();
-        self.serves_pods = links.device.is_some() || self.fast_path(kind) != FastPath::Off;
+        let families = context.subnets.iter().map(Family::from);
+        let mut objects_of = PerFamily::NONE;
+        families.for_each(|family| objects_of.set(family, Some(links.device_index(family))));
+        self.objects = Objects::new(self.netlink.clone(), objects_of);
+        self.serves_pods = !links.devices.is_empty() || self.fast_path(kind) != FastPath::Off;
         let Some(pins) = self.settings.pins.clone() else { return Ok(()) };
         let datapath = Datapath::start(pins, self.spec(context, links)).map_err(KernelError::refused)?;
         self.datapath = Some(datapath);
@@ -185,9 +190,10 @@ impl Kernel for Host {
         self.datapath.as_mut().map_or(Ok(()), Datapath::take_over).map_err(KernelError::refused)
     }
 
-    async fn list(&mut self, subnet_len: u8) -> Result<Vec<Object>, KernelError> {
+    async fn list(&mut self, subnets: &Subnets) -> Result<Vec<Object>, KernelError> {
         let mut all = self.objects.list().await.map_err(object_refused)?;
         if let Some(datapath) = &mut self.datapath {
+            let subnet_len = subnets.v4.map_or(0, |subnet| subnet.prefix());
             all.append(&mut peers_in(datapath.tables(), subnet_len).map_err(KernelError::refused)?);
         }
         all.sort_unstable();
@@ -228,7 +234,7 @@ impl Kernel for Host {
         failed
     }
 
-    async fn hops(&self, addresses: &[Ipv4Addr], underlay: &Underlay) -> Result<Vec<Hop>, KernelError> {
+    async fn hops(&self, addresses: &[IpAddr], underlay: &Underlay) -> Result<Vec<Hop>, KernelError> {
         flannel_net::hops(addresses, underlay).await.map_err(refused)
     }
 
@@ -258,6 +264,11 @@ enum ListError {
     SubnetLen(u8),
 }
 
+/// The programs have tables of IPv4 alone.
+#[derive(Debug, thiserror::Error)]
+#[error("the programs have no table for the peer of {0}: they forward IPv4")]
+struct NoTable(IpNetwork);
+
 /// The peers that the programs know.
 fn peers_in(tables: &mut Tables, subnet_len: u8) -> Result<Vec<Object>, ListError> {
     let peers = tables.peers()?;
@@ -265,7 +276,7 @@ fn peers_in(tables: &mut Tables, subnet_len: u8) -> Result<Vec<Object>, ListErro
     let object = |(address, entry)| {
         let subnet = Ipv4Network::new(address, subnet_len).map_err(|_| ListError::SubnetLen(subnet_len))?;
         let PeerEntry { public_ip, vtep_mac: mac, direct } = entry;
-        Ok(Object::Peer { subnet, public_ip, mac, direct })
+        Ok(Object::Peer { subnet: subnet.into(), public_ip: public_ip.into(), mac, direct })
     };
     peers.into_iter().map(object).collect()
 }
@@ -285,9 +296,15 @@ async fn in_tables(
     for objects in objects.chunks(AT_ONCE) {
         for object in objects {
             let Object::Peer { subnet, public_ip, mac, direct } = *object else { continue };
-            let entry = PeerEntry { public_ip, vtep_mac: mac, direct };
-            if let Err(error) = change(tables, subnet.network(), entry) {
-                failed.push((object.clone(), KernelError::refused(error)));
+            let changed = match (subnet, public_ip) {
+                (IpNetwork::V4(subnet), IpAddr::V4(public_ip)) => {
+                    let entry = PeerEntry { public_ip, vtep_mac: mac, direct };
+                    change(tables, subnet.network(), entry).map_err(KernelError::refused)
+                }
+                _ => Err(KernelError::refused(NoTable(subnet))),
+            };
+            if let Err(error) = changed {
+                failed.push((object.clone(), error));
             }
         }
         tokio::task::yield_now().await;

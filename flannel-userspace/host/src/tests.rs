@@ -8,6 +8,7 @@ use flannel_datapath::{HookChoice, ProgramSettings};
 use flannel_model::config::backend::{BackendConfig, UdpConfig, VxlanConfig};
 use flannel_model::config::interface::InterfaceOptions;
 use flannel_model::device::DeviceSpec;
+use flannel_model::family::{Family, PerFamily};
 use flannel_model::object::Object;
 use flannel_net::Netlink;
 use flannel_net::namespace::{ip, ip_json, on_host};
@@ -43,7 +44,7 @@ fn host() -> Host {
 /// Runs `test` on a host with what the device of that backend is to be like.
 fn with_device(config: BackendConfig, test: impl AsyncFnOnce(Host, DeviceSpec) + Send) {
     on_host(async |_, underlay| {
-        let spec = backend::of(&config).device(&underlay).unwrap();
+        let spec = backend::of(&config).device(&underlay, Family::V4).unwrap();
         test(host(), spec).await;
     });
 }
@@ -102,10 +103,11 @@ fn a_former_address_is_for_a_new_device(#[case] is_new: bool) {
     let former = flannel_common::Mac([2, 0, 0, 0, 0, 1]);
     on_host(async |_, underlay| {
         let mut host = host();
-        let spec = backend::of(&vxlan()).device(&underlay).unwrap();
+        let spec = backend::of(&vxlan()).device(&underlay, Family::V4).unwrap();
         let existing = if is_new { None } else { Some(host.ensure_device(&spec).await.unwrap().mac) };
-        let prepared = Prepared::new(host, backend::of(&vxlan()), underlay, Some(former)).await.unwrap();
-        let mac = prepared.links().device.as_ref().unwrap().mac;
+        let prepared =
+            Prepared::new(host, backend::of(&vxlan()), underlay, PerFamily::only_v4(former)).await.unwrap();
+        let mac = prepared.links().devices.v4.as_ref().unwrap().mac;
         assert_eq!(mac, existing.unwrap_or(former));
     });
 }

@@ -1,16 +1,21 @@
 //! Flannel's own devices: their names, what they are to be like, and what they are.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use flannel_common::{Mac, Vni};
+
+use crate::family::Family;
 
 /// Name of the UDP backend's device; stock flannel's TUN device is called the same.
 pub const UDP_DEVICE: &str = "flannel0";
 
-/// Name of the device of a VXLAN network.
+/// Name of the device of a VXLAN network whose outer packets are of that family.
 #[must_use]
-pub fn vxlan_device(vni: Vni) -> String {
-    format!("flannel.{vni}")
+pub fn vxlan_device(vni: Vni, family: Family) -> String {
+    match family {
+        Family::V4 => format!("flannel.{vni}"),
+        Family::V6 => format!("flannel-v6.{vni}"),
+    }
 }
 
 /// Whether an interface of this name is one of flannel's: `flannel.1`, `flannel0`, `flannel-wg` and others.
@@ -70,7 +75,7 @@ pub struct VxlanSpec {
     /// Largest inner packet, in bytes.
     pub mtu: u32,
     /// Outer source address.
-    pub local: Ipv4Addr,
+    pub local: IpAddr,
     /// Index of the underlay's interface.
     pub underlay: u32,
     /// Ethernet address it must have; without one, an existing device keeps its own, and a new one gets a random one.
@@ -81,7 +86,7 @@ impl VxlanSpec {
     /// Name of the device.
     #[must_use]
     pub fn name(&self) -> String {
-        vxlan_device(self.vni)
+        vxlan_device(self.vni, self.local.into())
     }
 }
 

@@ -8,6 +8,7 @@ pub mod backend;
 pub mod config;
 pub mod device;
 pub mod error;
+pub mod family;
 pub mod lease;
 pub mod object;
 pub mod underlay;

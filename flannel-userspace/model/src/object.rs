@@ -1,10 +1,12 @@
 //! The things in the kernel by which a peer is reached. The wanted set of them is a function of the peers;
 //! what is in the kernel is compared with it and corrected.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use flannel_common::Mac;
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
+
+use crate::family::Family;
 
 /// One thing in the kernel. The order of the variants is the order in which they are put there, and the
 /// reverse of the one in which they are removed: a route that attracts traffic comes last.
@@ -15,7 +17,7 @@ pub enum Object {
         /// Interface index.
         device: u32,
         /// Next hop.
-        ip: Ipv4Addr,
+        ip: IpAddr,
         /// Its Ethernet address.
         mac: Mac,
     },
@@ -26,14 +28,14 @@ pub enum Object {
         /// Ethernet address of the remote VTEP.
         mac: Mac,
         /// Its underlay address.
-        vtep: Ipv4Addr,
+        vtep: IpAddr,
     },
     /// An entry of the programs' table of peers.
     Peer {
         /// The subnet of the peer.
-        subnet: Ipv4Network,
+        subnet: IpNetwork,
         /// Its underlay address.
-        public_ip: Ipv4Addr,
+        public_ip: IpAddr,
         /// Ethernet address of its VTEP, zero where its lease names none.
         mac: Mac,
         /// Whether a route leads straight to it, so that no program sees its packets.
@@ -42,9 +44,9 @@ pub enum Object {
     /// A route in the main table.
     Route {
         /// Destination.
-        subnet: Ipv4Network,
+        subnet: IpNetwork,
         /// Next hop; absent for a route to the device itself.
-        via: Option<Ipv4Addr>,
+        via: Option<IpAddr>,
         /// Interface index.
         device: u32,
         /// Whether the next hop is taken to be on the device's link whatever the addresses say.
@@ -52,7 +54,21 @@ pub enum Object {
     },
 }
 
+/// The first and the last of all addresses in their order.
+const FIRST: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+const LAST: IpAddr = IpAddr::V6(Ipv6Addr::from_bits(u128::MAX));
+
 impl Object {
+    /// Which packets it is for.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        match *self {
+            Self::Neighbour { ip, .. } => ip.into(),
+            Self::Fdb { vtep, .. } => vtep.into(),
+            Self::Peer { subnet, .. } | Self::Route { subnet, .. } => subnet.into(),
+        }
+    }
+
     /// The first and the last of the objects, in their order, of which the kernel holds one at a time: the
     /// neighbours of one address, the forwarding entries of one Ethernet address, the entries and the routes of
     /// one subnet.
@@ -65,15 +81,15 @@ impl Object {
             }
             Self::Fdb { device, mac, .. } => {
                 let of = |vtep| Self::Fdb { device, mac, vtep };
-                (of(Ipv4Addr::UNSPECIFIED), of(Ipv4Addr::BROADCAST))
+                (of(FIRST), of(LAST))
             }
             Self::Peer { subnet, .. } => {
                 let of = |public_ip, mac, direct| Self::Peer { subnet, public_ip, mac, direct };
-                (of(Ipv4Addr::UNSPECIFIED, Mac::ZERO, false), of(Ipv4Addr::BROADCAST, Mac([0xff; 6]), true))
+                (of(FIRST, Mac::ZERO, false), of(LAST, Mac([0xff; 6]), true))
             }
             Self::Route { subnet, .. } => {
                 let of = |via, device, onlink| Self::Route { subnet, via, device, onlink };
-                (of(None, 0, false), of(Some(Ipv4Addr::BROADCAST), u32::MAX, true))
+                (of(None, 0, false), of(Some(LAST), u32::MAX, true))
             }
         }
     }

@@ -1,11 +1,10 @@
 //! The underlay: what carries the packets between hosts.
 
-use std::net::Ipv4Addr;
-
 use flannel_common::Mac;
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 
 use crate::device::Device;
+use crate::family::{Addresses, Family, PerFamily};
 
 /// The interface that carries the tunnel, and how this host is known on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,12 +17,12 @@ pub struct Underlay {
     pub mtu: u32,
     /// Ethernet address; zero where the interface has none.
     pub mac: Mac,
-    /// The interface's address, from which outer packets are sent.
-    pub address: Ipv4Addr,
-    /// The address peers are told to send to.
-    pub public_ip: Ipv4Addr,
+    /// The interface's addresses, from which outer packets are sent.
+    pub addresses: Addresses,
+    /// The addresses peers are told to send to.
+    pub public: Addresses,
     /// The networks the host is connected to, by all interfaces but flannel's own.
-    pub networks: Vec<Ipv4Network>,
+    pub networks: Vec<IpNetwork>,
 }
 
 impl Underlay {
@@ -44,25 +43,25 @@ pub enum Hop {
     Routed,
 }
 
-/// The two links that a backend works with: the underlay, and the device over it, if the backend has one.
+/// The links that a backend works with: the underlay, and the devices over it, if the backend has any.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Links {
     /// What carries the tunnel.
     pub underlay: Underlay,
-    /// Flannel's own device.
-    pub device: Option<Device>,
+    /// Flannel's own devices, by the family of the outer packets: a vxlan device sends to addresses of one.
+    pub devices: PerFamily<Device>,
 }
 
 impl Links {
     /// Whether packets go by the same interfaces, addresses and sizes as over `other`.
     #[must_use]
     pub fn are_same_way(&self, other: &Self) -> bool {
-        self.underlay.is_same_way(&other.underlay) && self.device == other.device
+        self.underlay.is_same_way(&other.underlay) && self.devices == other.devices
     }
 
-    /// Interface index of the device.
+    /// Interface index of the device of `family`.
     #[must_use]
-    pub fn device_index(&self) -> Option<u32> {
-        self.device.as_ref().map(|device| device.index)
+    pub fn device_index(&self, family: Family) -> Option<u32> {
+        self.devices.get(family).map(|device| device.index)
     }
 }

@@ -1,21 +1,22 @@
 //! Addresses of interfaces.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use flannel_model::device::Device;
-use ipnetwork::Ipv4Network;
-use rtnetlink::packet_route::AddressFamily;
+use flannel_model::family::Family;
+use ipnetwork::IpNetwork;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 
+use super::objects::address_family;
 use super::{During, Error, Netlink, absence_is_success, collect};
 
-/// An IPv4 address of an interface.
+/// An address of an interface.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Address {
     /// Interface index.
     pub link: u32,
     /// The address, with the length of the network it is connected to.
-    pub network: Ipv4Network,
+    pub network: IpNetwork,
     /// How far it is valid.
     pub scope: AddressScope,
     /// Whether it was configured without a lifetime.
@@ -26,11 +27,17 @@ pub struct Address {
 
 impl Address {
     fn from_message(message: &AddressMessage) -> Option<Self> {
-        // IFA_ADDRESS is the peer's address on a point-to-point link; IFA_LOCAL is the own one.
+        // IFA_ADDRESS is the peer's address on a point-to-point link, and IFA_LOCAL the own one; with IPv6 there may be
+        // IFA_ADDRESS alone.
         let local = message.attributes.iter().find_map(|attribute| match attribute {
-            AddressAttribute::Local(IpAddr::V4(local)) => Some(*local),
+            AddressAttribute::Local(local) => Some(*local),
             _ => None,
-        })?;
+        });
+        let of_ipv6 = message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Address(address @ IpAddr::V6(_)) => Some(*address),
+            _ => None,
+        });
+        let local = local.or(of_ipv6)?;
         let flags = message.attributes.iter().find_map(|attribute| match attribute {
             AddressAttribute::Flags(flags) => Some(*flags),
             _ => None,
@@ -38,7 +45,7 @@ impl Address {
         let flags = flags.unwrap_or(AddressFlags::from_bits_retain(message.header.flags.bits().into()));
         Some(Self {
             link: message.header.index,
-            network: Ipv4Network::new(local, message.header.prefix_len).ok()?,
+            network: IpNetwork::new(local, message.header.prefix_len).ok()?,
             scope: message.header.scope,
             permanent: flags.contains(AddressFlags::Permanent),
             deprecated: flags.contains(AddressFlags::Deprecated),
@@ -47,17 +54,17 @@ impl Address {
 }
 
 impl Netlink {
-    /// The IPv4 addresses of every interface.
+    /// The addresses of `family` of every interface.
     ///
     /// # Errors
     /// The kernel refused.
-    pub async fn addresses(&self) -> Result<Vec<Address>, Error> {
+    pub async fn addresses(&self, family: Family) -> Result<Vec<Address>, Error> {
         let mut request = self.0.address().get();
-        request.message_mut().header.family = AddressFamily::Inet;
+        request.message_mut().header.family = address_family(family);
         collect(request.execute(), "list the addresses", |message| Address::from_message(&message)).await
     }
 
-    /// Gives `device` the address `own`/32 and takes every other address inside `network` from it.
+    /// Gives `device` the address `own` alone, as a /32 or /128, and takes every other address inside `network` from it.
     /// Addresses outside `network` are left alone.
     ///
     /// # Errors
@@ -65,15 +72,17 @@ impl Netlink {
     pub async fn ensure_address(
         &self,
         device: &Device,
-        own: Ipv4Addr,
-        network: Ipv4Network,
+        own: IpAddr,
+        network: IpNetwork,
     ) -> Result<(), Error> {
-        let of_device: Vec<Address> =
-            self.addresses().await?.into_iter().filter(|address| address.link == device.index).collect();
-        let is_wanted = |address: &Address| address.network.ip() == own && address.network.prefix() == 32;
+        let family = Family::from(own);
+        let all = self.addresses(family).await?.into_iter();
+        let of_device: Vec<Address> = all.filter(|address| address.link == device.index).collect();
+        let len = family.bits();
+        let is_wanted = |address: &Address| address.network.ip() == own && address.network.prefix() == len;
         if !of_device.iter().any(is_wanted) {
-            let added = self.0.address().add(device.index, own.into(), 32).execute().await;
-            added.during(|| format!("give interface {} the address {own}/32", device.name))?;
+            let added = self.0.address().add(device.index, own, len).execute().await;
+            added.during(|| format!("give interface {} the address {own}/{len}", device.name))?;
         }
         for address in of_device {
             if network.contains(address.network.ip()) && !is_wanted(&address) {
@@ -84,12 +93,12 @@ impl Netlink {
         Ok(())
     }
 
-    async fn delete_address(&self, device: &Device, address: Ipv4Network) -> Result<(), Error> {
+    async fn delete_address(&self, device: &Device, address: IpNetwork) -> Result<(), Error> {
         let mut message = AddressMessage::default();
-        message.header.family = AddressFamily::Inet;
+        message.header.family = address_family(address.into());
         message.header.index = device.index;
         message.header.prefix_len = address.prefix();
-        message.attributes.push(AddressAttribute::Local(address.ip().into()));
+        message.attributes.push(AddressAttribute::Local(address.ip()));
         let deleted = self.0.address().del(message).execute().await;
         absence_is_success(
             deleted.during(|| format!("take the address {address} from interface {}", device.name)),

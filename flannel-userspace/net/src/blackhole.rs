@@ -1,13 +1,11 @@
 //! A route that swallows what this host's own subnet has no pod for.
 
-use std::net::Ipv4Addr;
-
-use ipnetwork::Ipv4Network;
+use flannel_model::config::cidr::masked;
+use ipnetwork::IpNetwork;
 use nix::errno::Errno;
-use rtnetlink::RouteMessageBuilder;
-use rtnetlink::packet_route::route::{RouteMessage, RouteScope, RouteType};
+use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteScope, RouteType};
 
-use super::route::RouteFilter;
+use super::route::{RouteFilter, message_to};
 use super::{During, Error, Netlink, ROUTE_PROTOCOL, collect};
 
 /// Any other route to the subnet is preferred, such as that of the bridge. Stock flannel states no metric,
@@ -20,7 +18,7 @@ impl Netlink {
     ///
     /// # Errors
     /// The kernel refused.
-    pub async fn ensure_blackhole(&self, subnet: Ipv4Network) -> Result<bool, Error> {
+    pub async fn ensure_blackhole(&self, subnet: IpNetwork) -> Result<bool, Error> {
         let added = self.0.route().add(blackhole(subnet)).execute().await;
         match added.during(|| format!("add the blackhole route to {subnet}")) {
             Ok(()) => Ok(true),
@@ -33,9 +31,9 @@ impl Netlink {
     ///
     /// # Errors
     /// The kernel refused.
-    pub async fn has_blackhole(&self, subnet: Ipv4Network) -> Result<bool, Error> {
+    pub async fn has_blackhole(&self, subnet: IpNetwork) -> Result<bool, Error> {
         let wanted = blackhole(subnet);
-        let ours = RouteFilter { device: None, protocol: Some(ROUTE_PROTOCOL) };
+        let ours = RouteFilter { protocol: Some(ROUTE_PROTOCOL), ..RouteFilter::of(subnet.into()) };
         let is_it = |route: RouteMessage| {
             let (wanted_header, header) = (&wanted.header, &route.header);
             let is_it = header.kind == wanted_header.kind
@@ -54,7 +52,7 @@ impl Netlink {
     ///
     /// # Errors
     /// The kernel refused.
-    pub async fn remove_blackhole(&self, subnet: Ipv4Network) -> Result<bool, Error> {
+    pub async fn remove_blackhole(&self, subnet: IpNetwork) -> Result<bool, Error> {
         let removed = self.0.route().del(blackhole(subnet)).execute().await;
         match removed.during(|| format!("remove the blackhole route to {subnet}")) {
             Ok(()) => Ok(true),
@@ -64,27 +62,26 @@ impl Netlink {
     }
 }
 
-fn blackhole(subnet: Ipv4Network) -> RouteMessage {
-    RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(subnet.network(), subnet.prefix())
-        .protocol(ROUTE_PROTOCOL.into())
-        .kind(RouteType::BlackHole)
-        .scope(RouteScope::Universe)
-        .priority(METRIC)
-        .build()
+fn blackhole(subnet: IpNetwork) -> RouteMessage {
+    let mut message = message_to(masked(subnet));
+    message.header.protocol = ROUTE_PROTOCOL.into();
+    message.header.kind = RouteType::BlackHole;
+    message.header.scope = RouteScope::Universe;
+    message.attributes.push(RouteAttribute::Priority(METRIC));
+    message
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
-    use ipnetwork::Ipv4Network;
+    use ipnetwork::IpNetwork;
 
     use crate::namespace::{add_interface, in_namespace, ip};
 
     const POD: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 5, 1, 7));
 
-    fn subnet() -> Ipv4Network {
+    fn subnet() -> IpNetwork {
         "10.5.1.0/24".parse().unwrap()
     }
 
@@ -102,6 +99,18 @@ mod tests {
                 assert_eq!(netlink.remove_blackhole(subnet()).await.unwrap(), expected);
                 assert_eq!(ip("route show"), "");
             }
+        });
+    }
+
+    #[test]
+    fn of_ipv6() {
+        in_namespace(async |netlink| {
+            let subnet = "fd00:10:5:1::/64".parse().unwrap();
+            assert!(netlink.ensure_blackhole(subnet).await.unwrap());
+            assert!(netlink.has_blackhole(subnet).await.unwrap());
+            assert!(!netlink.ensure_blackhole(subnet).await.unwrap());
+            assert!(netlink.remove_blackhole(subnet).await.unwrap());
+            assert!(!netlink.has_blackhole(subnet).await.unwrap());
         });
     }
 

@@ -163,7 +163,7 @@ mod tests {
     fn refusals_bear_the_place_of_their_request() {
         on_host(async |_, underlay| {
             let put = |last: usize, device| {
-                let ip = Ipv4Addr::new(192, 168, 77, u8::try_from(last).unwrap());
+                let ip = Ipv4Addr::new(192, 168, 77, u8::try_from(last).unwrap()).into();
                 (RouteNetlinkMessage::NewNeighbour(neighbour_message(device, ip, Mac([2; 6]))), NLM_F_CREATE)
             };
             let mut bulk = Bulk::open().unwrap();

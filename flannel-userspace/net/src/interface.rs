@@ -1,11 +1,13 @@
 //! The choice of the interface that carries the tunnel.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
+use flannel_model::config::cidr::masked;
 use flannel_model::config::interface::InterfaceOptions;
 use flannel_model::device::is_flannel;
+use flannel_model::family::{Addresses, Family};
 use flannel_model::underlay::Underlay;
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use regex::Regex;
 use rtnetlink::packet_route::address::AddressScope;
 use rtnetlink::packet_route::link::LinkFlags;
@@ -74,19 +76,19 @@ fn list(errors: &[InterfaceError]) -> String {
 /// # Errors
 /// Nothing that was asked for can be used, or nothing was asked for and there is no default route.
 pub async fn choose(netlink: &Netlink, options: &InterfaceOptions) -> Result<Underlay, InterfaceError> {
-    let host = Host { links: netlink.links().await?, addresses: netlink.addresses().await? };
+    let host = Host { links: netlink.links().await?, addresses: netlink.addresses(Family::V4).await? };
     let choice =
         if options.iface.is_empty() && options.iface_regex.is_empty() && options.iface_can_reach.is_none() {
-            match options.public_ip {
-                Some(public_ip) => host.by_address(public_ip),
+            match options.public.v4 {
+                Some(public_ip) => host.by_address(public_ip.into()),
                 None => host.by_default_route(netlink).await,
             }?
         } else {
             host.asked_for(netlink, options).await?
         };
-    let underlay = host.underlay(choice, options.public_ip);
+    let underlay = host.underlay(choice, options.public);
     tracing::info!(
-        interface = underlay.name, address = %underlay.address, public_ip = %underlay.public_ip,
+        interface = underlay.name, address = %underlay.addresses, public_ip = %underlay.public,
         mtu = underlay.mtu, "chose the underlay"
     );
     Ok(underlay)
@@ -103,14 +105,15 @@ pub async fn follow(
     options: &InterfaceOptions,
     current: &Underlay,
 ) -> Result<Underlay, InterfaceError> {
-    let host = Host { links: netlink.links().await?, addresses: netlink.addresses().await? };
-    let is_current =
-        |address: &&Address| address.link == current.index && address.network.ip() == current.address;
+    let host = Host { links: netlink.links().await?, addresses: netlink.addresses(Family::V4).await? };
+    let is_current = |address: &&Address| {
+        address.link == current.index && Some(address.network.ip()) == current.addresses.first()
+    };
     match (host.link(current.index), host.addresses.iter().find(is_current)) {
-        (Some(link), Some(_)) => Ok(host.underlay((link, current.address), options.public_ip)),
+        (Some(link), Some(address)) => Ok(host.underlay((link, address.network.ip()), options.public)),
         (link, _) => match (choose(netlink, options).await, link) {
             (Err(InterfaceError::NoDefaultRoute), Some(link)) => {
-                Ok(host.underlay(host.first_address(link)?, options.public_ip))
+                Ok(host.underlay(host.first_address(link)?, options.public))
             }
             (chosen, _) => chosen,
         },
@@ -122,7 +125,7 @@ struct Host {
     addresses: Vec<Address>,
 }
 
-type Choice<'a> = (&'a Link, Ipv4Addr);
+type Choice<'a> = (&'a Link, IpAddr);
 
 impl Host {
     async fn asked_for(
@@ -167,7 +170,7 @@ impl Host {
         self.first_address(link.ok_or_else(|| self.missing("name", name))?)
     }
 
-    fn by_address(&self, wanted: Ipv4Addr) -> Result<Choice<'_>, InterfaceError> {
+    fn by_address(&self, wanted: IpAddr) -> Result<Choice<'_>, InterfaceError> {
         let address = self.addresses.iter().find(|address| address.network.ip() == wanted);
         let link = address.and_then(|address| self.link(address.link));
         usable(link.ok_or_else(|| self.missing("address", &wanted.to_string()))?, wanted)
@@ -212,7 +215,7 @@ impl Host {
     }
 
     async fn by_default_route(&self, netlink: &Netlink) -> Result<Choice<'_>, InterfaceError> {
-        let route = netlink.default_route().await?.ok_or(InterfaceError::NoDefaultRoute)?;
+        let route = netlink.default_route(Family::V4).await?.ok_or(InterfaceError::NoDefaultRoute)?;
         let link = route.device.and_then(|index| self.link(index));
         let link = link.ok_or(InterfaceError::NoDefaultRoute)?;
         match route.source {
@@ -232,7 +235,7 @@ impl Host {
 
     /// The addresses by which others can reach the host, the best first: global before link-local,
     /// permanent before leased.
-    fn addresses_of(&self, link: &Link) -> Vec<Ipv4Addr> {
+    fn addresses_of(&self, link: &Link) -> Vec<IpAddr> {
         let others_can_use = |address: &&Address| {
             address.link == link.index && !address.deprecated && !address.network.ip().is_loopback()
         };
@@ -241,24 +244,25 @@ impl Host {
         addresses.into_iter().map(|address| address.network.ip()).collect()
     }
 
-    fn underlay(&self, (link, address): Choice<'_>, public_ip: Option<Ipv4Addr>) -> Underlay {
+    fn underlay(&self, (link, address): Choice<'_>, public: Addresses) -> Underlay {
+        let addresses = Addresses::from(address);
         Underlay {
             name: link.name.clone(),
             index: link.index,
             mtu: link.mtu,
             mac: link.mac,
-            address,
-            public_ip: public_ip.unwrap_or(address),
+            addresses,
+            public: public.or(addresses),
             networks: self.networks(),
         }
     }
 
-    fn networks(&self) -> Vec<Ipv4Network> {
+    fn networks(&self) -> Vec<IpNetwork> {
         let is_own = |address: &Address| self.link(address.link).is_some_and(|link| is_flannel(&link.name));
         let of_others = self.addresses.iter().filter(|address| !is_own(address));
-        let mut networks: Vec<Ipv4Network> = of_others
-            .filter_map(|address| Ipv4Network::new(address.network.network(), address.network.prefix()).ok())
-            .filter(|network| network.prefix() < 32)
+        let mut networks: Vec<IpNetwork> = of_others
+            .map(|address| masked(address.network))
+            .filter(|network| network.prefix() < Family::from(*network).bits())
             .collect();
         networks.sort();
         networks.dedup();
@@ -285,7 +289,7 @@ impl Host {
     }
 }
 
-fn usable(link: &Link, address: Ipv4Addr) -> Result<Choice<'_>, InterfaceError> {
+fn usable(link: &Link, address: IpAddr) -> Result<Choice<'_>, InterfaceError> {
     if link.is_up() { Ok((link, address)) } else { Err(InterfaceError::Down(link.name.clone())) }
 }
 

@@ -1,6 +1,6 @@
 //! Interfaces as the kernel describes them.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use flannel_common::Mac;
 use futures::TryStreamExt;
@@ -53,11 +53,11 @@ pub struct Vxlan {
     /// UDP port.
     pub port: u16,
     /// Outer source address.
-    pub local: Option<Ipv4Addr>,
+    pub local: Option<IpAddr>,
     /// Index of the interface the tunnel runs over.
     pub underlay: Option<u32>,
     /// Remote address or multicast group for frames without an entry in the forwarding table.
-    pub group: Option<Ipv4Addr>,
+    pub group: Option<IpAddr>,
     /// Whether addresses are learned from received frames.
     pub learning: bool,
     /// Whether misses in the forwarding table are announced over netlink.
@@ -136,9 +136,11 @@ impl Vxlan {
             match parameter {
                 InfoVxlan::Id(vni) => vxlan.vni = vni,
                 InfoVxlan::Port(port) => vxlan.port = port,
-                InfoVxlan::Local(local) => vxlan.local = Some(local),
+                InfoVxlan::Local(local) => vxlan.local = Some(local.into()),
+                InfoVxlan::Local6(local) => vxlan.local = Some(local.into()),
                 InfoVxlan::Link(index) => vxlan.underlay = Some(index),
-                InfoVxlan::Group(group) => vxlan.group = Some(group),
+                InfoVxlan::Group(group) => vxlan.group = Some(group.into()),
+                InfoVxlan::Group6(group) => vxlan.group = Some(group.into()),
                 InfoVxlan::Learning(learning) => vxlan.learning = learning,
                 InfoVxlan::L2Miss(miss) => vxlan.l2miss = miss,
                 InfoVxlan::L3Miss(miss) => vxlan.l3miss = miss,

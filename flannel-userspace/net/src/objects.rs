@@ -1,12 +1,13 @@
 //! Neighbours, forwarding entries and routes: what a peer is made of in the kernel's own tables.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use flannel_common::Mac;
+use flannel_model::family::{Family, PerFamily};
 use flannel_model::object::Object;
 use futures::StreamExt;
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use rtnetlink::packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -26,7 +27,7 @@ const PROTOCOL_BOOT: u8 = 3;
 #[derive(Clone, Debug)]
 pub struct Objects {
     netlink: Netlink,
-    device: Option<u32>,
+    families: PerFamily<Option<u32>>,
 }
 
 /// An object could not be put into the kernel, or removed from it, or listed.
@@ -42,7 +43,7 @@ pub enum ObjectError {
     )]
     RouteTaken {
         /// The peer's subnet.
-        subnet: Ipv4Network,
+        subnet: IpNetwork,
         /// The other route, as iproute2 would print it.
         existing: String,
     },
@@ -52,10 +53,16 @@ pub enum ObjectError {
 }
 
 impl Objects {
-    /// The objects on flannel's own device, if the backend has one, and flannel's routes on other devices.
+    /// The objects of each family that is served: those on flannel's own device, if the backend has one, and flannel's
+    /// routes on other devices.
     #[must_use]
-    pub fn new(netlink: Netlink, device: Option<u32>) -> Self {
-        Self { netlink, device }
+    pub fn new(netlink: Netlink, families: PerFamily<Option<u32>>) -> Self {
+        Self { netlink, families }
+    }
+
+    /// Interface index of flannel's own device for packets of `family`.
+    fn device(&self, family: Family) -> Option<u32> {
+        self.families.get(family).copied().flatten()
     }
 
     /// Puts `object` into the kernel, in place of another one of the same key: a neighbour's address, a
@@ -99,56 +106,77 @@ impl Objects {
         let mut bulk =
             Bulk::open().map_err(|source| Error { operation: "list anything".to_owned(), source })?;
         let mut objects = Vec::new();
-        let ours = RouteFilter { device: None, protocol: Some(ROUTE_PROTOCOL) };
-        let is_elsewhere =
-            |object: &Object| matches!(object, Object::Route { device, .. } if Some(*device) != self.device);
-        list_routes(&mut bulk, ours, |route| objects.extend(Some(route).filter(is_elsewhere)))?;
-        if let Some(device) = self.device {
-            tokio::task::yield_now().await;
-            list_neighbours(&mut bulk, AddressFamily::Inet, device, &mut objects)?;
-            tokio::task::yield_now().await;
-            list_neighbours(&mut bulk, AddressFamily::Bridge, device, &mut objects)?;
-            tokio::task::yield_now().await;
-            let by_device = RouteFilter { device: Some(device), protocol: Some(PROTOCOL_BOOT) };
-            list_routes(&mut bulk, by_device, |route| objects.push(route))?;
+        for (family, device) in self.families.iter() {
+            list_family(&mut bulk, family, *device, &mut objects).await?;
         }
         Ok(objects)
     }
 
-    fn route(&self, subnet: Ipv4Network, via: Option<Ipv4Addr>, device: u32, onlink: bool) -> Route {
+    fn route(&self, subnet: IpNetwork, via: Option<IpAddr>, device: u32, onlink: bool) -> Route {
         // On flannel's own device every route is ours, so those look as stock flannel's do.
-        let protocol = if self.device == Some(device) { PROTOCOL_BOOT } else { ROUTE_PROTOCOL };
+        let protocol =
+            if self.device(subnet.into()) == Some(device) { PROTOCOL_BOOT } else { ROUTE_PROTOCOL };
         Route { destination: subnet, via, device: Some(device), onlink, protocol, priority: 0, source: None }
     }
 }
 
+/// Adds what is flannel's of one family, whose device is `device`.
+async fn list_family(
+    bulk: &mut Bulk,
+    family: Family,
+    device: Option<u32>,
+    objects: &mut Vec<Object>,
+) -> Result<(), ObjectError> {
+    let ours = RouteFilter { protocol: Some(ROUTE_PROTOCOL), ..RouteFilter::of(family) };
+    let is_elsewhere =
+        |object: &Object| matches!(object, Object::Route { device: by, .. } if Some(*by) != device);
+    list_routes(bulk, ours, |route| objects.extend(Some(route).filter(is_elsewhere)))?;
+    let Some(device) = device else { return Ok(()) };
+    tokio::task::yield_now().await;
+    list_neighbours(bulk, address_family(family), device, objects)?;
+    tokio::task::yield_now().await;
+    list_neighbours(bulk, AddressFamily::Bridge, device, objects)?;
+    tokio::task::yield_now().await;
+    let by_device = RouteFilter { family, device: Some(device), protocol: Some(PROTOCOL_BOOT) };
+    list_routes(bulk, by_device, |route| objects.push(route))?;
+    Ok(())
+}
+
+/// The number of the family in netlink's messages.
+pub(super) const fn address_family(family: Family) -> AddressFamily {
+    match family {
+        Family::V4 => AddressFamily::Inet,
+        Family::V6 => AddressFamily::Inet6,
+    }
+}
+
 impl Netlink {
-    async fn remove_neighbour(&self, device: u32, ip: Ipv4Addr, mac: Mac) -> Result<(), Error> {
+    async fn remove_neighbour(&self, device: u32, ip: IpAddr, mac: Mac) -> Result<(), Error> {
         // The kernel removes by address alone, and would take an entry that has a new MAC by now.
         let now = self.neighbour(device, ip).await?;
         if now.is_none_or(|now| link_layer_address(&now) != Some(mac)) {
             return Ok(());
         }
-        let mut message = message_of(AddressFamily::Inet, device);
-        message.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)));
+        let mut message = message_of(address_family(ip.into()), device);
+        message.attributes.push(NeighbourAttribute::Destination(ip.into()));
         let deleted = self.0.neighbours().del(message).execute().await;
         absence_is_success(deleted.during(|| format!("remove the neighbour {ip}")))
     }
 
-    async fn remove_fdb(&self, device: u32, mac: Mac, vtep: Ipv4Addr) -> Result<(), Error> {
+    async fn remove_fdb(&self, device: u32, mac: Mac, vtep: IpAddr) -> Result<(), Error> {
         let mut message = message_of(AddressFamily::Bridge, device);
         message.header.flags = NeighbourFlags::Own;
         message.attributes = vec![
             NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()),
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(vtep)),
+            NeighbourAttribute::Destination(vtep.into()),
         ];
         let deleted = self.0.neighbours().del(message).execute().await;
         absence_is_success(deleted.during(|| format!("stop forwarding frames for {mac} to {vtep}")))
     }
 
-    async fn neighbour(&self, device: u32, ip: Ipv4Addr) -> Result<Option<NeighbourMessage>, Error> {
-        let mut message = message_of(AddressFamily::Inet, device);
-        message.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)));
+    async fn neighbour(&self, device: u32, ip: IpAddr) -> Result<Option<NeighbourMessage>, Error> {
+        let mut message = message_of(address_family(ip.into()), device);
+        message.attributes.push(NeighbourAttribute::Destination(ip.into()));
         let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetNeighbour(message));
         request.header.flags = NLM_F_REQUEST;
         let operation = || format!("look the neighbour {ip} up");
@@ -229,8 +257,8 @@ pub(super) fn route(message: &RouteMessage) -> Option<Object> {
 
 /// The object a route is; none with a metric, or to no device or several.
 fn object_of(route: &Route) -> Option<Object> {
-    let Route { destination: subnet, via, device, onlink, priority, .. } = *route;
-    (priority == 0).then_some(Object::Route { subnet, via, device: device?, onlink })
+    let Route { destination: subnet, via, device, onlink, .. } = *route;
+    route.is_without_metric().then_some(Object::Route { subnet, via, device: device?, onlink })
 }
 
 fn message_of(family: AddressFamily, device: u32) -> NeighbourMessage {
@@ -244,15 +272,20 @@ fn is_permanent_on(device: u32, message: &NeighbourMessage) -> bool {
     message.header.ifindex == device && message.header.state == NeighbourState::Permanent
 }
 
-fn destination(message: &NeighbourMessage) -> Option<Ipv4Addr> {
+fn destination(message: &NeighbourMessage) -> Option<IpAddr> {
     message.attributes.iter().find_map(|attribute| match attribute {
-        NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => Some(*ip),
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
+        NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
         // A forwarding entry's message is of the bridge's family, which does not tell that of its address.
-        NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => {
-            <[u8; 4]>::try_from(bytes.as_slice()).ok().map(Ipv4Addr::from)
-        }
+        NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => address_of(bytes),
         _ => None,
     })
+}
+
+fn address_of(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = || <[u8; 4]>::try_from(bytes).ok().map(|bytes| IpAddr::V4(Ipv4Addr::from(bytes)));
+    let v6 = || <[u8; 16]>::try_from(bytes).ok().map(|bytes| IpAddr::V6(Ipv6Addr::from(bytes)));
+    v4().or_else(v6)
 }
 
 pub(super) fn link_layer_address(message: &NeighbourMessage) -> Option<Mac> {

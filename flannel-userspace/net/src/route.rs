@@ -1,16 +1,17 @@
-//! Routes of IPv4.
+//! Routes.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use flannel_model::family::Family;
 use flannel_model::underlay::{Hop, Underlay};
 use futures::{StreamExt, TryStreamExt};
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use nix::errno::Errno;
 use rtnetlink::RouteMessageBuilder;
-use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::bulk::Bulk;
 use super::{During, Error, Netlink, absence_is_success, collect};
@@ -19,9 +20,9 @@ use super::{During, Error, Netlink, absence_is_success, collect};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     /// Destination.
-    pub destination: Ipv4Network,
+    pub destination: IpNetwork,
     /// Next hop; absent for a route to the device itself, or to none or several.
-    pub via: Option<Ipv4Addr>,
+    pub via: Option<IpAddr>,
     /// Interface index; absent for a route to no device or to several.
     pub device: Option<u32>,
     /// Whether the next hop is taken to be on the device's link.
@@ -31,14 +32,17 @@ pub struct Route {
     /// Metric; of two routes to one destination the one with the lower metric is used.
     pub priority: u32,
     /// Source address of what the host itself sends by this route.
-    pub source: Option<Ipv4Addr>,
+    pub source: Option<IpAddr>,
 }
 
 impl Route {
     fn from_message(message: &RouteMessage) -> Self {
-        let mut destination = Ipv4Addr::UNSPECIFIED;
+        let mut destination = match message.header.address_family {
+            AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            _ => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        };
         let mut route = Self {
-            destination: Ipv4Network::from(destination),
+            destination: IpNetwork::from(destination),
             via: None,
             device: None,
             onlink: message.header.flags.contains(RouteFlags::Onlink),
@@ -48,16 +52,16 @@ impl Route {
         };
         for attribute in &message.attributes {
             match attribute {
-                RouteAttribute::Destination(RouteAddress::Inet(address)) => destination = *address,
-                RouteAttribute::Gateway(RouteAddress::Inet(address)) => route.via = Some(*address),
-                RouteAttribute::PrefSource(RouteAddress::Inet(address)) => route.source = Some(*address),
+                RouteAttribute::Destination(address) => destination = ip(address).unwrap_or(destination),
+                RouteAttribute::Gateway(address) => route.via = ip(address),
+                RouteAttribute::PrefSource(address) => route.source = ip(address),
                 RouteAttribute::Oif(index) => route.device = Some(*index),
                 RouteAttribute::Priority(priority) => route.priority = *priority,
                 _ => {}
             }
         }
         let len = message.header.destination_prefix_length;
-        route.destination = Ipv4Network::new(destination, len).unwrap_or(route.destination);
+        route.destination = IpNetwork::new(destination, len).unwrap_or(route.destination);
         route
     }
 
@@ -71,17 +75,25 @@ impl Route {
     /// The request that adds or removes this route, in the main table.
     pub(super) fn message(&self) -> RouteMessage {
         let scope = if self.via.is_some() { RouteScope::Universe } else { RouteScope::Link };
-        let mut builder = RouteMessageBuilder::<Ipv4Addr>::new()
-            .destination_prefix(self.destination.ip(), self.destination.prefix())
-            .protocol(self.protocol.into())
-            .scope(scope);
-        if let Some(via) = self.via {
-            builder = builder.gateway(via);
+        let mut message = message_to(self.destination);
+        message.header.protocol = self.protocol.into();
+        message.header.scope = scope;
+        message.attributes.extend(self.via.map(|via| RouteAttribute::Gateway(via.into())));
+        message.attributes.extend(self.device.map(RouteAttribute::Oif));
+        if self.onlink {
+            message.header.flags.insert(RouteFlags::Onlink);
         }
-        if let Some(device) = self.device {
-            builder = builder.output_interface(device);
-        }
-        if self.onlink { builder.onlink() } else { builder }.build()
+        message
+    }
+
+    /// Whether nobody chose its metric: the kernel stores `IP6_RT_PRIO_USER` for none with IPv6
+    /// (`ip6_route_info_create`).
+    pub(super) fn is_without_metric(&self) -> bool {
+        let unstated = match Family::from(self.destination) {
+            Family::V4 => 0,
+            Family::V6 => 1024,
+        };
+        [0, unstated].contains(&self.priority)
     }
 }
 
@@ -101,7 +113,7 @@ impl Route {
 ///
 /// # Errors
 /// The kernel cannot be asked.
-pub async fn hops(addresses: &[Ipv4Addr], underlay: &Underlay) -> Result<Vec<Hop>, Error> {
+pub async fn hops(addresses: &[IpAddr], underlay: &Underlay) -> Result<Vec<Hop>, Error> {
     let during = |source| Error { operation: "ask for the routes to the peers".to_owned(), source };
     let mut hops = Vec::with_capacity(addresses.len());
     let mut bulk = Bulk::open().map_err(during)?;
@@ -133,24 +145,15 @@ impl Netlink {
     /// # Errors
     /// The kernel refused.
     pub async fn route_to(&self, address: IpAddr) -> Result<Option<Route>, Error> {
-        let message = match address {
-            IpAddr::V4(address) => question(address),
-            IpAddr::V6(address) => {
-                let builder = RouteMessageBuilder::<std::net::Ipv6Addr>::new();
-                let mut message = builder.destination_prefix(address, 128).build();
-                strip(&mut message.header);
-                message
-            }
-        };
-        self.get_route(message, || format!("look the route to {address} up")).await
+        self.get_route(question(address), || format!("look the route to {address} up")).await
     }
 
-    /// The main table's default route with the lowest metric.
+    /// The main table's default route of `family` with the lowest metric.
     ///
     /// # Errors
     /// The kernel refused.
-    pub async fn default_route(&self) -> Result<Option<Route>, Error> {
-        let routes: Vec<Route> = self.main_table(RouteFilter::default()).await?;
+    pub async fn default_route(&self, family: Family) -> Result<Option<Route>, Error> {
+        let routes: Vec<Route> = self.main_table(RouteFilter::of(family)).await?;
         let defaults = routes.into_iter().filter(|route| route.destination.prefix() == 0);
         Ok(defaults.filter(|route| route.device.is_some()).min_by_key(|route| route.priority))
     }
@@ -162,15 +165,15 @@ impl Netlink {
     }
 
     /// The main table's route to exactly `destination` without a metric.
-    pub(super) async fn route_of(&self, destination: Ipv4Network) -> Result<Option<Route>, Error> {
+    pub(super) async fn route_of(&self, destination: IpNetwork) -> Result<Option<Route>, Error> {
         // One look-up instead of a listing, unless something more specific covers the first address.
         let mut message = question(destination.ip());
         message.header.flags.insert(RouteFlags::FibMatch);
-        let is_it = |route: &Route| route.destination == destination && route.priority == 0;
+        let is_it = |route: &Route| route.destination == destination && route.is_without_metric();
         let found = self.get_route(message, || format!("look the route of {destination} up")).await?;
         match found.filter(is_it) {
             Some(route) => Ok(Some(route)),
-            None => Ok(self.main_table(RouteFilter::default()).await?.into_iter().find(is_it)),
+            None => Ok(self.main_table(RouteFilter::of(destination.into())).await?.into_iter().find(is_it)),
         }
     }
 
@@ -212,8 +215,10 @@ impl Netlink {
 }
 
 /// Which routes to list.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct RouteFilter {
+    /// Of this family only.
+    pub(super) family: Family,
     /// By this interface only.
     pub(super) device: Option<u32>,
     /// With this protocol number only.
@@ -221,21 +226,47 @@ pub(super) struct RouteFilter {
 }
 
 impl RouteFilter {
+    /// All routes of `family`.
+    pub(super) const fn of(family: Family) -> Self {
+        Self { family, device: None, protocol: None }
+    }
+
     /// The request for such routes.
     pub(super) fn message(self) -> RouteMessage {
-        let builder = RouteMessageBuilder::<Ipv4Addr>::new()
-            .protocol(self.protocol.map_or(RouteProtocol::Unspec, RouteProtocol::from));
-        let builder = match self.device {
-            Some(device) => builder.output_interface(device),
-            None => builder,
-        };
-        builder.build()
+        let mut message = empty(self.family);
+        message.header.protocol = self.protocol.map_or(RouteProtocol::Unspec, RouteProtocol::from);
+        message.attributes.extend(self.device.map(RouteAttribute::Oif));
+        message
+    }
+}
+
+/// A request about unicast routes of the main table.
+fn empty(family: Family) -> RouteMessage {
+    match family {
+        Family::V4 => RouteMessageBuilder::<Ipv4Addr>::new().build(),
+        Family::V6 => RouteMessageBuilder::<Ipv6Addr>::new().build(),
+    }
+}
+
+/// The same about one to `destination`.
+pub(super) fn message_to(destination: IpNetwork) -> RouteMessage {
+    let mut message = empty(destination.into());
+    message.header.destination_prefix_length = destination.prefix();
+    message.attributes.push(RouteAttribute::Destination(destination.ip().into()));
+    message
+}
+
+const fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some(IpAddr::V4(*address)),
+        RouteAddress::Inet6(address) => Some(IpAddr::V6(*address)),
+        _ => None,
     }
 }
 
 /// The request for the route to `address`.
-fn question(address: Ipv4Addr) -> RouteMessage {
-    let mut message = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(address, 32).build();
+fn question(address: IpAddr) -> RouteMessage {
+    let mut message = message_to(address.into());
     strip(&mut message.header);
     message
 }

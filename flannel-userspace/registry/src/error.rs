@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use flannel_model::lease::ValueError;
+use flannel_model::lease::{Revision, ValueError};
 
 /// The registry could not be used. Errors of the client stand in the text as far as they tell people anything; what
 /// lies below them would only say it again.
@@ -160,7 +160,7 @@ pub enum WatchError {
     #[error("etcd has compacted its history up to revision {revision}")]
     Compacted {
         /// The oldest revision that is left.
-        revision: i64,
+        revision: Revision,
     },
     /// The history has begun again, or goes on from an older copy: list.
     #[error(
@@ -168,9 +168,9 @@ pub enum WatchError {
     )]
     Reset {
         /// The revision it is at.
-        revision: i64,
+        revision: Revision,
         /// The revision it was at.
-        known: i64,
+        known: Revision,
     },
     /// etcd ended the watch.
     #[error("etcd at {endpoint} cancelled the watch: {reason}")]

@@ -10,11 +10,10 @@ pub mod memory;
 mod metrics;
 
 use std::future::Future;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
-use flannel_model::lease::{Attributes, EtcdLeaseId, Event, Lease, Rejected, Snapshot};
-use ipnetwork::Ipv4Network;
+use flannel_model::lease::{Attributes, EtcdLeaseId, Event, Lease, Rejected, Revision, Snapshot, SubnetKey};
 
 pub use error::{RegistryError, WatchError};
 pub use metrics::{EtcdMetrics, EtcdOperation};
@@ -47,13 +46,13 @@ pub trait LeaseSource: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     /// The registry cannot be reached. That history up to `revision` is gone shows in [`Watch::next`].
-    fn watch(&self, revision: i64) -> impl Future<Output = Result<Self::Watch, RegistryError>> + Send;
+    fn watch(&self, revision: Revision) -> impl Future<Output = Result<Self::Watch, RegistryError>> + Send;
 }
 
 /// Where a host writes its own lease and its claim to its address: hosts choose subnets themselves, and what they write
 /// ends unless they keep it. Clones share one connection.
 pub trait LeaseStore: Clone + Send + Sync + 'static {
-    /// Writes the lease of `subnet` if its key still is as `expected`. The lease expires after `ttl`, or
+    /// Writes the lease of `key` if that still is as `expected`. The lease expires after `ttl`, or
     /// never: a reservation.
     ///
     /// # Errors
@@ -61,7 +60,7 @@ pub trait LeaseStore: Clone + Send + Sync + 'static {
     /// expectation tells.
     fn write(
         &self,
-        subnet: Ipv4Network,
+        key: SubnetKey,
         attributes: &Attributes,
         ttl: Option<Duration>,
         expected: Expected,
@@ -90,7 +89,7 @@ pub trait LeaseStore: Clone + Send + Sync + 'static {
     /// The registry cannot be written.
     fn claim(
         &self,
-        public_ip: Ipv4Addr,
+        public_ip: IpAddr,
         identity: &str,
         ttl: Duration,
     ) -> impl Future<Output = Result<Claim, RegistryError>> + Send;
@@ -118,7 +117,7 @@ pub trait Watch: Send + 'static {
     fn next(&mut self) -> impl Future<Output = Result<Vec<Event>, WatchError>> + Send;
 
     /// A revision up to which every event was told.
-    fn revision(&self) -> i64;
+    fn revision(&self) -> Revision;
 }
 
 /// What a writer takes a key to be.
@@ -126,8 +125,8 @@ pub trait Watch: Send + 'static {
 pub enum Expected {
     /// There is none.
     Absent,
-    /// Last written at this etcd revision.
-    Revision(i64),
+    /// Last written then.
+    Revision(Revision),
 }
 
 /// What came of a write.

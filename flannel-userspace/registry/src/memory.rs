@@ -2,12 +2,15 @@
 #![expect(clippy::unwrap_used, reason = "a test that asks for what is no subnet fails")]
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use flannel_model::lease::{Attributes, EtcdLeaseId, Event, Key, Lease, Rejected, Snapshot};
-use ipnetwork::Ipv4Network;
+use flannel_model::family::Subnets;
+use flannel_model::lease::{
+    Attributes, EtcdLeaseId, Event, Key, Lease, Rejected, Revision, Snapshot, SubnetKey,
+};
+use ipnetwork::IpNetwork;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -24,10 +27,10 @@ pub struct Memory {
 
 #[derive(Default)]
 struct State {
-    entries: BTreeMap<Ipv4Network, Found>,
+    entries: BTreeMap<SubnetKey, Found>,
     events: Vec<Event>,
     /// Which machine has which address.
-    hosts: BTreeMap<Ipv4Addr, String>,
+    hosts: BTreeMap<IpAddr, String>,
     /// What becomes of the next writes.
     faults: VecDeque<Fault>,
     writes: Vec<Write>,
@@ -66,17 +69,17 @@ impl Memory {
 
     /// Writes like an operator, whatever stands there.
     pub fn put(&self, subnet: &str, attributes: &Attributes, term: Option<EtcdLeaseId>) -> Lease {
-        self.change(|state| state.put(subnet.parse().unwrap(), attributes, term))
+        self.change(|state| state.put(key_of(subnet), attributes, term))
     }
 
     /// Writes like an operator who has mistaken the key.
     pub fn put_junk(&self, subnet: &str) {
-        self.change(|state| state.put_junk(subnet.parse().unwrap()));
+        self.change(|state| state.put_junk(key_of(subnet)));
     }
 
     /// Deletes like an operator.
     pub fn remove(&self, subnet: &str) {
-        self.change(|state| state.remove(subnet.parse().unwrap()));
+        self.change(|state| state.remove(key_of(subnet)));
     }
 
     /// Loses everything, its history too.
@@ -91,7 +94,7 @@ impl Memory {
 
     /// The lease at the key of that subnet.
     pub fn lease(&self, subnet: &str) -> Option<Lease> {
-        match self.state().entries.get(&subnet.parse().unwrap()) {
+        match self.state().entries.get(&key_of(subnet)) {
             Some(Found::Lease(lease)) => Some(lease.clone()),
             _ => None,
         }
@@ -103,43 +106,49 @@ impl Memory {
     }
 }
 
+/// The key of one subnet.
+fn key_of(subnet: &str) -> SubnetKey {
+    let subnet: IpNetwork = subnet.parse().unwrap();
+    SubnetKey(Subnets::from(subnet))
+}
+
 impl State {
     /// One more with each event; as etcd's, the first is 1.
-    fn revision(&self) -> i64 {
-        1 + i64::try_from(self.events.len()).unwrap()
+    fn revision(&self) -> Revision {
+        Revision::new(1 + i64::try_from(self.events.len()).unwrap())
     }
 
-    fn put(&mut self, subnet: Ipv4Network, attributes: &Attributes, term: Option<EtcdLeaseId>) -> Lease {
-        let mod_revision = self.revision() + 1;
-        let created = match self.entries.get(&subnet) {
+    fn put(&mut self, key: SubnetKey, attributes: &Attributes, term: Option<EtcdLeaseId>) -> Lease {
+        let mod_revision = self.revision().next();
+        let created = match self.entries.get(&key) {
             Some(Found::Lease(lease)) => lease.created,
             _ => mod_revision,
         };
         let attributes = attributes.clone();
-        let lease = Lease { subnet, ipv6_subnet: None, attributes, mod_revision, created, term };
-        self.entries.insert(subnet, Found::Lease(lease.clone()));
+        let lease = Lease { subnets: key.0, attributes, mod_revision, created, term };
+        self.entries.insert(key, Found::Lease(lease.clone()));
         self.events.push(Event::Put(lease.clone()));
         lease
     }
 
-    fn put_junk(&mut self, subnet: Ipv4Network) {
-        let mod_revision = self.revision() + 1;
-        let rejected = Rejected { key: Key::Subnet(subnet.into()), reason: "junk".to_owned(), mod_revision };
-        self.entries.insert(subnet, Found::Rejected(rejected.clone()));
+    fn put_junk(&mut self, key: SubnetKey) {
+        let mod_revision = self.revision().next();
+        let rejected = Rejected { key: Key::Subnet(key), reason: "junk".to_owned(), mod_revision };
+        self.entries.insert(key, Found::Rejected(rejected.clone()));
         self.events.push(Event::Rejected(rejected));
     }
 
-    fn remove(&mut self, subnet: Ipv4Network) {
-        self.entries.remove(&subnet);
-        let mod_revision = self.revision() + 1;
-        self.events.push(Event::Delete { key: Key::Subnet(subnet.into()), mod_revision });
+    fn remove(&mut self, key: SubnetKey) {
+        self.entries.remove(&key);
+        let mod_revision = self.revision().next();
+        self.events.push(Event::Delete { key: Key::Subnet(key), mod_revision });
     }
 }
 
 impl State {
     fn write(
         &mut self,
-        subnet: Ipv4Network,
+        key: SubnetKey,
         attributes: &Attributes,
         ttl: Option<Duration>,
         expected: Expected,
@@ -151,7 +160,7 @@ impl State {
         if fault == Some(Fault::Request) {
             return Err(RegistryError::NoEndpoint);
         }
-        let found = self.entries.get(&subnet).cloned().unwrap_or(Found::Nothing);
+        let found = self.entries.get(&key).cloned().unwrap_or(Found::Nothing);
         let actual = match &found {
             Found::Nothing => Expected::Absent,
             Found::Lease(Lease { mod_revision, .. }) | Found::Rejected(Rejected { mod_revision, .. }) => {
@@ -161,8 +170,8 @@ impl State {
         if actual != expected {
             return Ok(Written::Refused(found));
         }
-        let term = ttl.and_then(|_| EtcdLeaseId::from_id(self.revision() + 1));
-        let lease = self.put(subnet, attributes, term);
+        let term = ttl.and_then(|_| EtcdLeaseId::from_id(self.revision().next().number()));
+        let lease = self.put(key, attributes, term);
         if fault.is_some() { Err(RegistryError::NoEndpoint) } else { Ok(Written::Done(lease)) }
     }
 }
@@ -196,7 +205,7 @@ impl LeaseSource for Memory {
 
     async fn reconnect(&self) {}
 
-    async fn watch(&self, revision: i64) -> Result<MemoryWatch, RegistryError> {
+    async fn watch(&self, revision: Revision) -> Result<MemoryWatch, RegistryError> {
         Ok(MemoryWatch { memory: self.clone(), revision })
     }
 }
@@ -204,20 +213,20 @@ impl LeaseSource for Memory {
 impl LeaseStore for Memory {
     async fn write(
         &self,
-        subnet: Ipv4Network,
+        key: SubnetKey,
         attributes: &Attributes,
         ttl: Option<Duration>,
         expected: Expected,
     ) -> Result<Written, RegistryError> {
         tokio::task::yield_now().await;
-        self.change(|state| state.write(subnet, attributes, ttl, expected))
+        self.change(|state| state.write(key, attributes, ttl, expected))
     }
 
     async fn delete(&self, lease: &Lease) -> Result<bool, RegistryError> {
         Ok(self.change(|state| {
-            let is_same = state.entries.get(&lease.subnet) == Some(&Found::Lease(lease.clone()));
+            let is_same = state.entries.get(&lease.key()) == Some(&Found::Lease(lease.clone()));
             if is_same {
-                state.remove(lease.subnet);
+                state.remove(lease.key());
             }
             is_same
         }))
@@ -227,7 +236,7 @@ impl LeaseStore for Memory {
         Ok(None)
     }
 
-    async fn claim(&self, public_ip: Ipv4Addr, identity: &str, _: Duration) -> Result<Claim, RegistryError> {
+    async fn claim(&self, public_ip: IpAddr, identity: &str, _: Duration) -> Result<Claim, RegistryError> {
         let mut state = self.state();
         if state.faults.pop_front() == Some(Fault::Request) {
             return Err(RegistryError::NoEndpoint);
@@ -252,24 +261,24 @@ impl LeaseStore for Memory {
 /// What happens in the memory.
 pub struct MemoryWatch {
     memory: Memory,
-    revision: i64,
+    revision: Revision,
 }
 
 impl Watch for MemoryWatch {
     async fn next(&mut self) -> Result<Vec<Event>, WatchError> {
         loop {
             let changed = self.memory.changed.notified();
-            let told = usize::try_from(self.revision - 1).unwrap();
+            let told = usize::try_from(self.revision.number() - 1).unwrap();
             let events = self.memory.state().events.get(told..).unwrap_or_default().to_vec();
             if !events.is_empty() {
-                self.revision += i64::try_from(events.len()).unwrap();
+                self.revision = events.iter().fold(self.revision, |revision, _| revision.next());
                 return Ok(events);
             }
             changed.await;
         }
     }
 
-    fn revision(&self) -> i64 {
+    fn revision(&self) -> Revision {
         self.revision
     }
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
+use flannel_model::lease::Revision;
 use flannel_observe::{Domain, Labels, Moment, ScrapeErrors};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -131,8 +132,8 @@ impl EtcdMetrics {
     }
 
     /// Everything up to `revision` is taken in.
-    pub fn applied(&self, revision: i64) {
-        self.applied_revision.set(revision);
+    pub fn applied(&self, revision: Revision) {
+        self.applied_revision.set(revision.number());
     }
 
     /// A request took so long, and ended so.

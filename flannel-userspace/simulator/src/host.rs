@@ -1,22 +1,23 @@
 //! A host: a machine, and daemons that start on it, serve it and end, one after the other.
 
 use std::future::pending;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use flannel_common::{Mac, Vni};
 use flannel_control::kernel::Kernel as _;
-use flannel_control::lease::{AcquireConfig, AddressClaim, HoldConfig, Identity, Pool};
-use flannel_control::peers::{DeletionGuard, DeletionPolicy, PeerTable, Site};
+use flannel_control::lease::{AddressClaim, Allocation, HoldConfig, Identity, Last, LeaseOwner as _, Pool};
+use flannel_control::peers::{DeletionGuard, DeletionPolicy, FamilySite, PeerTable, Site};
 use flannel_control::reconcile::{Announcement, Loop, Memory, Node, Prepared, Reconciler};
 use flannel_control::remembered::{self, Own, Remembered, RememberedError};
 use flannel_control::service::{End, Service};
 use flannel_control::subnet_file::{self, SubnetFile, SubnetFileError};
-use flannel_control::{Last, Metrics, backend, join};
+use flannel_control::{Metrics, backend};
 use flannel_model::backend::Kind;
 use flannel_model::config::BackendConfig;
-use flannel_model::lease::EtcdLeaseId;
+use flannel_model::family::{PerFamily, Subnets};
+use flannel_model::lease::SubnetKey;
 use flannel_model::underlay::Underlay;
 use flannel_observe::{Conditions, Vitals};
 use ipnetwork::Ipv4Network;
@@ -55,24 +56,27 @@ impl Plan {
         let first = Ipv4Addr::from_bits(self.network.network().to_bits() + step);
         let last = Ipv4Addr::from_bits(self.network.broadcast().to_bits() + 1 - step);
         #[expect(clippy::expect_used, reason = "the plan is one of ours")]
-        Pool::new(first, last, self.subnet_len).expect("a network has subnets")
+        Pool::new(first.into(), last.into(), self.subnet_len).expect("a network has subnets")
     }
 
     /// What leases are held against.
     pub fn site(
         &self,
         kind: Kind,
-        vtep: Option<(Vni, Mac)>,
+        vteps: PerFamily<(Vni, Mac)>,
         underlay: &Underlay,
-        subnet: Ipv4Network,
+        subnets: Subnets,
     ) -> Site {
-        Site {
-            network: self.network,
+        let family = |subnet: Ipv4Network| FamilySite {
+            network: self.network.into(),
             subnet_len: self.subnet_len,
-            subnet,
-            addresses: vec![underlay.address, underlay.public_ip],
+            subnet: subnet.into(),
+            vtep: vteps.v4,
+        };
+        Site {
+            families: PerFamily { v4: subnets.v4.map(family), v6: None },
+            addresses: underlay.addresses.iter().chain(underlay.public.iter()).collect(),
             kind,
-            vtep,
             connected: underlay.networks.clone(),
             reserved: Vec::new(),
         }
@@ -110,8 +114,8 @@ impl subnet_file::Store for SubnetStore {
 /// What a daemon says of itself.
 #[derive(Clone, Default)]
 pub struct Status {
-    /// The subnet it serves, once it has one.
-    pub subnet: Option<Ipv4Network>,
+    /// The key of the lease it serves, once it has one.
+    pub key: Option<SubnetKey>,
     /// Whether it is ready.
     pub conditions: Option<Conditions>,
     /// Since when.
@@ -232,53 +236,47 @@ impl Daemon {
         let config = format!("{:?}", self.plan.backend);
         let remembered = self.disk.state.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let remembered = remembered.filter(|remembered| remembered.is_of(&identity, &config));
-        let claim =
-            AddressClaim::claim(self.client.clone(), identity.clone(), underlay.public_ip).await.ok()?;
-        let former_mac =
-            remembered.as_ref().and_then(|remembered| remembered.own.vtep_mac_at(underlay.public_ip));
+        let public_ip = underlay.public.first()?;
+        let claim = AddressClaim::claim(self.client.clone(), identity.clone(), public_ip).await.ok()?;
+        let own = remembered.as_ref().map(|remembered| &remembered.own);
+        let former_macs = own.map_or(PerFamily::NONE, |own| own.vtep_macs_at(&underlay.public));
         let backend = backend::of(&self.plan.backend);
-        let prepared = Prepared::new(kernel, backend, underlay.clone(), former_mac).await.ok()?;
-        let before = self.disk.subnet.lock().unwrap_or_else(PoisonError::into_inner).map(|file| file.subnet);
-        let previous = before.or(remembered.as_ref().map(|remembered| remembered.own.subnet));
-        let attributes = prepared.attributes();
-        let former_term =
-            remembered.as_ref().and_then(|remembered| EtcdLeaseId::from_id(remembered.own.term?));
-        let pool = self.plan.pool();
-        let wanted = AcquireConfig { pool, attributes, previous, former_term, ttl: HOLD.ttl };
+        let prepared = Prepared::new(kernel, backend, underlay.clone(), former_macs).await.ok()?;
+        let before = self.disk.subnet.lock().unwrap_or_else(PoisonError::into_inner).map(|file| file.subnets);
+        let metrics = Metrics::default();
+        let owner = Allocation {
+            registry: self.client.clone(),
+            pools: PerFamily::only_v4(self.plan.pool()),
+            previous: before.or(own.map(|own| own.subnets)).unwrap_or_default(),
+            former_term: own.and_then(|own| own.term),
+            hold: HOLD,
+            metrics: metrics.leases.clone(),
+        };
         let last = remembered.as_ref().map(|remembered| Last { own: &remembered.own, patience: PATIENCE });
         // One it came by since and has not told anybody of is as good.
         let leases = self.cluster.snapshot().leases;
-        let has_lease = leases.iter().any(|lease| lease.attributes.public_ip == underlay.public_ip);
-        let is_free = |before: &Ipv4Network| self.cluster.is_free_for(*before, underlay.public_ip);
-        let before = before.filter(|before| !has_lease && is_free(before));
-        let (task, lease_handle) = join(&self.client, HOLD, &wanted, last).await.ok()?;
+        let has_lease = leases.iter().any(|lease| lease.attributes.public.first() == Some(public_ip));
+        let is_free = |before: &SubnetKey| self.cluster.is_free_for(*before, public_ip);
+        let before = before.map(SubnetKey).filter(|before| !has_lease && is_free(before));
+        let (lease_handle, keeping) = owner.acquire(prepared.attributes(), last).await.ok()?;
         lease.meet();
-        let subnet = lease_handle.state().borrow().lease.subnet;
-        self.note_subnet(before, subnet, underlay.public_ip);
+        let key = lease_handle.state().borrow().lease.key();
+        let SubnetKey(subnets) = key;
+        self.note_key(before, key, public_ip);
         let kind = prepared.backend().kind();
-        let vtep = backend::vtep(prepared.backend(), prepared.links().device.as_ref());
-        let file = SubnetFile {
-            network: self.plan.network,
-            subnet,
-            mtu: prepared.backend().mtu(prepared.links()),
-            ip_masq: false,
-        };
-        let metrics = Metrics::default();
-        let mut peers = PeerTable::new(self.plan.site(kind, vtep, &underlay, subnet));
-        let node = Node::start(prepared, self.plan.network, subnet).await.ok()?;
+        let vteps = backend::vteps(prepared.backend(), prepared.links());
+        let networks = Subnets::from(self.plan.network);
+        let file =
+            SubnetFile { networks, subnets, mtu: prepared.backend().mtu(prepared.links()), ip_masq: false };
+        let mut peers = PeerTable::new(self.plan.site(kind, vteps, &underlay, subnets));
+        let node = Node::start(prepared, networks, subnets).await.ok()?;
         datapath.meet();
         let held = lease_handle.state();
         let place = Box::new(SubnetStore(self.disk.subnet.clone()));
         let announcement = Announcement { lease: lease_handle, file, place };
         let store = Box::new(StateFile(self.disk.state.clone()));
         let mut memory = Memory::new(store, identity, config);
-        let remembered = match remembered {
-            Some(former) if former.own.subnet != subnet => {
-                memory.begin(former, Own::of(&held.borrow().lease, vtep.map(|(_, mac)| mac)));
-                None
-            }
-            remembered => remembered,
-        };
+        let remembered = memory.begin(remembered, Own::of(&held.borrow().lease, vteps));
         announcement.write_file().ok()?;
         let known = remembered.map(|remembered| peers.apply_snapshot(&remembered.snapshot(kind)));
         let (synced, first_sync) = oneshot::channel();
@@ -299,7 +297,7 @@ impl Daemon {
             releases,
         };
         let mut service = Service::default();
-        service.hold(task.run());
+        service.hold(keeping);
         service.run(claim.run(held));
         service.run(Loop::new(reconciler).run());
         service.run(async move {
@@ -317,12 +315,11 @@ impl Daemon {
     }
 
     /// A host that comes back has the subnet it had, unless that is another's by now.
-    fn note_subnet(&self, before: Option<Ipv4Network>, now: Ipv4Network, public_ip: Ipv4Addr) {
-        let is_needless =
-            |before: &Ipv4Network| *before != now && self.cluster.is_free_for(*before, public_ip);
+    fn note_key(&self, before: Option<SubnetKey>, now: SubnetKey, public_ip: IpAddr) {
+        let is_needless = |before: &SubnetKey| *before != now && self.cluster.is_free_for(*before, public_ip);
         let needless = before.filter(is_needless);
         self.tell(|status| {
-            status.subnet = Some(now);
+            status.key = Some(now);
             if let Some(before) = needless {
                 status.needless = Some(format!("host {} had {before} and took {now}", self.number));
             }

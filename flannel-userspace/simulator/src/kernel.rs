@@ -1,15 +1,16 @@
 //! A machine whose kernel is played: it outlives its daemons, breaks, and is changed by others.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use flannel_common::Mac;
 use flannel_control::kernel::{Kernel, KernelError, NodeContext};
 use flannel_model::device::{Device, DeviceSpec, Segmenter};
+use flannel_model::family::{PerFamily, Subnets};
 use flannel_model::object::{Change, Object};
 use flannel_model::underlay::{Hop, Links, Underlay};
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::Notify;
@@ -38,7 +39,7 @@ struct State {
     /// Nothing where the interface has lost its address.
     underlay: Option<Underlay>,
     device: Option<Device>,
-    address: Option<Ipv4Addr>,
+    address: Option<IpAddr>,
     last_index: u32,
     objects: BTreeSet<Object>,
     /// What programs forward over.
@@ -111,7 +112,7 @@ impl Machine {
     /// The links as they are, if there is an underlay.
     pub fn links(&self) -> Option<Links> {
         let state = self.state();
-        state.underlay.clone().map(|underlay| Links { underlay, device: state.device.clone() })
+        state.links()
     }
 
     /// Deletes flannel's device with everything on it.
@@ -168,7 +169,7 @@ impl Machine {
     }
 
     /// The address of flannel's device.
-    pub fn address(&self) -> Option<Ipv4Addr> {
+    pub fn address(&self) -> Option<IpAddr> {
         self.state().address
     }
 
@@ -211,7 +212,8 @@ impl State {
     }
 
     fn links(&self) -> Option<Links> {
-        self.underlay.clone().map(|underlay| Links { underlay, device: self.device.clone() })
+        let devices = PerFamily { v4: self.device.clone(), v6: None };
+        self.underlay.clone().map(|underlay| Links { underlay, devices })
     }
 
     fn put(&mut self, object: &Object) -> Result<(), KernelError> {
@@ -276,7 +278,7 @@ impl Kernel for Simulated {
         Ok(device)
     }
 
-    async fn ensure_address(&mut self, _: &Device, own: Ipv4Addr, _: Ipv4Network) -> Result<(), KernelError> {
+    async fn ensure_address(&mut self, _: &Device, own: IpAddr, _: IpNetwork) -> Result<(), KernelError> {
         let mut state = self.0.state();
         state.refuse()?;
         state.address = Some(own);
@@ -323,7 +325,7 @@ impl Kernel for Simulated {
         self.0.state().refuse()
     }
 
-    async fn list(&mut self, _: u8) -> Result<Vec<Object>, KernelError> {
+    async fn list(&mut self, _: &Subnets) -> Result<Vec<Object>, KernelError> {
         let mut state = self.0.state();
         state.refuse()?;
         Ok(state.objects.iter().cloned().collect())
@@ -352,7 +354,7 @@ impl Kernel for Simulated {
         refused
     }
 
-    async fn hops(&self, addresses: &[Ipv4Addr], _: &Underlay) -> Result<Vec<Hop>, KernelError> {
+    async fn hops(&self, addresses: &[IpAddr], _: &Underlay) -> Result<Vec<Hop>, KernelError> {
         self.0.state().refuse()?;
         Ok(vec![Hop::Link; addresses.len()])
     }

@@ -1,15 +1,14 @@
 //! A registry as etcd is one: revisions, terms that end, watches that break, history that is compacted or begins again.
 
-use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use flannel_model::lease::{Attributes, EtcdLeaseId, Event, Lease, Rejected, Snapshot};
+use flannel_model::lease::{Attributes, EtcdLeaseId, Event, Lease, Rejected, Revision, Snapshot, SubnetKey};
 use flannel_registry::{
     Claim, ConfigSource, Expected, Found, LeaseSource, LeaseStore, RegistryError, Watch, WatchError, Written,
 };
-use ipnetwork::Ipv4Network;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::Notify;
@@ -70,43 +69,43 @@ impl Cluster {
     }
 
     /// The lease at that key.
-    pub fn lease(&self, subnet: Ipv4Network) -> Option<Lease> {
-        match self.store().data.keys.get(&subnet) {
+    pub fn lease(&self, key: SubnetKey) -> Option<Lease> {
+        match self.store().data.keys.get(&key) {
             Some(Found::Lease(lease)) => Some(lease.clone()),
             _ => None,
         }
     }
 
     /// Whether that key is free, or the lease of the host with that address.
-    pub fn is_free_for(&self, subnet: Ipv4Network, public_ip: Ipv4Addr) -> bool {
-        match self.store().data.keys.get(&subnet) {
+    pub fn is_free_for(&self, key: SubnetKey, public_ip: IpAddr) -> bool {
+        match self.store().data.keys.get(&key) {
             None | Some(Found::Nothing) => true,
-            Some(Found::Lease(lease)) => lease.attributes.public_ip == public_ip,
+            Some(Found::Lease(lease)) => lease.attributes.public.first() == Some(public_ip),
             Some(Found::Rejected(_)) => false,
         }
     }
 
     /// Writes like an operator or a host of another make; without a term it stays.
-    pub fn put(&self, subnet: Ipv4Network, attributes: &Attributes) {
-        self.change(|store| store.put(subnet, attributes, None));
+    pub fn put(&self, key: SubnetKey, attributes: &Attributes) {
+        self.change(|store| store.put(key, attributes, None));
     }
 
     /// Writes something that is no lease.
-    pub fn put_junk(&self, subnet: Ipv4Network) {
-        self.change(|store| store.put_junk(subnet));
+    pub fn put_junk(&self, key: SubnetKey) {
+        self.change(|store| store.put_junk(key));
     }
 
     /// Deletes a key.
-    pub fn remove(&self, subnet: Ipv4Network) {
-        self.change(|store| store.remove(subnet));
+    pub fn remove(&self, key: SubnetKey) {
+        self.change(|store| store.remove(key));
     }
 
     /// Deletes everything that is no lease.
     pub fn remove_junk(&self) {
         let is_junk =
-            |(subnet, found): (&Ipv4Network, &Found)| matches!(found, Found::Rejected(_)).then_some(*subnet);
-        let junk: Vec<Ipv4Network> = self.store().data.keys.iter().filter_map(is_junk).collect();
-        junk.into_iter().for_each(|subnet| self.remove(subnet));
+            |(key, found): (&SubnetKey, &Found)| matches!(found, Found::Rejected(_)).then_some(*key);
+        let junk: Vec<SubnetKey> = self.store().data.keys.iter().filter_map(is_junk).collect();
+        junk.into_iter().for_each(|key| self.remove(key));
     }
 
     /// Forgets the history.
@@ -185,7 +184,7 @@ pub struct Saved(Data);
 pub struct Client {
     cluster: Cluster,
     host: usize,
-    newest: Arc<AtomicI64>,
+    newest: Arc<Mutex<Revision>>,
     history: Arc<AtomicU64>,
     dice: Arc<Mutex<StdRng>>,
 }
@@ -216,6 +215,17 @@ impl Client {
     }
 }
 
+impl Client {
+    /// The newest revision this host was told of.
+    fn newest(&self) -> Revision {
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_newest(&self, revision: Revision) {
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = revision;
+    }
+}
+
 fn timeout() -> RegistryError {
     RegistryError::Timeout { operation: "answer", endpoint: "http://simulated".to_owned(), after: TIMEOUT }
 }
@@ -231,17 +241,17 @@ impl LeaseSource for Client {
 
     async fn list(&self) -> Result<Snapshot, RegistryError> {
         self.cluster.store().count(self.host);
-        let known = self.newest.load(Ordering::Relaxed);
+        let known = self.newest();
         let (mut snapshot, history) = self.ask(|store| (store.snapshot(), store.history)).await?;
         let known_history = self.history.swap(history, Ordering::Relaxed);
         snapshot.history_reset = snapshot.revision < known || history != known_history;
-        self.newest.store(snapshot.revision, Ordering::Relaxed);
+        self.set_newest(snapshot.revision);
         Ok(snapshot)
     }
 
     async fn reconnect(&self) {}
 
-    async fn watch(&self, revision: i64) -> Result<ClientWatch, RegistryError> {
+    async fn watch(&self, revision: Revision) -> Result<ClientWatch, RegistryError> {
         self.cluster.store().count(self.host);
         let breaks = self.ask(|store| store.breaks).await?;
         Ok(ClientWatch { client: self.clone(), revision, breaks })
@@ -251,14 +261,14 @@ impl LeaseSource for Client {
 impl LeaseStore for Client {
     async fn write(
         &self,
-        subnet: Ipv4Network,
+        key: SubnetKey,
         attributes: &Attributes,
         ttl: Option<Duration>,
         expected: Expected,
     ) -> Result<Written, RegistryError> {
         let (attributes, host) = (attributes.clone(), self.host);
         self.ask(move |store| {
-            let found = store.data.keys.get(&subnet).cloned().unwrap_or(Found::Nothing);
+            let found = store.data.keys.get(&key).cloned().unwrap_or(Found::Nothing);
             let actual = match &found {
                 Found::Nothing => Expected::Absent,
                 Found::Lease(Lease { mod_revision, .. }) | Found::Rejected(Rejected { mod_revision, .. }) => {
@@ -269,7 +279,7 @@ impl LeaseStore for Client {
                 return Written::Refused(found);
             }
             let term = ttl.map(|ttl| store.grant(host, ttl));
-            Written::Done(store.put(subnet, &attributes, term))
+            Written::Done(store.put(key, &attributes, term))
         })
         .await
     }
@@ -277,9 +287,9 @@ impl LeaseStore for Client {
     async fn delete(&self, lease: &Lease) -> Result<bool, RegistryError> {
         let lease = lease.clone();
         self.ask(move |store| {
-            let is_same = store.data.keys.get(&lease.subnet) == Some(&Found::Lease(lease.clone()));
+            let is_same = store.data.keys.get(&lease.key()) == Some(&Found::Lease(lease.clone()));
             if is_same {
-                store.remove(lease.subnet);
+                store.remove(lease.key());
             }
             is_same
         })
@@ -290,12 +300,7 @@ impl LeaseStore for Client {
         self.ask(move |store| store.data.terms.get(&term.id()).map(|term| term.ends - Instant::now())).await
     }
 
-    async fn claim(
-        &self,
-        public_ip: Ipv4Addr,
-        identity: &str,
-        ttl: Duration,
-    ) -> Result<Claim, RegistryError> {
+    async fn claim(&self, public_ip: IpAddr, identity: &str, ttl: Duration) -> Result<Claim, RegistryError> {
         let (identity, host) = (identity.to_owned(), self.host);
         self.ask(move |store| match store.data.claims.get(&public_ip) {
             Some((holder, _)) if *holder != identity => Claim::Taken(holder.clone()),
@@ -327,7 +332,7 @@ impl LeaseStore for Client {
 /// What happens in the registry.
 pub struct ClientWatch {
     client: Client,
-    revision: i64,
+    revision: Revision,
     breaks: u64,
 }
 
@@ -359,14 +364,14 @@ impl Watch for ClientWatch {
             let events = self.read()?;
             if let Some(last) = events.last() {
                 self.revision = last.mod_revision();
-                self.client.newest.fetch_max(self.revision, Ordering::Relaxed);
+                self.client.set_newest(self.revision.max(self.client.newest()));
                 return Ok(events);
             }
             changed.await;
         }
     }
 
-    fn revision(&self) -> i64 {
+    fn revision(&self) -> Revision {
         self.revision
     }
 }

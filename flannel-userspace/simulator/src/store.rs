@@ -1,12 +1,13 @@
 //! What a registry holds.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
-use flannel_model::lease::{Attributes, EtcdLeaseId, Event, Key, Lease, Rejected, Snapshot};
+use flannel_model::lease::{
+    Attributes, EtcdLeaseId, Event, Key, Lease, Rejected, Revision, Snapshot, SubnetKey,
+};
 use flannel_registry::Found;
-use ipnetwork::Ipv4Network;
 use tokio::time::Instant;
 
 /// The window in which requests are counted.
@@ -40,13 +41,13 @@ pub struct Store {
 /// What is saved and restored.
 #[derive(Clone, Default)]
 pub struct Data {
-    pub revision: i64,
-    pub keys: BTreeMap<Ipv4Network, Found>,
+    pub revision: Revision,
+    pub keys: BTreeMap<SubnetKey, Found>,
     /// The events after `compacted`.
     pub events: VecDeque<Event>,
-    pub compacted: i64,
+    pub compacted: Revision,
     pub terms: BTreeMap<i64, Term>,
-    pub claims: BTreeMap<Ipv4Addr, (String, i64)>,
+    pub claims: BTreeMap<IpAddr, (String, i64)>,
 }
 
 /// What keys hang on.
@@ -59,37 +60,36 @@ pub struct Term {
 }
 
 impl Store {
-    pub fn put(&mut self, subnet: Ipv4Network, attributes: &Attributes, term: Option<i64>) -> Lease {
-        self.data.revision += 1;
-        let created = match self.data.keys.get(&subnet) {
+    pub fn put(&mut self, key: SubnetKey, attributes: &Attributes, term: Option<i64>) -> Lease {
+        self.data.revision = self.data.revision.next();
+        let created = match self.data.keys.get(&key) {
             Some(Found::Lease(lease)) => lease.created,
             _ => self.data.revision,
         };
         let lease = Lease {
-            subnet,
-            ipv6_subnet: None,
+            subnets: key.0,
             attributes: attributes.clone(),
             mod_revision: self.data.revision,
             created,
             term: term.and_then(EtcdLeaseId::from_id),
         };
-        self.data.keys.insert(subnet, Found::Lease(lease.clone()));
+        self.data.keys.insert(key, Found::Lease(lease.clone()));
         self.data.events.push_back(Event::Put(lease.clone()));
         lease
     }
 
-    pub fn put_junk(&mut self, subnet: Ipv4Network) {
-        self.data.revision += 1;
-        let key = Key::Subnet(subnet.into());
-        let rejected = Rejected { key, reason: "junk".to_owned(), mod_revision: self.data.revision };
-        self.data.keys.insert(subnet, Found::Rejected(rejected.clone()));
+    pub fn put_junk(&mut self, key: SubnetKey) {
+        self.data.revision = self.data.revision.next();
+        let rejected =
+            Rejected { key: Key::Subnet(key), reason: "junk".to_owned(), mod_revision: self.data.revision };
+        self.data.keys.insert(key, Found::Rejected(rejected.clone()));
         self.data.events.push_back(Event::Rejected(rejected));
     }
 
-    pub fn remove(&mut self, subnet: Ipv4Network) {
-        if self.data.keys.remove(&subnet).is_some() {
-            self.data.revision += 1;
-            let key = Key::Subnet(subnet.into());
+    pub fn remove(&mut self, key: SubnetKey) {
+        if self.data.keys.remove(&key).is_some() {
+            self.data.revision = self.data.revision.next();
+            let key = Key::Subnet(key);
             self.data.events.push_back(Event::Delete { key, mod_revision: self.data.revision });
         }
     }
@@ -104,9 +104,9 @@ impl Store {
     pub fn end(&mut self, term: i64) {
         self.data.terms.remove(&term);
         let hangs = |found: &Found| matches!(found, Found::Lease(lease) if lease.term.is_some_and(|of| of.id() == term));
-        let gone: Vec<Ipv4Network> =
-            self.data.keys.iter().filter(|(_, found)| hangs(found)).map(|(subnet, _)| *subnet).collect();
-        gone.into_iter().for_each(|subnet| self.remove(subnet));
+        let gone: Vec<SubnetKey> =
+            self.data.keys.iter().filter(|(_, found)| hangs(found)).map(|(key, _)| *key).collect();
+        gone.into_iter().for_each(|key| self.remove(key));
         self.data.claims.retain(|_, (_, of)| *of != term);
     }
 

@@ -1,7 +1,7 @@
 //! A network of hosts to which things happen by chance, and what must be so when they have stopped.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
@@ -12,8 +12,10 @@ use flannel_control::peers::PeerTable;
 use flannel_model::config::BackendConfig;
 use flannel_model::config::backend::{UdpConfig, VxlanConfig};
 use flannel_model::device::Device;
+use flannel_model::family::{Family, PerFamily};
+use flannel_model::lease::{Lease, SubnetKey};
 use flannel_model::object::Object;
-use flannel_model::underlay::{Hop, Underlay};
+use flannel_model::underlay::{Hop, Links, Underlay};
 use ipnetwork::Ipv4Network;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -42,7 +44,7 @@ pub struct World {
     /// How often each host's underlay was given another address.
     moves: BTreeMap<usize, u8>,
     /// Subnets of hosts that only have a lease.
-    foreign: BTreeSet<Ipv4Network>,
+    foreign: BTreeSet<SubnetKey>,
     log: Vec<String>,
 }
 
@@ -104,10 +106,10 @@ impl World {
         self.dice.random_range(0..self.hosts.len())
     }
 
-    fn some_subnet(&mut self) -> Ipv4Network {
+    fn some_subnet(&mut self) -> SubnetKey {
         let third = self.dice.random_range(1..=255);
         #[expect(clippy::expect_used, reason = "24 is a length")]
-        Ipv4Network::new(Ipv4Addr::new(10, 5, third, 0), 24).expect("a subnet")
+        SubnetKey(Ipv4Network::new(Ipv4Addr::new(10, 5, third, 0), 24).expect("a subnet").into())
     }
 
     /// One thing, by chance.
@@ -192,7 +194,7 @@ impl World {
         let moves = self.moves.entry(host).or_default();
         *moves = (*moves + 1) % 100;
         let underlay = underlay(host, *moves);
-        let address = underlay.address;
+        let address = underlay.addresses;
         self.hosts[host].machine.set_underlay(Some(underlay));
         format!("host {host} has the address {address}")
     }
@@ -206,13 +208,15 @@ impl World {
     }
 
     fn add_stale(&mut self, host: usize) -> String {
-        let subnet = self.some_subnet();
+        let key = self.some_subnet();
         let links = self.hosts[host].machine.links();
-        if let Some(device) = links.and_then(|links| links.device_index()) {
-            let route = Object::Route { subnet, via: Some(subnet.network()), device, onlink: true };
-            self.hosts[host].machine.add(route);
+        for subnet in key.0.iter() {
+            if let Some(device) = links.as_ref().and_then(|links| links.device_index(subnet.into())) {
+                let route = Object::Route { subnet, via: Some(subnet.network()), device, onlink: true };
+                self.hosts[host].machine.add(route);
+            }
         }
-        format!("host {host} has a route to {subnet} that nobody wants")
+        format!("host {host} has a route to {key} that nobody wants")
     }
 
     /// A host of another make comes, or goes.
@@ -230,27 +234,28 @@ impl World {
         format!("a foreign host has {subnet}")
     }
 
-    fn is_someones(&self, subnet: Ipv4Network) -> bool {
-        self.hosts.iter().any(|host| host.status().subnet == Some(subnet))
+    fn is_someones(&self, subnet: SubnetKey) -> bool {
+        self.hosts.iter().any(|host| host.status().key == Some(subnet))
     }
 
-    fn foreign_lease(&self, subnet: Ipv4Network) -> flannel_model::lease::Attributes {
+    fn foreign_lease(&self, key: SubnetKey) -> flannel_model::lease::Attributes {
         let backend = backend::of(&self.plan.backend);
-        let third = subnet.network().octets()[2];
-        let public_ip = Ipv4Addr::new(172, 16, third, 1);
+        let third = key.0.v4.map_or(0, |subnet| subnet.network().octets()[2]);
+        let address = Ipv4Addr::new(172, 16, third, 1).into();
+        let underlay = Underlay { addresses: address, public: address, ..underlay(0, 0) };
         let mac = Mac([2, 1, 0, 0, 0, third]);
-        let device = backend.device(&underlay(0, 0)).map(|spec| Device {
+        let device = backend.device(&underlay, Family::V4).map(|spec| Device {
             name: spec.name(),
             index: 1,
             mac,
             mtu: spec.mtu(),
             segmenter: None,
         });
-        attributes(&*backend, public_ip, device.as_ref())
+        attributes(&*backend, &Links { underlay, devices: PerFamily { v4: device, v6: None } })
     }
 
     fn write_junk(&mut self, host: usize) -> String {
-        let own = self.hosts[host].status().subnet.filter(|_| self.dice.random());
+        let own = self.hosts[host].status().key.filter(|_| self.dice.random());
         let subnet = own.unwrap_or_else(|| self.some_subnet());
         self.foreign.remove(&subnet);
         self.cluster.put_junk(subnet);
@@ -258,7 +263,7 @@ impl World {
     }
 
     fn delete_lease(&self, host: usize) -> String {
-        match self.hosts[host].status().subnet {
+        match self.hosts[host].status().key {
             Some(subnet) => {
                 self.cluster.remove(subnet);
                 format!("the lease of host {host} is deleted")
@@ -269,7 +274,7 @@ impl World {
 
     /// A foreign host takes the subnet of one of ours.
     fn take_lease(&mut self, host: usize) -> String {
-        match self.hosts[host].status().subnet {
+        match self.hosts[host].status().key {
             Some(subnet) if self.dice.random_ratio(1, 4) => {
                 self.foreign.insert(subnet);
                 self.cluster.put(subnet, &self.foreign_lease(subnet));
@@ -285,8 +290,10 @@ impl World {
                 self.cluster.restore(saved);
                 // Those that came since are gone, and those that went are back.
                 let leases = self.cluster.snapshot().leases;
-                let foreign = leases.iter().filter(|lease| lease.attributes.public_ip.octets()[0] == 172);
-                self.foreign = foreign.map(|lease| lease.subnet).collect();
+                let foreign = leases.iter().filter(|lease| {
+                    lease.attributes.public.v4.is_some_and(|address| address.octets()[0] == 172)
+                });
+                self.foreign = foreign.map(Lease::key).collect();
                 "the registry is restored".to_owned()
             }
             None => {
@@ -314,12 +321,13 @@ impl World {
     /// known first, and what vanishes from it is rightly taken away.
     fn each_host_has_its_lease(&self) -> bool {
         let leases = self.cluster.snapshot().leases;
-        let addresses: BTreeSet<Ipv4Addr> = leases.iter().map(|lease| lease.attributes.public_ip).collect();
+        let addresses: BTreeSet<Option<IpAddr>> =
+            leases.iter().map(|lease| lease.attributes.public.first()).collect();
         let is_leased = |host: &Host| {
-            let lease = host.status().subnet.and_then(|subnet| self.cluster.lease(subnet));
+            let lease = host.status().key.and_then(|subnet| self.cluster.lease(subnet));
             let underlay = host.machine.underlay();
-            let address = underlay.map(|underlay| underlay.public_ip);
-            lease.is_some_and(|lease| Some(lease.attributes.public_ip) == address)
+            let address = underlay.and_then(|underlay| underlay.public.first());
+            lease.is_some_and(|lease| lease.attributes.public.first() == address)
         };
         addresses.len() == leases.len() && self.hosts.iter().all(is_leased)
     }
@@ -327,7 +335,7 @@ impl World {
     /// Somebody writes over a host's lease again and again.
     async fn overwrite(&mut self, host: usize) -> Result<String> {
         for _ in 0..20 {
-            if let Some(subnet) = self.hosts[host].status().subnet.filter(|_| self.hosts[host].runs()) {
+            if let Some(subnet) = self.hosts[host].status().key.filter(|_| self.hosts[host].runs()) {
                 self.cluster.put_junk(subnet);
             }
             sleep(Duration::from_millis(600)).await;
@@ -435,27 +443,28 @@ impl World {
         Ok(())
     }
 
-    fn check_host(&self, host: &Host) -> Result<Ipv4Network> {
+    fn check_host(&self, host: &Host) -> Result<SubnetKey> {
         let number = host.number;
         let status = host.status();
-        let (Some(subnet), Some(conditions)) = (status.subnet, status.conditions) else {
+        let (Some(key), Some(conditions)) = (status.key, status.conditions) else {
             bail!("host {number} serves no subnet");
         };
         let pending = conditions.pending();
         ensure!(pending.is_empty(), "host {number} is not ready: {pending:?}, {:?}", conditions.failures());
         let Some(links) = host.machine.links() else { bail!("host {number} has no underlay") };
         let backend = backend::of(&self.plan.backend);
-        let lease = self.cluster.lease(subnet);
-        let wanted = attributes(&*backend, links.underlay.public_ip, links.device.as_ref());
+        let lease = self.cluster.lease(key);
+        let wanted = attributes(&*backend, &links);
         ensure!(
             lease.as_ref().is_some_and(|lease| lease.attributes == wanted),
             "the lease of host {number} should say {wanted:?}; there is {lease:?}"
         );
-        let vtep = backend::vtep(&*backend, links.device.as_ref());
-        let site = self.plan.site(backend.kind(), vtep, &links.underlay, subnet);
+        let vteps = backend::vteps(&*backend, &links);
+        let site = self.plan.site(backend.kind(), vteps, &links.underlay, key.0);
         let mut table = PeerTable::new(site);
         table.apply_snapshot(&self.cluster.snapshot());
-        let mut wanted: BTreeSet<Object> = backend.standing(self.plan.network, &links).into_iter().collect();
+        let mut wanted: BTreeSet<Object> =
+            backend.standing(self.plan.network.into(), &links).into_iter().collect();
         for peer in table.peers() {
             wanted.extend(backend.objects(peer, Hop::Link, &links)?);
         }
@@ -472,10 +481,10 @@ impl World {
         );
         let address = host.machine.address();
         ensure!(
-            links.device.is_none() || address == Some(subnet.network()),
-            "the device of host {number} has the address {address:?} instead of {subnet}"
+            links.devices.is_empty() || address == key.0.iter().map(|subnet| subnet.network()).next(),
+            "the device of host {number} has the address {address:?} instead of {key}"
         );
-        Ok(subnet)
+        Ok(key)
     }
 }
 
@@ -488,8 +497,8 @@ fn underlay(host: usize, moves: u8) -> Underlay {
         index: UNDERLAY,
         mtu: 1500,
         mac: Mac([2, 2, 0, 0, 0, third]),
-        address,
-        public_ip: address,
+        addresses: address.into(),
+        public: address.into(),
         networks: Vec::new(),
     }
 }

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use flannel_control::lease::{AcquireConfig, AcquireError, OwnLease, Pool, acquire};
+use flannel_model::family::{PerFamily, Subnets};
 use flannel_model::lease::Attributes;
 use flannel_registry::etcd::{Etcd as Registry, Options};
 use flannel_tests::etcd::Etcd;
@@ -43,11 +44,15 @@ impl Applicant {
     }
 
     async fn acquire_by(self, registry: &Registry) -> Result<OwnLease, AcquireError> {
+        let pool = Pool::new(subnet(self.pool.0).into(), subnet(self.pool.1).into(), 24).unwrap();
         let config = AcquireConfig {
             former_term: None,
-            pool: Pool::new(subnet(self.pool.0), subnet(self.pool.1), 24).unwrap(),
-            attributes: Attributes::new(self.public_ip),
-            previous: self.previous.map(|number| Ipv4Network::new(subnet(number), 24).unwrap()),
+            pools: PerFamily::only_v4(pool),
+            attributes: Attributes::new(self.public_ip.into()),
+            previous: Subnets {
+                v4: self.previous.map(|number| Ipv4Network::new(subnet(number), 24).unwrap()),
+                v6: None,
+            },
             ttl: TTL,
         };
         let mut rng = StdRng::seed_from_u64(self.public_ip.to_bits().into());
@@ -80,7 +85,7 @@ fn block_on<T>(work: impl Future<Output = T>) -> T {
 #[case::five_hundred_of_five_hundred(500, 500)]
 fn hosts_that_start_at_once_get_distinct_subnets(#[case] hosts: u16, #[case] subnets: u16) {
     let etcd = Etcd::on_loopback(&format!("at-once-{hosts}")).unwrap();
-    let (since, subnets): (Instant, BTreeSet<Ipv4Network>) = block_on(async {
+    let (since, subnets): (Instant, BTreeSet<Subnets>) = block_on(async {
         let numbers: Vec<u16> = (1..=hosts).collect();
         let connections = numbers.chunks(HOSTS_PER_CONNECTION).map(|numbers| (registry(&etcd), numbers));
         let mut applicants = JoinSet::new();
@@ -93,7 +98,7 @@ fn hosts_that_start_at_once_get_distinct_subnets(#[case] hosts: u16, #[case] sub
         }
         let since = Instant::now();
         let acquired = applicants.join_all().await;
-        (since, acquired.into_iter().map(|own| own.unwrap().lease.subnet).collect())
+        (since, acquired.into_iter().map(|own| own.unwrap().lease.subnets).collect())
     });
     let took = since.elapsed();
     println!("{hosts} hosts have their leases after {} ms", took.as_millis());
@@ -108,9 +113,9 @@ fn lease_lasts_a_day_and_is_reused_by_its_host() {
     block_on(async {
         let first = Applicant::new(11).acquire(&etcd).await.unwrap();
         let again = Applicant::new(11).acquire(&etcd).await.unwrap();
-        assert_eq!((first.lease.subnet, first.reused, again.reused), (again.lease.subnet, false, true));
+        assert_eq!((first.lease.subnets, first.reused, again.reused), (again.lease.subnets, false, true));
         let other = Applicant::new(12).acquire(&etcd).await.unwrap();
-        assert_ne!(other.lease.subnet, first.lease.subnet);
+        assert_ne!(other.lease.subnets, first.lease.subnets);
         let term = again.lease.term.unwrap();
         let told = etcd.ctl(&["lease", "timetolive", &format!("{:x}", term.id())]).unwrap();
         assert!(told.contains("granted with TTL(86400s)"), "{told}");
@@ -122,11 +127,14 @@ fn previous_subnet_is_taken_if_nobody_else_has_it() {
     let etcd = Etcd::on_loopback("previous").unwrap();
     block_on(async {
         let own = Applicant { previous: Some(77), ..Applicant::new(11) }.acquire(&etcd).await.unwrap();
-        assert_eq!(own.lease.subnet.to_string(), "10.5.77.0/24");
+        assert_eq!(own.lease.subnets.to_string(), "10.5.77.0/24");
         let own = Applicant { previous: Some(77), ..Applicant::new(12) }.acquire(&etcd).await.unwrap();
-        assert_ne!(own.lease.subnet.to_string(), "10.5.77.0/24");
+        assert_ne!(own.lease.subnets.to_string(), "10.5.77.0/24");
         let outside = Applicant { previous: Some(77), pool: (1, 9), ..Applicant::new(13) };
-        assert!(outside.acquire(&etcd).await.unwrap().lease.subnet.ip() < Ipv4Addr::new(10, 5, 10, 0));
+        assert!(
+            outside.acquire(&etcd).await.unwrap().lease.subnets.v4.unwrap().ip()
+                < Ipv4Addr::new(10, 5, 10, 0)
+        );
     });
 }
 
@@ -153,7 +161,7 @@ fn subnets_that_overlap_a_lease_or_a_foreign_key_are_not_chosen() {
     block_on(async {
         let own = Applicant { pool: (1, 6), ..Applicant::new(1) }.acquire(&etcd).await.unwrap();
         let other = Applicant { pool: (1, 6), ..Applicant::new(2) }.acquire(&etcd).await.unwrap();
-        let subnets = BTreeSet::from([own.lease.subnet.to_string(), other.lease.subnet.to_string()]);
+        let subnets = BTreeSet::from([own.lease.subnets.to_string(), other.lease.subnets.to_string()]);
         assert_eq!(subnets, BTreeSet::from(["10.5.4.0/24".to_owned(), "10.5.6.0/24".to_owned()]));
     });
 }
@@ -164,7 +172,7 @@ fn reservation_stays_one() {
     etcd.put(&key(42), r#"{"PublicIP":"192.168.77.11"}"#).unwrap();
     block_on(async {
         let own = Applicant::new(11).acquire(&etcd).await.unwrap();
-        assert_eq!((own.lease.subnet.to_string().as_str(), own.lease.term), ("10.5.42.0/24", None));
+        assert_eq!((own.lease.subnets.to_string().as_str(), own.lease.term), ("10.5.42.0/24", None));
     });
     let entry = etcd.get(&key(42)).unwrap();
     assert_eq!((entry.lease, entry.value.as_str()), (0, r#"{"PublicIP":"192.168.77.11","PublicIPv6":null}"#));

@@ -17,14 +17,13 @@ impl Backend for HostGw {
     }
 
     fn check(&self, underlay: &Underlay) -> Result<(), Unsuitable> {
-        if underlay.public_ip == underlay.address {
-            return Ok(());
+        let mut pairs = underlay.public.iter().zip(underlay.addresses.iter());
+        match pairs.find(|(public_ip, address)| public_ip != address) {
+            Some((public_ip, address)) => {
+                Err(Unsuitable::TranslatedAddress { public_ip, address, interface: underlay.name.clone() })
+            }
+            None => Ok(()),
         }
-        Err(Unsuitable::TranslatedAddress {
-            public_ip: underlay.public_ip,
-            address: underlay.address,
-            interface: underlay.name.clone(),
-        })
     }
 
     fn depends_on_hop(&self) -> bool {

@@ -6,16 +6,17 @@ mod udp;
 mod vxlan;
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use flannel_common::{Mac, Vni};
 use flannel_model::backend::Kind;
 use flannel_model::config::BackendConfig;
 use flannel_model::device::{Device, DeviceSpec};
+use flannel_model::family::{Family, PerFamily};
 use flannel_model::lease::{Attributes, Data};
 use flannel_model::object::Object;
 use flannel_model::underlay::{Hop, Links, Underlay};
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 
 use crate::peers::Peer;
 
@@ -32,17 +33,17 @@ pub trait Backend: fmt::Debug + Send + Sync {
         Ok(())
     }
 
-    /// What its device over this underlay is to be like, if it has one.
-    fn device(&self, _underlay: &Underlay) -> Option<DeviceSpec> {
+    /// What its device over this underlay for packets of `family` is to be like, if it has one.
+    fn device(&self, _underlay: &Underlay, _family: Family) -> Option<DeviceSpec> {
         None
     }
 
     /// Largest packet of a pod, in bytes.
     fn mtu(&self, links: &Links) -> u32 {
-        links.device.as_ref().map_or(links.underlay.mtu, |device| device.mtu)
+        links.devices.values().map(|device| device.mtu).min().unwrap_or(links.underlay.mtu)
     }
 
-    /// What the lease says to the backends of peers.
+    /// What the lease says of `device` to the backends of peers.
     fn lease_data(&self, _device: &Device) -> Option<Data> {
         None
     }
@@ -52,8 +53,8 @@ pub trait Backend: fmt::Debug + Send + Sync {
         None
     }
 
-    /// What must be in the kernel whichever peers there are.
-    fn standing(&self, _network: Ipv4Network, _links: &Links) -> Vec<Object> {
+    /// What must be in the kernel for `network` whichever peers there are.
+    fn standing(&self, _network: IpNetwork, _links: &Links) -> Vec<Object> {
         Vec::new()
     }
 
@@ -114,20 +115,23 @@ impl Tunnel {
     }
 }
 
-/// What the lease of a host with this public address says.
+/// What the lease of a host with these links says.
 #[must_use]
-pub fn attributes(backend: &dyn Backend, public_ip: Ipv4Addr, device: Option<&Device>) -> Attributes {
-    let backend_type = backend.kind().lease_type().map(str::to_owned);
-    let backend_data = device.and_then(|device| backend.lease_data(device));
-    Attributes { backend_type, backend_data, ..Attributes::new(public_ip) }
+pub fn attributes(backend: &dyn Backend, links: &Links) -> Attributes {
+    let data = |family| links.devices.get(family).and_then(|device| backend.lease_data(device));
+    Attributes {
+        public: links.underlay.public,
+        backend_type: backend.kind().lease_type().map(str::to_owned),
+        backend_data: PerFamily { v4: data(Family::V4), v6: data(Family::V6) },
+    }
 }
 
-/// Network identifier and Ethernet address of this host's VTEP, if it has one.
+/// Network identifier and Ethernet address of this host's VTEPs, if it has any.
 #[must_use]
-pub fn vtep(backend: &dyn Backend, device: Option<&Device>) -> Option<(Vni, Mac)> {
-    match (backend.tunnel()?, device?) {
-        (Tunnel::Vxlan { vni, .. }, device) => Some((vni, device.mac)),
-        (Tunnel::Udp { .. }, _) => None,
+pub fn vteps(backend: &dyn Backend, links: &Links) -> PerFamily<(Vni, Mac)> {
+    match backend.tunnel() {
+        Some(Tunnel::Vxlan { vni, .. }) => links.devices.clone().map(|_, device| (vni, device.mac)),
+        Some(Tunnel::Udp { .. }) | None => PerFamily::NONE,
     }
 }
 
@@ -142,9 +146,9 @@ pub enum Unsuitable {
     )]
     TranslatedAddress {
         /// The address announced.
-        public_ip: Ipv4Addr,
+        public_ip: IpAddr,
         /// The interface's address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// The interface.
         interface: String,
     },
@@ -160,9 +164,9 @@ pub enum Unreachable {
     )]
     NotOnLink {
         /// The peer's address.
-        public_ip: Ipv4Addr,
+        public_ip: IpAddr,
         /// The peer's subnet.
-        subnet: Ipv4Network,
+        subnet: IpNetwork,
         /// The underlay's interface.
         interface: String,
     },
@@ -170,13 +174,13 @@ pub enum Unreachable {
     #[error("the lease of {subnet} names no VtepMAC: is it held by a host with the vxlan backend?")]
     NoVtepMac {
         /// The peer's subnet.
-        subnet: Ipv4Network,
+        subnet: IpNetwork,
     },
     /// This host's own device is missing.
     #[error("there is no device by which {subnet} could be reached")]
     NoDevice {
         /// The peer's subnet.
-        subnet: Ipv4Network,
+        subnet: IpNetwork,
     },
 }
 

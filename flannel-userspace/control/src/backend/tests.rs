@@ -1,15 +1,16 @@
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use flannel_common::{Mac, Vni};
 use flannel_model::config::backend::{BackendConfig, UdpConfig, VxlanConfig};
 use flannel_model::device::Device;
+use flannel_model::family::{Family, PerFamily};
 use flannel_model::underlay::{Hop, Links, Underlay};
 use rstest::rstest;
 
 use super::{Backend, Kind, Object, Unreachable, Unsuitable, attributes, of};
 use crate::peers::Peer;
 
-const PUBLIC_IP: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 12);
+const PUBLIC_IP: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 77, 12));
 const MAC: Mac = Mac([0xfa, 0x36, 0x2c, 0x5b, 0xb0, 0xc7]);
 const DEVICE: u32 = 7;
 
@@ -29,8 +30,8 @@ fn underlay() -> Underlay {
         index: 2,
         mtu: 1500,
         mac: MAC,
-        address: Ipv4Addr::new(192, 168, 77, 11),
-        public_ip: Ipv4Addr::new(192, 168, 77, 11),
+        addresses: Ipv4Addr::new(192, 168, 77, 11).into(),
+        public: Ipv4Addr::new(192, 168, 77, 11).into(),
         networks: Vec::new(),
     }
 }
@@ -38,14 +39,14 @@ fn underlay() -> Underlay {
 /// The backend, and the links it would have.
 fn prepared(config: BackendConfig) -> (Box<dyn Backend>, Links) {
     let (backend, underlay) = (of(&config), underlay());
-    let device = backend.device(&underlay).map(|spec| Device {
+    let device = backend.device(&underlay, Family::V4).map(|spec| Device {
         name: spec.name(),
         index: DEVICE,
         mac: MAC,
         mtu: spec.mtu(),
         segmenter: None,
     });
-    (backend, Links { underlay, device })
+    (backend, Links { underlay, devices: PerFamily { v4: device, v6: None } })
 }
 
 #[rstest]
@@ -154,22 +155,32 @@ fn mtu_type_and_device(
 ) {
     let (backend, links) = prepared(config);
     assert_eq!((backend.kind(), backend.mtu(&links)), (kind, mtu));
-    let attributes = attributes(&*backend, PUBLIC_IP, links.device.as_ref());
-    assert_eq!((attributes.public_ip, attributes.backend_type.as_deref()), (PUBLIC_IP, lease_type));
-    assert_eq!(attributes.backend_data.is_some(), kind == Kind::Vxlan);
-    assert_eq!(links.device.map(|device| device.name).as_deref(), device);
+    let attributes = attributes(&*backend, &links);
+    assert_eq!((attributes.public, attributes.backend_type.as_deref()), (links.underlay.public, lease_type));
+    assert_eq!(attributes.backend_data.is_empty(), kind != Kind::Vxlan);
+    assert_eq!(links.devices.v4.map(|device| device.name).as_deref(), device);
 }
 
 #[test]
 fn vxlan_publishes_the_bytes_of_stock_flannel() {
     let (backend, links) = prepared(vxlan(None, false));
-    let data = attributes(&*backend, PUBLIC_IP, links.device.as_ref()).backend_data.unwrap().to_string();
+    let data = attributes(&*backend, &links).backend_data.v4.unwrap().to_string();
     assert_eq!(data, format!(r#"{{"VNI":1,"VtepMAC":"{MAC}"}}"#));
 }
 
 #[test]
+fn vxlan_has_a_device_for_each_family_of_the_underlay() {
+    let backend = of(&vxlan(None, false));
+    let mut underlay = underlay();
+    assert_eq!(backend.device(&underlay, Family::V6), None);
+    underlay.addresses.v6 = Some("fd77::11".parse().unwrap());
+    let spec = backend.device(&underlay, Family::V6).unwrap();
+    assert_eq!((spec.name().as_str(), spec.mtu()), ("flannel-v6.1", 1430));
+}
+
+#[test]
 fn host_gw_refuses_a_translated_address() {
-    let underlay = Underlay { public_ip: Ipv4Addr::new(198, 51, 100, 7), ..underlay() };
+    let underlay = Underlay { public: Ipv4Addr::new(198, 51, 100, 7).into(), ..underlay() };
     let error = of(&BackendConfig::HostGw).check(&underlay).unwrap_err();
     assert!(matches!(error, Unsuitable::TranslatedAddress { .. }));
     assert!(error.to_string().starts_with(

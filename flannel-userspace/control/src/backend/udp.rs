@@ -5,9 +5,10 @@ use flannel_common::wire::UdpStack;
 use flannel_model::backend::Kind;
 use flannel_model::config::UdpConfig;
 use flannel_model::device::DeviceSpec;
+use flannel_model::family::Family;
 use flannel_model::object::Object;
 use flannel_model::underlay::{Hop, Links, Underlay};
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 
 use super::{Backend, Tunnel, Unreachable, direct};
 use crate::peers::Peer;
@@ -30,17 +31,19 @@ impl Backend for Udp {
         Kind::Udp
     }
 
-    fn device(&self, underlay: &Underlay) -> Option<DeviceSpec> {
-        Some(DeviceSpec::Udp { mtu: underlay.mtu.saturating_sub(UdpStack::LEN) })
+    /// Stock flannel's proxy knows no IPv6.
+    fn device(&self, underlay: &Underlay, family: Family) -> Option<DeviceSpec> {
+        let mtu = underlay.mtu.saturating_sub(UdpStack::LEN);
+        (family == Family::V4).then_some(DeviceSpec::Udp { mtu })
     }
 
     fn tunnel(&self) -> Option<Tunnel> {
         Some(Tunnel::Udp { port: self.config.port })
     }
 
-    fn standing(&self, network: Ipv4Network, links: &Links) -> Vec<Object> {
+    fn standing(&self, network: IpNetwork, links: &Links) -> Vec<Object> {
         let route = |device| Object::Route { subnet: network, via: None, device, onlink: false };
-        links.device_index().map(route).into_iter().collect()
+        links.device_index(network.into()).map(route).into_iter().collect()
     }
 
     fn depends_on_hop(&self) -> bool {

@@ -4,6 +4,7 @@ use flannel_common::wire::VxlanStack;
 use flannel_model::backend::Kind;
 use flannel_model::config::backend::VxlanConfig;
 use flannel_model::device::{Device, DeviceSpec, VxlanSpec};
+use flannel_model::family::Family;
 use flannel_model::lease::Data;
 use flannel_model::object::Object;
 use flannel_model::underlay::{Hop, Links, Underlay};
@@ -11,6 +12,9 @@ use serde_json::json;
 
 use super::{Backend, Tunnel, Unreachable, direct};
 use crate::peers::Peer;
+
+/// By how many bytes the header of IPv6 is longer than that of IPv4.
+const LONGER_HEADER: u32 = 20;
 
 /// The VXLAN backend. Its device, and what stock flannel would put there for each peer, forward without
 /// any program; the programs are a shorter path to the same end.
@@ -26,7 +30,7 @@ impl Vxlan {
 
     /// What is left of the underlay's MTU for a pod. A configured one can make it smaller, but a link does not
     /// carry more for being told so.
-    fn inner_mtu(self, underlay: &Underlay) -> u32 {
+    fn inner_mtu(self, underlay: &Underlay, family: Family) -> u32 {
         let outer = self.config.mtu.unwrap_or(underlay.mtu).min(underlay.mtu);
         if let Some(configured) = self.config.mtu.filter(|configured| *configured > underlay.mtu) {
             tracing::warn!(
@@ -36,7 +40,11 @@ impl Vxlan {
                 "the configured MTU is more than the interface carries, using the interface's"
             );
         }
-        outer.saturating_sub(VxlanStack::LEN)
+        let headers = match family {
+            Family::V4 => VxlanStack::LEN,
+            Family::V6 => VxlanStack::LEN + LONGER_HEADER,
+        };
+        outer.saturating_sub(headers)
     }
 }
 
@@ -45,12 +53,13 @@ impl Backend for Vxlan {
         Kind::Vxlan
     }
 
-    fn device(&self, underlay: &Underlay) -> Option<DeviceSpec> {
+    fn device(&self, underlay: &Underlay, family: Family) -> Option<DeviceSpec> {
+        let local = underlay.addresses.get(family)?;
         Some(DeviceSpec::Vxlan(VxlanSpec {
             vni: self.config.vni,
             port: self.config.port,
-            mtu: self.inner_mtu(underlay),
-            local: underlay.address,
+            mtu: self.inner_mtu(underlay, family),
+            local,
             underlay: underlay.index,
             mac: None,
         }))
@@ -76,7 +85,7 @@ impl Backend for Vxlan {
             return Ok(direct(peer, &links.underlay));
         }
         let Peer { subnet, public_ip, vtep_mac } = *peer;
-        let device = links.device_index().ok_or(Unreachable::NoDevice { subnet })?;
+        let device = links.device_index(subnet.into()).ok_or(Unreachable::NoDevice { subnet })?;
         let mac = vtep_mac.ok_or(Unreachable::NoVtepMac { subnet })?;
         let gateway = subnet.network();
         Ok(vec![

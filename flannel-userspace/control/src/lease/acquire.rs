@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use flannel_model::lease::{Attributes, EtcdLeaseId, Lease, Snapshot};
+use flannel_model::family::{Family, PerFamily, Subnets};
+use flannel_model::lease::{Attributes, EtcdLeaseId, Lease, Snapshot, SubnetKey};
 use flannel_registry::{Expected, LeaseSource, LeaseStore, RegistryError, Written};
-use ipnetwork::Ipv4Network;
 use rand::{Rng, RngExt};
 use tokio::time::{Instant, sleep};
 
@@ -21,12 +21,12 @@ const MAX_PAUSE: Duration = Duration::from_millis(500);
 /// What lease is wanted.
 #[derive(Clone, Debug)]
 pub struct AcquireConfig {
-    /// The subnets to choose from.
-    pub pool: Pool,
+    /// The subnets to choose from, for each family that is served.
+    pub pools: PerFamily<Pool>,
     /// What this host says of itself.
     pub attributes: Attributes,
-    /// The subnet it had before, from the subnet file.
-    pub previous: Option<Ipv4Network>,
+    /// The subnets it had before, from the subnet file.
+    pub previous: Subnets,
     /// The term for which this host wrote its lease last, if it remembers that.
     pub former_term: Option<EtcdLeaseId>,
     /// How long the lease lasts unless it is renewed.
@@ -76,23 +76,37 @@ pub async fn acquire<R: LeaseSource + LeaseStore>(
     for attempt in 0..MAX_ATTEMPTS {
         let snapshot = discard_misfits(registry, config, registry.list().await?).await?;
         let own = own_lease(config, &snapshot);
-        let (subnet, ttl, expected) = match own {
+        let (key, ttl, expected) = match own {
             Some(lease) => {
-                (lease.subnet, lease.term.map(|_| config.ttl), Expected::Revision(lease.mod_revision))
+                (lease.key(), lease.term.map(|_| config.ttl), Expected::Revision(lease.mod_revision))
             }
             None => {
                 let window = WINDOW << attempt.min(10);
-                let subnet = allocate(&config.pool, &snapshot.subnets(), config.previous, window, rng)?;
-                (subnet, Some(config.ttl), Expected::Absent)
+                (free_subnets(config, &snapshot, window, rng)?, Some(config.ttl), Expected::Absent)
             }
         };
         let since = Instant::now();
-        match registry.write(subnet, &config.attributes, ttl, expected).await? {
+        match registry.write(key, &config.attributes, ttl, expected).await? {
             Written::Done(lease) => return Ok(OwnLease { lease, since, reused: own.is_some() }),
             Written::Refused(_) => sleep(pause(attempt, rng)).await,
         }
     }
     Err(AcquireError::Contended { attempts: MAX_ATTEMPTS })
+}
+
+/// A free subnet of each family.
+fn free_subnets(
+    config: &AcquireConfig,
+    snapshot: &Snapshot,
+    window: usize,
+    rng: &mut impl Rng,
+) -> Result<SubnetKey, OutOfSubnets> {
+    let taken = snapshot.subnets();
+    let mut chosen = Subnets::NONE;
+    for (family, pool) in config.pools.iter() {
+        chosen = chosen.with(allocate(pool, &taken, config.previous.get(family), window, rng)?);
+    }
+    Ok(SubnetKey(chosen))
 }
 
 /// Deletes the leases of this host that the pool has no place for: the configuration changed.
@@ -102,9 +116,9 @@ async fn discard_misfits<R: LeaseSource + LeaseStore>(
     mut snapshot: Snapshot,
 ) -> Result<Snapshot, RegistryError> {
     for lease in std::mem::take(&mut snapshot.leases) {
-        let is_misfit = is_own(config, &lease) && !config.pool.contains(lease.subnet);
+        let is_misfit = is_own(config, &lease) && !fits(config, &lease);
         if is_misfit && registry.delete(&lease).await? {
-            tracing::info!(subnet = %lease.subnet, "deleted own lease, for which the configuration has no place");
+            tracing::info!(subnet = %lease.subnets, "deleted own lease, for which the configuration has no place");
         } else {
             snapshot.leases.push(lease);
         }
@@ -117,25 +131,41 @@ fn own_lease<'a>(config: &AcquireConfig, snapshot: &'a Snapshot) -> Option<&'a L
     snapshot
         .leases
         .iter()
-        .filter(|lease| is_own(config, lease) && config.pool.contains(lease.subnet))
-        .min_by_key(|lease| (Some(lease.subnet) != config.previous, lease.term.is_some()))
+        .filter(|lease| is_own(config, lease) && fits(config, lease))
+        .min_by_key(|lease| (!is_previous(config, lease), lease.term.is_some()))
 }
 
-/// Whether the lease is this host's, by its address or by what did not change with the address. One of dual
-/// stack is not: its key names more than this host would write.
+/// Whether each of its subnets is one of the pool's of its family.
+fn fits(config: &AcquireConfig, lease: &Lease) -> bool {
+    let is_in_pool = |family| match (config.pools.get(family), lease.subnets.get(family)) {
+        (Some(pool), Some(subnet)) => pool.contains(subnet),
+        (pool, subnet) => pool.is_none() && subnet.is_none(),
+    };
+    Family::ALL.into_iter().all(is_in_pool)
+}
+
+/// Whether it is of the subnets this host had before, in the families that are served.
+fn is_previous(config: &AcquireConfig, lease: &Lease) -> bool {
+    config.pools.iter().all(|(family, _)| config.previous.get(family) == lease.subnets.get(family))
+}
+
+/// Whether the lease is this host's, by its address or by what did not change with the address. One with a subnet of a
+/// family that is not served is not: its key names more than this host would write.
 fn is_own(config: &AcquireConfig, lease: &Lease) -> bool {
     let own = &config.attributes;
-    let is_known = lease.attributes.public_ip == own.public_ip || is_of_former_address(config, lease);
-    is_known && lease.ipv6_subnet.is_none()
+    let has_own_address = own.public.first().is_some_and(|own| lease.attributes.public.first() == Some(own));
+    let is_known = has_own_address || is_of_former_address(config, lease);
+    let is_served = |family| config.pools.get(family).is_some() || lease.subnets.get(family).is_none();
+    is_known && Family::ALL.into_iter().all(is_served)
 }
 
 /// Whether this host wrote the lease when it had another address: it was its previous subnet, and the VTEP or the term
 /// are its own. With a second lease for the same VTEP the host would not be reached before this one has expired.
 fn is_of_former_address(config: &AcquireConfig, lease: &Lease) -> bool {
     let own = &config.attributes;
-    let has_own_vtep = own.backend_data.is_some() && lease.attributes.backend_data == own.backend_data;
+    let has_own_vtep = !own.backend_data.is_empty() && lease.attributes.backend_data == own.backend_data;
     let has_own_term = lease.term.is_some() && lease.term == config.former_term;
-    config.previous == Some(lease.subnet) && (has_own_vtep || has_own_term)
+    is_previous(config, lease) && (has_own_vtep || has_own_term)
 }
 
 /// A random pause, so that hosts that collided do not meet again.

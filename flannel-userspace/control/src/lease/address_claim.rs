@@ -4,7 +4,7 @@
 
 use std::convert::Infallible;
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use flannel_common::Mac;
@@ -37,7 +37,7 @@ pub struct Identity(String);
 )]
 pub struct AddressTaken {
     /// The address.
-    pub public_ip: Ipv4Addr,
+    pub public_ip: IpAddr,
     /// Which machine says it is its own.
     pub other: String,
 }
@@ -46,7 +46,7 @@ pub struct AddressTaken {
 pub struct AddressClaim<R> {
     registry: R,
     identity: Identity,
-    public_ip: Ipv4Addr,
+    public_ip: IpAddr,
     term: Option<EtcdLeaseId>,
     /// Whether somebody else has the address, which was reported.
     is_contested: bool,
@@ -67,14 +67,14 @@ impl<R: LeaseStore> AddressClaim<R> {
     ///
     /// # Errors
     /// Another host has it.
-    pub async fn claim(registry: R, identity: Identity, public_ip: Ipv4Addr) -> Result<Self, AddressTaken> {
-        let mut presence = Self { registry, identity, public_ip, term: None, is_contested: false };
-        match presence.try_claim().await {
-            Ok(None) => Ok(presence),
+    pub async fn claim(registry: R, identity: Identity, public_ip: IpAddr) -> Result<Self, AddressTaken> {
+        let mut claim = Self { registry, identity, public_ip, term: None, is_contested: false };
+        match claim.try_claim().await {
+            Ok(None) => Ok(claim),
             Ok(Some(taken)) => Err(taken),
             Err(error) => {
                 warn!(%error, "cannot make sure that no other host announces {public_ip}");
-                Ok(presence)
+                Ok(claim)
             }
         }
     }
@@ -102,13 +102,13 @@ impl<R: LeaseStore> AddressClaim<R> {
             tokio::select! {
                 biased;
                 () = sleep(pause) => {}
-                Ok(()) = held.changed() => self.move_to(held.borrow_and_update().lease.attributes.public_ip),
+                Ok(()) = held.changed() => self.move_to(held.borrow_and_update().lease.attributes.public.first()),
             }
         }
     }
 
-    fn move_to(&mut self, public_ip: Ipv4Addr) {
-        if public_ip != self.public_ip {
+    fn move_to(&mut self, public_ip: Option<IpAddr>) {
+        if let Some(public_ip) = public_ip.filter(|public_ip| *public_ip != self.public_ip) {
             // The claim to the former address ends by itself.
             self.public_ip = public_ip;
             self.term = None;
@@ -136,14 +136,14 @@ impl<R: LeaseStore> AddressClaim<R> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::{IpAddr, Ipv4Addr};
 
     use flannel_common::Mac;
     use flannel_registry::memory::{Fault, Memory};
 
     use super::{AddressClaim, Identity};
 
-    const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+    const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
     fn identity(last: u8) -> Identity {
         Identity::of(Mac([2, 0, 0, 0, 0, last]))
@@ -158,7 +158,7 @@ mod tests {
             error.to_string().contains("192.0.2.1") && error.other.contains("02:00:00:00:00:01"),
             "{error}"
         );
-        let other_address = Ipv4Addr::new(192, 0, 2, 2);
+        let other_address = Ipv4Addr::new(192, 0, 2, 2).into();
         assert!(AddressClaim::claim(registry, identity(2), other_address).await.is_ok());
     }
 

@@ -2,14 +2,19 @@
 
 mod acquire;
 mod address_claim;
+mod allocation;
 mod metrics;
+mod owner;
 mod pool;
 mod state;
 mod task;
 
 pub use acquire::{AcquireConfig, AcquireError, OwnLease, acquire};
 pub use address_claim::{AddressClaim, AddressTaken, Identity};
+pub use allocation::Allocation;
 pub use metrics::LeaseMetrics;
+pub use owner::{Keeping, Last, LeaseOwner};
 pub use pool::{OutOfSubnets, Pool, PoolError, allocate};
 pub use state::LeaseState;
-pub use task::{HoldConfig, LeaseHandle, LeaseTask, Lost};
+pub(crate) use task::LeaseTask;
+pub use task::{HoldConfig, LeaseHandle, Lost};

@@ -1,28 +1,38 @@
 //! The subnets of a network that may be leased, and the choice of a free one. Pure.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnetwork::Ipv4Network;
+use flannel_model::config::cidr::overlap;
+use flannel_model::family::Family;
+use ipnetwork::IpNetwork;
 use rand::Rng;
 use rand::seq::IndexedRandom;
 
 /// The subnets a host may lease: all of one length, from the first to the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pool {
-    first: u32,
-    last: u32,
+    first: IpAddr,
+    last: IpAddr,
     len: u8,
 }
 
 /// The ends do not describe a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PoolError {
-    /// A prefix length of IPv4 is at most 32; one of 0 leaves nothing to choose.
-    #[error("SubnetLen {0} is not between 1 and 32")]
-    Length(u8),
+    /// Longer than an address; and one of 0 leaves nothing to choose.
+    #[error("SubnetLen {len} is not between 1 and {longest}")]
+    Length {
+        /// The length.
+        len: u8,
+        /// Length of an address.
+        longest: u8,
+    },
     /// An end has host bits.
     #[error("{0}/{1} has host bits: SubnetMin and SubnetMax must be on a SubnetLen boundary")]
-    Boundary(Ipv4Addr, u8),
+    Boundary(IpAddr, u8),
+    /// The ends are of two families.
+    #[error("{0} and {1} are not of one IP version: SubnetMin and SubnetMax must be")]
+    Families(IpAddr, IpAddr),
 }
 
 /// Nothing is left to lease.
@@ -33,13 +43,13 @@ pub enum PoolError {
 )]
 pub struct OutOfSubnets {
     /// First subnet of the pool.
-    pub first: Ipv4Addr,
+    pub first: IpAddr,
     /// Last subnet of the pool.
-    pub last: Ipv4Addr,
+    pub last: IpAddr,
     /// Their prefix length.
     pub len: u8,
     /// How many subnets the pool has; none where SubnetMin is above SubnetMax.
-    pub total: u64,
+    pub total: u128,
 }
 
 impl Pool {
@@ -47,13 +57,17 @@ impl Pool {
     /// of the configuration. Where `first` is above `last` the pool is empty.
     ///
     /// # Errors
-    /// The length is none of IPv4, or an end has host bits.
-    pub fn new(first: Ipv4Addr, last: Ipv4Addr, len: u8) -> Result<Self, PoolError> {
-        if !(1..=32).contains(&len) {
-            return Err(PoolError::Length(len));
+    /// The length is none of the family, an end has host bits, or the ends are of two families.
+    pub fn new(first: IpAddr, last: IpAddr, len: u8) -> Result<Self, PoolError> {
+        let family = Family::from(first);
+        if family != Family::from(last) {
+            return Err(PoolError::Families(first, last));
         }
-        let pool = Self { first: first.into(), last: last.into(), len };
-        match [first, last].into_iter().find(|end| u64::from(u32::from(*end)) % pool.step() != 0) {
+        if !(1..=family.bits()).contains(&len) {
+            return Err(PoolError::Length { len, longest: family.bits() });
+        }
+        let pool = Self { first, last, len };
+        match [first, last].into_iter().find(|end| bits(*end) % pool.step() != 0) {
             Some(end) => Err(PoolError::Boundary(end, len)),
             None => Ok(pool),
         }
@@ -61,52 +75,73 @@ impl Pool {
 
     /// Whether `subnet` is one of the pool's.
     #[must_use]
-    pub fn contains(&self, subnet: Ipv4Network) -> bool {
-        subnet.prefix() == self.len
+    pub fn contains(&self, subnet: IpNetwork) -> bool {
+        Family::from(subnet) == self.family()
+            && subnet.prefix() == self.len
             && subnet.ip() == subnet.network()
-            && (self.first..=self.last).contains(&subnet.ip().into())
+            && (self.first..=self.last).contains(&subnet.ip())
     }
 
     /// How many subnets it has.
     #[must_use]
-    pub fn total(&self) -> u64 {
-        u64::from(self.last).checked_sub(self.first.into()).map_or(0, |span| span / self.step() + 1)
+    pub fn total(&self) -> u128 {
+        bits(self.last).checked_sub(bits(self.first)).map_or(0, |span| span / self.step() + 1)
+    }
+
+    fn family(&self) -> Family {
+        self.first.into()
     }
 
     /// Addresses per subnet.
-    const fn step(&self) -> u64 {
-        1 << (32 - self.len)
+    fn step(&self) -> u128 {
+        1 << (self.family().bits() - self.len)
     }
 
     /// The first `limit` subnets that overlap nothing of `taken`, in ascending order: one pass over the
     /// sorted networks, however large the pool.
-    fn free(&self, taken: &[Ipv4Network], limit: usize) -> Vec<Ipv4Network> {
-        let mut taken: Vec<(u64, u64)> = taken.iter().map(bounds).collect();
+    fn free(&self, taken: &[IpNetwork], limit: usize) -> Vec<IpNetwork> {
+        let last = bits(self.last);
+        let of_family = taken.iter().filter(|network| Family::from(**network) == self.family());
+        let mut taken: Vec<(u128, u128)> = of_family.map(bounds).collect();
         taken.sort_unstable();
-        let end = u64::from(self.last) + self.step();
         let mut free = Vec::new();
-        let mut next = u64::from(self.first);
-        for (start, stop) in taken.into_iter().chain([(end, end)]) {
-            while next + self.step() <= start.min(end) && free.len() < limit {
-                free.extend(self.subnet(next));
-                next += self.step();
+        let mut next = Some(bits(self.first));
+        let taken = taken.into_iter().map(|(start, stop)| (Some(start), stop));
+        // Behind the last of them, up to the end of the pool, nothing is taken.
+        for (start, stop) in taken.chain([(None, last)]) {
+            while let Some(at) = next.filter(|at| *at <= last && free.len() < limit) {
+                if start.is_some_and(|start| start <= at + (self.step() - 1)) {
+                    break;
+                }
+                free.extend(self.subnet(at));
+                next = at.checked_add(self.step());
             }
-            if stop > next {
-                next = stop.next_multiple_of(self.step());
+            if next.is_some_and(|next| stop >= next) {
+                next = stop.checked_add(1).and_then(|behind| behind.checked_next_multiple_of(self.step()));
             }
         }
         free
     }
 
-    fn subnet(&self, addr: u64) -> Option<Ipv4Network> {
-        let addr = u32::try_from(addr).ok()?;
-        Ipv4Network::new(addr.into(), self.len).ok()
+    fn subnet(&self, bits: u128) -> Option<IpNetwork> {
+        let address = match self.family() {
+            Family::V4 => Ipv4Addr::from_bits(u32::try_from(bits).ok()?).into(),
+            Family::V6 => Ipv6Addr::from_bits(bits).into(),
+        };
+        IpNetwork::new(address, self.len).ok()
     }
 }
 
-/// First address of a network and the one behind its last.
-fn bounds(network: &Ipv4Network) -> (u64, u64) {
-    (u32::from(network.network()).into(), u64::from(u32::from(network.broadcast())) + 1)
+fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_bits().into(),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+/// First and last address of a network.
+fn bounds(network: &IpNetwork) -> (u128, u128) {
+    (bits(network.network()), bits(network.broadcast()))
 }
 
 /// Chooses a subnet that overlaps nothing of `taken`: `previous` if it is one, else one of the first `window`
@@ -116,18 +151,18 @@ fn bounds(network: &Ipv4Network) -> (u64, u64) {
 /// Nothing is free.
 pub fn allocate(
     pool: &Pool,
-    taken: &[Ipv4Network],
-    previous: Option<Ipv4Network>,
+    taken: &[IpNetwork],
+    previous: Option<IpNetwork>,
     window: usize,
     rng: &mut impl Rng,
-) -> Result<Ipv4Network, OutOfSubnets> {
-    let is_free = |subnet: &Ipv4Network| !taken.iter().any(|network| network.overlaps(*subnet));
+) -> Result<IpNetwork, OutOfSubnets> {
+    let is_free = |subnet: &IpNetwork| !taken.iter().any(|network| overlap(*network, *subnet));
     if let Some(subnet) = previous.filter(|subnet| pool.contains(*subnet)).filter(is_free) {
         return Ok(subnet);
     }
     pool.free(taken, window.max(1)).choose(rng).copied().ok_or_else(|| OutOfSubnets {
-        first: pool.first.into(),
-        last: pool.last.into(),
+        first: pool.first,
+        last: pool.last,
         len: pool.len,
         total: pool.total(),
     })
@@ -136,21 +171,21 @@ pub fn allocate(
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-    use std::net::Ipv4Addr;
+    use std::net::{IpAddr, Ipv4Addr};
 
-    use ipnetwork::Ipv4Network;
+    use ipnetwork::IpNetwork;
     use proptest::prelude::*;
     use rand::SeedableRng;
     use rand::rngs::StdRng;
     use rstest::rstest;
 
-    use super::{Pool, PoolError, allocate};
+    use super::{Pool, allocate, overlap};
 
     fn pool(first: &str, last: &str, len: u8) -> Pool {
         Pool::new(first.parse().unwrap(), last.parse().unwrap(), len).unwrap()
     }
 
-    fn networks(texts: &[&str]) -> Vec<Ipv4Network> {
+    fn networks(texts: &[&str]) -> Vec<IpNetwork> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
     }
 
@@ -166,8 +201,10 @@ mod tests {
     #[case::length_33("10.5.0.0", "10.5.0.0", 33)]
     #[case::first_has_host_bits("10.5.0.1", "10.5.9.0", 24)]
     #[case::last_has_host_bits("10.5.0.0", "10.5.9.128", 24)]
-    fn ends_that_describe_no_pool(#[case] first: Ipv4Addr, #[case] last: Ipv4Addr, #[case] len: u8) {
-        assert!(matches!(Pool::new(first, last, len), Err(PoolError::Length(_) | PoolError::Boundary(..))));
+    #[case::length_129("fd00::", "fd00::", 129)]
+    #[case::two_families("10.5.0.0", "fd00::", 24)]
+    fn ends_that_describe_no_pool(#[case] first: IpAddr, #[case] last: IpAddr, #[case] len: u8) {
+        assert!(Pool::new(first, last, len).is_err());
     }
 
     #[rstest]
@@ -175,7 +212,8 @@ mod tests {
     #[case::one("10.5.1.0", "10.5.1.0", 24, 1)]
     #[case::min_above_max("10.5.2.0", "10.5.1.0", 24, 0)]
     #[case::everything("0.0.0.0", "255.255.255.255", 32, 1 << 32)]
-    fn total_of_a_pool(#[case] first: &str, #[case] last: &str, #[case] len: u8, #[case] total: u64) {
+    #[case::ipv6("fd00:10:5:1::", "fd00:10:5:ffff::", 64, 65535)]
+    fn total_of_a_pool(#[case] first: &str, #[case] last: &str, #[case] len: u8, #[case] total: u128) {
         assert_eq!(pool(first, last, len).total(), total);
     }
 
@@ -235,12 +273,23 @@ mod tests {
     #[test]
     fn fifty_thousand_leases_take_no_time() {
         let pool = pool("10.0.0.0", "10.255.255.0", 24);
-        let taken: Vec<Ipv4Network> =
-            (0..50_000).map(|n| Ipv4Network::new((0x0a00_0000 + (n << 8)).into(), 24).unwrap()).collect();
+        let taken: Vec<IpNetwork> = (0..50_000).map(|n| network(0x0a00_0000 + (n << 8), 24)).collect();
         let start = std::time::Instant::now();
         let subnet = allocate(&pool, &taken, None, 1, &mut StdRng::seed_from_u64(1)).unwrap();
         assert_eq!(subnet.to_string(), "10.195.80.0/24");
         assert!(start.elapsed().as_millis() < 500, "{:?}", start.elapsed());
+    }
+
+    #[test]
+    fn the_last_address_of_ipv6_is_no_obstacle() {
+        let pool = pool("ffff:ffff:ffff:fffe::", "ffff:ffff:ffff:ffff::", 64);
+        let taken = ["ffff:ffff:ffff:fffe::/64", "0.0.0.0/0"];
+        assert_eq!(chosen(&pool, &taken, None).as_deref(), Ok("ffff:ffff:ffff:ffff::/64"));
+        assert!(chosen(&pool, &["::/0"], None).is_err());
+    }
+
+    fn network(bits: u32, len: u8) -> IpNetwork {
+        IpNetwork::new(Ipv4Addr::from_bits(bits).into(), len).unwrap()
     }
 
     proptest! {
@@ -252,12 +301,11 @@ mod tests {
             let step = 1u32 << (32 - len);
             let base = 0x0a00_0000;
             let (first, last) = (base + first * step, base + (first + span) * step);
-            let pool = Pool::new(first.into(), last.into(), len).unwrap();
-            let taken: Vec<_> =
-                taken.into_iter().map(|(addr, len)| Ipv4Network::new((base + addr).into(), len).unwrap()).collect();
+            let pool = Pool::new(network(first, 32).ip(), network(last, 32).ip(), len).unwrap();
+            let taken: Vec<_> = taken.into_iter().map(|(addr, len)| network(base + addr, len)).collect();
             let free: Vec<_> = (first..=last).step_by(step as usize)
-                .map(|addr| Ipv4Network::new(addr.into(), len).unwrap())
-                .filter(|subnet| !taken.iter().any(|network| network.overlaps(*subnet)))
+                .map(|addr| network(addr, len))
+                .filter(|subnet| !taken.iter().any(|network| overlap(*network, *subnet)))
                 .collect();
             prop_assert_eq!(&pool.free(&taken, usize::MAX), &free);
             match allocate(&pool, &taken, None, 100, &mut StdRng::seed_from_u64(seed)) {

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use backon::ExponentialBackoff;
-use flannel_model::lease::{Attributes, EtcdLeaseId, Event, Key, Lease, Snapshot, SubnetKey};
+use flannel_model::family::Subnets;
+use flannel_model::lease::{Attributes, EtcdLeaseId, Event, Key, Lease, Revision, Snapshot, SubnetKey};
 use flannel_registry::{Expected, Found, LeaseStore, Written};
-use ipnetwork::Ipv4Network;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -51,24 +51,24 @@ impl HoldConfig {
 pub enum Lost {
     /// A host with another address holds the subnet.
     #[error(
-        "lease of {subnet} lost: {} holds it now; restart to acquire another subnet, or delete that lease first",
-        holder.public_ip
+        "lease of {subnets} lost: {} holds it now; restart to acquire another subnet, or delete that lease first",
+        holder.public
     )]
     Taken {
-        /// The subnet.
-        subnet: Ipv4Network,
+        /// What was leased.
+        subnets: Subnets,
         /// What the holder says of itself.
         holder: Box<Attributes>,
     },
     /// A host that announces the same address holds it, and did before.
     #[error(
-        "lease of {subnet} yielded: another host announces PublicIP {}, too, and holds the lease; give every \
+        "lease of {subnets} yielded: another host announces PublicIP {}, too, and holds the lease; give every \
          host its own address (--public-ip, --iface)",
-        holder.public_ip
+        holder.public
     )]
     Contested {
-        /// The subnet.
-        subnet: Ipv4Network,
+        /// What was leased.
+        subnets: Subnets,
         /// What the holder says of itself.
         holder: Box<Attributes>,
     },
@@ -86,13 +86,13 @@ pub struct LeaseHandle {
 enum Order {
     Seen {
         found: Found,
-        revision: i64,
+        revision: Revision,
     },
     /// The same by a listing of this revision.
     Listed {
         found: Found,
-        revision: i64,
-        listing: i64,
+        revision: Revision,
+        listing: Revision,
         history_reset: bool,
     },
     Publish(Attributes),
@@ -153,9 +153,9 @@ pub struct LeaseTask<R> {
     /// What stands at the key as far as is known.
     expected: Expected,
     /// The revision of that knowledge; older news is no news.
-    revision: i64,
+    revision: Revision,
     /// The revision of the last listing.
-    listed: i64,
+    listed: Revision,
     /// When to write the lease next; never, for a reservation that stands.
     due: Option<Instant>,
     last_write: Instant,
@@ -184,8 +184,8 @@ impl<R: LeaseStore> LeaseTask<R> {
             orders,
             state,
             expected: Expected::Absent,
-            revision: 0,
-            listed: 0,
+            revision: Revision::ZERO,
+            listed: Revision::ZERO,
             due: None,
             last_write: since,
             probation: reused.then(|| since + PROBATION),
@@ -206,7 +206,7 @@ impl<R: LeaseStore> LeaseTask<R> {
         let own = OwnLease { lease: remembered, since: Instant::now(), reused: false };
         let (mut task, handle) = Self::new(registry, config, own);
         task.expected = Expected::Absent;
-        task.revision = 0;
+        task.revision = Revision::ZERO;
         task.due = Some(Instant::now());
         // It may have ended, and its number be another's in an etcd that was made again.
         task.granted = None;
@@ -242,7 +242,7 @@ impl<R: LeaseStore> LeaseTask<R> {
             Order::Listed { found, revision, listing, history_reset } => {
                 // Revisions only grow, but those of a registry that was made anew or restored begin again.
                 if std::mem::replace(&mut self.listed, listing) > listing || history_reset {
-                    self.revision = 0;
+                    self.revision = Revision::ZERO;
                 }
                 self.see(found, revision)
             }
@@ -255,13 +255,13 @@ impl<R: LeaseStore> LeaseTask<R> {
         }
     }
 
-    fn see(&mut self, found: Found, revision: i64) -> Result<(), Lost> {
+    fn see(&mut self, found: Found, revision: Revision) -> Result<(), Lost> {
         if revision > self.revision { self.judge(found, revision) } else { Ok(()) }
     }
 
     /// Decides what to do about what stands at the key, which is not what was written there.
-    fn judge(&mut self, found: Found, revision: i64) -> Result<(), Lost> {
-        let subnet = self.lease.subnet;
+    fn judge(&mut self, found: Found, revision: Revision) -> Result<(), Lost> {
+        let subnets = self.lease.subnets;
         self.revision = revision;
         self.expected = Expected::Revision(revision);
         let is_conflict = match &found {
@@ -274,30 +274,30 @@ impl<R: LeaseStore> LeaseTask<R> {
         }
         match found {
             Found::Nothing => {
-                tracing::warn!(%subnet, "own lease was deleted or has expired: writing it again");
+                tracing::warn!(subnet = %subnets, "own lease was deleted or has expired: writing it again");
                 self.expected = Expected::Absent;
                 self.write_soon();
             }
             Found::Rejected(rejected) => {
-                tracing::warn!(%subnet, reason = rejected.reason, "own lease was overwritten: writing it again");
+                tracing::warn!(subnet = %subnets, reason = rejected.reason, "own lease was overwritten: writing it again");
                 self.write_soon();
             }
             Found::Lease(lease) if self.is_former(&lease) => {
                 tracing::info!(
-                    %subnet, former = %lease.attributes.public_ip, now = %self.lease.attributes.public_ip,
+                    subnet = %subnets, former = %lease.attributes.public, now = %self.lease.attributes.public,
                     "own lease tells of the former address: writing it again"
                 );
                 self.write_soon();
             }
-            Found::Lease(lease) if lease.attributes.public_ip != self.lease.attributes.public_ip => {
-                return Err(Lost::Taken { subnet, holder: Box::new(lease.attributes) });
+            Found::Lease(lease) if !self.is_of_this_address(&lease) => {
+                return Err(Lost::Taken { subnets, holder: Box::new(lease.attributes) });
             }
             Found::Lease(lease) if lease.attributes == self.lease.attributes => self.adopt(lease),
             Found::Lease(lease) if self.probation.is_some_and(|end| Instant::now() < end) => {
-                return Err(Lost::Contested { subnet, holder: Box::new(lease.attributes) });
+                return Err(Lost::Contested { subnets, holder: Box::new(lease.attributes) });
             }
             Found::Lease(lease) => {
-                tracing::warn!(%subnet, found = ?lease.attributes, "own lease was overwritten: writing it again");
+                tracing::warn!(subnet = %subnets, found = ?lease.attributes, "own lease was overwritten: writing it again");
                 self.write_soon();
             }
         }
@@ -307,8 +307,12 @@ impl<R: LeaseStore> LeaseTask<R> {
     /// Whether this is the lease as this host wrote it when it had another address: it changed while the registry was away,
     /// or the registry was restored from an older copy.
     fn is_former(&self, lease: &Lease) -> bool {
-        lease.attributes.public_ip != self.lease.attributes.public_ip
-            && lease.term.is_some_and(|term| self.own_terms.contains(&term))
+        !self.is_of_this_address(lease) && lease.term.is_some_and(|term| self.own_terms.contains(&term))
+    }
+
+    /// Whether it announces the address that this host is known by.
+    fn is_of_this_address(&self, lease: &Lease) -> bool {
+        lease.attributes.public.first() == self.lease.attributes.public.first()
     }
 
     /// Somebody wrote the very same: the operator, to make a reservation of it; a request of ours whose
@@ -316,7 +320,7 @@ impl<R: LeaseStore> LeaseTask<R> {
     fn adopt(&mut self, lease: Lease) {
         let soon = Instant::now() + ADOPTION.min(self.config.ttl / 3);
         self.due = lease.term.map(|_| soon);
-        tracing::info!(subnet = %lease.subnet, expires = lease.term.is_some(), "own lease was written by another");
+        tracing::info!(subnet = %lease.subnets, expires = lease.term.is_some(), "own lease was written by another");
         self.state.send_replace(LeaseState { lease: lease.clone(), expires: self.due });
         self.lease = lease;
     }
@@ -325,8 +329,8 @@ impl<R: LeaseStore> LeaseTask<R> {
         let since = Instant::now();
         self.last_write = since;
         let ttl = self.lease.term.map(|_| self.config.ttl);
-        let subnet = self.lease.subnet;
-        match self.registry.write(subnet, &self.lease.attributes, ttl, self.expected).await {
+        let key = self.lease.key();
+        match self.registry.write(key, &self.lease.attributes, ttl, self.expected).await {
             Ok(Written::Done(lease)) => {
                 self.written(lease, since);
                 self.end_former_term().await;
@@ -341,7 +345,7 @@ impl<R: LeaseStore> LeaseTask<R> {
             }
             Err(error) => {
                 let pause = self.pauses.next().unwrap_or(RETRY.1).min(self.config.ttl / 3);
-                tracing::warn!(%subnet, error = %error, ?pause, "own lease could not be written: trying again");
+                tracing::warn!(subnet = %key.0, error = %error, ?pause, "own lease could not be written: trying again");
                 self.keep(since).await;
                 self.due = Some(Instant::now() + pause);
             }

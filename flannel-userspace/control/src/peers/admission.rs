@@ -1,13 +1,14 @@
 //! Which leases become peers. A lease is written by another host, or by anybody who can write to the registry:
 //! one that would misdirect packets of this host, or of its underlay, is refused.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use flannel_common::{Mac, Vni};
 use flannel_model::backend::Kind;
-use flannel_model::config::cidr;
+use flannel_model::config::cidr::{self, is_subnet_of, overlap};
+use flannel_model::family::{Family, PerFamily};
 use flannel_model::lease::{Data, Lease, SubnetKey, field};
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use serde_json::Value;
 
 use super::Peer;
@@ -16,22 +17,29 @@ use super::index::Index;
 /// What this host is, against which leases are held.
 #[derive(Clone, Debug)]
 pub struct Site {
+    /// The families that are served.
+    pub families: PerFamily<FamilySite>,
+    /// The addresses by which other hosts know this one.
+    pub addresses: Vec<IpAddr>,
+    /// How packets get from host to host.
+    pub kind: Kind,
+    /// The networks this host is connected to.
+    pub connected: Vec<IpNetwork>,
+    /// Addresses no peer may draw to itself, such as etcd's.
+    pub reserved: Vec<IpAddr>,
+}
+
+/// What this host is in the network of one family.
+#[derive(Clone, Copy, Debug)]
+pub struct FamilySite {
     /// The whole network.
-    pub network: Ipv4Network,
+    pub network: IpNetwork,
     /// Prefix length of every subnet of the network.
     pub subnet_len: u8,
     /// The subnet this host leases.
-    pub subnet: Ipv4Network,
-    /// The addresses by which other hosts know this one.
-    pub addresses: Vec<Ipv4Addr>,
-    /// How packets get from host to host.
-    pub kind: Kind,
+    pub subnet: IpNetwork,
     /// Network identifier and Ethernet address of this host's VTEP; only with the VXLAN backend.
     pub vtep: Option<(Vni, Mac)>,
-    /// The networks this host is connected to.
-    pub connected: Vec<Ipv4Network>,
-    /// Addresses no peer may draw to itself, such as etcd's.
-    pub reserved: Vec<Ipv4Addr>,
 }
 
 /// Why a lease does not become a peer.
@@ -42,56 +50,59 @@ pub enum Refusal {
     Unreadable(String),
     /// Bits are set behind the prefix.
     #[error("{0} has host bits: the subnet would be {subnet}", subnet = cidr::masked(*.0))]
-    HostBits(Ipv4Network),
+    HostBits(IpNetwork),
     /// It is not part of the network.
     #[error("{subnet} is outside the network {network}")]
     OutsideNetwork {
         /// The leased subnet.
-        subnet: Ipv4Network,
+        subnet: IpNetwork,
         /// The whole network.
-        network: Ipv4Network,
+        network: IpNetwork,
     },
+    /// It names no subnet of a family that is served.
+    #[error("{0} names no subnet of an IP version that this network has")]
+    OtherFamily(SubnetKey),
     /// It is larger or smaller than the subnets of the network.
     #[error("{subnet} is not as long as the subnets of this network, which are /{expected} (SubnetLen)")]
     Length {
         /// The leased subnet.
-        subnet: Ipv4Network,
+        subnet: IpNetwork,
         /// What its length should be.
         expected: u8,
     },
     /// It is this host's own subnet, under another key.
     #[error("{0} overlaps this host's own subnet")]
-    OwnSubnet(Ipv4Network),
+    OwnSubnet(IpNetwork),
     /// Packets that belong on this host's links would go to the peer.
     #[error("{subnet} overlaps {connected}, to which this host is connected")]
     Connected {
         /// The leased subnet.
-        subnet: Ipv4Network,
+        subnet: IpNetwork,
         /// The network of one of the host's interfaces.
-        connected: Ipv4Network,
+        connected: IpNetwork,
     },
     /// Packets to an address this host depends on would go to the peer.
     #[error("{subnet} covers {address}, on which this host depends")]
     Reserved {
         /// The leased subnet.
-        subnet: Ipv4Network,
+        subnet: IpNetwork,
         /// The address.
-        address: Ipv4Addr,
+        address: IpAddr,
     },
     /// Outer packets to a peer would go into the tunnel again.
     #[error("{subnet} covers {public_ip}, the PublicIP of a peer")]
     CoversPeer {
         /// A leased subnet, this host's or a peer's.
-        subnet: Ipv4Network,
+        subnet: IpNetwork,
         /// Address of a peer.
-        public_ip: Ipv4Addr,
+        public_ip: IpAddr,
     },
     /// No host has such an address.
     #[error("PublicIP {0} is no host's address")]
-    NoHost(Ipv4Addr),
+    NoHost(IpAddr),
     /// It is this host's.
     #[error("PublicIP {0} is this host's own address")]
-    OwnAddress(Ipv4Addr),
+    OwnAddress(IpAddr),
     /// The host runs another backend.
     #[error("BackendType {found} is not this network's, {expected}")]
     Backend {
@@ -114,9 +125,9 @@ pub enum Refusal {
     /// Two hosts cannot have the same.
     #[error("VtepMAC {0} is that of another host")]
     VtepMacTaken(Mac),
-    /// Another key names the same IPv4 subnet.
+    /// Another key names the same subnet.
     #[error("{0} is leased under another key, too")]
-    SubnetTaken(Ipv4Network),
+    SubnetTaken(IpNetwork),
 }
 
 impl Refusal {
@@ -126,7 +137,7 @@ impl Refusal {
         match self {
             Self::Unreadable(_) => "unreadable",
             Self::HostBits(_) => "host_bits",
-            Self::OutsideNetwork { .. } => "outside_network",
+            Self::OutsideNetwork { .. } | Self::OtherFamily(_) => "outside_network",
             Self::Length { .. } => "subnet_length",
             Self::OwnSubnet(_) => "own_subnet",
             Self::Connected { .. } => "connected_network",
@@ -143,20 +154,36 @@ impl Refusal {
     }
 }
 
-/// The peer a lease makes, whichever others there are.
-pub(super) fn peer_of(site: &Site, lease: &Lease) -> Result<Peer, Refusal> {
-    let subnet = lease.subnet;
-    let public_ip = lease.attributes.public_ip;
-    check_subnet(site, subnet)?;
+/// The peers a lease makes, whichever others there are: one for each family that is served and that it has a subnet of.
+pub(super) fn peers_of(site: &Site, lease: &Lease) -> PerFamily<Result<Peer, Refusal>> {
+    let peer = |family| {
+        let (own, subnet) = (site.families.get(family)?, lease.subnets.get(family)?);
+        Some(peer_of(site, own, lease, subnet))
+    };
+    PerFamily { v4: peer(Family::V4), v6: peer(Family::V6) }
+}
+
+fn peer_of(site: &Site, own: &FamilySite, lease: &Lease, subnet: IpNetwork) -> Result<Peer, Refusal> {
+    let family = subnet.into();
+    check_subnet(site, own, subnet)?;
+    let public_ip = lease.attributes.public.get(family).unwrap_or_else(|| unspecified(family));
     check_address(site, public_ip)?;
     // Where the underlay is a part of the network, a subnet could draw outer packets to itself.
-    if let Some(subnet) = [subnet, site.subnet].into_iter().find(|subnet| subnet.contains(public_ip)) {
+    if let Some(subnet) = [subnet, own.subnet].into_iter().find(|subnet| subnet.contains(public_ip)) {
         return Err(Refusal::CoversPeer { subnet, public_ip });
     }
     check_backend(site.kind, lease.attributes.backend_type.as_deref())?;
-    let data = |of: &Lease| of.attributes.backend_data.as_ref().map(Data::value);
-    let vtep_mac = site.vtep.map(|own| vtep_mac(own, data(lease).as_ref())).transpose()?;
+    let data = |of: &Lease| of.attributes.backend_data.get(family).map(Data::value);
+    let vtep_mac = own.vtep.map(|own| vtep_mac(own, data(lease).as_ref())).transpose()?;
     Ok(Peer { subnet, public_ip, vtep_mac })
+}
+
+/// What a lease bears where it has no address of that family.
+const fn unspecified(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        Family::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    }
 }
 
 /// Whether `peer` can be that of `key` next to those in `table`. A refusal may not last: the others change.
@@ -178,25 +205,25 @@ pub(super) fn check_against(table: &Index, key: SubnetKey, peer: &Peer) -> Resul
     }
 }
 
-fn check_subnet(site: &Site, subnet: Ipv4Network) -> Result<(), Refusal> {
+fn check_subnet(site: &Site, own: &FamilySite, subnet: IpNetwork) -> Result<(), Refusal> {
     if subnet.ip() != subnet.network() {
         return Err(Refusal::HostBits(subnet));
     }
-    if !subnet.is_subnet_of(site.network) {
-        return Err(Refusal::OutsideNetwork { subnet, network: site.network });
+    if !is_subnet_of(subnet, own.network) {
+        return Err(Refusal::OutsideNetwork { subnet, network: own.network });
     }
-    if subnet.prefix() != site.subnet_len {
-        return Err(Refusal::Length { subnet, expected: site.subnet_len });
+    if subnet.prefix() != own.subnet_len {
+        return Err(Refusal::Length { subnet, expected: own.subnet_len });
     }
-    if subnet.overlaps(site.subnet) {
+    if overlap(subnet, own.subnet) {
         return Err(Refusal::OwnSubnet(subnet));
     }
     // An operator may well have cut the whole network out of a larger one that this host is connected to.
-    let is_larger = |connected: &Ipv4Network| {
-        site.network.is_subnet_of(*connected) && connected.prefix() < site.network.prefix()
+    let is_larger = |connected: &IpNetwork| {
+        is_subnet_of(own.network, *connected) && connected.prefix() < own.network.prefix()
     };
     let mut connected = site.connected.iter().copied().filter(|connected| !is_larger(connected));
-    if let Some(connected) = connected.find(|connected| connected.overlaps(subnet)) {
+    if let Some(connected) = connected.find(|connected| overlap(*connected, subnet)) {
         return Err(Refusal::Connected { subnet, connected });
     }
     // An interface may have its address alone, without a network around it.
@@ -207,15 +234,13 @@ fn check_subnet(site: &Site, subnet: Ipv4Network) -> Result<(), Refusal> {
     }
 }
 
-fn check_address(site: &Site, public_ip: Ipv4Addr) -> Result<(), Refusal> {
-    if public_ip.octets()[0] == 0
-        || public_ip.is_loopback()
-        || public_ip.is_multicast()
-        || public_ip.is_broadcast()
-    {
+fn check_address(site: &Site, public_ip: IpAddr) -> Result<(), Refusal> {
+    if is_reserved(public_ip) {
         return Err(Refusal::NoHost(public_ip));
     }
-    let is_broadcast = |network: &Ipv4Network| network.prefix() < 31 && network.broadcast() == public_ip;
+    // IPv6 has no broadcast.
+    let is_broadcast =
+        |network: &IpNetwork| network.is_ipv4() && network.prefix() < 31 && network.broadcast() == public_ip;
     if site.connected.iter().any(is_broadcast) {
         return Err(Refusal::NoHost(public_ip));
     }
@@ -223,6 +248,12 @@ fn check_address(site: &Site, public_ip: Ipv4Addr) -> Result<(), Refusal> {
         return Err(Refusal::OwnAddress(public_ip));
     }
     Ok(())
+}
+
+/// Whether no host can have this address towards others (RFC 1122, 3.2.1.3; RFC 4291, 2.5 to 2.7).
+fn is_reserved(address: IpAddr) -> bool {
+    let is_special = address.is_unspecified() || address.is_loopback() || address.is_multicast();
+    is_special || matches!(address, IpAddr::V4(v4) if v4.octets()[0] == 0 || v4.is_broadcast())
 }
 
 fn check_backend(kind: Kind, found: Option<&str>) -> Result<(), Refusal> {

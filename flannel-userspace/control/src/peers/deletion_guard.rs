@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use tokio::time::Instant;
 
 use super::Peer;
@@ -34,7 +34,7 @@ pub struct DeletionGuard {
     /// Who left within the window, in that order; nobody during a mass deletion.
     recent: VecDeque<Departure>,
     /// The peers of a mass deletion.
-    held: BTreeMap<Ipv4Network, Peer>,
+    held: BTreeMap<IpNetwork, Peer>,
     until: Option<Instant>,
 }
 

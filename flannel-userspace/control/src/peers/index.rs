@@ -2,23 +2,26 @@
 //! there being many.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use flannel_common::Mac;
+use flannel_model::config::cidr::masked;
+use flannel_model::family::Family;
 use flannel_model::lease::SubnetKey;
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 
 use super::Peer;
 use crate::compact::compact;
 
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    peers: BTreeMap<SubnetKey, Peer>,
-    by_subnet: BTreeMap<Ipv4Network, SubnetKey>,
+    /// One lease makes a peer of each family.
+    peers: BTreeMap<(SubnetKey, Family), Peer>,
+    by_subnet: BTreeMap<IpNetwork, SubnetKey>,
     /// How many peers have each address.
-    addresses: BTreeMap<Ipv4Addr, usize>,
+    addresses: BTreeMap<IpAddr, usize>,
     /// How many peers have each VTEP, and at which address.
-    vteps: BTreeMap<(Mac, Ipv4Addr), usize>,
+    vteps: BTreeMap<(Mac, IpAddr), usize>,
 }
 
 impl Index {
@@ -30,15 +33,15 @@ impl Index {
         self.peers.len()
     }
 
-    /// Makes `peer` the one of `key`; returns the one before.
+    /// Makes `peer` the one of `key` in its family; returns the one before.
     pub(super) fn insert(&mut self, key: SubnetKey, peer: Peer) -> Option<Peer> {
-        let before = self.remove(&key);
+        let before = self.remove(key, peer.family());
         self.by_subnet.insert(peer.subnet, key);
         *self.addresses.entry(peer.public_ip).or_default() += 1;
         if let Some(mac) = peer.vtep_mac {
             *self.vteps.entry((mac, peer.public_ip)).or_default() += 1;
         }
-        self.peers.insert(key, peer);
+        self.peers.insert((key, peer.family()), peer);
         before
     }
 
@@ -50,8 +53,8 @@ impl Index {
         compact(&mut self.vteps);
     }
 
-    pub(super) fn remove(&mut self, key: &SubnetKey) -> Option<Peer> {
-        let peer = self.peers.remove(key)?;
+    pub(super) fn remove(&mut self, key: SubnetKey, family: Family) -> Option<Peer> {
+        let peer = self.peers.remove(&(key, family))?;
         self.by_subnet.remove(&peer.subnet);
         take_one(&mut self.addresses, &peer.public_ip);
         if let Some(mac) = peer.vtep_mac {
@@ -61,27 +64,31 @@ impl Index {
     }
 
     /// The key under which `subnet` is leased.
-    pub(super) fn holder(&self, subnet: Ipv4Network) -> Option<SubnetKey> {
+    pub(super) fn holder(&self, subnet: IpNetwork) -> Option<SubnetKey> {
         self.by_subnet.get(&subnet).copied()
     }
 
     /// The peer's subnet, `len` long as all of them are, in which `address` lies.
-    pub(super) fn subnet_around(&self, address: Ipv4Addr, len: u8) -> Option<Ipv4Network> {
-        let around = Ipv4Network::new(address, len).ok()?;
-        let subnet = Ipv4Network::new(around.network(), len).ok()?;
+    pub(super) fn subnet_around(&self, address: IpAddr, len: u8) -> Option<IpNetwork> {
+        let subnet = masked(IpNetwork::new(address, len).ok()?);
         self.by_subnet.contains_key(&subnet).then_some(subnet)
     }
 
     /// A peer's address that lies in `subnet`.
-    pub(super) fn address_in(&self, subnet: Ipv4Network) -> Option<Ipv4Addr> {
+    pub(super) fn address_in(&self, subnet: IpNetwork) -> Option<IpAddr> {
         self.addresses.range(subnet.network()..=subnet.broadcast()).next().map(|(address, _)| *address)
     }
 
-    /// Whether another lease than that of `key` gives `mac` to another host than that of `public_ip`.
-    pub(super) fn is_vtep_of_another(&self, mac: Mac, public_ip: Ipv4Addr, key: SubnetKey) -> bool {
-        let own = self.peers.get(&key).filter(|peer| peer.vtep_mac == Some(mac)).map(|peer| peer.public_ip);
-        let everywhere = (mac, Ipv4Addr::UNSPECIFIED)..=(mac, Ipv4Addr::BROADCAST);
-        self.vteps.range(everywhere).any(|((_, address), leases)| {
+    /// Whether another lease than that of `key` gives `mac` to another host than that of `public_ip`, in its family.
+    pub(super) fn is_vtep_of_another(&self, mac: Mac, public_ip: IpAddr, key: SubnetKey) -> bool {
+        let family = Family::from(public_ip);
+        let own = self.peers.get(&(key, family)).filter(|peer| peer.vtep_mac == Some(mac));
+        let own = own.map(|peer| peer.public_ip);
+        let (first, last) = match family {
+            Family::V4 => (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::BROADCAST.into()),
+            Family::V6 => (Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::from_bits(u128::MAX).into()),
+        };
+        self.vteps.range((mac, first)..=(mac, last)).any(|((_, address), leases)| {
             *address != public_ip && *leases > usize::from(own == Some(*address))
         })
     }

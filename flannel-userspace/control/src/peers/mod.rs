@@ -5,31 +5,40 @@ mod deletion_guard;
 mod index;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use flannel_common::Mac;
-use flannel_model::lease::{Event, Key, Lease, Rejected, Snapshot, SubnetKey};
+use flannel_model::family::{Family, Subnets};
+use flannel_model::lease::{Event, Key, Lease, Rejected, Revision, Snapshot, SubnetKey};
 use flannel_model::underlay::Underlay;
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 
 use self::index::Index;
 use crate::compact::compact;
 use crate::lease::LeaseMetrics;
-pub use admission::{Refusal, Site};
+pub use admission::{FamilySite, Refusal, Site};
 pub use deletion_guard::{DeletionGuard, DeletionPolicy};
 
 /// After so many new peers at once the table is made compact.
 const SWARM: usize = 1000;
 
-/// A host whose lease was accepted.
+/// A host whose lease was accepted, in one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// The subnet it leases.
-    pub subnet: Ipv4Network,
-    /// The address at which it is reached.
-    pub public_ip: Ipv4Addr,
+    pub subnet: IpNetwork,
+    /// The address at which it is reached, of the same family.
+    pub public_ip: IpAddr,
     /// Ethernet address of its VTEP; only with the VXLAN backend.
     pub vtep_mac: Option<Mac>,
+}
+
+impl Peer {
+    /// The family of its subnet and its address.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        self.subnet.into()
+    }
 }
 
 /// What changed in the table.
@@ -56,7 +65,7 @@ impl Diff {
             return self;
         }
         let removed = self.removed.into_iter().map(|peer| (peer.subnet, peer));
-        let mut removed: BTreeMap<Ipv4Network, Peer> = removed.collect();
+        let mut removed: BTreeMap<IpNetwork, Peer> = removed.collect();
         let (stayed, added): (Vec<Peer>, Vec<Peer>) =
             self.added.into_iter().partition(|peer| removed.contains_key(&peer.subnet));
         for after in stayed {
@@ -74,14 +83,17 @@ pub struct PeerTable {
     site: Site,
     own: SubnetKey,
     index: Index,
-    refused: BTreeMap<Key, RefusedLease>,
-    /// etcd revision of the last word on each key, that of a deletion until the next snapshot.
-    revisions: BTreeMap<Key, i64>,
-    /// etcd revision of the last snapshot, up to which there is no further word on any key.
-    listed: i64,
+    refused: BTreeMap<RefusedKey, RefusedLease>,
+    /// The last write of each key, that of a deletion until the next snapshot.
+    revisions: BTreeMap<Key, Revision>,
+    /// The revision of the last snapshot, up to which there is no further word on any key.
+    listed: Revision,
     refusals: u64,
     metrics: LeaseMetrics,
 }
+
+/// What is refused: a lease in one family, or the whole of it.
+type RefusedKey = (Key, Option<Family>);
 
 /// A lease that did not become a peer.
 #[derive(Clone, Debug)]
@@ -95,21 +107,22 @@ struct RefusedLease {
 struct Candidate {
     key: SubnetKey,
     peer: Peer,
-    created: i64,
+    created: Revision,
 }
 
 impl PeerTable {
     /// A table without peers.
     #[must_use]
     pub fn new(site: Site) -> Self {
-        let own = SubnetKey::from(site.subnet);
+        let subnets = site.families.values().map(|family| family.subnet);
+        let own = SubnetKey(subnets.fold(Subnets::NONE, Subnets::with));
         Self {
             site,
             own,
             index: Index::default(),
             refused: BTreeMap::new(),
             revisions: BTreeMap::new(),
-            listed: 0,
+            listed: Revision::ZERO,
             refusals: 0,
             metrics: LeaseMetrics::default(),
         }
@@ -135,28 +148,28 @@ impl PeerTable {
 
     /// Whether a peer has this subnet.
     #[must_use]
-    pub fn holds(&self, subnet: Ipv4Network) -> bool {
+    pub fn holds(&self, subnet: IpNetwork) -> bool {
         self.index.holder(subnet).is_some()
     }
 
     /// Has leases held against the underlay as it is now. Whether it is another one than before: then those that were
     /// refused are looked at again when the next snapshot tells them.
     pub fn move_to(&mut self, underlay: &Underlay) -> bool {
-        let addresses = vec![underlay.address, underlay.public_ip];
+        let addresses: Vec<IpAddr> = underlay.addresses.iter().chain(underlay.public.iter()).collect();
         if self.site.addresses == addresses && self.site.connected == underlay.networks {
             return false;
         }
         self.site.addresses = addresses;
         self.site.connected.clone_from(&underlay.networks);
-        for key in self.refused.keys() {
-            self.revisions.insert(key.clone(), 0);
+        for (key, _) in self.refused.keys() {
+            self.revisions.insert(key.clone(), Revision::ZERO);
         }
         !self.refused.is_empty()
     }
 
-    /// The keys that are refused at present, and why.
+    /// The keys that are refused at present, wholly or in one family, and why.
     pub fn refused(&self) -> impl Iterator<Item = (&Key, &Refusal)> {
-        self.refused.iter().map(|(key, refused)| (key, &refused.refusal))
+        self.refused.iter().map(|((key, _), refused)| (key, &refused.refusal))
     }
 
     /// How many writes were refused so far.
@@ -170,15 +183,15 @@ impl PeerTable {
         let mut diff = Diff::default();
         if snapshot.history_reset || snapshot.revision < self.listed {
             tracing::warn!(
-                before = self.listed,
-                now = snapshot.revision,
+                before = %self.listed,
+                now = %snapshot.revision,
                 "the registry has begun another history: was it made anew, or restored?"
             );
-            self.revisions.values_mut().for_each(|revision| *revision = 0);
+            self.revisions.values_mut().for_each(|revision| *revision = Revision::ZERO);
         }
         self.listed = snapshot.revision;
         self.forget_absent(snapshot, &mut diff);
-        let is_news = |key: &Key, revision: i64, known: &BTreeMap<Key, i64>| {
+        let is_news = |key: &Key, revision: Revision, known: &BTreeMap<Key, Revision>| {
             known.get(key).is_none_or(|known| *known != revision && *known <= snapshot.revision)
         };
         // The older key first: of two leases that exclude each other, every host then accepts the same.
@@ -227,14 +240,23 @@ impl PeerTable {
         }
         let key = Key::Subnet(lease.key());
         self.revisions.insert(key.clone(), lease.mod_revision);
-        match admission::peer_of(&self.site, lease) {
-            Ok(peer) => {
-                let candidate = Candidate { key: lease.key(), peer, created: lease.created };
-                if let Err(refusal) = self.admit(candidate, diff) {
-                    self.refuse(key, refusal, Some(candidate));
+        self.unrefuse(&key);
+        let peers = admission::peers_of(&self.site, lease);
+        if peers.is_empty() {
+            self.refuse((key, None), Refusal::OtherFamily(lease.key()), None);
+            return;
+        }
+        for (family, peer) in Family::ALL.into_iter().zip([peers.v4, peers.v6]) {
+            match peer {
+                Some(Ok(peer)) => {
+                    let candidate = Candidate { key: lease.key(), peer, created: lease.created };
+                    if let Err(refusal) = self.admit(candidate, diff) {
+                        self.refuse((key.clone(), Some(family)), refusal, Some(candidate));
+                    }
                 }
+                Some(Err(refusal)) => self.refuse((key.clone(), Some(family)), refusal, None),
+                None => {}
             }
-            Err(refusal) => self.refuse(key, refusal, None),
         }
     }
 
@@ -242,14 +264,15 @@ impl PeerTable {
         let Rejected { key, reason, mod_revision } = rejected;
         if *key != Key::Subnet(self.own) {
             self.revisions.insert(key.clone(), *mod_revision);
-            self.refuse(key.clone(), Refusal::Unreadable(reason.clone()), None);
+            self.unrefuse(key);
+            self.refuse((key.clone(), None), Refusal::Unreadable(reason.clone()), None);
         }
     }
 
     fn admit(&mut self, candidate: Candidate, diff: &mut Diff) -> Result<(), Refusal> {
         let Candidate { key, peer, .. } = candidate;
         admission::check_against(&self.index, key, &peer)?;
-        self.refused.remove(&Key::Subnet(key));
+        self.refused.remove(&(Key::Subnet(key), Some(peer.family())));
         match self.index.insert(key, peer) {
             None => diff.added.push(peer),
             Some(before) if before != peer => diff.changed.push((before, peer)),
@@ -258,11 +281,11 @@ impl PeerTable {
         Ok(())
     }
 
-    fn refuse(&mut self, key: Key, refusal: Refusal, candidate: Option<Candidate>) {
-        tracing::warn!(%key, reason = refusal.label(), "lease refused: {refusal}");
+    fn refuse(&mut self, refused: RefusedKey, refusal: Refusal, candidate: Option<Candidate>) {
+        tracing::warn!(key = %refused.0, reason = refusal.label(), "lease refused: {refusal}");
         self.refusals += 1;
         self.metrics.rejected(refusal.label());
-        self.refused.insert(key, RefusedLease { refusal, candidate });
+        self.refused.insert(refused, RefusedLease { refusal, candidate });
     }
 
     fn forget_absent(&mut self, snapshot: &Snapshot, diff: &mut Diff) {
@@ -273,7 +296,8 @@ impl PeerTable {
         let rejected = snapshot.rejected.iter().map(|rejected| rejected.key.clone());
         let present: BTreeSet<Key> = leases.chain(rejected).collect();
         // What was written after the listing is for the watch to tell.
-        let is_gone = |(key, known): &(&Key, &i64)| **known <= snapshot.revision && !present.contains(*key);
+        let is_gone =
+            |(key, known): &(&Key, &Revision)| **known <= snapshot.revision && !present.contains(*key);
         let gone: Vec<Key> = self.revisions.iter().filter(is_gone).map(|(key, _)| key.clone()).collect();
         for key in &gone {
             self.forget(key, diff);
@@ -282,9 +306,16 @@ impl PeerTable {
 
     fn forget(&mut self, key: &Key, diff: &mut Diff) {
         self.revisions.remove(key);
-        self.refused.remove(key);
+        self.unrefuse(key);
         if let Key::Subnet(key) = key {
-            diff.removed.extend(self.index.remove(key));
+            diff.removed.extend(Family::ALL.into_iter().filter_map(|family| self.index.remove(*key, family)));
+        }
+    }
+
+    /// Nothing of the key is refused any more.
+    fn unrefuse(&mut self, key: &Key) {
+        for part in [None, Some(Family::V4), Some(Family::V6)] {
+            self.refused.remove(&(key.clone(), part));
         }
     }
 

@@ -1,8 +1,13 @@
 use flannel_common::Mac;
 use flannel_model::backend::Kind;
-use flannel_model::lease::{Attributes, EtcdLeaseId, Event, Key, Lease, Rejected, Snapshot};
+use flannel_model::family::PerFamily;
+use flannel_model::lease::{
+    Attributes, EtcdLeaseId, Event, Key, Lease, Rejected, Revision, Snapshot, SubnetKey,
+};
 
-use super::{Diff, Peer, PeerTable, Site};
+use ipnetwork::IpNetwork;
+
+use super::{Diff, FamilySite, Peer, PeerTable, Site};
 
 mod admission;
 mod conflicts;
@@ -20,32 +25,47 @@ fn vxlan(public_ip: &str, mac: &str) -> String {
 fn site(kind: Kind) -> Site {
     let vtep = (flannel_common::Vni::new(1).unwrap(), "02:00:00:00:00:11".parse().unwrap());
     Site {
-        network: "10.5.0.0/16".parse().unwrap(),
-        subnet_len: 24,
-        subnet: "10.5.1.0/24".parse().unwrap(),
+        families: PerFamily::only_v4(FamilySite {
+            network: "10.5.0.0/16".parse().unwrap(),
+            subnet_len: 24,
+            subnet: "10.5.1.0/24".parse().unwrap(),
+            vtep: (kind == Kind::Vxlan).then_some(vtep),
+        }),
         addresses: vec!["192.168.77.11".parse().unwrap()],
         kind,
-        vtep: (kind == Kind::Vxlan).then_some(vtep),
         connected: vec!["192.168.77.0/24".parse().unwrap()],
         reserved: Vec::new(),
     }
 }
 
+/// The same in another network, where the host leases another subnet.
+fn in_network(site: Site, network: &str, subnet: &str) -> Site {
+    let family = site.families.v4.unwrap();
+    let subnet: IpNetwork = subnet.parse().unwrap();
+    let (network, subnet_len) = (network.parse().unwrap(), subnet.prefix());
+    Site { families: PerFamily::only_v4(FamilySite { network, subnet_len, subnet, ..family }), ..site }
+}
+
 /// A lease as it stands in etcd, by the name of its key and its value.
 fn lease(key: &str, value: &str, created: i64, mod_revision: i64) -> Lease {
-    let Key::Subnet(subnet) = Key::from_bytes(key.as_bytes()) else { panic!("{key} names no subnet") };
+    let Key::Subnet(SubnetKey(subnets)) = Key::from_bytes(key.as_bytes()) else {
+        panic!("{key} names no subnet")
+    };
     Lease {
-        subnet: subnet.subnet,
-        ipv6_subnet: subnet.ipv6_subnet,
+        subnets,
         attributes: Attributes::from_json(value.as_bytes()).unwrap(),
-        mod_revision,
-        created,
+        mod_revision: Revision::new(mod_revision),
+        created: Revision::new(created),
         term: EtcdLeaseId::from_id(7),
     }
 }
 
 fn junk(key: &str, mod_revision: i64) -> Rejected {
-    Rejected { key: Key::from_bytes(key.as_bytes()), reason: "not a JSON object".to_owned(), mod_revision }
+    Rejected {
+        key: Key::from_bytes(key.as_bytes()),
+        reason: "not a JSON object".to_owned(),
+        mod_revision: Revision::new(mod_revision),
+    }
 }
 
 fn put(key: &str, value: &str, revision: i64) -> Event {
@@ -53,10 +73,11 @@ fn put(key: &str, value: &str, revision: i64) -> Event {
 }
 
 fn delete(key: &str, mod_revision: i64) -> Event {
-    Event::Delete { key: Key::from_bytes(key.as_bytes()), mod_revision }
+    Event::Delete { key: Key::from_bytes(key.as_bytes()), mod_revision: Revision::new(mod_revision) }
 }
 
 fn snapshot(revision: i64, leases: &[Lease], rejected: &[Rejected]) -> Snapshot {
+    let revision = Revision::new(revision);
     Snapshot { revision, leases: leases.to_vec(), rejected: rejected.to_vec(), ..Snapshot::default() }
 }
 

@@ -21,7 +21,7 @@ impl Announcement {
     /// Has the lease say what is so by now.
     pub(super) fn publish(&mut self, backend: &dyn Backend, links: &Links) {
         self.file.mtu = backend.mtu(links);
-        self.lease.publish(attributes(backend, links.underlay.public_ip, links.device.as_ref()));
+        self.lease.publish(attributes(backend, links));
     }
 
     /// Has the subnet file say what it should.

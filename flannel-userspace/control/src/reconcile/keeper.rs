@@ -3,14 +3,15 @@
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
+use flannel_model::config::cidr::is_subnet_of;
 use flannel_model::error::Chain;
 use flannel_model::object::{Change, Object};
 use flannel_model::underlay::{Hop, Links};
 use flannel_observe::Condition;
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
 
@@ -58,7 +59,7 @@ pub(super) struct Keeper<K> {
     /// more the more peers there are.
     failing_peers: usize,
     /// Peers without a way to them, reported as well.
-    unreachable: BTreeMap<Ipv4Network, Unreachable>,
+    unreachable: BTreeMap<IpNetwork, Unreachable>,
     /// Whether device and programs are where they should be.
     in_place: Condition,
     cannot_hold: bool,
@@ -208,13 +209,14 @@ impl<K: Kernel> Keeper<K> {
     /// Whether objects are on the interface of that index.
     fn is_own(&self, index: u32) -> bool {
         let links = self.node.links();
-        links.underlay.index == index || links.device_index() == Some(index)
+        links.underlay.index == index || links.devices.values().any(|device| device.index == index)
     }
 
     /// Whether `object` is a route by which peers can be reached, and no route to what is behind them.
     fn is_way(&self, object: &Object) -> bool {
         let Object::Route { subnet, .. } = object else { return false };
-        self.depends_on_hop() && !subnet.is_subnet_of(self.node.context().network)
+        let network = self.node.context().networks.get((*subnet).into());
+        self.depends_on_hop() && !network.is_some_and(|network| is_subnet_of(*subnet, network))
     }
 
     pub(super) async fn find_pods(&mut self) {
@@ -294,7 +296,7 @@ impl<K: Kernel> Keeper<K> {
     /// How each of `peers` is reached, where that matters.
     async fn hops(&mut self, peers: &[Peer]) -> Vec<Hop> {
         if self.depends_on_hop() {
-            let addresses: Vec<Ipv4Addr> = peers.iter().map(|peer| peer.public_ip).collect();
+            let addresses: Vec<IpAddr> = peers.iter().map(|peer| peer.public_ip).collect();
             match self.node.hops(&addresses).await {
                 Ok(hops) => return hops,
                 Err(error) => warn!(error = %Chain(&error), "taking the peers to be behind a router"),
@@ -304,12 +306,12 @@ impl<K: Kernel> Keeper<K> {
     }
 
     /// Has the peer of `subnet` reached no more; the objects that touches go into `touched`.
-    pub(super) fn forget(&mut self, subnet: Ipv4Network, touched: &mut (impl Extend<Object> + Send)) {
+    pub(super) fn forget(&mut self, subnet: IpNetwork, touched: &mut (impl Extend<Object> + Send)) {
         self.unreachable.remove(&subnet);
         self.set(subnet, Vec::new(), touched);
     }
 
-    fn set(&mut self, subnet: Ipv4Network, objects: Vec<Object>, touched: &mut impl Extend<Object>) {
+    fn set(&mut self, subnet: IpNetwork, objects: Vec<Object>, touched: &mut impl Extend<Object>) {
         self.failing_peers -= usize::from(self.wanted.has_any(subnet, &self.failing));
         self.wanted.set(subnet, objects, touched);
         self.failing_peers += usize::from(self.wanted.has_any(subnet, &self.failing));

@@ -34,14 +34,21 @@ impl Memory {
         Self { store, identity, config, last: None, due: None, failing: false }
     }
 
-    /// Writes a lease that is another than the one of `former`, before anybody is told of it: a host that dies and starts
-    /// again without registry must not serve the former subnet to pods of this one. The peers stay those of `former`
-    /// until they are listed.
-    pub fn begin(&mut self, mut former: Remembered, own: Own) {
+    /// What is `remembered` from an earlier life, on a host whose lease is `own` now.
+    ///
+    /// Where that is another one than before, it is written before anybody is told of it, and nothing is known of the
+    /// peers: a host that dies and starts again without registry must not serve the former subnet to pods of this one.
+    /// The peers in the file stay until they are listed.
+    pub fn begin(&mut self, remembered: Option<Remembered>, own: Own) -> Option<Remembered> {
+        let mut former = match remembered {
+            Some(remembered) if !remembered.own.is_of_same_subnets(&own) => remembered,
+            remembered => return remembered,
+        };
         former.own = own;
         if let Err(error) = self.store.keep(&former) {
             warn!("{}", Chain(&error));
         }
+        None
     }
 
     /// Hears that more is known than is written.

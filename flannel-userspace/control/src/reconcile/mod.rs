@@ -384,9 +384,8 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
 
     fn write_memory(&mut self) {
         let NodeContext { backend, .. } = self.keeper.node().context();
-        let device = self.keeper.node().links().device.as_ref();
-        let vtep = backend::vtep(&**backend, device);
-        let own = Own::of(&self.announcement.lease.state().borrow().lease, vtep.map(|(_, mac)| mac));
+        let vteps = backend::vteps(&**backend, self.keeper.node().links());
+        let own = Own::of(&self.announcement.lease.state().borrow().lease, vteps);
         self.memory.write(own, self.peers.peers().chain(self.deletion_guard.held()));
     }
 

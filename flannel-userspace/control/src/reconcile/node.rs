@@ -1,13 +1,13 @@
 //! This host as it should be in the kernel, and as it is: the links it works with, and what its programs were built for.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use flannel_common::Mac;
 use flannel_model::device::DeviceSpec;
+use flannel_model::family::{Addresses, Family, PerFamily, Subnets};
 use flannel_model::lease::Attributes;
 use flannel_model::object::{Change, Object};
 use flannel_model::underlay::{Hop, Links, Underlay};
-use ipnetwork::Ipv4Network;
 use tracing::info;
 
 use crate::backend::{Backend, Unreachable, attributes};
@@ -20,12 +20,12 @@ pub struct Prepared<K> {
     kernel: K,
     backend: Box<dyn Backend>,
     links: Links,
-    spec: Option<DeviceSpec>,
+    specs: PerFamily<DeviceSpec>,
 }
 
 impl<K: Kernel> Prepared<K> {
-    /// Makes or adopts the backend's device. A VTEP that has to be made gets `former_mac`, the Ethernet address by which
-    /// peers know it.
+    /// Makes or adopts the backend's devices for the families that the underlay has addresses of. A VTEP that has to be
+    /// made gets its address of `former_macs`, by which peers know it.
     ///
     /// # Errors
     /// The device cannot be made; the backend cannot work with this underlay.
@@ -33,20 +33,21 @@ impl<K: Kernel> Prepared<K> {
         mut kernel: K,
         backend: Box<dyn Backend>,
         underlay: Underlay,
-        former_mac: Option<Mac>,
+        former_macs: PerFamily<Mac>,
     ) -> Result<Self, KernelError> {
         backend.check(&underlay)?;
-        let Some(spec) = backend.device(&underlay) else {
-            return Ok(Self { kernel, backend, links: Links { underlay, device: None }, spec: None });
-        };
-        // A device that is there has the address peers know; a new one is given that of the last one.
-        let spec = match (former_mac, kernel.find_device(&spec).await?) {
-            (Some(mac), None) => spec.with_mac(mac),
-            _ => spec,
-        };
-        let device = kernel.ensure_device(&spec).await?;
-        let spec = Some(spec.with_mac(device.mac));
-        Ok(Self { kernel, backend, links: Links { underlay, device: Some(device) }, spec })
+        let (mut specs, mut devices) = (PerFamily::NONE, PerFamily::NONE);
+        for (family, spec) in specs_of(&*backend, &underlay).iter() {
+            // A device that is there has the address peers know; a new one is given that of the last one.
+            let spec = match (former_macs.get(family), kernel.find_device(spec).await?) {
+                (Some(mac), None) => spec.clone().with_mac(*mac),
+                _ => spec.clone(),
+            };
+            let device = kernel.ensure_device(&spec).await?;
+            specs.set(family, Some(spec.with_mac(device.mac)));
+            devices.set(family, Some(device));
+        }
+        Ok(Self { kernel, backend, links: Links { underlay, devices }, specs })
     }
 
     /// What a peer becomes.
@@ -58,7 +59,7 @@ impl<K: Kernel> Prepared<K> {
     /// What the lease of this host says.
     #[must_use]
     pub fn attributes(&self) -> Attributes {
-        attributes(self.backend(), self.links.underlay.public_ip, self.links.device.as_ref())
+        attributes(self.backend(), &self.links)
     }
 
     /// The underlay and the device.
@@ -68,13 +69,22 @@ impl<K: Kernel> Prepared<K> {
     }
 }
 
+/// What the backend's devices over this underlay are to be like.
+fn specs_of(backend: &dyn Backend, underlay: &Underlay) -> PerFamily<DeviceSpec> {
+    let Addresses { v4, v6 } = underlay.addresses;
+    PerFamily {
+        v4: v4.and_then(|_| backend.device(underlay, Family::V4)),
+        v6: v6.and_then(|_| backend.device(underlay, Family::V6)),
+    }
+}
+
 /// This host, kept in the kernel.
 #[derive(Debug)]
 pub struct Node<K> {
     kernel: K,
     context: NodeContext,
     links: Links,
-    spec: Option<DeviceSpec>,
+    specs: PerFamily<DeviceSpec>,
     /// The links that programs forward over. While they are others than `links`, programs are built again.
     built_for: Option<Links>,
 }
@@ -87,13 +97,13 @@ impl<K: Kernel> Node<K> {
     /// The kernel refused.
     pub async fn start(
         prepared: Prepared<K>,
-        network: Ipv4Network,
-        subnet: Ipv4Network,
+        networks: Subnets,
+        subnets: Subnets,
     ) -> Result<Self, KernelError> {
-        let Prepared { kernel, backend, links, spec } = prepared;
-        let context = NodeContext { backend, network, subnet };
-        let mut node = Self { kernel, context, links, spec, built_for: None };
-        node.ensure_address().await?;
+        let Prepared { kernel, backend, links, specs } = prepared;
+        let context = NodeContext { backend, networks, subnets };
+        let mut node = Self { kernel, context, links, specs, built_for: None };
+        node.ensure_addresses().await?;
         node.build().await?;
         Ok(node)
     }
@@ -123,35 +133,38 @@ impl<K: Kernel> Node<K> {
     pub(super) async fn hold(&mut self) -> Result<(), KernelError> {
         let underlay = self.kernel.underlay(Some(&self.links.underlay)).await?;
         self.follow(underlay)?;
-        if let Some(spec) = &self.spec {
-            self.links.device = Some(self.kernel.ensure_device(spec).await?);
+        for (family, spec) in self.specs.iter() {
+            self.links.devices.set(family, Some(self.kernel.ensure_device(spec).await?));
         }
-        self.ensure_address().await?;
+        self.ensure_addresses().await?;
         self.build().await
     }
 
     fn follow(&mut self, underlay: Underlay) -> Result<(), KernelError> {
         if !underlay.is_same_way(&self.links.underlay) {
-            let Underlay { name, address, mtu, .. } = &underlay;
-            info!(interface = name, %address, mtu, "following the underlay");
+            let Underlay { name, addresses, mtu, .. } = &underlay;
+            info!(interface = name, address = %addresses, mtu, "following the underlay");
             self.context.backend.check(&underlay)?;
             // The Ethernet address stays the published one.
-            let spec = self.context.backend.device(&underlay);
-            self.spec = match &self.links.device {
-                Some(device) => spec.map(|spec| spec.with_mac(device.mac)),
+            let devices = &self.links.devices;
+            let specs = specs_of(&*self.context.backend, &underlay);
+            self.specs = specs.map(|family, spec| match devices.get(family) {
+                Some(device) => spec.with_mac(device.mac),
                 None => spec,
-            };
+            });
         }
         self.links.underlay = underlay;
         Ok(())
     }
 
-    async fn ensure_address(&mut self) -> Result<(), KernelError> {
-        let NodeContext { network, subnet, .. } = self.context;
-        match &self.links.device {
-            Some(device) => self.kernel.ensure_address(device, subnet.network(), network).await,
-            None => Ok(()),
+    async fn ensure_addresses(&mut self) -> Result<(), KernelError> {
+        let NodeContext { networks, subnets, .. } = self.context;
+        for (family, device) in self.links.devices.iter() {
+            if let (Some(network), Some(subnet)) = (networks.get(family), subnets.get(family)) {
+                self.kernel.ensure_address(device, subnet.network(), network).await?;
+            }
         }
+        Ok(())
     }
 
     async fn build(&mut self) -> Result<(), KernelError> {
@@ -165,18 +178,19 @@ impl<K: Kernel> Node<K> {
     }
 
     /// How each of `addresses` is reached.
-    pub(super) async fn hops(&self, addresses: &[Ipv4Addr]) -> Result<Vec<Hop>, KernelError> {
+    pub(super) async fn hops(&self, addresses: &[IpAddr]) -> Result<Vec<Hop>, KernelError> {
         self.kernel.hops(addresses, &self.links.underlay).await
     }
 
     /// Everything of ours in the kernel, in order.
     pub(super) async fn list(&mut self) -> Result<Vec<Object>, KernelError> {
-        self.kernel.list(self.context.subnet.prefix()).await
+        self.kernel.list(&self.context.subnets).await
     }
 
     /// What must be in the kernel whichever peers there are.
     pub(super) fn standing(&self) -> Vec<Object> {
-        self.context.backend.standing(self.context.network, &self.links)
+        let NodeContext { backend, networks, .. } = &self.context;
+        networks.iter().flat_map(|network| backend.standing(network, &self.links)).collect()
     }
 
     /// Everything by which `peer`, whose address is reached by `hop`, is reached.

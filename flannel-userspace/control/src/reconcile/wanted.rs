@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use flannel_model::object::Object;
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 
 use crate::compact::compact;
 
@@ -17,7 +17,7 @@ impl Extend<Object> for Discard {
 /// The wanted objects.
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
-    by_peer: BTreeMap<Ipv4Network, Box<[Object]>>,
+    by_peer: BTreeMap<IpNetwork, Box<[Object]>>,
     /// Every object, and how many want it: two peers can share one.
     refcounts: BTreeMap<Object, u32>,
 }
@@ -30,12 +30,7 @@ impl Wanted {
 
     /// Makes `objects`, none of them twice, the ones of the peer of `subnet`, none for a peer that is gone. Those that
     /// were and those that are go into `touched`.
-    pub(super) fn set(
-        &mut self,
-        subnet: Ipv4Network,
-        objects: Vec<Object>,
-        touched: &mut impl Extend<Object>,
-    ) {
+    pub(super) fn set(&mut self, subnet: IpNetwork, objects: Vec<Object>, touched: &mut impl Extend<Object>) {
         touched.extend(objects.iter().cloned());
         for object in &objects {
             *self.refcounts.entry(object.clone()).or_default() += 1;
@@ -75,7 +70,7 @@ impl Wanted {
     }
 
     /// Whether the peer of `subnet` wants one of `objects`.
-    pub(super) fn has_any(&self, subnet: Ipv4Network, objects: &BTreeSet<Object>) -> bool {
+    pub(super) fn has_any(&self, subnet: IpNetwork, objects: &BTreeSet<Object>) -> bool {
         let wanted = || self.by_peer.get(&subnet);
         !objects.is_empty()
             && wanted().is_some_and(|wanted| wanted.iter().any(|object| objects.contains(object)))
@@ -111,24 +106,28 @@ impl Wanted {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::{IpAddr, Ipv4Addr};
 
     use flannel_common::Mac;
     use flannel_model::object::Object;
-    use ipnetwork::Ipv4Network;
+    use ipnetwork::IpNetwork;
 
     use super::Wanted;
 
-    fn route(subnet: Ipv4Network, device: u32) -> Object {
+    fn route(subnet: IpNetwork, device: u32) -> Object {
         Object::Route { subnet, via: None, device, onlink: false }
     }
 
-    fn subnet(third: u8) -> Ipv4Network {
-        Ipv4Network::new(Ipv4Addr::new(10, 5, third, 0), 24).unwrap()
+    fn subnet(third: u8) -> IpNetwork {
+        IpNetwork::new(Ipv4Addr::new(10, 5, third, 0).into(), 24).unwrap()
+    }
+
+    fn vtep(last: u8) -> IpAddr {
+        Ipv4Addr::new(192, 168, 77, last).into()
     }
 
     /// What was touched, in order.
-    fn set<const N: usize>(wanted: &mut Wanted, subnet: Ipv4Network, objects: [Object; N]) -> Vec<Object> {
+    fn set<const N: usize>(wanted: &mut Wanted, subnet: IpNetwork, objects: [Object; N]) -> Vec<Object> {
         let mut touched = Vec::new();
         wanted.set(subnet, objects.into(), &mut touched);
         touched.sort();
@@ -156,16 +155,12 @@ mod tests {
     #[test]
     fn what_took_the_place_of_a_wanted_object_is_recognised() {
         let mut wanted = Wanted::new(Vec::new());
-        let fdb = |mac, vtep| Object::Fdb {
-            device: 1,
-            mac: Mac([mac; 6]),
-            vtep: Ipv4Addr::new(192, 168, 77, vtep),
-        };
+        let fdb = |mac, last| Object::Fdb { device: 1, mac: Mac([mac; 6]), vtep: vtep(last) };
         set(&mut wanted, subnet(1), [route(subnet(1), 7), fdb(2, 12)]);
         set(&mut wanted, subnet(2), [route(subnet(2), 7), fdb(4, 13)]);
         let other = Object::Route {
             subnet: subnet(2),
-            via: Some(Ipv4Addr::BROADCAST),
+            via: Some(Ipv4Addr::BROADCAST.into()),
             device: u32::MAX,
             onlink: true,
         };
@@ -177,7 +172,7 @@ mod tests {
 
     #[test]
     fn an_object_two_peers_share_stays_while_one_wants_it() {
-        let shared = Object::Fdb { device: 1, mac: Mac([2; 6]), vtep: Ipv4Addr::new(192, 168, 77, 12) };
+        let shared = Object::Fdb { device: 1, mac: Mac([2; 6]), vtep: vtep(12) };
         let mut wanted = Wanted::new(Vec::new());
         set(&mut wanted, subnet(1), [shared.clone(), route(subnet(1), 1)]);
         set(&mut wanted, subnet(2), [shared.clone(), route(subnet(2), 1)]);

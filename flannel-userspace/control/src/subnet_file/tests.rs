@@ -2,14 +2,19 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ipnetwork::Ipv4Network;
+use flannel_model::family::Subnets;
+use ipnetwork::{IpNetwork, Ipv4Network};
 use proptest::prelude::*;
 use rstest::rstest;
 
 use super::{Previous, SubnetFile, SubnetFileError, cidr};
 
 fn file(network: &str, subnet: &str, mtu: u32, ip_masq: bool) -> SubnetFile {
-    SubnetFile { network: network.parse().unwrap(), subnet: subnet.parse().unwrap(), mtu, ip_masq }
+    SubnetFile { networks: subnets(network), subnets: subnets(subnet), mtu, ip_masq }
+}
+
+fn subnets(text: &str) -> Subnets {
+    text.parse::<IpNetwork>().unwrap().into()
 }
 
 fn networks(list: &[&str]) -> Vec<Ipv4Network> {
@@ -114,19 +119,25 @@ fn subnets_of_a_file(#[case] text: &str, #[case] subnets: &[&str]) {
 #[case::none("FLANNEL_NETWORK=10.5.0.0/16", None)]
 #[case::two_are_ambiguous("FLANNEL_SUBNET=10.5.1.1/24,10.5.2.1/24", None)]
 fn previous_subnet(#[case] text: &str, #[case] expected: Option<&str>) {
-    let expected = expected.map(|text| text.parse().unwrap());
-    assert_eq!(Previous::parse(text).previous_subnet(), expected);
+    assert_eq!(Previous::parse(text).previous_subnets(), expected.map_or(Subnets::NONE, subnets));
 }
 
 #[test]
-fn a_dual_stack_file_of_stock_flannel_is_read_but_for_ipv6() {
-    let previous = Previous::parse(
-        "FLANNEL_NETWORK=10.5.0.0/16\nFLANNEL_SUBNET=10.5.24.1/24\nFLANNEL_IPV6_NETWORK=fd00:10:5::/48\n\
-         FLANNEL_IPV6_SUBNET=fd00:10:5:4a::1/64\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n",
-    );
+fn a_dual_stack_file_of_stock_flannel_is_read_and_written() {
+    let bytes = "FLANNEL_NETWORK=10.5.0.0/16\nFLANNEL_SUBNET=10.5.24.1/24\nFLANNEL_IPV6_NETWORK=fd00:10:5::/48\n\
+                 FLANNEL_IPV6_SUBNET=fd00:10:5:4a::1/64\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n";
+    let file = file("10.5.0.0/16", "10.5.24.0/24", 1450, true);
+    let file = SubnetFile {
+        networks: file.networks.with("fd00:10:5::/48".parse().unwrap()),
+        subnets: file.subnets.with("fd00:10:5:4a::/64".parse().unwrap()),
+        ..file
+    };
+    assert_eq!(file.to_string(), bytes);
+    let previous = Previous::parse(bytes);
     let expected = Previous {
         networks: networks(&["10.5.0.0/16"]),
         subnets: networks(&["10.5.24.0/24"]),
+        ipv6_subnets: vec!["fd00:10:5:4a::/64".parse().unwrap()],
         mtu: Some(1450),
         ip_masq: Some(true),
     };
@@ -160,18 +171,19 @@ fn a_concurrent_reader_never_sees_a_part() {
 
 fn network() -> impl Strategy<Value = Ipv4Network> {
     (any::<std::net::Ipv4Addr>(), 0..=30u8)
-        .prop_map(|(addr, len)| cidr::masked(Ipv4Network::new(addr, len).unwrap()))
+        .prop_map(|(addr, len)| cidr::masked_v4(Ipv4Network::new(addr, len).unwrap()))
 }
 
 proptest! {
     #[test]
     fn what_is_written_is_read_again(network in network(), subnet in network(), mtu: u32, ip_masq: bool) {
-        let file = SubnetFile { network, subnet, mtu, ip_masq };
+        let file = SubnetFile { networks: network.into(), subnets: subnet.into(), mtu, ip_masq };
         let previous = Previous::parse(&file.to_string());
-        prop_assert_eq!(previous.previous_subnet(), Some(subnet));
+        prop_assert_eq!(previous.previous_subnets(), Subnets::from(subnet));
         prop_assert_eq!(previous, Previous {
             networks: vec![network],
             subnets: vec![subnet],
+            ipv6_subnets: Vec::new(),
             mtu: Some(mtu),
             ip_masq: Some(ip_masq),
         });

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use clap::Args;
+use flannel_model::family::{Family, PerFamily};
 use flannel_net::{Netlink, Objects};
 use nix::sys::utsname::uname;
 use procfs::process::Process;
@@ -126,11 +127,11 @@ async fn kernel(context: &Context<'_>) -> anyhow::Result<Value> {
             "filters": filters.iter().map(|filter| format!("{filter:?}")).collect::<Vec<_>>(),
         }));
     }
-    let addresses = netlink.addresses().await?;
+    let addresses = netlink.addresses(Family::V4).await?;
     let addresses = addresses.iter().map(|address| json!({"link": address.link, "address": address.network}));
     let node = context.place.tables().ok().and_then(|tables| tables.node().ok());
     let device = node.map(|node| node.device).filter(|device| *device != 0);
-    let objects = Objects::new(netlink, device).list().await?;
+    let objects = Objects::new(netlink, PerFamily::only_v4(device)).list().await?;
     Ok(json!({
         "links": links,
         "addresses": addresses.collect::<Vec<_>>(),

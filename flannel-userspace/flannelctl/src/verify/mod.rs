@@ -3,7 +3,7 @@
 mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -11,11 +11,12 @@ use flannel_common::maps::Node;
 use flannel_control::backend;
 use flannel_datapath::{PeerEntry, Tables};
 use flannel_model::device::{Device, DeviceSpec};
+use flannel_model::family::{Family, PerFamily};
 use flannel_model::object::Object;
 use flannel_model::underlay::{Hop, Links, Underlay};
 use flannel_net::device::segmenter::EXIT;
 use flannel_net::{Netlink, Objects, hops};
-use ipnetwork::Ipv4Network;
+use ipnetwork::{IpNetwork, Ipv4Network};
 use serde::Serialize;
 
 use super::hooks::hooks;
@@ -122,7 +123,7 @@ impl Findings {
         };
         self.compare_own(known, node, subnet, &underlay);
         let backend = backend::of(&known.backend);
-        let spec = backend.device(&underlay);
+        let spec = backend.device(&underlay, Family::V4);
         let device = match &spec {
             Some(spec) => self.netlink.find_device(spec).await?,
             None => None,
@@ -134,12 +135,13 @@ impl Findings {
             };
             self.compare_device(spec, device, node, subnet).await?;
         }
-        let links = Links { underlay, device };
+        let links = Links { underlay, devices: PerFamily { v4: device, v6: None } };
         let underlay = &links.underlay;
         let table = known.table(&self.netlink, node, underlay, subnet).await?;
+        let networks = known.config.networks();
         let mut wanted: BTreeSet<Object> =
-            backend.standing(known.config.network, &links).into_iter().collect();
-        let addresses: Vec<Ipv4Addr> = table.peers().map(|peer| peer.public_ip).collect();
+            networks.iter().flat_map(|network| backend.standing(network, &links)).collect();
+        let addresses: Vec<IpAddr> = table.peers().map(|peer| peer.public_ip).collect();
         let hops = if backend.depends_on_hop() {
             hops(&addresses, underlay).await?
         } else {
@@ -155,7 +157,7 @@ impl Findings {
                 }
             }
         }
-        let actual = self.actual(links.device_index(), tables, subnet.prefix()).await?;
+        let actual = self.actual(links.device_index(Family::V4), tables, subnet.prefix()).await?;
         self.checked += wanted.len();
         self.differences.extend(differences(&wanted, &actual));
         self.compare_sources(&actual, tables)?;
@@ -165,23 +167,23 @@ impl Findings {
     /// What the programs were told of this host, and what the leases say of it.
     fn compare_own(&mut self, known: &Known, node: &Node, subnet: Ipv4Network, underlay: &Underlay) {
         let leased = match (&known.remembered, known.source) {
-            (Some(remembered), _) => Some((remembered.own.subnet, remembered.own.public_ip)),
+            (Some(remembered), _) => Some((remembered.own.subnets, remembered.own.public)),
             (None, _) => {
-                let own = known.leases.leases.iter().find(|lease| lease.subnet == subnet);
-                own.map(|lease| (lease.subnet, lease.attributes.public_ip))
+                let own = known.leases.leases.iter().find(|lease| lease.subnets.v4 == Some(subnet));
+                own.map(|lease| (lease.subnets, lease.attributes.public))
             }
         };
         match leased {
             None => self.missing("lease", format!("{subnet} of this host in etcd")),
-            Some((leased, _)) if leased != subnet => {
+            Some((leased, _)) if leased.v4 != Some(subnet) => {
                 self.differences.push(Difference::changed(
                     "lease",
                     &leased,
                     &format!("NODE_INFO says {subnet}"),
                 ));
             }
-            Some((_, public_ip)) => {
-                self.equal("public address", public_ip, underlay.public_ip);
+            Some((_, public)) => {
+                self.equal("public address", public, underlay.public);
             }
         }
         self.equal("backend", known.kind().number(), node.backend);
@@ -214,8 +216,8 @@ impl Findings {
             }
         }
         self.checked += 1;
-        let wanted = Ipv4Network::from(subnet.network());
-        let addresses = self.netlink.addresses().await?;
+        let wanted = IpNetwork::from(IpAddr::from(subnet.network()));
+        let addresses = self.netlink.addresses(Family::V4).await?;
         if !addresses.iter().any(|address| address.link == device.index && address.network == wanted) {
             self.missing("address", format!("{wanted} dev {}", device.name));
         }
@@ -229,13 +231,13 @@ impl Findings {
         tables: &Tables,
         prefix: u8,
     ) -> anyhow::Result<BTreeSet<Object>> {
-        let listed = Objects::new(self.netlink.clone(), device).list().await?;
+        let listed = Objects::new(self.netlink.clone(), PerFamily::only_v4(device)).list().await?;
         let mut actual = BTreeSet::from_iter(listed);
         for (address, entry) in tables.peers()? {
             let PeerEntry { public_ip, vtep_mac: mac, direct, .. } = entry;
             actual.insert(Object::Peer {
-                subnet: Ipv4Network::new(address, prefix)?,
-                public_ip,
+                subnet: IpNetwork::new(address.into(), prefix)?,
+                public_ip: public_ip.into(),
                 mac,
                 direct,
             });
@@ -247,7 +249,7 @@ impl Findings {
     fn compare_sources(&mut self, actual: &BTreeSet<Object>, tables: &Tables) -> anyhow::Result<()> {
         let mut wanted = BTreeMap::<Ipv4Addr, u32>::new();
         for object in actual {
-            if let Object::Peer { public_ip, .. } = object {
+            if let Object::Peer { public_ip: IpAddr::V4(public_ip), .. } = object {
                 *wanted.entry(*public_ip).or_default() += 1;
             }
         }

@@ -24,20 +24,23 @@ impl Findings {
             self.not_compared.push(RULES);
             return Ok(());
         };
-        let rules = daemon::rules(&options.rules, &options.etcd.prefix, &known.config, subnet);
+        let rules = daemon::rules(&options.rules, &options.etcd.prefix, &known.config, &subnet.into());
         self.checked += 1;
-        for repair in rules.differences().await?.iter() {
+        let mut repairs = Vec::new();
+        for rules in rules.values() {
+            repairs.extend(rules.differences().await?.iter().cloned());
+        }
+        for repair in repairs {
             let fault = match repair.fault {
                 Fault::Missing => "missing",
                 Fault::Changed => "changed",
                 Fault::Unexpected => "unexpected",
             };
-            self.differences
-                .push(Difference::new(fault, Thing { kind: "rules", text: repair.thing.clone() }));
+            self.differences.push(Difference::new(fault, Thing { kind: "rules", text: repair.thing }));
         }
         if options.rules.blackhole {
             self.checked += 1;
-            if !self.netlink.has_blackhole(subnet).await? {
+            if !self.netlink.has_blackhole(subnet.into()).await? {
                 self.missing("route", format!("blackhole {subnet}"));
             }
         }

@@ -27,6 +27,7 @@ use flannel_control::peers::DeletionPolicy;
 use flannel_datapath::{HookChoice, ProgramSettings};
 use flannel_model::config::interface::InterfaceOptions;
 use flannel_model::config::{default_pin_dir, default_state_file};
+use flannel_model::family::Addresses;
 use flannel_observe::Endpoints;
 use flannel_registry::etcd::{self, Password};
 use tracing::Level;
@@ -152,7 +153,7 @@ impl Options {
                 iface: interface.iface,
                 iface_regex: interface.iface_regex,
                 iface_can_reach: interface.iface_can_reach,
-                public_ip: interface.public_ip,
+                public: Addresses { v4: interface.public_ip, v6: interface.public_ipv6 },
             },
             subnet_file: lease.subnet_file,
             hook: datapath.datapath_hook,

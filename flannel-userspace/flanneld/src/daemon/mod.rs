@@ -135,7 +135,7 @@ async fn serve(
     let (synced, first_sync) = oneshot::channel();
     let Started {
         reconciler,
-        lease_task,
+        lease_keeping,
         address_claim,
         lease_state,
         subnet_file,
@@ -147,7 +147,7 @@ async fn serve(
     } = start::start(options, vitals, metrics, pending, unavailable, synced).await?;
     let mut service = Service::default();
     let (leases, state) = (metrics.leases.clone(), lease_state.clone());
-    service.hold(lease_task.run());
+    service.hold(lease_keeping);
     service.run(async move {
         leases.follow(state).await;
         future::pending().await

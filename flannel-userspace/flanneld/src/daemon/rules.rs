@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use flannel_model::config::NetworkConfig;
 use flannel_model::error::Chain;
+use flannel_model::family::{Family, PerFamily, Subnets};
 use flannel_net::Netlink;
 use flannel_net::rules::{Engine, Names, Rules, RulesError, Spec};
-use ipnetwork::Ipv4Network;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
@@ -16,19 +16,29 @@ use super::DaemonError;
 use crate::cli::RuleOptions;
 use flannel_control::throttle::LogThrottle;
 
-/// The rules of this host's subnet, as a daemon that is told `options` keeps them.
-pub fn rules(options: &RuleOptions, prefix: &str, config: &NetworkConfig, subnet: Ipv4Network) -> Rules {
+/// The rules of this host's subnets, as a daemon that is told `options` keeps them.
+pub fn rules(
+    options: &RuleOptions,
+    prefix: &str,
+    config: &NetworkConfig,
+    subnets: &Subnets,
+) -> PerFamily<Rules> {
     let RuleOptions { masquerade, fully_random, forward, .. } = *options;
-    let spec = Spec { network: config.network, subnet, masquerade, fully_random, forward };
     let engine = if config.enable_nftables { Engine::Nftables } else { Engine::Iptables };
-    Rules::new(&spec, engine, Names::of(prefix))
+    let networks = config.networks();
+    let rules = |family| {
+        let (network, subnet) = (networks.get(family)?, subnets.get(family)?);
+        let spec = Spec { network, subnet, masquerade, fully_random, forward };
+        Some(Rules::new(&spec, engine, Names::of(prefix)))
+    };
+    PerFamily { v4: rules(Family::V4), v6: rules(Family::V6) }
 }
 
-/// Looks after the rules of this host's subnet.
+/// Looks after the rules of this host's subnets.
 pub(super) struct RuleKeeper {
-    rules: Rules,
+    rules: PerFamily<Rules>,
     netlink: Netlink,
-    blackhole: Option<Ipv4Network>,
+    blackholes: Subnets,
     resync: Duration,
     trouble: LogThrottle,
 }
@@ -40,22 +50,22 @@ impl RuleKeeper {
         options: &RuleOptions,
         prefix: &str,
         config: &NetworkConfig,
-        subnet: Ipv4Network,
+        subnets: &Subnets,
         netlink: Netlink,
     ) -> Result<Self, DaemonError> {
         let RuleOptions { masquerade, resync, blackhole, .. } = *options;
         let mut keeper = Self {
-            rules: rules(options, prefix, config, subnet),
+            rules: rules(options, prefix, config, subnets),
             netlink,
-            blackhole: blackhole.then_some(subnet),
+            blackholes: if blackhole { *subnets } else { Subnets::NONE },
             resync,
             trouble: LogThrottle::default(),
         };
-        match keeper.rules.ensure().await {
+        match keeper.ensure().await {
             Err(error) if masquerade => return Err(error.into()),
-            ensured => keeper.report(ensured.map(|repairs| repairs.to_string())),
+            ensured => keeper.report(ensured),
         }
-        keeper.keep_blackhole().await;
+        keeper.keep_blackholes().await;
         keeper.tell_obstacles().await;
         Ok(keeper)
     }
@@ -64,10 +74,20 @@ impl RuleKeeper {
     pub(super) async fn run(mut self) -> Infallible {
         loop {
             sleep(self.resync).await;
-            let ensured = self.rules.ensure().await;
-            self.report(ensured.map(|repairs| repairs.to_string()));
-            self.keep_blackhole().await;
+            let ensured = self.ensure().await;
+            self.report(ensured);
+            self.keep_blackholes().await;
         }
+    }
+
+    /// Puts the rules of every family in place; returns what was put right, in words.
+    async fn ensure(&self) -> Result<String, RulesError> {
+        let mut repairs = Vec::new();
+        for rules in self.rules.values() {
+            repairs.push(rules.ensure().await?.to_string());
+        }
+        repairs.retain(|repair| !repair.is_empty());
+        Ok(repairs.join(", "))
     }
 
     fn report(&mut self, ensured: Result<String, RulesError>) {
@@ -83,25 +103,28 @@ impl RuleKeeper {
         }
     }
 
-    async fn keep_blackhole(&mut self) {
-        let Some(subnet) = self.blackhole else { return };
-        if let Err(error) = self.netlink.ensure_blackhole(subnet).await {
-            let text = Chain(&error).to_string();
-            if self.trouble.should_log(&text) {
-                warn!("{text}; trying again");
+    async fn keep_blackholes(&mut self) {
+        for subnet in self.blackholes.iter() {
+            if let Err(error) = self.netlink.ensure_blackhole(subnet).await {
+                let text = Chain(&error).to_string();
+                if self.trouble.should_log(&text) {
+                    warn!("{text}; trying again");
+                }
             }
         }
     }
 
     /// Chains of the user's own are not written to, but they may stand in the way.
     async fn tell_obstacles(&self) {
-        match self.rules.obstacles().await {
-            Ok(chains) if chains.is_empty() => {}
-            Ok(chains) => warn!(
-                "{} drop by default what this host forwards: accept packets from and to the network there",
-                chains.join(", ")
-            ),
-            Err(error) => warn!("cannot tell whether other rules drop pods' packets: {}", Chain(&error)),
+        for rules in self.rules.values() {
+            match rules.obstacles().await {
+                Ok(chains) if chains.is_empty() => {}
+                Ok(chains) => warn!(
+                    "{} drop by default what this host forwards: accept packets from and to the network there",
+                    chains.join(", ")
+                ),
+                Err(error) => warn!("cannot tell whether other rules drop pods' packets: {}", Chain(&error)),
+            }
         }
     }
 }

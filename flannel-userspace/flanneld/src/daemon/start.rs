@@ -1,28 +1,30 @@
 //! From a command line to a host that forwards.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use flannel_common::flow::FastPath;
 use flannel_common::{Mac, Vni};
-use flannel_control::lease::{AcquireConfig, AddressClaim, Identity, LeaseState, LeaseTask, Pool};
-use flannel_control::peers::{DeletionGuard, PeerTable, Site};
+use flannel_control::lease::{
+    AddressClaim, Allocation, Identity, Keeping, Last, LeaseOwner as _, LeaseState, Pool, PoolError,
+};
+use flannel_control::peers::{DeletionGuard, FamilySite, PeerTable, Site};
 use flannel_control::reconcile::{Announcement, Memory, Node, Prepared, Reconciler};
 use flannel_control::remembered::{Own, Remembered};
 use flannel_control::subnet_file::{Previous, SubnetFile};
-use flannel_control::{Last, Metrics, backend, join};
+use flannel_control::{Metrics, backend};
 use flannel_datapath::{Approver, PinDir, Unavailable};
 use flannel_model::backend::Kind;
 use flannel_model::config::{BackendConfig, NetworkConfig};
 use flannel_model::error::Chain;
-use flannel_model::lease::EtcdLeaseId;
+use flannel_model::family::{Family, PerFamily, Subnets};
 use flannel_model::underlay::Underlay;
+use flannel_net::interface::InterfaceError;
 use flannel_net::{Netlink, interface};
 use flannel_observe::{Condition, Vitals};
 use flannel_registry::etcd::Etcd;
-use ipnetwork::Ipv4Network;
 use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
@@ -39,7 +41,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A host that forwards, and what keeps it so.
 pub(super) struct Started {
     pub(super) reconciler: Reconciler<Etcd, Host>,
-    pub(super) lease_task: LeaseTask<Etcd>,
+    pub(super) lease_keeping: Keeping,
     pub(super) address_claim: AddressClaim<Etcd>,
     pub(super) lease_state: watch::Receiver<LeaseState>,
     pub(super) subnet_file: PathBuf,
@@ -80,7 +82,7 @@ pub(super) async fn start(
         None => configuration::wait_for(&registry).await?,
     };
     let underlay = interface::choose(&netlink, &options.interface).await?;
-    let gateway = netlink.default_route().await?.and_then(|route| route.via);
+    let gateway = netlink.default_route(Family::V4).await?.and_then(|route| route.via);
     let identity = Identity::of(underlay.mac);
     // What another machine remembers, or what is remembered of another configuration, is worth nothing.
     let is_ours = |remembered: &Remembered| remembered.is_of(&identity, &configuration.json);
@@ -90,10 +92,12 @@ pub(super) async fn start(
         None => (configuration, None),
     };
     let config = &configuration.network;
-    info!(
-        network = %config.network, subnet_len = config.subnet_len, min = %config.subnet_min,
-        max = %config.subnet_max, backend = config.backend.kind, "network configuration"
-    );
+    for family in config.families.values() {
+        info!(
+            network = %family.network, subnet_len = family.subnet_len, min = %family.subnet_min,
+            max = %family.subnet_max, backend = config.backend.kind, "network configuration"
+        );
+    }
     pending.configuration.meet();
     let backend_config = BackendConfig::parse(&config.backend)?;
     let marker = match &unavailable {
@@ -107,61 +111,58 @@ pub(super) async fn start(
             programs::go_without(reason, backend_config.kind(), &options.pin_dir, &vitals.conditions)?
         }
     };
-    let address_claim = AddressClaim::claim(registry.clone(), identity.clone(), underlay.public_ip).await?;
-    if let Some(device) = backend_config.device_name() {
-        exclusive.push(Exclusive::device(&device).await?);
+    let public_ip =
+        underlay.public.first().ok_or_else(|| InterfaceError::NoAddress(underlay.name.clone()))?;
+    let address_claim = AddressClaim::claim(registry.clone(), identity.clone(), public_ip).await?;
+    for family in config.families.iter().map(|(family, _)| family) {
+        if let Some(device) = backend_config.device_name(family) {
+            exclusive.push(Exclusive::device(&device).await?);
+        }
     }
-    let former_mac =
-        remembered.as_ref().and_then(|remembered| remembered.own.vtep_mac_at(underlay.public_ip));
+    let own = remembered.as_ref().map(|remembered| &remembered.own);
+    let former_macs = own.map_or(PerFamily::NONE, |own| own.vtep_macs_at(&underlay.public));
     let backend = backend::of(&backend_config);
-    let prepared = Prepared::new(kernel, backend, underlay.clone(), former_mac).await;
+    let prepared = Prepared::new(kernel, backend, underlay.clone(), former_macs).await;
     let prepared = prepared.map_err(DaemonError::Prepare)?;
 
-    let wanted = wanted_lease(&options, config, &prepared, remembered.as_ref())?;
+    let owner = Allocation {
+        registry: registry.clone(),
+        pools: pools(config)?,
+        previous: previous_subnets(&options, own)?,
+        former_term: own.and_then(|own| own.term),
+        hold: options.lease,
+        metrics: metrics.leases.clone(),
+    };
     // Who has waited for the configuration in vain need not wait for etcd once more.
     let patience = if configuration.is_remembered { Duration::ZERO } else { PATIENCE };
-    let last = remembered.as_ref().map(|remembered| Last { own: &remembered.own, patience });
-    let (lease_task, lease) = join(&registry, options.lease, &wanted, last).await?;
-    let lease_task = lease_task.counting(metrics.leases.clone());
+    let last = own.map(|own| Last { own, patience });
+    let (lease, lease_keeping) = owner.acquire(prepared.attributes(), last).await?;
     pending.lease.meet();
-    let subnet = lease.state().borrow().lease.subnet;
-    let (remembered, former) = match remembered {
-        Some(remembered) if remembered.own.subnet != subnet => (None, Some(remembered)),
-        remembered => (remembered, None),
-    };
+    let lease_state = lease.state();
+    let (networks, subnets) = (config.networks(), lease_state.borrow().lease.subnets);
     let file = SubnetFile {
-        network: config.network,
-        subnet,
+        networks,
+        subnets,
         mtu: prepared.backend().mtu(prepared.links()),
         ip_masq: options.rules.masquerade,
     };
-    let vtep = backend::vtep(prepared.backend(), prepared.links().device.as_ref());
-    let mut peers = PeerTable::new(site(
-        &options.etcd.endpoints,
-        config,
-        (prepared.backend().kind(), vtep),
-        &underlay,
-        subnet,
-        gateway,
-    ))
-    .counting(metrics.leases.clone());
-    let known = remembered.as_ref().map(|remembered| remembered.snapshot(prepared.backend().kind()));
-    let network = config.network;
+    let vteps = backend::vteps(prepared.backend(), prepared.links());
+    let kind = prepared.backend().kind();
+    let mut peers =
+        PeerTable::new(site(&options.etcd.endpoints, config, (kind, vteps), &underlay, &subnets, gateway))
+            .counting(metrics.leases.clone());
     let mut memory = Memory::new(Box::new(options.state_file.clone()), identity, configuration.json);
     let rules =
-        RuleKeeper::start(&options.rules, &options.etcd.prefix, config, subnet, netlink.clone()).await?;
-    let node = Node::start(prepared, network, subnet).await.map_err(DaemonError::State)?;
+        RuleKeeper::start(&options.rules, &options.etcd.prefix, config, &subnets, netlink.clone()).await?;
+    let node = Node::start(prepared, networks, subnets).await.map_err(DaemonError::State)?;
     let approver = if unavailable.is_none() { approver(options.fast_path, &options.pin_dir) } else { None };
     pending.datapath.meet();
 
-    let lease_state = lease.state();
     let announcement = Announcement { lease, file, place: Box::new(options.subnet_file.clone()) };
-    if let Some(former) = former {
-        memory.begin(former, Own::of(&lease_state.borrow().lease, vtep.map(|(_, mac)| mac)));
-    }
+    let remembered = memory.begin(remembered, Own::of(&lease_state.borrow().lease, vteps));
     announcement.write_file()?;
     pending.subnet_file.meet();
-    let known = known.map(|known| peers.apply_snapshot(&known));
+    let known = remembered.map(|remembered| peers.apply_snapshot(&remembered.snapshot(kind)));
     let deletion_guard = DeletionGuard::new(options.deletion_policy);
     let reconciler = Reconciler {
         registry,
@@ -180,7 +181,7 @@ pub(super) async fn start(
     };
     Ok(Started {
         reconciler,
-        lease_task,
+        lease_keeping,
         address_claim,
         lease_state,
         subnet_file: options.subnet_file,
@@ -221,54 +222,57 @@ fn remember(options: &Options) -> Option<Remembered> {
     })
 }
 
-fn wanted_lease(
-    options: &Options,
-    config: &NetworkConfig,
-    prepared: &Prepared<Host>,
-    remembered: Option<&Remembered>,
-) -> Result<AcquireConfig, DaemonError> {
-    // The subnet file does not outlive a reboot where it stands in /run.
-    let previous = Previous::read(&options.subnet_file)?.and_then(|file| file.previous_subnet());
-    Ok(AcquireConfig {
-        pool: Pool::new(config.subnet_min, config.subnet_max, config.subnet_len)?,
-        attributes: prepared.attributes(),
-        previous: previous.or(remembered.map(|remembered| remembered.own.subnet)),
-        former_term: remembered.and_then(|remembered| EtcdLeaseId::from_id(remembered.own.term?)),
-        ttl: options.lease.ttl,
-    })
+/// The subnets to choose from.
+fn pools(config: &NetworkConfig) -> Result<PerFamily<Pool>, PoolError> {
+    let mut pools = PerFamily::NONE;
+    for (family, config) in config.families.iter() {
+        pools.set(family, Some(Pool::new(config.subnet_min, config.subnet_max, config.subnet_len)?));
+    }
+    Ok(pools)
 }
 
-/// What leases are held against: `endpoints` are etcd's URLs, `backend` its kind and this host's VTEP.
+/// The subnets this host had before. The subnet file does not outlive a reboot where it stands in /run.
+fn previous_subnets(options: &Options, own: Option<&Own>) -> Result<Subnets, DaemonError> {
+    let file = Previous::read(&options.subnet_file)?.unwrap_or_default().previous_subnets();
+    let remembered = own.map_or(Subnets::NONE, |own| own.subnets);
+    Ok(Subnets { v4: file.v4.or(remembered.v4), v6: file.v6.or(remembered.v6) })
+}
+
+/// What leases are held against: `endpoints` are etcd's URLs, `backend` its kind and this host's VTEPs.
 pub fn site(
     endpoints: &[String],
     config: &NetworkConfig,
-    (kind, vtep): (Kind, Option<(Vni, Mac)>),
+    (kind, vteps): (Kind, PerFamily<(Vni, Mac)>),
     underlay: &Underlay,
-    subnet: Ipv4Network,
-    gateway: Option<Ipv4Addr>,
+    subnets: &Subnets,
+    gateway: Option<IpAddr>,
 ) -> Site {
     let endpoints = endpoints.iter().filter_map(|url| address_of(url));
+    let mut families = PerFamily::NONE;
+    for (family, config) in config.families.iter() {
+        let vtep = vteps.get(family).copied();
+        let site =
+            |subnet| FamilySite { network: config.network, subnet_len: config.subnet_len, subnet, vtep };
+        families.set(family, subnets.get(family).map(site));
+    }
     Site {
-        network: config.network,
-        subnet_len: config.subnet_len,
-        subnet,
-        addresses: vec![underlay.address, underlay.public_ip],
+        families,
+        addresses: underlay.addresses.iter().chain(underlay.public.iter()).collect(),
         kind,
-        vtep,
         connected: underlay.networks.clone(),
         reserved: endpoints.chain(gateway).collect(),
     }
 }
 
-/// The address in an endpoint's URL, if it is one of IPv4 and not a name.
-fn address_of(url: &str) -> Option<Ipv4Addr> {
+/// The address in an endpoint's URL, if it is one and not a name.
+fn address_of(url: &str) -> Option<IpAddr> {
     let rest = url.trim().split_once("://").map_or(url.trim(), |(_, rest)| rest);
     let authority = rest.split('/').next()?;
-    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
-    match host.parse().ok()? {
-        IpAddr::V4(address) => Some(address),
-        IpAddr::V6(_) => None,
+    if let Some((host, _)) = authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        return host.parse().ok();
     }
+    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+    host.parse().ok()
 }
 
 #[cfg(test)]
@@ -283,7 +287,9 @@ mod tests {
     #[case::no_scheme("192.168.77.1:2379", Some("192.168.77.1"))]
     #[case::no_port("http://192.168.77.1", Some("192.168.77.1"))]
     #[case::name("http://etcd.example:2379", None)]
-    #[case::ipv6("http://[fd00::1]:2379", None)]
+    #[case::ipv6("http://[fd00::1]:2379", Some("fd00::1"))]
+    #[case::ipv6_without_port("http://[fd00::1]/", Some("fd00::1"))]
+    #[case::open_bracket("http://[fd00::1", None)]
     fn address_in_an_endpoint(#[case] url: &str, #[case] address: Option<&str>) {
         assert_eq!(address_of(url).map(|address| address.to_string()).as_deref(), address);
     }

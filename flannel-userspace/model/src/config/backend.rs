@@ -6,6 +6,7 @@ use super::json::{Member, TypeError};
 use super::network::RawBackend;
 use crate::backend::Kind;
 use crate::device::{UDP_DEVICE, vxlan_device};
+use crate::family::Family;
 
 /// UDP port of the udp backend where none is given.
 const UDP_PORT: u16 = 8285;
@@ -120,12 +121,12 @@ impl BackendConfig {
         }
     }
 
-    /// Name of the backend's device, if it has one.
+    /// Name of the backend's device for packets of `family`, if it has one.
     #[must_use]
-    pub fn device_name(&self) -> Option<String> {
+    pub fn device_name(&self, family: Family) -> Option<String> {
         match self {
-            Self::Udp(_) => Some(UDP_DEVICE.to_owned()),
-            Self::Vxlan(config) => Some(vxlan_device(config.vni)),
+            Self::Udp(_) => (family == Family::V4).then(|| UDP_DEVICE.to_owned()),
+            Self::Vxlan(config) => Some(vxlan_device(config.vni, family)),
             Self::HostGw | Self::Alloc => None,
         }
     }

@@ -1,6 +1,8 @@
 //! Which interface carries the tunnel, and which address the lease announces.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
+
+use crate::family::Addresses;
 
 /// How the user wants the interface of the underlay chosen. Nothing given means the interface of the
 /// default route.
@@ -12,7 +14,7 @@ pub struct InterfaceOptions {
     pub iface_regex: Vec<String>,
     /// The interface by which this address is reached, tried last.
     pub iface_can_reach: Option<IpAddr>,
-    /// The address the lease announces instead of the interface's own. Without any of the above it must
-    /// be a local address, for then the interface is looked up by it.
-    pub public_ip: Option<Ipv4Addr>,
+    /// The addresses the lease announces instead of the interface's own. Without any of the above they must
+    /// be local ones, for then the interface is looked up by them.
+    pub public: Addresses,
 }

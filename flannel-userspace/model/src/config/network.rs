@@ -1,29 +1,37 @@
 //! The network's configuration: the JSON under `<prefix>/config`, the same for every host.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::{IpNetwork, Ipv4Network};
 
 use super::cidr;
 use super::error::ConfigError;
 use super::json::{Member, Object, excerpt};
+use crate::family::{PerFamily, Subnets};
 
 /// The configuration, checked and with its defaults filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkConfig {
-    /// The network that is cut in subnets; its host bits are zero.
-    pub network: Ipv4Network,
-    /// Prefix length of every subnet; at least two longer than that of the network, at most 30.
-    pub subnet_len: u8,
-    /// First address of the first subnet that is leased.
-    pub subnet_min: Ipv4Addr,
-    /// First address of the last subnet that is leased. Nothing says that it is not below `subnet_min`:
-    /// then there is no subnet to lease.
-    pub subnet_max: Ipv4Addr,
+    /// The families that are served, one at least.
+    pub families: PerFamily<FamilyConfig>,
     /// Whether rules are written with nftables instead of iptables.
     pub enable_nftables: bool,
     /// How packets get from host to host.
     pub backend: RawBackend,
+}
+
+/// How the network of one family is cut in subnets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FamilyConfig {
+    /// The network that is cut in subnets; its host bits are zero.
+    pub network: IpNetwork,
+    /// Prefix length of every subnet; at least two longer than that of the network, with IPv4 at most 30.
+    pub subnet_len: u8,
+    /// First address of the first subnet that is leased.
+    pub subnet_min: IpAddr,
+    /// First address of the last subnet that is leased. Nothing says that it is not below `subnet_min`:
+    /// then there is no subnet to lease.
+    pub subnet_max: IpAddr,
 }
 
 /// The `Backend` object; [`BackendConfig::parse`](super::backend::BackendConfig::parse) looks into it.
@@ -44,6 +52,12 @@ impl NetworkConfig {
     /// and what to write instead.
     pub fn parse(json: &str) -> Result<Self, ConfigError> {
         Written::parse(json)?.complete()
+    }
+
+    /// The network of each family that is served.
+    #[must_use]
+    pub fn networks(&self) -> Subnets {
+        self.families.values().fold(Subnets::NONE, |networks, family| networks.with(family.network))
     }
 }
 
@@ -102,11 +116,14 @@ impl Written {
             self.network.filter(|network| !is_everything(*network)).ok_or(ConfigError::NoNetwork)?;
         let subnet_len = subnet_len(network, self.subnet_len)?;
         let bounds = Bounds { network, subnet_len };
-        Ok(NetworkConfig {
-            network,
+        let family = FamilyConfig {
+            network: network.into(),
             subnet_len,
-            subnet_min: bounds.check("SubnetMin", self.subnet_min, bounds.second())?,
-            subnet_max: bounds.check("SubnetMax", self.subnet_max, bounds.last())?,
+            subnet_min: bounds.check("SubnetMin", self.subnet_min, bounds.second())?.into(),
+            subnet_max: bounds.check("SubnetMax", self.subnet_max, bounds.last())?.into(),
+        };
+        Ok(NetworkConfig {
+            families: PerFamily::only_v4(family),
             enable_nftables: self.enable_nftables,
             backend: self.backend,
         })
@@ -121,7 +138,7 @@ fn is_everything(network: Ipv4Network) -> bool {
 fn network(member: &Member) -> Result<Ipv4Network, ConfigError> {
     let text = member.text();
     let invalid = |_| ConfigError::InvalidNetwork(excerpt(&text));
-    cidr::parse(&text).map(cidr::masked).map_err(invalid)
+    cidr::parse(&text).map(cidr::masked_v4).map_err(invalid)
 }
 
 fn address(key: &'static str, member: &Member) -> Result<Ipv4Addr, ConfigError> {

@@ -7,25 +7,34 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::config::json::{JsonError, excerpt};
+use crate::family::{Addresses, PerFamily};
 
-/// What the holder of a lease says of itself. The fields stand in stock flannel's order.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+/// What the holder of a lease says of itself.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Attributes {
-    /// The address at which other hosts reach the holder.
-    #[serde(rename = "PublicIP")]
-    pub public_ip: Ipv4Addr,
-    /// The same for IPv6; stock flannel writes `null` where there is none.
-    #[serde(rename = "PublicIPv6")]
-    pub public_ipv6: Option<Ipv6Addr>,
+    /// The addresses at which other hosts reach the holder.
+    pub public: Addresses,
     /// The backend's type; absent with `udp` and `alloc`.
-    #[serde(rename = "BackendType", skip_serializing_if = "Option::is_none")]
     pub backend_type: Option<String>,
     /// What the backend of a peer must know.
+    pub backend_data: PerFamily<Data>,
+}
+
+/// The fields as they are written, in stock flannel's order.
+#[derive(Serialize)]
+struct Written<'a> {
+    /// `0.0.0.0` where there is none.
+    #[serde(rename = "PublicIP")]
+    public_ip: Ipv4Addr,
+    /// `null` where there is none.
+    #[serde(rename = "PublicIPv6")]
+    public_ipv6: Option<Ipv6Addr>,
+    #[serde(rename = "BackendType", skip_serializing_if = "Option::is_none")]
+    backend_type: Option<&'a str>,
     #[serde(rename = "BackendData", skip_serializing_if = "Option::is_none")]
-    pub backend_data: Option<Data>,
-    /// The same for IPv6.
+    backend_data: Option<&'a Data>,
     #[serde(rename = "BackendV6Data", skip_serializing_if = "Option::is_none")]
-    pub backend_v6_data: Option<Data>,
+    backend_v6_data: Option<&'a Data>,
 }
 
 /// What one backend tells another. Kept as text: leases come by the ten thousand, and a parsed value is ten times as
@@ -86,8 +95,8 @@ impl Attributes {
 
     /// What a host without backend data says of itself.
     #[must_use]
-    pub const fn new(public_ip: Ipv4Addr) -> Self {
-        Self { public_ip, public_ipv6: None, backend_type: None, backend_data: None, backend_v6_data: None }
+    pub const fn new(public: Addresses) -> Self {
+        Self { public, backend_type: None, backend_data: PerFamily::NONE }
     }
 
     /// Reads the value of a lease key. As in Go, names of fields match in either case, `null` is as good as
@@ -101,13 +110,18 @@ impl Attributes {
         }
         let object: Map<String, Value> =
             serde_json::from_slice(value).map_err(|error| ValueError::NotAnObject(error.into()))?;
+        let public_ip: Ipv4Addr = text(&object, "PublicIP", "an IPv4 address")?
+            .ok_or_else(|| wrong("PublicIP", "an IPv4 address", &Value::Null))?;
         Ok(Self {
-            public_ip: text(&object, "PublicIP", "an IPv4 address")?
-                .ok_or_else(|| wrong("PublicIP", "an IPv4 address", &Value::Null))?,
-            public_ipv6: text(&object, "PublicIPv6", "an IPv6 address or null")?,
+            public: Addresses {
+                v4: Some(public_ip).filter(|address| !address.is_unspecified()),
+                v6: text(&object, "PublicIPv6", "an IPv6 address or null")?,
+            },
             backend_type: text::<String>(&object, "BackendType", "a text")?.filter(|text| !text.is_empty()),
-            backend_data: field(&object, "BackendData").map(Data::from),
-            backend_v6_data: field(&object, "BackendV6Data").map(Data::from),
+            backend_data: PerFamily {
+                v4: field(&object, "BackendData").map(Data::from),
+                v6: field(&object, "BackendV6Data").map(Data::from),
+            },
         })
     }
 
@@ -116,7 +130,13 @@ impl Attributes {
     /// # Errors
     /// The backend data cannot be written as JSON.
     pub fn to_json(&self) -> Result<String, serde_json::Error> {
-        serde_json::to_string(self)
+        serde_json::to_string(&Written {
+            public_ip: self.public.v4.unwrap_or(Ipv4Addr::UNSPECIFIED),
+            public_ipv6: self.public.v6,
+            backend_type: self.backend_type.as_deref(),
+            backend_data: self.backend_data.v4.as_ref(),
+            backend_v6_data: self.backend_data.v6.as_ref(),
+        })
     }
 }
 
@@ -145,6 +165,8 @@ fn wrong(field: &'static str, expected: &'static str, value: &Value) -> ValueErr
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use proptest::prelude::*;
     use rstest::rstest;
 
@@ -156,6 +178,9 @@ mod tests {
     )]
     #[case::dual_stack(
         r#"{"PublicIP":"192.168.77.11","PublicIPv6":"fd77::11","BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"fa:36:2c:5b:b0:c7"},"BackendV6Data":{"VNI":1,"VtepMAC":"fa:36:2c:5b:b0:c8"}}"#
+    )]
+    #[case::ipv6_only(
+        r#"{"PublicIP":"0.0.0.0","PublicIPv6":"fd77::11","BackendType":"vxlan","BackendV6Data":{"VNI":1,"VtepMAC":"fa:36:2c:5b:b0:c8"}}"#
     )]
     #[case::host_gw(r#"{"PublicIP":"192.168.77.11","PublicIPv6":null,"BackendType":"host-gw"}"#)]
     #[case::udp(r#"{"PublicIP":"192.168.77.11","PublicIPv6":null}"#)]
@@ -170,7 +195,7 @@ mod tests {
             br#"{"PublicIP":"192.168.77.11","BackendType":"vxlan","BackendData":{"VtepMAC":"12:28:70:b0:d5:7f"}}"#;
         let attributes = Attributes::from_json(value).unwrap();
         assert_eq!(attributes.backend_type.as_deref(), Some("vxlan"));
-        assert_eq!(attributes.public_ipv6, None);
+        assert_eq!(attributes.public.v6, None);
     }
 
     #[rstest]
@@ -182,9 +207,9 @@ mod tests {
     #[case::white_space(" {\n\"PublicIP\" : \"1.2.3.4\" } ", None)]
     fn read_as_go_reads_it(#[case] value: &str, #[case] backend_type: Option<&str>) {
         let attributes = Attributes::from_json(value.as_bytes()).unwrap();
-        assert_eq!(attributes.public_ip, std::net::Ipv4Addr::new(1, 2, 3, 4));
+        assert_eq!(attributes.public, Ipv4Addr::new(1, 2, 3, 4).into());
         assert_eq!(attributes.backend_type.as_deref(), backend_type);
-        assert_eq!(attributes.backend_data, None);
+        assert!(attributes.backend_data.is_empty());
     }
 
     #[rstest]

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use ipnetwork::{Ipv4Network, Ipv6Network};
 
 use crate::config::json::excerpt;
+use crate::family::Subnets;
 
 /// The last part of a key below `<prefix>/subnets/`.
 ///
@@ -20,14 +21,10 @@ pub enum Key {
     Junk(String),
 }
 
-/// The subnets a key names. Host bits are kept as written.
+/// The subnets a key names. Host bits are kept as written. Where only IPv6 is leased, `0.0.0.0-0` stands in the place of
+/// the IPv4 subnet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SubnetKey {
-    /// The IPv4 subnet; `0.0.0.0/0` where only IPv6 is leased.
-    pub subnet: Ipv4Network,
-    /// The IPv6 subnet of a dual-stack lease.
-    pub ipv6_subnet: Option<Ipv6Network>,
-}
+pub struct SubnetKey(pub Subnets);
 
 /// The name is not that of a subnet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,12 +39,12 @@ impl Key {
         name.parse().map_or_else(|ParseKeyError| Self::Junk(name.into_owned()), Self::Subnet)
     }
 
-    /// The IPv4 subnet it names.
+    /// The subnets it names.
     #[must_use]
-    pub const fn subnet(&self) -> Option<Ipv4Network> {
+    pub const fn subnets(&self) -> Subnets {
         match self {
-            Self::Subnet(key) => Some(key.subnet),
-            Self::Junk(_) => None,
+            Self::Subnet(SubnetKey(subnets)) => *subnets,
+            Self::Junk(_) => Subnets::NONE,
         }
     }
 }
@@ -62,16 +59,17 @@ impl fmt::Display for Key {
     }
 }
 
-impl From<Ipv4Network> for SubnetKey {
-    fn from(subnet: Ipv4Network) -> Self {
-        Self { subnet, ipv6_subnet: None }
-    }
-}
+/// What stands in the place of the IPv4 subnet where there is none.
+const NO_IPV4: &str = "0.0.0.0-0";
 
 impl fmt::Display for SubnetKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.subnet.ip(), self.subnet.prefix())?;
-        self.ipv6_subnet.map_or(Ok(()), |subnet| write!(f, "&{}-{}", subnet.ip(), subnet.prefix()))
+        let Self(Subnets { v4, v6 }) = self;
+        match v4 {
+            Some(subnet) => write!(f, "{}-{}", subnet.ip(), subnet.prefix())?,
+            None => f.write_str(NO_IPV4)?,
+        }
+        v6.map_or(Ok(()), |subnet| write!(f, "&{}-{}", subnet.ip(), subnet.prefix()))
     }
 }
 
@@ -84,14 +82,15 @@ impl FromStr for SubnetKey {
             None => (name, None),
         };
         let (addr, len) = split::<Ipv4Addr>(ipv4)?;
-        let subnet = Ipv4Network::new(addr, len).map_err(|_| ParseKeyError)?;
-        let ipv6_subnet = ipv6
+        let v4 = Ipv4Network::new(addr, len).map_err(|_| ParseKeyError)?;
+        let v4 = Some(v4).filter(|_| ipv4 != NO_IPV4);
+        let v6 = ipv6
             .map(|text| {
                 let (addr, len) = split::<Ipv6Addr>(text)?;
                 Ipv6Network::new(addr, len).map_err(|_| ParseKeyError)
             })
             .transpose()?;
-        let key = Self { subnet, ipv6_subnet };
+        let key = Self(Subnets { v4, v6 });
         if key.to_string() == name { Ok(key) } else { Err(ParseKeyError) }
     }
 }
@@ -107,17 +106,17 @@ mod tests {
     use proptest::prelude::*;
     use rstest::rstest;
 
-    use super::{Key, SubnetKey};
+    use super::{Key, SubnetKey, Subnets};
 
     #[rstest]
-    #[case("10.12.13.0-24", "10.12.13.0/24", None)]
-    #[case("10.12.13.0-24&fd00:12:13::-56", "10.12.13.0/24", Some("fd00:12:13::/56"))]
-    #[case::ipv6_only("0.0.0.0-0&fd00:10:5:4a::-64", "0.0.0.0/0", Some("fd00:10:5:4a::/64"))]
-    #[case::host_bits_are_kept("10.12.13.7-24", "10.12.13.7/24", None)]
-    fn names_of_subnets(#[case] name: &str, #[case] subnet: &str, #[case] ipv6_subnet: Option<&str>) {
+    #[case("10.12.13.0-24", "10.12.13.0/24")]
+    #[case("10.12.13.0-24&fd00:12:13::-56", "10.12.13.0/24 and fd00:12:13::/56")]
+    #[case::ipv6_only("0.0.0.0-0&fd00:10:5:4a::-64", "fd00:10:5:4a::/64")]
+    #[case::neither("0.0.0.0-0", "none")]
+    #[case::host_bits_are_kept("10.12.13.7-24", "10.12.13.7/24")]
+    fn names_of_subnets(#[case] name: &str, #[case] subnets: &str) {
         let key: SubnetKey = name.parse().unwrap();
-        assert_eq!(key.subnet, subnet.parse().unwrap());
-        assert_eq!(key.ipv6_subnet, ipv6_subnet.map(|text| text.parse().unwrap()));
+        assert_eq!(key.0.to_string(), subnets);
         assert_eq!(key.to_string(), name);
     }
 
@@ -163,10 +162,11 @@ mod tests {
 
         #[test]
         fn what_is_formatted_is_parsed(addr: [u8; 4], len in 0u8..=32, v6: Option<([u8; 16], u8)>) {
-            let key = SubnetKey {
-                subnet: ipnetwork::Ipv4Network::new(addr.into(), len).unwrap(),
-                ipv6_subnet: v6.map(|(addr, len)| ipnetwork::Ipv6Network::new(addr.into(), len % 129).unwrap()),
-            };
+            let v4 = ipnetwork::Ipv4Network::new(addr.into(), len).unwrap();
+            let key = SubnetKey(Subnets {
+                v4: Some(v4).filter(|v4| !(v4.ip().is_unspecified() && v4.prefix() == 0)),
+                v6: v6.map(|(addr, len)| ipnetwork::Ipv6Network::new(addr.into(), len % 129).unwrap()),
+            });
             prop_assert_eq!(key.to_string().parse(), Ok(key));
         }
     }

@@ -1,14 +1,14 @@
 //! What a registry lists, and what it says has changed since.
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 
-use super::{Key, Lease};
+use super::{Key, Lease, Revision};
 
 /// Everything below the lease prefix at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
     /// The revision of the moment: events after it are what is missing.
-    pub revision: i64,
+    pub revision: Revision,
     /// The keys that read as leases.
     pub leases: Vec<Lease>,
     /// The keys that do not.
@@ -21,15 +21,10 @@ pub struct Snapshot {
 impl Snapshot {
     /// Every subnet some key names, whatever its value: none of them is free.
     #[must_use]
-    pub fn subnets(&self) -> Vec<Ipv4Network> {
-        let rejected = self.rejected.iter().filter_map(|rejected| rejected.key.subnet());
-        // "0.0.0.0-0" stands in the place of the IPv4 subnet where only IPv6 is leased.
-        self.leases
-            .iter()
-            .map(|lease| lease.subnet)
-            .chain(rejected)
-            .filter(|subnet| subnet.prefix() > 0)
-            .collect()
+    pub fn subnets(&self) -> Vec<IpNetwork> {
+        let rejected = self.rejected.iter().map(|rejected| rejected.key.subnets());
+        let all = self.leases.iter().map(|lease| lease.subnets).chain(rejected);
+        all.flat_map(|subnets| subnets.iter()).filter(|subnet| subnet.prefix() > 0).collect()
     }
 }
 
@@ -40,8 +35,8 @@ pub struct Rejected {
     pub key: Key,
     /// What is wrong with the name or the value.
     pub reason: String,
-    /// etcd revision of the last write of the key.
-    pub mod_revision: i64,
+    /// The last write of the key.
+    pub mod_revision: Revision,
 }
 
 /// Something happened to a key.
@@ -55,8 +50,8 @@ pub enum Event {
     Delete {
         /// The key.
         key: Key,
-        /// etcd revision of the deletion.
-        mod_revision: i64,
+        /// The deletion.
+        mod_revision: Revision,
     },
 }
 
@@ -70,9 +65,9 @@ impl Event {
         }
     }
 
-    /// etcd revision at which it happened.
+    /// When it happened.
     #[must_use]
-    pub const fn mod_revision(&self) -> i64 {
+    pub const fn mod_revision(&self) -> Revision {
         match self {
             Self::Put(lease) => lease.mod_revision,
             Self::Rejected(Rejected { mod_revision, .. }) | Self::Delete { mod_revision, .. } => {

@@ -7,25 +7,23 @@ mod listing;
 use std::fmt;
 use std::num::NonZeroI64;
 
-use ipnetwork::{Ipv4Network, Ipv6Network};
-
 pub use attributes::{Attributes, Data, ValueError, field};
 pub use key::{Key, ParseKeyError, SubnetKey};
 pub use listing::{Event, Rejected, Snapshot};
 
+use crate::family::Subnets;
+
 /// A lease as it stands in the registry.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lease {
-    /// The leased subnet. Nothing is checked: it may have host bits or lie anywhere.
-    pub subnet: Ipv4Network,
-    /// The IPv6 subnet leased along with it; told, not served.
-    pub ipv6_subnet: Option<Ipv6Network>,
+    /// The leased subnets. Nothing is checked: they may have host bits or lie anywhere.
+    pub subnets: Subnets,
     /// What its holder says of itself.
     pub attributes: Attributes,
-    /// etcd revision of the last write of the key; an event with an older one is out of date.
-    pub mod_revision: i64,
-    /// etcd revision at which the key was created; unlike the other it outlasts renewals.
-    pub created: i64,
+    /// The last write of the key; an event with an older one is out of date.
+    pub mod_revision: Revision,
+    /// The write that created the key; unlike the other it outlasts renewals.
+    pub created: Revision,
     /// What makes the lease expire; none with a reservation, which stays until somebody deletes it.
     pub term: Option<EtcdLeaseId>,
 }
@@ -34,7 +32,43 @@ impl Lease {
     /// The name of its key.
     #[must_use]
     pub const fn key(&self) -> SubnetKey {
-        SubnetKey { subnet: self.subnet, ipv6_subnet: self.ipv6_subnet }
+        SubnetKey(self.subnets)
+    }
+}
+
+/// A moment in a registry's history: which of two writes was the later one. Nothing else follows from the number.
+///
+/// In etcd it is the revision of the store; in Kubernetes the `resourceVersion`, which clients may compare as a number
+/// since 1.35 (KEP-5504), and which was etcd's revision before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Revision(i64);
+
+impl Revision {
+    /// Before anything was written.
+    pub const ZERO: Self = Self(0);
+
+    /// The moment of that number.
+    #[must_use]
+    pub const fn new(number: i64) -> Self {
+        Self(number)
+    }
+
+    /// Its number in the registry.
+    #[must_use]
+    pub const fn number(self) -> i64 {
+        self.0
+    }
+
+    /// The first moment after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 

@@ -8,6 +8,7 @@ use std::io;
 
 use flannel_common::Vni;
 use flannel_model::device::{Device, DeviceSpec, UDP_DEVICE, vxlan_device};
+use flannel_model::family::Family;
 use nix::errno::Errno;
 
 use super::link::{Kind, Link};
@@ -130,7 +131,8 @@ impl Netlink {
     pub async fn remove_device(&self, name: &str) -> Result<bool, DeviceError> {
         let Some(link) = self.link(name).await? else { return Ok(false) };
         let is_ours = match &link.kind {
-            Kind::Vxlan(vxlan) => Vni::new(vxlan.vni).is_some_and(|vni| name == vxlan_device(vni)),
+            Kind::Vxlan(vxlan) => Vni::new(vxlan.vni)
+                .is_some_and(|vni| Family::ALL.into_iter().any(|family| name == vxlan_device(vni, family))),
             _ => name == UDP_DEVICE && self.is_udp_device(&link).await?,
         };
         if !is_ours {

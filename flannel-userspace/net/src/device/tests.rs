@@ -12,7 +12,7 @@ fn spec(underlay: &Underlay) -> VxlanSpec {
         vni: Vni::new(1).unwrap(),
         port: 8472,
         mtu: 1450,
-        local: underlay.address,
+        local: underlay.addresses.first().unwrap(),
         underlay: underlay.index,
         mac: None,
     }
@@ -266,7 +266,7 @@ fn other_addresses_inside_the_network_are_removed() {
             ip(&format!("address add {address} dev flannel.1"));
         }
         for _ in 0..2 {
-            let (own, network) = (Ipv4Addr::new(10, 5, 18, 0), "10.5.0.0/16".parse().unwrap());
+            let (own, network) = (Ipv4Addr::new(10, 5, 18, 0).into(), "10.5.0.0/16".parse().unwrap());
             netlink.ensure_address(&device, own, network).await.unwrap();
             let shown = ip("-brief -4 address show flannel.1");
             let addresses: Vec<&str> = shown.split_whitespace().skip(2).collect();
@@ -286,7 +286,7 @@ fn address_of_a_device_that_is_gone_is_an_error() {
             mtu: 1450,
             segmenter: None,
         };
-        let own = Ipv4Addr::new(10, 5, 18, 0);
+        let own = Ipv4Addr::new(10, 5, 18, 0).into();
         let error = netlink.ensure_address(&gone, own, "10.5.0.0/16".parse().unwrap()).await.unwrap_err();
         assert_eq!(error.to_string(), "cannot give interface flannel.1 the address 10.5.18.0/32");
     });

@@ -1,5 +1,7 @@
 //! The vxlan device `flannel.<VNI>`, with stock flannel's name and parameters.
 
+use std::net::IpAddr;
+
 use flannel_common::Mac;
 use flannel_model::device::{Device, VxlanSpec};
 use rtnetlink::LinkVxlan;
@@ -66,11 +68,14 @@ impl Netlink {
     async fn create_vxlan(&self, name: &str, spec: &VxlanSpec) -> Result<Link, DeviceError> {
         let builder = LinkVxlan::new(name, spec.vni.get())
             .dev(spec.underlay)
-            .local(spec.local)
             .port(spec.port)
             .learning(false)
             .mtu(spec.mtu)
             .address(spec.mac.unwrap_or_else(random_mac).0.to_vec());
+        let builder = match spec.local {
+            IpAddr::V4(local) => builder.local(local),
+            IpAddr::V6(local) => builder.local6(local),
+        };
         if let Err(error) = self.add_link(name, builder.build()).await {
             return Err(self.creation_error(error, spec).await);
         }

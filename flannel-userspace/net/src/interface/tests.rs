@@ -29,7 +29,7 @@ fn options(arguments: &[&str]) -> InterfaceOptions {
             ("iface", value) => options.iface.push(value.to_owned()),
             ("iface-regex", value) => options.iface_regex.push(value.to_owned()),
             ("iface-can-reach", value) => options.iface_can_reach = Some(value.parse().unwrap()),
-            ("public-ip", value) => options.public_ip = Some(value.parse().unwrap()),
+            ("public-ip", value) => options.public.v4 = Some(value.parse().unwrap()),
             (name, _) => panic!("{name}"),
         }
     }
@@ -68,8 +68,8 @@ fn chosen(
     on_a_host_with_many_interfaces(async |netlink| {
         let underlay = choose(&netlink, &options(arguments)).await.unwrap();
         assert_eq!(
-            (underlay.name.as_str(), underlay.address, underlay.public_ip),
-            (name, address, public_ip)
+            (underlay.name.as_str(), underlay.addresses, underlay.public),
+            (name, address.into(), public_ip.into())
         );
         let link = netlink.link(name).await.unwrap().unwrap();
         assert_eq!((underlay.index, underlay.mtu, underlay.mac), (link.index, 1500, link.mac));
@@ -115,10 +115,10 @@ fn global_addresses_come_before_link_local_and_permanent_before_leased() {
         ip("address add 192.168.79.11/24 dev eth0 valid_lft 600 preferred_lft 0");
         ip("address add 192.168.77.11/24 dev eth0");
         let underlay = choose(&netlink, &options(&["iface=eth0"])).await.unwrap();
-        assert_eq!(underlay.address, Ipv4Addr::new(192, 168, 77, 11));
+        assert_eq!(underlay.addresses, Ipv4Addr::new(192, 168, 77, 11).into());
         ip("address delete 192.168.77.11/24 dev eth0");
         let underlay = choose(&netlink, &options(&["iface=eth0"])).await.unwrap();
-        assert_eq!(underlay.address, Ipv4Addr::new(192, 168, 78, 11));
+        assert_eq!(underlay.addresses, Ipv4Addr::new(192, 168, 78, 11).into());
     });
 }
 
@@ -147,7 +147,7 @@ fn an_interface_that_was_renumbered_stays_though_the_default_route_is_gone() {
         assert!(matches!(error, InterfaceError::NoAddress(name) if name == "eth0"));
         ip("address add 192.168.77.41/24 dev eth0");
         let after = follow(&netlink, &options, &before).await.unwrap();
-        assert_eq!((after.name.as_str(), after.address.to_string().as_str()), ("eth0", "192.168.77.41"));
+        assert_eq!((after.name.as_str(), after.addresses.to_string().as_str()), ("eth0", "192.168.77.41"));
         ip("route add default via 172.16.0.254");
         assert_eq!(
             follow(&netlink, &options, &before).await.unwrap().name,

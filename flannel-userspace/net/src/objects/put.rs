@@ -1,19 +1,20 @@
 //! Putting objects into the kernel, many at a time.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use flannel_common::Mac;
 use flannel_model::device::is_flannel;
+use flannel_model::family::Family;
 use flannel_model::object::Object;
 use nix::errno::Errno;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use rtnetlink::packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+    NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::{ObjectError, Objects, PROTOCOL_BOOT, message_of};
+use super::{ObjectError, Objects, PROTOCOL_BOOT, address_family, message_of};
 use crate::bulk::Bulk;
 use crate::nexthop::{self, NextHop};
 use crate::route::Route;
@@ -84,7 +85,7 @@ impl Objects {
         let mut gateways: Vec<Option<Ipv4Addr>> =
             objects.iter().map(|object| self.gateway_of(object)).collect();
         let places: Vec<usize> = (0..gateways.len()).filter(|place| gateways[*place].is_some()).collect();
-        let Some(device) = self.device else { return Ok(gateways) };
+        let Some(device) = self.device(Family::V4) else { return Ok(gateways) };
         let add = |gateway| (NextHop::New { gateway, device }, NLM_F_CREATE | NLM_F_EXCL);
         for (place, _) in bulk.send(gateways.iter().flatten().copied().map(add))? {
             if let Some(place) = places.get(place) {
@@ -94,10 +95,15 @@ impl Objects {
         Ok(gateways)
     }
 
-    /// The gateway of a route on flannel's device.
+    /// The gateway of a route on flannel's device, where it can be the number of a next hop: an address of IPv6 is too
+    /// long for that, and its routes are found by trees anyway (`fib6_add`).
     pub(super) fn gateway_of(&self, object: &Object) -> Option<Ipv4Addr> {
         match *object {
-            Object::Route { via, device, onlink: true, .. } if self.device == Some(device) => via,
+            Object::Route { via: Some(IpAddr::V4(via)), device, onlink: true, .. }
+                if self.device(Family::V4) == Some(device) =>
+            {
+                Some(via)
+            }
             _ => None,
         }
     }
@@ -205,24 +211,24 @@ fn again(error: &io::Error) -> io::Error {
 }
 
 /// A permanent neighbour.
-pub(crate) fn neighbour_message(device: u32, ip: Ipv4Addr, mac: Mac) -> NeighbourMessage {
-    let mut message = message_of(AddressFamily::Inet, device);
+pub(crate) fn neighbour_message(device: u32, ip: IpAddr, mac: Mac) -> NeighbourMessage {
+    let mut message = message_of(address_family(ip.into()), device);
     message.header.state = NeighbourState::Permanent;
     message.attributes = vec![
-        NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)),
+        NeighbourAttribute::Destination(ip.into()),
         NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()),
     ];
     message
 }
 
 /// A permanent entry of a vxlan device.
-fn fdb_message(device: u32, mac: Mac, vtep: Ipv4Addr) -> NeighbourMessage {
+fn fdb_message(device: u32, mac: Mac, vtep: IpAddr) -> NeighbourMessage {
     let mut message = message_of(AddressFamily::Bridge, device);
     message.header.state = NeighbourState::Permanent;
     message.header.flags = NeighbourFlags::Own;
     message.attributes = vec![
         NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()),
-        NeighbourAttribute::Destination(NeighbourAddress::Inet(vtep)),
+        NeighbourAttribute::Destination(vtep.into()),
     ];
     message
 }

@@ -1,11 +1,12 @@
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use flannel_common::{Mac, Vni};
 use flannel_model::device::{Device, VxlanSpec};
+use flannel_model::family::PerFamily;
 use flannel_model::object::Object;
 use flannel_model::underlay::Underlay;
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use rstest::rstest;
 
 use super::{ObjectError, Objects};
@@ -14,11 +15,15 @@ use crate::namespace::{add_interface, ip, ip_json, on_host, run};
 
 const MAC: Mac = Mac([0xfa, 0x36, 0x2c, 0x5b, 0xb0, 0xc7]);
 const OTHER_MAC: Mac = Mac([0x02, 0, 0, 0, 0, 1]);
-const VTEP: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 12);
-const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 5, 78, 0);
+const VTEP: IpAddr = v4([192, 168, 77, 12]);
+const GATEWAY: IpAddr = v4([10, 5, 78, 0]);
 
-fn subnet() -> Ipv4Network {
-    Ipv4Network::new(GATEWAY, 24).unwrap()
+const fn v4([a, b, c, d]: [u8; 4]) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+}
+
+fn subnet() -> IpNetwork {
+    IpNetwork::new(GATEWAY, 24).unwrap()
 }
 
 fn neighbour(device: u32, mac: Mac) -> Object {
@@ -42,12 +47,12 @@ async fn vxlan(netlink: &Netlink, underlay: &Underlay) -> (Device, Objects) {
         vni: Vni::new(1).unwrap(),
         port: 8472,
         mtu: 1450,
-        local: underlay.address,
+        local: underlay.addresses.first().unwrap(),
         underlay: underlay.index,
         mac: None,
     };
     let device = netlink.ensure_vxlan(&spec).await.unwrap();
-    let objects = Objects::new(netlink.clone(), Some(device.index));
+    let objects = Objects::new(netlink.clone(), PerFamily::only_v4(Some(device.index)));
     (device, objects)
 }
 
@@ -92,7 +97,7 @@ fn forwarding_entry_is_replaced_not_appended() {
     on_host(async |netlink, underlay| {
         let (device, objects) = vxlan(&netlink, &underlay).await;
         for last in 12..15 {
-            let vtep = Ipv4Addr::new(192, 168, 77, last);
+            let vtep = v4([192, 168, 77, last]);
             objects.put(&Object::Fdb { device: device.index, mac: MAC, vtep }).await.unwrap();
         }
         assert_eq!(
@@ -107,7 +112,7 @@ fn entry_stays_when_the_one_it_replaced_is_removed_afterwards() {
     on_host(async |netlink, underlay| {
         let (device, objects) = vxlan(&netlink, &underlay).await;
         let index = device.index;
-        let new_vtep = Ipv4Addr::new(192, 168, 77, 13);
+        let new_vtep = v4([192, 168, 77, 13]);
         let pairs = [
             (neighbour(index, MAC), neighbour(index, OTHER_MAC)),
             (
@@ -179,7 +184,7 @@ fn without_a_device_only_routes_with_our_protocol_are_listed() {
     on_host(async |netlink, underlay| {
         let (device, objects) = vxlan(&netlink, &underlay).await;
         objects.put(&neighbour(device.index, MAC)).await.unwrap();
-        let host_gw = Objects::new(netlink, None);
+        let host_gw = Objects::new(netlink, PerFamily::only_v4(None));
         host_gw.put(&direct_route(&underlay)).await.unwrap();
         assert_eq!(ip("route show 10.5.78.0/24").trim(), "10.5.78.0/24 via 192.168.77.12 dev eth0 proto 85");
         assert_eq!(listed(&host_gw).await, BTreeSet::from([direct_route(&underlay)]));
@@ -197,7 +202,7 @@ fn without_a_device_only_routes_with_our_protocol_are_listed() {
 fn route_of_flannel_is_taken_over(#[case] setup: &[&str]) {
     on_host(async |netlink, underlay| {
         setup.iter().for_each(|command| drop(ip(command)));
-        Objects::new(netlink, None).put(&direct_route(&underlay)).await.unwrap();
+        Objects::new(netlink, PerFamily::only_v4(None)).put(&direct_route(&underlay)).await.unwrap();
         assert_eq!(ip("route show 10.5.78.0/24").trim(), "10.5.78.0/24 via 192.168.77.12 dev eth0 proto 85");
     });
 }
@@ -217,7 +222,8 @@ fn route_of_somebody_else_is_named_and_left(#[case] setup: &str, #[case] named: 
         add_interface("eth1", "172.16.0.1/24");
         ip(setup);
         let before = ip("route show 10.5.78.0/24");
-        let error = Objects::new(netlink, None).put(&direct_route(&underlay)).await.unwrap_err();
+        let error =
+            Objects::new(netlink, PerFamily::only_v4(None)).put(&direct_route(&underlay)).await.unwrap_err();
         assert!(matches!(&error, ObjectError::RouteTaken { existing, .. } if existing == named), "{error}");
         assert_eq!(ip("route show 10.5.78.0/24"), before);
     });
@@ -227,7 +233,7 @@ fn route_of_somebody_else_is_named_and_left(#[case] setup: &str, #[case] named: 
 fn route_with_a_metric_is_no_conflict() {
     on_host(async |netlink, underlay| {
         ip("route add 10.5.78.0/24 via 192.168.77.99 proto static metric 100");
-        Objects::new(netlink, None).put(&direct_route(&underlay)).await.unwrap();
+        Objects::new(netlink, PerFamily::only_v4(None)).put(&direct_route(&underlay)).await.unwrap();
         assert_eq!(ip_json("route show 10.5.78.0/24").as_array().unwrap().len(), 2);
     });
 }
@@ -236,7 +242,7 @@ fn route_with_a_metric_is_no_conflict() {
 fn entry_of_the_programs_is_refused() {
     on_host(async |netlink, _| {
         let peer = Object::Peer { subnet: subnet(), public_ip: VTEP, mac: MAC, direct: false };
-        let objects = Objects::new(netlink, None);
+        let objects = Objects::new(netlink, PerFamily::only_v4(None));
         assert!(matches!(objects.put(&peer).await, Err(ObjectError::NotNetlink(refused)) if refused == peer));
         assert!(matches!(objects.remove(&peer).await, Err(ObjectError::NotNetlink(_))));
     });
@@ -250,11 +256,11 @@ fn thousands_of_peers_are_put_and_listed() {
         let mut wanted = BTreeSet::new();
         for number in 0..2000u16 {
             let [high, low] = number.to_be_bytes();
-            let gateway = Ipv4Addr::new(10, 64 + high, low, 0);
+            let gateway = v4([10, 64 + high, low, 0]);
             let mac = Mac([2, 0, 0, 0, high, low]);
             wanted.insert(Object::Neighbour { device: index, ip: gateway, mac });
-            wanted.insert(Object::Fdb { device: index, mac, vtep: Ipv4Addr::new(192, 168, high, low) });
-            let subnet = Ipv4Network::new(gateway, 24).unwrap();
+            wanted.insert(Object::Fdb { device: index, mac, vtep: v4([192, 168, high, low]) });
+            let subnet = IpNetwork::new(gateway, 24).unwrap();
             wanted.insert(Object::Route { subnet, via: Some(gateway), device: index, onlink: true });
         }
         let started = std::time::Instant::now();
@@ -274,8 +280,8 @@ fn many_routes_are_listed_replaced_and_removed_as_few_are() {
         let index = device.index;
         let route = |number: u16| {
             let [high, low] = number.to_be_bytes();
-            let gateway = Ipv4Addr::new(10, 64 + high, low, 0);
-            let subnet = Ipv4Network::new(gateway, 24).unwrap();
+            let gateway = v4([10, 64 + high, low, 0]);
+            let subnet = IpNetwork::new(gateway, 24).unwrap();
             Object::Route { subnet, via: Some(gateway), device: index, onlink: true }
         };
         // One is there already, a number is taken, and a destination is somebody else's.
@@ -297,5 +303,56 @@ fn many_routes_are_listed_replaced_and_removed_as_few_are() {
         }
         assert_eq!(listed(&objects).await, BTreeSet::new());
         assert_eq!(ip("nexthop show").lines().count(), 1, "that of somebody else");
+    });
+}
+
+/// `flannel-v6.1` over an underlay with an address of IPv6.
+async fn vxlan_of_ipv6(netlink: &Netlink, underlay: &Underlay) -> (Device, Objects) {
+    ip("address add fd77::11/64 dev eth0 nodad");
+    let spec = VxlanSpec {
+        vni: Vni::new(1).unwrap(),
+        port: 8472,
+        mtu: 1430,
+        local: "fd77::11".parse().unwrap(),
+        underlay: underlay.index,
+        mac: None,
+    };
+    let device = netlink.ensure_vxlan(&spec).await.unwrap();
+    assert_eq!(netlink.ensure_vxlan(&spec).await.unwrap(), device, "it fits");
+    let families = PerFamily { v4: None, v6: Some(Some(device.index)) };
+    (device, Objects::new(netlink.clone(), families))
+}
+
+#[test]
+fn peer_of_ipv6_is_put_listed_and_removed() {
+    on_host(async |netlink, underlay| {
+        let (device, objects) = vxlan_of_ipv6(&netlink, &underlay).await;
+        assert_eq!(device.name, "flannel-v6.1");
+        let index = device.index;
+        netlink
+            .ensure_address(&device, "fd00:10:5:1::".parse().unwrap(), "fd00:10:5::/48".parse().unwrap())
+            .await
+            .unwrap();
+        let (gateway, vtep): (IpAddr, IpAddr) =
+            ("fd00:10:5:78::".parse().unwrap(), "fd77::12".parse().unwrap());
+        let subnet = IpNetwork::new(gateway, 64).unwrap();
+        let direct = IpNetwork::new("fd00:10:5:79::".parse().unwrap(), 64).unwrap();
+        let wanted = BTreeSet::from([
+            Object::Neighbour { device: index, ip: gateway, mac: MAC },
+            Object::Fdb { device: index, mac: MAC, vtep },
+            Object::Route { subnet, via: Some(gateway), device: index, onlink: true },
+            Object::Route { subnet: direct, via: Some(vtep), device: underlay.index, onlink: false },
+        ]);
+        for _ in 0..2 {
+            for object in &wanted {
+                objects.put(object).await.unwrap();
+            }
+            assert_eq!(listed(&objects).await, wanted);
+        }
+        for object in &wanted {
+            objects.remove(object).await.unwrap();
+            objects.remove(object).await.unwrap();
+        }
+        assert_eq!(listed(&objects).await, BTreeSet::new());
     });
 }

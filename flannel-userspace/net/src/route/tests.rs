@@ -1,4 +1,6 @@
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
+
+use flannel_model::family::Family;
 
 use super::{Hop, hops};
 use crate::namespace::{add_interface, ip, on_host};
@@ -21,7 +23,7 @@ fn hops_to_addresses() {
         ip("route add prohibit 198.51.100.0/24");
         // More than are asked for together.
         let many: Vec<_> = cases.iter().cycle().take(50 * cases.len()).collect();
-        let addresses: Vec<Ipv4Addr> = many.iter().map(|(_, address, _)| *address).collect();
+        let addresses: Vec<IpAddr> = many.iter().map(|(_, address, _)| (*address).into()).collect();
         let hops = hops(&addresses, &underlay).await.unwrap();
         assert_eq!(hops.len(), many.len());
         for (hop, (name, address, expected)) in hops.into_iter().zip(many) {
@@ -33,10 +35,10 @@ fn hops_to_addresses() {
 #[test]
 fn default_route_of_the_lowest_metric() {
     on_host(async |netlink, _| {
-        assert_eq!(netlink.default_route().await.unwrap(), None);
+        assert_eq!(netlink.default_route(Family::V4).await.unwrap(), None);
         ip("route add default via 192.168.77.1 metric 200");
         ip("route add default via 192.168.77.2 metric 100");
-        let found = netlink.default_route().await.unwrap().unwrap();
-        assert_eq!((found.via, found.priority), (Some(Ipv4Addr::new(192, 168, 77, 2)), 100));
+        let found = netlink.default_route(Family::V4).await.unwrap().unwrap();
+        assert_eq!((found.via, found.priority), (Some(Ipv4Addr::new(192, 168, 77, 2).into()), 100));
     });
 }

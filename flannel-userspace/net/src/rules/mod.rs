@@ -35,7 +35,7 @@ mod rule;
 mod tests;
 mod tool;
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use tokio::sync::Mutex;
 
 pub use error::RulesError;
@@ -43,13 +43,13 @@ pub use names::Names;
 pub use repair::{Fault, Repair, Repairs};
 use rule::Wanted;
 
-/// What the rules are made from.
+/// What the rules of one family are made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spec {
     /// The network all subnets are cut from.
-    pub network: Ipv4Network,
+    pub network: IpNetwork,
     /// This host's subnet.
-    pub subnet: Ipv4Network,
+    pub subnet: IpNetwork,
     /// Whether packets between the network and the world outside are masqueraded.
     pub masquerade: bool,
     /// Whether masquerading takes source ports at random, which spares races between connections.
@@ -157,7 +157,7 @@ impl Rules {
 ///
 /// # Errors
 /// A program fails, or takes too long, or rules may not be read. A missing one has left nothing behind.
-pub async fn remove(names: &Names, network: Option<Ipv4Network>) -> Result<Repairs, RulesError> {
+pub async fn remove(names: &Names, network: Option<IpNetwork>) -> Result<Repairs, RulesError> {
     tidy(iptables::DEFAULT, names, &Wanted::nothing(network), Intent::Correct).await
 }
 

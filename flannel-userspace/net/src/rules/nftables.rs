@@ -1,6 +1,6 @@
 //! A table of nftables, read and changed with `nft -j`: one transaction.
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use serde_json::{Value, json};
 use tracing::debug;
 
@@ -228,7 +228,7 @@ fn prefix(Side { network, .. }: Side) -> Value {
 }
 
 /// Whether the table has rules with addresses, and `network` in each of them.
-fn is_table_of(listing: &[Value], network: Ipv4Network) -> bool {
+fn is_table_of(listing: &[Value], network: IpNetwork) -> bool {
     let inside = prefix(Side { network, is_negated: false }).to_string();
     let rules = listing.iter().filter_map(|object| object.get("rule")).map(Value::to_string);
     let mut with_address = rules.filter(|rule| rule.contains("\"payload\""));

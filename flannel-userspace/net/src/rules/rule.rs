@@ -1,14 +1,14 @@
 //! What the rules mean, in neither engine's words.
 
-use ipnetwork::Ipv4Network;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use flannel_model::family::Family;
+use ipnetwork::IpNetwork;
 
 use super::Spec;
 
 /// The bit of a packet's mark by which kube-proxy asks for masquerading. It does that itself.
 pub(super) const KUBE_PROXY_MARK: u32 = 0x4000;
-
-/// 224.0.0.0/4
-const MULTICAST: Side = Side { network: multicast(), is_negated: true };
 
 /// A rule: every condition that is there must hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub(super) struct Rule {
 /// An address must be inside or outside a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Side {
-    pub(super) network: Ipv4Network,
+    pub(super) network: IpNetwork,
     pub(super) is_negated: bool,
 }
 
@@ -42,7 +42,7 @@ pub(super) enum Verdict {
 #[derive(Clone, Debug)]
 pub(super) struct Wanted {
     /// The network, by which rules of old are known.
-    pub(super) network: Option<Ipv4Network>,
+    pub(super) network: Option<IpNetwork>,
     /// In the order in which they are tried; empty for none.
     pub(super) masquerade: Vec<Rule>,
     pub(super) forward: Forward,
@@ -66,7 +66,7 @@ impl Wanted {
         }
     }
 
-    pub(super) fn nothing(network: Option<Ipv4Network>) -> Self {
+    pub(super) fn nothing(network: Option<IpNetwork>) -> Self {
         Self { network, masquerade: Vec::new(), forward: Forward::Nowhere }
     }
 
@@ -100,7 +100,7 @@ fn masquerade(spec: &Spec) -> Vec<Rule> {
         rule(inside(network), inside(subnet), Verdict::Return),
         // A pod of this host sees the address of who comes from outside. Answers pass by here again.
         rule(outside(network), inside(subnet), Verdict::Return),
-        rule(inside(network), MULTICAST, masquerade),
+        rule(inside(network), not_multicast(network.into()), masquerade),
         // A pod of another host must send its answer back by here.
         rule(outside(network), inside(network), masquerade),
     ]
@@ -116,17 +116,20 @@ fn rule(source: Side, destination: Side, verdict: Verdict) -> Rule {
     Rule { marked: false, source: Some(source), destination: Some(destination), verdict }
 }
 
-const fn inside(network: Ipv4Network) -> Side {
+const fn inside(network: IpNetwork) -> Side {
     Side { network, is_negated: false }
 }
 
-const fn outside(network: Ipv4Network) -> Side {
+const fn outside(network: IpNetwork) -> Side {
     Side { network, is_negated: true }
 }
 
-const fn multicast() -> Ipv4Network {
-    match Ipv4Network::new_checked(std::net::Ipv4Addr::new(224, 0, 0, 0), 4) {
-        Some(network) => network,
-        None => unreachable!(),
-    }
+/// Everything outside 224.0.0.0/4 (RFC 5771), or ff00::/8 (RFC 4291).
+fn not_multicast(family: Family) -> Side {
+    let (first, len) = match family {
+        Family::V4 => (IpAddr::V4(Ipv4Addr::new(224, 0, 0, 0)), 4),
+        Family::V6 => (IpAddr::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0)), 8),
+    };
+    // Both lengths are valid, so the fallback is never taken.
+    outside(IpNetwork::new(first, len).unwrap_or(IpNetwork::from(first)))
 }

@@ -2,10 +2,10 @@
 
 use std::future::Future;
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use etcd_client::{Client, ResponseHeader};
+use flannel_model::lease::{Revision, Snapshot};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tonic::Code;
@@ -25,11 +25,17 @@ pub(super) struct Connection {
     options: Options,
     urls: Vec<String>,
     state: Mutex<State>,
-    /// The newest revision that etcd has told of.
-    newest: AtomicI64,
-    /// Of which history the last listing was.
-    history: std::sync::Mutex<Option<History>>,
+    known: std::sync::Mutex<Known>,
     metrics: EtcdMetrics,
+}
+
+/// What is known of etcd's history.
+#[derive(Default)]
+struct Known {
+    /// The newest revision that etcd has told of.
+    newest: Revision,
+    /// Of which history the last listing was.
+    history: Option<History>,
 }
 
 /// What tells one history from another whose revisions are the same: an etcd that is restored from a copy counts on from
@@ -75,14 +81,7 @@ pub(super) struct Session {
 impl Connection {
     pub(super) fn new(options: Options, metrics: EtcdMetrics) -> Result<Self, RegistryError> {
         let urls = options.urls()?;
-        Ok(Self {
-            options,
-            urls,
-            state: Mutex::default(),
-            newest: AtomicI64::new(0),
-            history: std::sync::Mutex::default(),
-            metrics,
-        })
+        Ok(Self { options, urls, state: Mutex::default(), known: std::sync::Mutex::default(), metrics })
     }
 
     /// Asks the endpoints one after the other, each at most once, until one answers. A request that an
@@ -156,32 +155,31 @@ impl Connection {
 
     /// The newest revision that etcd has told of. A listing that is begun now and tells of an older one is of an etcd
     /// that was restored or made anew.
-    pub(super) fn newest_told(&self) -> i64 {
-        self.newest.load(Ordering::Relaxed)
+    pub(super) fn newest_told(&self) -> Revision {
+        self.known().newest
     }
 
     /// Hears of a revision.
-    pub(super) fn note_revision(&self, revision: i64) {
-        self.newest.fetch_max(revision, Ordering::Relaxed);
+    pub(super) fn note_revision(&self, revision: Revision) {
+        let mut known = self.known();
+        known.newest = known.newest.max(revision);
     }
 
     /// Whether an answer is of another history than the last listing, as far as it tells.
     pub(super) fn is_of_another_history(&self, header: &ResponseHeader) -> bool {
-        let known = *self.history.lock().unwrap_or_else(PoisonError::into_inner);
-        known.is_some_and(|known| !known.goes_on_in(&History::of(header)))
+        self.known().history.is_some_and(|known| !known.goes_on_in(&History::of(header)))
     }
 
-    /// Hears of which history a listing is.
-    pub(super) fn note_history(&self, header: &ResponseHeader) {
-        *self.history.lock().unwrap_or_else(PoisonError::into_inner) = Some(History::of(header));
+    /// Hears of a listing, which may be the first one of another history.
+    pub(super) fn note_listing(&self, snapshot: &Snapshot, header: Option<&ResponseHeader>) {
+        let Snapshot { revision, history_reset, .. } = *snapshot;
+        let mut known = self.known();
+        known.newest = if history_reset { revision } else { known.newest.max(revision) };
+        known.history = header.map(History::of).or(known.history);
     }
 
-    /// Hears of a listing: its revision, and whether that is the first one of another history.
-    pub(super) fn note_listing(&self, revision: i64, history_reset: bool) {
-        if history_reset {
-            self.newest.store(revision, Ordering::Relaxed);
-        }
-        self.note_revision(revision);
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The client that is connected, or a new one.

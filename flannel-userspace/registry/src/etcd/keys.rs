@@ -1,10 +1,9 @@
 //! Where things stand in etcd, and how a key and its value read.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use etcd_client::KeyValue;
-use flannel_model::lease::{Attributes, EtcdLeaseId, Key, Lease, Rejected, SubnetKey};
-use ipnetwork::Ipv4Network;
+use flannel_model::lease::{Attributes, EtcdLeaseId, Key, Lease, Rejected, Revision, SubnetKey};
 
 use crate::Found;
 use crate::error::reason_of;
@@ -37,11 +36,11 @@ impl Keys {
     }
 
     /// Key under which the machine says that it has this address. Stock flannel does not look there.
-    pub(super) fn host(&self, public_ip: Ipv4Addr) -> String {
+    pub(super) fn host(&self, public_ip: IpAddr) -> String {
         format!("{}/hosts/{public_ip}", self.prefix)
     }
 
-    /// Key of the lease of `subnet`.
+    /// The lease's key as etcd has it.
     pub(super) fn lease(&self, key: SubnetKey) -> String {
         format!("{}{key}", self.leases())
     }
@@ -55,18 +54,17 @@ impl Keys {
     /// The lease a key and its value make, if they do.
     pub(super) fn entry(&self, kv: &KeyValue) -> Result<Lease, Rejected> {
         let key = self.key(kv);
-        let rejected = |key, reason| Rejected { key, reason, mod_revision: kv.mod_revision() };
-        let Key::Subnet(subnet) = key else {
+        let rejected = |key, reason| Rejected { key, reason, mod_revision: Revision::new(kv.mod_revision()) };
+        let Key::Subnet(SubnetKey(subnets)) = key else {
             return Err(rejected(key, flannel_model::lease::ParseKeyError.to_string()));
         };
         let attributes =
             Attributes::from_json(kv.value()).map_err(|error| rejected(key, reason_of(&error)))?;
         Ok(Lease {
-            subnet: subnet.subnet,
-            ipv6_subnet: subnet.ipv6_subnet,
+            subnets,
             attributes,
-            mod_revision: kv.mod_revision(),
-            created: kv.create_revision(),
+            mod_revision: Revision::new(kv.mod_revision()),
+            created: Revision::new(kv.create_revision()),
             term: EtcdLeaseId::from_id(kv.lease()),
         })
     }
@@ -74,10 +72,5 @@ impl Keys {
     /// The same for a key that was read by itself.
     pub(super) fn found(&self, kv: Option<&KeyValue>) -> Found {
         kv.map_or(Found::Nothing, |kv| self.entry(kv).map_or_else(Found::Rejected, Found::Lease))
-    }
-
-    /// Key of the lease of an IPv4 subnet.
-    pub(super) fn subnet(&self, subnet: Ipv4Network) -> String {
-        self.lease(subnet.into())
     }
 }

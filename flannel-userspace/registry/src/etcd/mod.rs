@@ -5,17 +5,16 @@ mod keys;
 mod options;
 mod watch;
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use etcd_client::{
-    Compare, CompareOp, GetOptions, GetResponse, KvClient, PutOptions, Txn, TxnOp, TxnOpResponse,
-    WatchOptions,
+    Compare, CompareOp, GetOptions, GetResponse, KvClient, PutOptions, ResponseHeader, Txn, TxnOp,
+    TxnOpResponse, WatchOptions,
 };
-use flannel_model::lease::{Attributes, EtcdLeaseId, Lease};
-use ipnetwork::Ipv4Network;
+use flannel_model::lease::{Attributes, EtcdLeaseId, Lease, Revision, SubnetKey};
 use tokio::time::Instant;
 
 use self::connection::{Connection, Session};
@@ -89,7 +88,7 @@ impl Etcd {
             let options = GetOptions::new()
                 .with_range(self.keys.leases_end())
                 .with_limit(page)
-                .with_revision(snapshot.revision);
+                .with_revision(snapshot.revision.number());
             let since = Instant::now();
             let answer = match self.get(EtcdOperation::List, start.clone(), options).await {
                 // Somebody stores megabytes in lease keys: smaller pages, down to one key.
@@ -108,8 +107,8 @@ impl Etcd {
             if since.elapsed() < BRISK {
                 self.page.fetch_max((page * 2).min(PAGE), Ordering::Relaxed);
             }
-            if snapshot.revision == 0 {
-                snapshot.revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
+            if snapshot.revision == Revision::ZERO {
+                snapshot.revision = answer.header().map_or(Revision::ZERO, revision_of);
                 let is_another = |header| self.connection.is_of_another_history(header);
                 snapshot.history_reset = snapshot.revision < told || answer.header().is_some_and(is_another);
             }
@@ -123,8 +122,7 @@ impl Etcd {
                 // The next key in order: the same with a zero byte behind it.
                 Some(last) if answer.more() => start = [last.key(), b"\0"].concat(),
                 _ => {
-                    self.connection.note_listing(snapshot.revision, snapshot.history_reset);
-                    answer.header().into_iter().for_each(|header| self.connection.note_history(header));
+                    self.connection.note_listing(&snapshot, answer.header());
                     return Ok(snapshot);
                 }
             }
@@ -154,16 +152,17 @@ impl Etcd {
     /// Puts the value if the key is as expected, else tells what stands there.
     async fn put(
         &self,
-        subnet: Ipv4Network,
+        key: SubnetKey,
         attributes: &Attributes,
         term: Option<EtcdLeaseId>,
         expected: Expected,
     ) -> Result<Written, RegistryError> {
-        let key = self.keys.subnet(subnet);
+        let SubnetKey(subnets) = key;
+        let key = self.keys.lease(key);
         let value = attributes.to_json().map_err(RegistryError::Encode)?;
         let revision = match expected {
             Expected::Absent => 0,
-            Expected::Revision(revision) => revision,
+            Expected::Revision(revision) => revision.number(),
         };
         // The key as it was tells when it was created.
         let put = PutOptions::new().with_lease(term.map_or(0, EtcdLeaseId::id)).with_prev_key();
@@ -178,12 +177,11 @@ impl Etcd {
         let answer = self.connection.call(EtcdOperation::Write, request).await?;
         let found = match answer.op_responses().first() {
             Some(TxnOpResponse::Put(put)) => {
-                let mod_revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
+                let mod_revision = answer.header().map_or(Revision::ZERO, revision_of);
                 self.connection.note_revision(mod_revision);
-                let created = put.prev_key().map_or(mod_revision, etcd_client::KeyValue::create_revision);
+                let created = put.prev_key().map_or(mod_revision, |kv| Revision::new(kv.create_revision()));
                 return Ok(Written::Done(Lease {
-                    subnet,
-                    ipv6_subnet: None,
+                    subnets,
                     attributes: attributes.clone(),
                     mod_revision,
                     created,
@@ -232,10 +230,10 @@ impl LeaseSource for Etcd {
         self.connection.give_up().await;
     }
 
-    async fn watch(&self, revision: i64) -> Result<EtcdWatch, RegistryError> {
+    async fn watch(&self, revision: Revision) -> Result<EtcdWatch, RegistryError> {
         let options = WatchOptions::new()
             .with_range(self.keys.leases_end())
-            .with_start_revision(revision + 1)
+            .with_start_revision(revision.next().number())
             .with_fragment()
             .with_progress_notify();
         let request = |session: Session| {
@@ -259,7 +257,7 @@ impl LeaseSource for Etcd {
 impl LeaseStore for Etcd {
     async fn write(
         &self,
-        subnet: Ipv4Network,
+        key: SubnetKey,
         attributes: &Attributes,
         ttl: Option<Duration>,
         expected: Expected,
@@ -268,7 +266,7 @@ impl LeaseStore for Etcd {
             Some(ttl) => self.grant(ttl).await?,
             None => None,
         };
-        let written = self.put(subnet, attributes, term, expected).await;
+        let written = self.put(key, attributes, term, expected).await;
         // Where it is not known whether it was written, the term may be needed.
         if matches!(written, Ok(Written::Refused(_)) | Err(RegistryError::Denied { .. })) {
             self.discard(term).await;
@@ -279,7 +277,7 @@ impl LeaseStore for Etcd {
     async fn delete(&self, lease: &Lease) -> Result<bool, RegistryError> {
         let key = self.keys.lease(lease.key());
         let txn = Txn::new()
-            .when([Compare::mod_revision(key.clone(), CompareOp::Equal, lease.mod_revision)])
+            .when([Compare::mod_revision(key.clone(), CompareOp::Equal, lease.mod_revision.number())])
             .and_then([TxnOp::delete(key, None)]);
         let request = |session: Session| {
             let txn = txn.clone();
@@ -297,12 +295,7 @@ impl LeaseStore for Etcd {
         Ok(u64::try_from(answer.ttl()).ok().map(Duration::from_secs))
     }
 
-    async fn claim(
-        &self,
-        public_ip: Ipv4Addr,
-        identity: &str,
-        ttl: Duration,
-    ) -> Result<Claim, RegistryError> {
+    async fn claim(&self, public_ip: IpAddr, identity: &str, ttl: Duration) -> Result<Claim, RegistryError> {
         let key = self.keys.host(public_ip);
         let term = self.grant(ttl).await?;
         let put = || {
@@ -349,6 +342,11 @@ impl LeaseStore for Etcd {
         let request = |session: Session| async move { session.client.lease_client().revoke(term.id()).await };
         self.connection.call(EtcdOperation::Revoke, request).await.map(drop)
     }
+}
+
+/// The revision of the store that an answer is of.
+fn revision_of(header: &ResponseHeader) -> Revision {
+    Revision::new(header.revision())
 }
 
 /// A client that accepts large answers.

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use etcd_client::{KeyValue, ResponseHeader, WatchResponse, WatchStream};
-use flannel_model::lease::Event;
+use flannel_model::lease::{Event, Revision};
 
 use super::connection::{Connection, Session};
 use super::keys::Keys;
+use super::revision_of;
 use crate::{Watch, WatchError};
 
 /// A watch on the lease prefix.
@@ -15,7 +16,7 @@ pub struct EtcdWatch {
     pub(super) keys: Keys,
     pub(super) connection: Arc<Connection>,
     pub(super) session: Session,
-    pub(super) revision: i64,
+    pub(super) revision: Revision,
 }
 
 impl Watch for EtcdWatch {
@@ -35,7 +36,7 @@ impl Watch for EtcdWatch {
         }
     }
 
-    fn revision(&self) -> i64 {
+    fn revision(&self) -> Revision {
         self.revision
     }
 }
@@ -59,30 +60,31 @@ impl EtcdWatch {
     fn read(&mut self, response: &WatchResponse) -> Result<Vec<Event>, WatchError> {
         // Tells compaction apart where the reason for the cancellation is empty.
         if response.compact_revision() > 0 {
-            return Err(WatchError::Compacted { revision: response.compact_revision() });
+            return Err(WatchError::Compacted { revision: Revision::new(response.compact_revision()) });
         }
         let is_reset = |header: &&ResponseHeader| {
-            header.revision() < self.revision
+            revision_of(header) < self.revision
                 || response.created() && self.connection.is_of_another_history(header)
         };
         if let Some(header) = response.header().filter(is_reset) {
-            return Err(WatchError::Reset { revision: header.revision(), known: self.revision });
+            return Err(WatchError::Reset { revision: revision_of(header), known: self.revision });
         }
         let kvs: Vec<&KeyValue> = response.events().iter().filter_map(etcd_client::Event::kv).collect();
         self.revision = match (kvs.last(), response.header()) {
             // The rest of this revision may follow in another fragment.
-            (Some(kv), _) => self.revision.max(kv.mod_revision() - 1),
-            (None, Some(header)) if !response.created() => self.revision.max(header.revision()),
+            (Some(kv), _) => self.revision.max(Revision::new(kv.mod_revision() - 1)),
+            (None, Some(header)) if !response.created() => self.revision.max(revision_of(header)),
             (None, _) => self.revision,
         };
-        self.connection.note_revision(kvs.last().map_or(self.revision, |kv| kv.mod_revision()));
+        self.connection
+            .note_revision(kvs.last().map_or(self.revision, |kv| Revision::new(kv.mod_revision())));
         Ok(kvs.into_iter().map(|kv| self.event(kv)).collect())
     }
 
     fn event(&self, kv: &KeyValue) -> Event {
         // Only a deleted key has version zero; the client's own accessor panics on kinds it does not know.
         if kv.version() == 0 {
-            return Event::Delete { key: self.keys.key(kv), mod_revision: kv.mod_revision() };
+            return Event::Delete { key: self.keys.key(kv), mod_revision: Revision::new(kv.mod_revision()) };
         }
         self.keys.entry(kv).map_or_else(Event::Rejected, Event::Put)
     }

@@ -1,9 +1,10 @@
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Duration;
 
+use flannel_model::family::{PerFamily, Subnets};
 use flannel_model::lease::{EtcdLeaseId, Snapshot};
 use flannel_registry::memory::{Fault, Memory};
-use ipnetwork::Ipv4Network;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rstest::rstest;
@@ -16,21 +17,21 @@ const OTHER: &str = "192.0.2.9";
 const TTL: Duration = Duration::from_secs(60);
 
 fn attributes(public_ip: &str) -> Attributes {
-    Attributes::new(public_ip.parse().unwrap())
+    Attributes::new(public_ip.parse::<IpAddr>().unwrap().into())
 }
 
 /// What a host with the VXLAN backend says of itself.
 fn vxlan(public_ip: &str, mac: &str) -> Attributes {
-    let backend_data = Some((&json!({ "VNI": 1, "VtepMAC": mac })).into());
+    let backend_data = PerFamily::only_v4((&json!({ "VNI": 1, "VtepMAC": mac })).into());
     Attributes { backend_type: Some("vxlan".to_owned()), backend_data, ..attributes(public_ip) }
 }
 
 fn config(first: &str, last: &str, previous: Option<&str>) -> AcquireConfig {
     AcquireConfig {
         former_term: None,
-        pool: Pool::new(first.parse().unwrap(), last.parse().unwrap(), 24).unwrap(),
+        pools: PerFamily::only_v4(Pool::new(first.parse().unwrap(), last.parse().unwrap(), 24).unwrap()),
         attributes: attributes(OWN),
-        previous: previous.map(|text| text.parse().unwrap()),
+        previous: Subnets { v4: previous.map(|text| text.parse().unwrap()), v6: None },
         ttl: TTL,
     }
 }
@@ -47,7 +48,7 @@ fn term() -> Option<EtcdLeaseId> {
 async fn acquired(registry: &Memory, config: &AcquireConfig) -> OwnLease {
     let mut rng = StdRng::seed_from_u64(1);
     let own = acquire(registry, config, &mut rng).await.unwrap();
-    let subnet = own.lease.subnet.to_string();
+    let subnet = own.lease.subnets.to_string();
     assert_eq!(registry.lease(&subnet).as_ref(), Some(&own.lease), "what is told is what stands there");
     assert_eq!(own.lease.attributes, config.attributes);
     own
@@ -71,16 +72,43 @@ fn which_lease_is_reused(
         registry.put(subnet, &attributes(ip), EtcdLeaseId::from_id(*term))
     };
     let snapshot = Snapshot { leases: leases.iter().map(put).collect(), ..Snapshot::default() };
-    let lease = own_lease(&usual(previous), &snapshot).map(|lease| lease.subnet.to_string());
+    let lease = own_lease(&usual(previous), &snapshot).map(|lease| lease.subnets.to_string());
     assert_eq!(lease.as_deref(), reused);
 }
 
 #[test]
 fn lease_of_dual_stack_is_not_reused() {
     let lease = Memory::default().put("10.5.1.0/24", &attributes(OWN), term());
-    let lease = Lease { ipv6_subnet: Some("fd00::/64".parse().unwrap()), ..lease };
+    let lease = Lease { subnets: lease.subnets.with("fd00::/64".parse().unwrap()), ..lease };
     let snapshot = Snapshot { leases: vec![lease], ..Snapshot::default() };
     assert_eq!(own_lease(&usual(None), &snapshot), None);
+}
+
+/// With IPv6 alone a host is known by its IPv6 address; `0.0.0.0` is nobody's.
+#[tokio::test]
+async fn hosts_without_ipv4_have_subnets_of_their_own() {
+    let registry = Memory::default();
+    let pool = Pool::new("fd00:10:5:1::".parse().unwrap(), "fd00:10:5:2::".parse().unwrap(), 64).unwrap();
+    let host = |public_ip| AcquireConfig {
+        pools: PerFamily { v4: None, v6: Some(pool) },
+        attributes: attributes(public_ip),
+        ..usual(None)
+    };
+    let first = acquired(&registry, &host("fd77::11")).await;
+    let second = acquired(&registry, &host("fd77::12")).await;
+    assert_ne!(first.lease.subnets, second.lease.subnets);
+    assert!(acquired(&registry, &host("fd77::11")).await.reused);
+}
+
+#[tokio::test]
+async fn with_both_families_a_host_has_a_subnet_of_each() {
+    let pool = Pool::new("fd00:10:5:1::".parse().unwrap(), "fd00:10:5:1::".parse().unwrap(), 64).unwrap();
+    let config = AcquireConfig {
+        pools: PerFamily { v6: Some(pool), ..usual(None).pools },
+        ..usual(Some("10.5.7.0/24"))
+    };
+    let own = acquire(&Memory::default(), &config, &mut StdRng::seed_from_u64(1)).await.unwrap();
+    assert_eq!(own.lease.key().to_string(), "10.5.7.0-24&fd00:10:5:1::-64");
 }
 
 #[tokio::test]
@@ -89,7 +117,7 @@ async fn lease_with_own_address_is_taken_over_with_new_attributes() {
     let before = registry.put("10.5.7.0/24", &vxlan(OWN, "02:00:00:00:00:01"), term());
     let config = AcquireConfig { attributes: vxlan(OWN, "02:00:00:00:00:02"), ..usual(Some("10.5.8.0/24")) };
     let own = acquired(&registry, &config).await;
-    assert_eq!((own.lease.subnet, own.reused), (before.subnet, true));
+    assert_eq!((own.lease.subnets, own.reused), (before.subnets, true));
     assert_eq!(registry.writes()[0].ttl, Some(TTL));
 }
 
@@ -108,7 +136,7 @@ async fn renumbered_host_keeps_its_subnet(
     registry.put("10.5.7.0/24", &vxlan(OTHER, "02:00:00:00:00:01"), term());
     let config = AcquireConfig { attributes: vxlan(OWN, mac), ..usual(previous) };
     let own = acquired(&registry, &config).await;
-    assert_eq!((own.lease.subnet.to_string() == "10.5.7.0/24", own.reused), (kept, kept));
+    assert_eq!((own.lease.subnets.to_string() == "10.5.7.0/24", own.reused), (kept, kept));
 }
 
 #[rstest]
@@ -122,7 +150,7 @@ async fn previous_subnet_is_taken_again(#[case] taken: &[&str], #[case] kept: bo
         registry.put(subnet, &attributes(OTHER), term());
     }
     let own = acquired(&registry, &usual(Some("10.5.7.0/24"))).await;
-    assert_eq!(own.lease.subnet.to_string() == "10.5.7.0/24", kept, "{}", own.lease.subnet);
+    assert_eq!(own.lease.subnets.to_string() == "10.5.7.0/24", kept, "{}", own.lease.subnets);
     assert!(!own.reused);
 }
 
@@ -153,7 +181,7 @@ async fn junk_is_not_overwritten() {
     let registry = Memory::default();
     registry.put_junk("10.5.1.0/24");
     let own = acquired(&registry, &config("10.5.1.0", "10.5.2.0", Some("10.5.1.0/24"))).await;
-    assert_eq!(own.lease.subnet.to_string(), "10.5.2.0/24");
+    assert_eq!(own.lease.subnets.to_string(), "10.5.2.0/24");
 }
 
 #[tokio::test(start_paused = true)]
@@ -162,8 +190,8 @@ async fn loser_of_a_race_tries_another_subnet() {
     let other = AcquireConfig { attributes: attributes(OTHER), ..usual(Some("10.5.7.0/24")) };
     let own = usual(Some("10.5.7.0/24"));
     let (first, second) = tokio::join!(acquired(&registry, &own), acquired(&registry, &other));
-    assert_eq!(first.lease.subnet.to_string(), "10.5.7.0/24");
-    assert_ne!(first.lease.subnet, second.lease.subnet);
+    assert_eq!(first.lease.subnets.to_string(), "10.5.7.0/24");
+    assert_ne!(first.lease.subnets, second.lease.subnets);
     assert_eq!(registry.writes().len(), 3);
 }
 
@@ -177,10 +205,10 @@ async fn fifty_hosts_at_once_get_fifty_subnets() {
         let config = AcquireConfig { attributes, ..config("10.5.1.0", "10.5.50.0", None) };
         async move {
             let mut rng = StdRng::seed_from_u64(number);
-            acquire(&registry, &config, &mut rng).await.unwrap().lease.subnet
+            acquire(&registry, &config, &mut rng).await.unwrap().lease.subnets
         }
     };
-    let subnets: BTreeSet<Ipv4Network> =
+    let subnets: BTreeSet<Subnets> =
         futures::future::join_all((1..=50).map(host)).await.into_iter().collect();
     assert_eq!(subnets.len(), 50);
     assert!(registry.writes().len() > 50, "nobody met anybody");

@@ -1,8 +1,11 @@
+use std::net::IpAddr;
 use std::time::Duration;
 
-use flannel_model::lease::{EtcdLeaseId, Lease};
+use flannel_model::family::PerFamily;
+use flannel_model::lease::{EtcdLeaseId, Lease, Revision};
 use flannel_registry::memory::{Fault, Memory};
 use flannel_registry::{LeaseSource as _, Watch as _};
+use ipnetwork::IpNetwork;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rstest::rstest;
@@ -21,9 +24,9 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const CONFIG: HoldConfig = HoldConfig { ttl: DAY, renew_margin: Duration::from_secs(60 * 60) };
 
 fn attributes(public_ip: &str, mac: &str) -> Attributes {
-    let backend_data = Some((&json!({ "VNI": 1, "VtepMAC": mac })).into());
+    let backend_data = PerFamily::only_v4((&json!({ "VNI": 1, "VtepMAC": mac })).into());
     let backend_type = Some("vxlan".to_owned());
-    Attributes { backend_type, backend_data, ..Attributes::new(public_ip.parse().unwrap()) }
+    Attributes { backend_type, backend_data, ..Attributes::new(public_ip.parse::<IpAddr>().unwrap().into()) }
 }
 
 fn own() -> Attributes {
@@ -35,15 +38,16 @@ fn term() -> Option<EtcdLeaseId> {
 }
 
 async fn acquired(registry: &Memory, attributes: Attributes, ttl: Duration) -> OwnLease {
+    let pool = Pool::new("10.5.1.0".parse().unwrap(), "10.5.255.0".parse().unwrap(), 24).unwrap();
     let config = AcquireConfig {
         former_term: None,
-        pool: Pool::new("10.5.1.0".parse().unwrap(), "10.5.255.0".parse().unwrap(), 24).unwrap(),
+        pools: PerFamily::only_v4(pool),
         attributes,
-        previous: Some(SUBNET.parse().unwrap()),
+        previous: SUBNET.parse::<IpNetwork>().unwrap().into(),
         ttl,
     };
     let own = acquire(registry, &config, &mut StdRng::seed_from_u64(1)).await.unwrap();
-    assert_eq!(own.lease.subnet.to_string(), SUBNET);
+    assert_eq!(own.lease.subnets.to_string(), SUBNET);
     own
 }
 
@@ -141,7 +145,7 @@ async fn lease_that_another_address_has_is_lost() {
     let (registry, _holder, task) = holding().await;
     let thief = registry.put(SUBNET, &attributes("192.0.2.9", OTHER_MAC), term());
     let lost = task.await.unwrap();
-    assert_eq!(lost, Lost::Taken { subnet: thief.subnet, holder: Box::new(thief.attributes.clone()) });
+    assert_eq!(lost, Lost::Taken { subnets: thief.subnets, holder: Box::new(thief.attributes.clone()) });
     assert!(lost.to_string().contains("192.0.2.9 holds it now"), "{lost}");
     assert_eq!(registry.lease(SUBNET), Some(thief));
 }
@@ -303,7 +307,7 @@ async fn registry_that_was_made_anew_gets_the_lease_again() {
 #[tokio::test(start_paused = true)]
 async fn events_of_other_keys_are_not_the_holders() {
     let (registry, holder, _task) = holding().await;
-    let mut watch = registry.watch(1).await.unwrap();
+    let mut watch = registry.watch(Revision::new(1)).await.unwrap();
     registry.put("10.5.9.0/24", &attributes("192.0.2.9", OTHER_MAC), term());
     registry.remove(SUBNET);
     let events = watch.next().await.unwrap();

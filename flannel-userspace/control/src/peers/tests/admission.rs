@@ -1,16 +1,18 @@
 //! Which leases become peers, whichever others there are.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use flannel_common::{Mac, Vni};
 use flannel_model::backend::Kind;
+use flannel_model::config::cidr::masked;
+use flannel_model::family::PerFamily;
 use flannel_model::lease::Event;
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use rstest::rstest;
 
-use super::{added, junk, peer, peers, put, refused, site, vxlan};
-use crate::peers::{Diff, PeerTable, Refusal, Site};
+use super::{added, delete, in_network, junk, peer, peers, put, refused, site, vxlan};
+use crate::peers::{Diff, FamilySite, PeerTable, Refusal, Site};
 
 const MAC: &str = "fa:36:2c:5b:b0:c7";
 
@@ -73,7 +75,7 @@ fn accepted_bytes(#[case] kind: Kind, #[case] key: &str, #[case] value: &str, #[
     "outside_network",
     "10.6.24.0/24 is outside the network 10.5.0.0/16"
 )]
-#[case::everything("0.0.0.0-0", vxlan("192.168.77.12", MAC), "outside_network", "0.0.0.0/0 is outside")]
+#[case::everything("0.0.0.0-0", vxlan("192.168.77.12", MAC), "outside_network", "0.0.0.0-0 names no subnet")]
 #[case::default_route_in_halves(
     "128.0.0.0-1",
     vxlan("192.168.77.12", MAC),
@@ -84,7 +86,7 @@ fn accepted_bytes(#[case] kind: Kind, #[case] key: &str, #[case] value: &str, #[
     "0.0.0.0-0&fd00::-64",
     vxlan("192.168.77.12", MAC),
     "outside_network",
-    "0.0.0.0/0 is outside"
+    "0.0.0.0-0&fd00::-64 names no subnet"
 )]
 #[case::the_whole_network(
     "10.5.0.0-16",
@@ -222,13 +224,10 @@ fn host_of_another_backend_is_refused(#[case] kind: Kind, #[case] value: &str) {
 /// The paper's network, with hosts whose own addresses are a part of it.
 fn site_with_the_underlay_inside() -> Site {
     Site {
-        network: "10.0.0.0/8".parse().unwrap(),
-        subnet_len: 20,
-        subnet: "10.10.0.0/20".parse().unwrap(),
         addresses: vec!["10.1.0.11".parse().unwrap()],
         connected: vec!["10.1.0.0/16".parse().unwrap()],
         reserved: vec!["10.30.0.1".parse().unwrap()],
-        ..site(Kind::Vxlan)
+        ..in_network(site(Kind::Vxlan), "10.0.0.0/8", "10.10.0.0/20")
     }
 }
 
@@ -249,11 +248,9 @@ fn network_around_the_underlay(#[case] key: &str, #[case] label: Option<&'static
 #[test]
 fn underlay_around_the_network_is_no_obstacle() {
     let site = Site {
-        network: "10.244.0.0/16".parse().unwrap(),
-        subnet: "10.244.1.0/24".parse().unwrap(),
         addresses: vec!["10.0.0.11".parse().unwrap()],
         connected: vec!["10.0.0.0/8".parse().unwrap()],
-        ..site(Kind::Vxlan)
+        ..in_network(site(Kind::Vxlan), "10.244.0.0/16", "10.244.1.0/24")
     };
     let mut table = PeerTable::new(site);
     let expected = peer("10.244.2.0/24", "10.0.0.12", MAC);
@@ -273,11 +270,10 @@ fn subnet_around_an_address_that_stands_alone_on_its_interface_is_refused() {
 #[case::other_end_of_a_link_of_two(31, "192.168.77.255", None)]
 fn broadcast_address_of_a_link(
     #[case] len: u8,
-    #[case] public_ip: Ipv4Addr,
+    #[case] public_ip: IpAddr,
     #[case] label: Option<&'static str>,
 ) {
-    let link = Ipv4Network::new(public_ip, len).unwrap();
-    let link = Ipv4Network::new(link.network(), len).unwrap();
+    let link = masked(IpNetwork::new(public_ip, len).unwrap());
     let mut table = PeerTable::new(Site { connected: vec![link], ..site(Kind::Vxlan) });
     table.apply_event(&put("10.5.24.0-24", &vxlan(&public_ip.to_string(), MAC), 5));
     assert_eq!(refused(&table).first().map(|(_, label)| *label), label);
@@ -285,7 +281,7 @@ fn broadcast_address_of_a_link(
 
 #[test]
 fn every_label_is_its_own() {
-    let (subnet, address) = ("10.5.24.0/24".parse().unwrap(), Ipv4Addr::LOCALHOST);
+    let (subnet, address) = ("10.5.24.0/24".parse().unwrap(), Ipv4Addr::LOCALHOST.into());
     let found = String::new;
     let refusals = [
         Refusal::Unreadable(found()),
@@ -306,4 +302,64 @@ fn every_label_is_its_own() {
     ];
     let labels: BTreeSet<_> = refusals.iter().map(Refusal::label).collect();
     assert_eq!(labels.len(), refusals.len(), "{labels:?}");
+}
+
+/// Both families are served: each is accepted or refused by itself.
+fn site_of_both() -> Site {
+    let site = site(Kind::Vxlan);
+    let v6 = FamilySite {
+        network: "fd00:10:5::/48".parse().unwrap(),
+        subnet_len: 64,
+        subnet: "fd00:10:5:1::/64".parse().unwrap(),
+        vtep: site.families.v4.unwrap().vtep.map(|(vni, _)| (vni, Mac([2, 0, 0, 0, 6, 0x11]))),
+    };
+    Site { families: PerFamily { v6: Some(v6), ..site.families }, ..site }
+}
+
+/// A value as stock flannel writes it with the VXLAN backend and both families.
+fn dual(public_ip: &str, public_ipv6: &str) -> String {
+    format!(
+        r#"{{"PublicIP":"{public_ip}","PublicIPv6":"{public_ipv6}","BackendType":"vxlan","BackendData":{{"VNI":1,"VtepMAC":"{MAC}"}},"BackendV6Data":{{"VNI":1,"VtepMAC":"{MAC_V6}"}}}}"#
+    )
+}
+
+const MAC_V6: &str = "fa:36:2c:5b:b0:c8";
+
+#[test]
+fn lease_of_both_families_makes_two_peers() {
+    let mut table = PeerTable::new(site_of_both());
+    let key = "10.5.24.0-24&fd00:10:5:24::-64";
+    table.apply_event(&put(key, &dual("192.168.77.12", "fd77::12"), 5));
+    let expected =
+        [peer("10.5.24.0/24", "192.168.77.12", MAC), peer("fd00:10:5:24::/64", "fd77::12", MAC_V6)];
+    assert_eq!(peers(&table), expected);
+    assert_eq!(table.apply_event(&delete(key, 6)).removed, expected);
+}
+
+#[rstest]
+#[case::no_address_of_ipv6("10.5.24.0-24&fd00:10:5:24::-64", vxlan("192.168.77.12", MAC), "no_host_address")]
+#[case::host_bits_in_ipv6("10.5.24.0-24&fd00:10:5:24::1-64", dual("192.168.77.12", "fd77::12"), "host_bits")]
+#[case::subnet_of_this_host("10.5.24.0-24&fd00:10:5:1::-64", dual("192.168.77.12", "fd77::12"), "own_subnet")]
+fn family_that_is_refused_does_not_take_the_other_along(
+    #[case] key: &str,
+    #[case] value: String,
+    #[case] label: &str,
+) {
+    let mut table = PeerTable::new(site_of_both());
+    table.apply_event(&put(key, &value, 5));
+    assert_eq!(peers(&table), [peer("10.5.24.0/24", "192.168.77.12", MAC)]);
+    assert_eq!(refused(&table), [(key.to_owned(), label)]);
+}
+
+#[test]
+fn peer_of_one_family_is_served_in_that() {
+    let mut table = PeerTable::new(site_of_both());
+    table.apply_event(&put("10.5.24.0-24", &vxlan("192.168.77.12", MAC), 5));
+    let value = dual("0.0.0.0", "fd77::13");
+    table.apply_event(&put("0.0.0.0-0&fd00:10:5:25::-64", &value, 6));
+    assert_eq!(
+        peers(&table),
+        [peer("fd00:10:5:25::/64", "fd77::13", MAC_V6), peer("10.5.24.0/24", "192.168.77.12", MAC)]
+    );
+    assert_eq!(refused(&table), []);
 }

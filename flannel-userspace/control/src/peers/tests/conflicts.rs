@@ -3,7 +3,9 @@
 use flannel_model::backend::Kind;
 use rstest::rstest;
 
-use super::{added, changed, delete, lease, peer, peers, put, refused, removed, site, snapshot, vxlan};
+use super::{
+    added, changed, delete, in_network, lease, peer, peers, put, refused, removed, site, snapshot, vxlan,
+};
 use crate::peers::{Diff, PeerTable, Site};
 
 const A: &str = "02:00:00:00:00:0a";
@@ -13,10 +15,9 @@ const C: &str = "02:00:00:00:00:0c";
 /// A routed underlay that is a part of the network.
 fn routed_site() -> Site {
     Site {
-        network: "10.0.0.0/8".parse().unwrap(),
         addresses: vec!["10.250.0.11".parse().unwrap()],
         connected: Vec::new(),
-        ..site(Kind::Vxlan)
+        ..in_network(site(Kind::Vxlan), "10.0.0.0/8", "10.5.1.0/24")
     }
 }
 

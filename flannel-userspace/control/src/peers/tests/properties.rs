@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use flannel_model::backend::Kind;
+use flannel_model::config::cidr::overlap;
 use flannel_model::lease::{Event, Key, Lease};
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use nix::time::{ClockId, clock_gettime};
 use proptest::prelude::*;
 
-use super::{delete, junk, lease, peers, site, snapshot, vxlan};
+use super::{delete, in_network, junk, lease, peers, site, snapshot, vxlan};
 use crate::peers::{Diff, Peer, PeerTable, Site};
 
 /// Of this thread: the machine may do much else.
@@ -19,7 +20,7 @@ fn cpu_time() -> Duration {
 
 #[test]
 fn sixty_thousand_leases_take_no_time() {
-    let site = Site { network: "10.0.0.0/8".parse().unwrap(), ..site(Kind::Vxlan) };
+    let site = in_network(site(Kind::Vxlan), "10.0.0.0/8", "10.5.1.0/24");
     let leases: Vec<Lease> = (0..60_000u32)
         .map(|n| {
             let [_, _, high, low] = n.to_be_bytes();
@@ -38,7 +39,7 @@ fn sixty_thousand_leases_take_no_time() {
 
 #[test]
 fn host_with_ten_thousand_subnets_takes_no_time() {
-    let site = Site { network: "10.0.0.0/8".parse().unwrap(), ..site(Kind::Vxlan) };
+    let site = in_network(site(Kind::Vxlan), "10.0.0.0/8", "10.5.1.0/24");
     let value = vxlan("192.168.77.12", "02:00:00:00:00:0a");
     let leases: Vec<Lease> =
         (0..10_000).map(|n| lease(&format!("10.{}.{}.0-24", 6 + n / 256, n % 256), &value, 7, 7)).collect();
@@ -51,7 +52,7 @@ fn host_with_ten_thousand_subnets_takes_no_time() {
 
 /// What reads the differences has the same peers, by their subnets, as the table.
 #[derive(Default)]
-struct Reader(BTreeMap<Ipv4Network, Peer>);
+struct Reader(BTreeMap<IpNetwork, Peer>);
 
 impl Reader {
     fn read(&mut self, diff: Diff) {
@@ -73,8 +74,9 @@ fn check(table: &PeerTable, reader: &Reader, site: &Site) {
     assert_eq!(all.iter().map(|peer| (peer.subnet, *peer)).collect::<BTreeMap<_, _>>(), reader.0);
     assert_eq!(all.len(), reader.0.len());
     let mut hosts = BTreeMap::new();
+    let own = site.families.v4.unwrap().subnet;
     for peer in &all {
-        assert!(!peer.subnet.overlaps(site.subnet) && !site.addresses.contains(&peer.public_ip));
+        assert!(!overlap(peer.subnet, own) && !site.addresses.contains(&peer.public_ip));
         assert!(!all.iter().any(|other| other.subnet.contains(peer.public_ip)), "{peer:?}");
         assert_eq!(*hosts.entry(peer.vtep_mac).or_insert(peer.public_ip), peer.public_ip, "{peer:?}");
     }
@@ -198,7 +200,7 @@ proptest! {
         let mut fresh = PeerTable::new(site(Kind::Vxlan));
         fresh.apply_snapshot(&listing);
         prop_assert_eq!(peers(&table), peers(&fresh));
-        let live: BTreeSet<Ipv4Network> = listing.leases.iter().map(|lease| lease.subnet).collect();
+        let live: BTreeSet<IpNetwork> = listing.leases.iter().flat_map(|lease| lease.subnets.iter()).collect();
         prop_assert_eq!(peers(&table).iter().map(|peer| peer.subnet).collect::<BTreeSet<_>>(), live);
     }
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use flannel_model::family::Addresses;
 use rstest::rstest;
 use tracing::Level;
 
@@ -41,7 +42,7 @@ fn variables_stand_for_flags() {
 #[case::wrong_value("--iface eth1 --healthz-port 0", "FLANNELD_HEALTHZ_PORT", "x")]
 fn the_command_line_wins(#[case] line: &str, #[case] name: &str, #[case] value: &str) {
     let interface = parse_with(line, &[(name, value)]).unwrap().interface;
-    assert_eq!((interface.iface.as_slice(), interface.public_ip), (&["eth1".to_owned()][..], None));
+    assert_eq!((interface.iface.as_slice(), interface.public), (&["eth1".to_owned()][..], Addresses::NONE));
 }
 
 #[rstest]

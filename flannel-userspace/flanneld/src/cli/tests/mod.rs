@@ -80,7 +80,7 @@ fn everything_given_arrives() {
     assert_eq!(options.interface.iface, ["eth1"]);
     assert_eq!(options.interface.iface_regex, ["^10"]);
     assert_eq!(options.interface.iface_can_reach, Some(IpAddr::from([10, 0, 0, 1])));
-    assert_eq!(options.interface.public_ip, Some(Ipv4Addr::new(192, 0, 2, 1)));
+    assert_eq!(options.interface.public, Ipv4Addr::new(192, 0, 2, 1).into());
     assert_eq!(options.subnet_file, Path::new("/s"));
     assert_eq!(options.lease.renew_margin, Duration::from_secs(300));
     assert_eq!(options.lease.ttl, Duration::from_secs(5_400));

@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::time::Duration;
 
+use flannel_model::family::Addresses;
 use rstest::rstest;
 use tracing::Level;
 
@@ -84,7 +85,7 @@ fn verbosity(#[case] line: &str) {
 #[test]
 fn the_last_of_several_wins_even_when_it_is_empty() {
     assert_eq!(parse("--etcd-prefix /a --etcd-prefix /b").unwrap().etcd.prefix, "/b");
-    assert_eq!(parse("--public-ip 192.0.2.1 --public-ip=").unwrap().interface.public_ip, None);
+    assert_eq!(parse("--public-ip 192.0.2.1 --public-ip=").unwrap().interface.public, Addresses::NONE);
 }
 
 #[rstest]

@@ -1,12 +1,19 @@
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
+use ipnetwork::Ipv4Network;
 use proptest::prelude::*;
 use rstest::rstest;
 
-use super::NetworkConfig;
+use super::{FamilyConfig, NetworkConfig};
 
 fn parse(json: &str) -> NetworkConfig {
     NetworkConfig::parse(json).unwrap()
+}
+
+/// Length, first and last of the IPv4 subnets.
+fn cut(config: &NetworkConfig) -> (u8, IpAddr, IpAddr) {
+    let FamilyConfig { subnet_len, subnet_min, subnet_max, .. } = config.families.v4.unwrap();
+    (subnet_len, subnet_min, subnet_max)
 }
 
 fn refusal(json: &str) -> String {
@@ -27,12 +34,12 @@ fn defaults_follow_from_the_network(
     #[case] text: &str,
     #[case] network: &str,
     #[case] subnet_len: u8,
-    #[case] min: Ipv4Addr,
-    #[case] max: Ipv4Addr,
+    #[case] min: IpAddr,
+    #[case] max: IpAddr,
 ) {
     let config = parse(&format!(r#"{{"network":"{text}"}}"#));
-    assert_eq!(config.network.to_string(), network);
-    assert_eq!((config.subnet_len, config.subnet_min, config.subnet_max), (subnet_len, min, max));
+    assert_eq!(config.networks().to_string(), network);
+    assert_eq!(cut(&config), (subnet_len, min, max));
     assert!(!config.enable_nftables);
     assert_eq!(config.backend.kind, "udp");
 }
@@ -85,11 +92,11 @@ fn defaults_follow_from_the_network(
 fn given_values_override_defaults(
     #[case] json: &str,
     #[case] subnet_len: u8,
-    #[case] min: Ipv4Addr,
-    #[case] max: Ipv4Addr,
+    #[case] min: IpAddr,
+    #[case] max: IpAddr,
 ) {
     let config = parse(json);
-    assert_eq!((config.subnet_len, config.subnet_min, config.subnet_max), (subnet_len, min, max));
+    assert_eq!(cut(&config), (subnet_len, min, max));
 }
 
 #[rstest]
@@ -108,8 +115,8 @@ fn given_values_override_defaults(
 )]
 fn keys_are_read_as_by_go(#[case] json: &str) {
     let config = parse(json);
-    assert_eq!(config.network.to_string(), "10.5.0.0/16");
-    assert_eq!(config.subnet_len, 26);
+    assert_eq!(config.networks().to_string(), "10.5.0.0/16");
+    assert_eq!(config.families.v4.unwrap().subnet_len, 26);
     assert!(config.enable_nftables);
     assert_eq!(config.backend.kind, "vxlan");
 }
@@ -268,13 +275,15 @@ proptest! {
     fn what_is_accepted_is_sound(addr in any::<Ipv4Addr>(), len in 0..=32u8, subnet_len in 0..=33u32) {
         let json = format!(r#"{{"Network":"{addr}/{len}","SubnetLen":{subnet_len}}}"#);
         if let Ok(config) = NetworkConfig::parse(&json) {
-            let size = 1u64 << (32 - config.subnet_len);
+            let (network, (subnet_len, min, max)): (Ipv4Network, _) = (config.networks().v4.unwrap(), cut(&config));
+            let size = 1u64 << (32 - subnet_len);
             prop_assert!(size >= 4);
-            prop_assert!(u64::from(config.network.size()) / size >= 4);
-            prop_assert_eq!(config.network.network(), config.network.ip());
-            prop_assert!(config.subnet_min < config.subnet_max);
-            for bound in [config.subnet_min, config.subnet_max] {
-                prop_assert!(config.network.contains(bound));
+            prop_assert!(u64::from(network.size()) / size >= 4);
+            prop_assert_eq!(network.network(), network.ip());
+            prop_assert!(min < max);
+            for bound in [min, max] {
+                let IpAddr::V4(bound) = bound else { panic!("{bound} is not of IPv4") };
+                prop_assert!(network.contains(bound));
                 prop_assert_eq!(u64::from(bound.to_bits()) % size, 0);
             }
         }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 
 /// All tables that are there.
 #[derive(Debug, Default)]
@@ -88,7 +88,7 @@ impl Table {
     }
 
     /// Whether `chain` has rules with addresses, and `network` in each of them.
-    pub(super) fn is_chain_of(&self, chain: &str, network: Ipv4Network) -> bool {
+    pub(super) fn is_chain_of(&self, chain: &str, network: IpNetwork) -> bool {
         let mut rules = self.rules(chain).unwrap_or_default().iter().filter(|rule| rule.has_address());
         let mentions = |rule: &Line| rule.mentions(network);
         rules.next().is_some_and(mentions) && rules.all(mentions)
@@ -134,7 +134,7 @@ impl Line {
         self.options.iter().any(|option| option.iter().any(|word| word == "-s" || word == "-d"))
     }
 
-    fn mentions(&self, network: Ipv4Network) -> bool {
+    fn mentions(&self, network: IpNetwork) -> bool {
         let network = network.to_string();
         self.options.iter().any(|option| option.last() == Some(&network))
     }
@@ -149,7 +149,7 @@ impl Line {
 
 /// The rules that stock flannel wrote straight into POSTROUTING before v0.20, for `network`. Those of v0.7
 /// bear no comment; they are known by the two that masquerade, which nobody else writes.
-pub(super) fn old_masquerade(table: &Table, network: Ipv4Network) -> Vec<Line> {
+pub(super) fn old_masquerade(table: &Table, network: IpNetwork) -> Vec<Line> {
     let n = network;
     let out = Line::parse(&format!("-s {n} ! -d 224.0.0.0/4 -j MASQUERADE"));
     let back = Line::parse(&format!("! -s {n} -d {n} -j MASQUERADE"));
@@ -172,7 +172,7 @@ pub(super) fn old_masquerade(table: &Table, network: Ipv4Network) -> Vec<Line> {
 
 /// The rules that stock flannel wrote straight into FORWARD before v0.20, for `network`. One without its
 /// comment may be the user's own.
-pub(super) fn old_forward(table: &Table, network: Ipv4Network) -> Vec<Line> {
+pub(super) fn old_forward(table: &Table, network: IpNetwork) -> Vec<Line> {
     let old = ["-s", "-d"].map(|side| {
         Line::parse(&format!("{side} {network} -m comment --comment \"flanneld forward\" -j ACCEPT"))
     });

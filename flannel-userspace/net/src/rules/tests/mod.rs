@@ -11,7 +11,7 @@ mod upkeep;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 
 use super::{Engine, Names, Repairs, Rules, Spec, iptables};
 use crate::namespace::run;
@@ -27,7 +27,7 @@ enum Means {
 
 const STOCK_PREFIX: &str = "/coreos.com/network";
 
-fn network(text: &str) -> Ipv4Network {
+fn network(text: &str) -> IpNetwork {
     text.parse().unwrap()
 }
 

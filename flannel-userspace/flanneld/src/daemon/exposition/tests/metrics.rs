@@ -6,11 +6,10 @@ use flannel_control::Metrics;
 use flannel_control::lease::LeaseState;
 use flannel_control::peers::Refusal;
 use flannel_control::reconcile::{PeerState, ResyncCause};
-use flannel_model::lease::{Attributes, EtcdLeaseId, Lease};
+use flannel_model::lease::{Attributes, EtcdLeaseId, Lease, Revision};
 use flannel_model::object::Object;
 use flannel_observe::{Format, Vitals};
 use flannel_registry::{EtcdOperation, RegistryError, WatchError};
-use ipnetwork::Ipv4Network;
 use nix::sys::resource::{Resource, getrlimit};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -42,7 +41,7 @@ pub(super) const MOVES: &[(&str, Move)] = &[
         ]
     }),
     ("rejected", |metrics: &Metrics| {
-        metrics.leases.rejected(Refusal::NoHost(Ipv4Addr::LOCALHOST).label());
+        metrics.leases.rejected(Refusal::NoHost(Ipv4Addr::LOCALHOST.into()).label());
         vec![(r#"flannel_lease_rejected_total{reason="no_host_address"}"#, 1.0)]
     }),
     ("conflicts", |metrics: &Metrics| {
@@ -59,7 +58,7 @@ pub(super) const MOVES: &[(&str, Move)] = &[
         vec![("flannel_etcd_connected", 0.0)]
     }),
     ("revision", |metrics: &Metrics| {
-        metrics.etcd.applied(4711);
+        metrics.etcd.applied(Revision::new(4711));
         vec![("flannel_etcd_applied_revision", 4711.0)]
     }),
     ("request", |metrics: &Metrics| {
@@ -87,7 +86,7 @@ pub(super) const MOVES: &[(&str, Move)] = &[
         vec![(r#"flannel_etcd_requests_total{op="watch",code="Timeout"}"#, 1.0)]
     }),
     ("watch", |metrics: &Metrics| {
-        metrics.etcd.watch_ended(&WatchError::Compacted { revision: 7 });
+        metrics.etcd.watch_ended(&WatchError::Compacted { revision: Revision::new(7) });
         let endpoint = || "http://127.0.0.1:2379".to_owned();
         metrics.etcd.watch_ended(&WatchError::Broken { endpoint: endpoint(), error: None });
         metrics.etcd.watch_ended(&WatchError::Cancelled { endpoint: endpoint(), reason: String::new() });
@@ -179,8 +178,8 @@ fn request_error(status: tonic::Status) -> RegistryError {
 }
 
 fn objects() -> [Object; 4] {
-    let subnet = Ipv4Network::new(Ipv4Addr::new(10, 5, 2, 0), 24).unwrap();
-    let (ip, mac) = (Ipv4Addr::new(192, 168, 77, 12), Mac([2, 0, 0, 0, 0, 2]));
+    let subnet = "10.5.2.0/24".parse().unwrap();
+    let (ip, mac) = ([192, 168, 77, 12].into(), Mac([2, 0, 0, 0, 0, 2]));
     [
         Object::Neighbour { device: 1, ip, mac },
         Object::Fdb { device: 1, mac, vtep: ip },
