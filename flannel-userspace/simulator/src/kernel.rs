@@ -47,6 +47,8 @@ struct State {
     is_attached: bool,
     changes: VecDeque<Change>,
     trouble: Trouble,
+    /// One that is never taken.
+    refused: Option<Object>,
     puts: usize,
     /// What daemons removed lately.
     removed: BTreeSet<Object>,
@@ -66,6 +68,7 @@ impl Machine {
             is_attached: true,
             changes: VecDeque::new(),
             trouble: Trouble::None,
+            refused: None,
             puts: 0,
             removed: BTreeSet::new(),
             dice: StdRng::seed_from_u64(seed),
@@ -102,6 +105,11 @@ impl Machine {
             index
         };
         self.announce(Change::Interface(index));
+    }
+
+    /// Does not take `object` from now on.
+    pub fn refuse(&self, object: Object) {
+        self.state().refused = Some(object);
     }
 
     /// The underlay, if there is one.
@@ -218,6 +226,9 @@ impl State {
 
     fn put(&mut self, object: &Object) -> Result<(), KernelError> {
         self.refuse()?;
+        if self.refused.as_ref() == Some(object) {
+            return Err(KernelError::refused("the kernel refuses"));
+        }
         let index = on(object);
         let exists = |index| {
             self.device.as_ref().is_some_and(|device| device.index == index)

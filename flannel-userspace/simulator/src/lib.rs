@@ -6,6 +6,7 @@
 //! registry asks for. One seed is one run, always the same. What is right is decided here; nothing of the product lives
 //! here.
 
+mod cost;
 mod host;
 mod kernel;
 mod registry;
@@ -13,7 +14,8 @@ mod store;
 mod world;
 
 use anyhow::{Context as _, Result, anyhow};
-use tokio::runtime::Builder;
+use flannel_control::chance;
+use tokio::runtime::{Builder, Runtime};
 use world::World;
 
 /// How many of the last things that happened are told when something is wrong.
@@ -24,9 +26,7 @@ const TOLD: usize = 40;
 /// # Errors
 /// Something is not as it must be; the error tells what happened last.
 pub fn run(seed: u64, steps: usize) -> Result<()> {
-    let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
-    let runtime = runtime.context("cannot start a runtime")?;
-    runtime.block_on(async {
+    runtime()?.block_on(async {
         let mut world = World::new(seed);
         let outcome = world.run(steps).await;
         outcome.map_err(|error| {
@@ -39,11 +39,26 @@ pub fn run(seed: u64, steps: usize) -> Result<()> {
     })
 }
 
+/// Measures what events cost a host with many peers.
+///
+/// # Errors
+/// They cost more because something fails.
+pub fn cost() -> Result<()> {
+    chance::seed(1);
+    runtime()?.block_on(cost::check())
+}
+
+/// One thread, and a clock that does not wait.
+fn runtime() -> Result<Runtime> {
+    let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.context("cannot start a runtime")
+}
+
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
 
-    use super::run;
+    use super::{cost, run};
 
     /// Seeds that failed once; each is replayed for ever.
     const FAILED: &str = include_str!("../seeds.txt");
@@ -59,6 +74,11 @@ mod tests {
         for seed in (first..SEEDS).step_by(2) {
             run(seed, 1000).unwrap();
         }
+    }
+
+    #[test]
+    fn events_cost_the_same_while_something_fails() {
+        cost().unwrap();
     }
 
     #[test]

@@ -32,6 +32,12 @@ fn main() -> ExitCode {
     if let Some(level) = arguments.log {
         tracing_subscriber::fmt().with_max_level(level).without_time().with_target(false).init();
     }
+    if arguments.seed.is_none()
+        && let Err(error) = flannel_simulator::cost()
+    {
+        println!("{error:#}");
+        return ExitCode::FAILURE;
+    }
     let seeds = arguments.seed.map_or(0..arguments.seeds, |seed| seed..seed + 1);
     let start = Instant::now();
     let next = AtomicU64::new(seeds.start);
