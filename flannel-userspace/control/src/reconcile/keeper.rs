@@ -10,7 +10,7 @@ use flannel_model::config::cidr::is_subnet_of;
 use flannel_model::error::Chain;
 use flannel_model::object::{Change, Object};
 use flannel_model::underlay::{Hop, Links};
-use flannel_observe::Condition;
+use flannel_observe::{Condition, Heart};
 use ipnetwork::IpNetwork;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
@@ -32,6 +32,10 @@ const SETTLE: Duration = Duration::from_millis(100);
 /// The kernel is compared with what is wanted at most in one part of so many of the time: with many peers less often.
 /// What changes in its tables is announced; this finds what is not.
 const UNHURRIED: u32 = 1000;
+/// However long a comparison took: one may have waited for another user of the kernel's tables.
+const RAREST: Duration = Duration::from_secs(15 * 60);
+/// So many objects are put or removed between two signs of life.
+const BATCH: usize = 2000;
 /// The same when something was announced that can have changed more than was told.
 const HURRIED: u32 = 50;
 /// The same when it was an interface of ours: with one that is down its routes are gone, which nobody announces.
@@ -74,6 +78,8 @@ pub(super) struct Keeper<K> {
     /// When everything was compared last, and how long that took.
     compared: (Instant, Duration),
     comparison_due: Instant,
+    /// Beats while there is much to do, too.
+    heart: Heart,
     metrics: ReconcileMetrics,
 }
 
@@ -109,7 +115,7 @@ pub(super) enum Task {
 
 impl<K: Kernel> Keeper<K> {
     /// Takes over what is in the kernel.
-    pub(super) fn new(node: Node<K>, in_place: Condition, metrics: ReconcileMetrics) -> Self {
+    pub(super) fn new(node: Node<K>, in_place: Condition, heart: Heart, metrics: ReconcileMetrics) -> Self {
         let wanted = Wanted::new(node.standing());
         Self {
             wanted_over: node.links().clone(),
@@ -128,12 +134,18 @@ impl<K: Kernel> Keeper<K> {
             interfaces_due: None,
             compared: (Instant::now(), Duration::ZERO),
             comparison_due: Instant::now() + SWEEP,
+            heart,
             metrics,
         }
     }
 
     pub(super) const fn node(&self) -> &Node<K> {
         &self.node
+    }
+
+    /// Gives a sign of life.
+    pub(super) fn beat(&self) {
+        self.heart.beat();
     }
 
     /// Waits until there is something to do. Dropping the future loses nothing.
@@ -357,7 +369,7 @@ impl<K: Kernel> Keeper<K> {
         }
         drop(actual);
         self.compared = (since, since.elapsed());
-        self.comparison_due = since + SWEEP.max(since.elapsed() * UNHURRIED);
+        self.comparison_due = since + (since.elapsed() * UNHURRIED).clamp(SWEEP, RAREST);
         if !(missing.is_empty() && stale.is_empty()) {
             debug!(missing = missing.len(), stale = stale.len(), "correcting the kernel");
         }
@@ -384,10 +396,17 @@ impl<K: Kernel> Keeper<K> {
     /// Puts first, each in the place of one with the same key, so that a change leaves no gap; then removes
     /// what is left of the old. Both are in order.
     async fn put_and_remove(&mut self, put: Vec<Object>, remove: Vec<Object>) {
-        let failed = self.node.kernel().put(&put).await;
-        self.report(&put, "put", failed);
-        let failed = self.node.kernel().remove(&remove).await;
-        self.report(&remove, "remove", failed);
+        for put in put.chunks(BATCH) {
+            let failed = self.node.kernel().put(put).await;
+            self.report(put, "put", failed);
+            self.heart.beat();
+        }
+        // What attracts traffic comes last, and goes first.
+        for remove in remove.rchunks(BATCH) {
+            let failed = self.node.kernel().remove(remove).await;
+            self.report(remove, "remove", failed);
+            self.heart.beat();
+        }
     }
 
     fn report(&mut self, objects: &[Object], operation: &str, failed: Vec<(Object, KernelError)>) {

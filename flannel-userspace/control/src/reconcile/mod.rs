@@ -16,7 +16,7 @@ use flannel_model::error::Chain;
 use flannel_model::lease::{Event, Snapshot};
 use flannel_model::object::Object;
 use flannel_model::underlay::Underlay;
-use flannel_observe::{Condition, Conditions, Heart, Vitals};
+use flannel_observe::{Condition, Conditions, Vitals};
 use flannel_registry::{EtcdMetrics, LeaseSource, Watch as _, WatchError};
 use futures::FutureExt as _;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -42,6 +42,8 @@ use wanted::Discard;
 const RESYNC: Duration = Duration::from_secs(60);
 /// Listing takes at most one part in so many of the time: with many leases it is done less often.
 const UNHURRIED: u32 = 1000;
+/// However long listings take: one over a connection that was slow once may have taken a minute.
+const RAREST: Duration = Duration::from_secs(15 * 60);
 /// Pauses between attempts to reach the registry: from the first to the longest.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
 /// A watch that lasted for so long shows that the registry is well.
@@ -95,7 +97,6 @@ pub struct Loop<R, K> {
     metrics: ReconcileMetrics,
     etcd_metrics: EtcdMetrics,
     conditions: Conditions,
-    heart: Heart,
     synced: Option<oneshot::Sender<()>>,
     releases: UnboundedReceiver<()>,
     /// Whether the registry has ever told its leases.
@@ -129,7 +130,8 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
         let Vitals { liveness, conditions } = vitals;
         conditions.set_stale(Some(STALE));
         let connected_over = node.links().underlay.clone();
-        let keeper = Keeper::new(node, in_place, metrics.clone());
+        let heart = liveness.heart("reconciler");
+        let keeper = Keeper::new(node, in_place, heart, metrics.clone());
         Self {
             registry,
             announcement,
@@ -142,7 +144,6 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
             metrics,
             etcd_metrics,
             conditions,
-            heart: liveness.heart("reconciler"),
             synced: Some(synced),
             releases,
             has_listed: false,
@@ -203,7 +204,7 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
     /// The pauses in between grow until a watch has lasted.
     async fn follow(&mut self, mut watch: R::Watch, pauses: &mut ExponentialBackoff) -> ResyncCause {
         // Hosts that started together need not list together.
-        let period = RESYNC.max(self.listing * UNHURRIED).mul_f64(chance::between(0.8..1.2));
+        let period = (self.listing * UNHURRIED).clamp(RESYNC, RAREST).mul_f64(chance::between(0.8..1.2));
         let due = Instant::now() + period;
         loop {
             let since = Instant::now();
@@ -268,7 +269,7 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
     }
 
     async fn run_task(&mut self, task: Task) {
-        self.heart.beat();
+        self.keeper.beat();
         match task {
             Task::Note(change) => self.keeper.note(change).await,
             Task::FindPods => self.keeper.find_pods().await,
