@@ -65,7 +65,7 @@ macro_rules! reasons {
 
 reasons! {
     0 Forwarded "forwarded" Forward "The packet was forwarded by the program.",
-    1 Short "short" Drop "The packet ends before its headers do.",
+    1 Truncated "truncated" Drop "The packet ends before its headers do.",
     2 BadIpHeader "bad_ip_header" Drop "The inner IPv4 header is malformed.",
     4 NotOurVni "not_our_vni" Pass "The VXLAN network identifier is another network's.",
     5 BadVxlanFlags "bad_vxlan_flags" Drop "The VXLAN header does not say that its network identifier is valid.",

@@ -211,7 +211,7 @@ impl Frame for Skb {
 
     #[inline(always)]
     fn load<T: FromBytes>(&self, offset: u32) -> Result<T, Reason> {
-        let at = self.linear::<MaybeUninit<T>>(offset).ok_or(Reason::Short)?;
+        let at = self.linear::<MaybeUninit<T>>(offset).ok_or(Reason::Truncated)?;
         // SAFETY: `linear` checked the bound. The rest is as in `Xdp`.
         Ok(unsafe { at.read().assume_init() })
     }
@@ -398,7 +398,7 @@ impl<const HELPERS: bool> Frame for Xdp<HELPERS> {
 
     #[inline(always)]
     fn load<T: FromBytes>(&self, offset: u32) -> Result<T, Reason> {
-        let at = self.at::<MaybeUninit<T>>(offset).ok_or(Reason::Short)?;
+        let at = self.at::<MaybeUninit<T>>(offset).ok_or(Reason::Truncated)?;
         // SAFETY: `at` checked the bound, and every bit pattern is a `T`. Drivers put headers at even addresses, and
         // headers need no larger alignment. At other addresses the processor takes longer, or the verifier refuses the
         // program.

@@ -40,7 +40,7 @@ pub trait Frame {
         false
     }
 
-    /// The header at `offset`; [`Reason::Short`] where the packet ends before it does.
+    /// The header at `offset`; [`Reason::Truncated`] where the packet ends before it does.
     fn load<T: FromBytes>(&self, offset: u32) -> Result<T, Reason>;
 
     /// Overwrites the bytes at `offset`; [`Reason::AdjustFailed`] where they cannot be written.

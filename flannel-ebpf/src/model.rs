@@ -20,8 +20,8 @@ impl Frame for Vec<u8> {
     }
 
     fn load<T: FromBytes>(&self, offset: u32) -> Result<T, Reason> {
-        let rest = self.get(offset as usize..).ok_or(Reason::Short)?;
-        T::read_from_prefix(rest).map(|(value, _)| value).map_err(|_| Reason::Short)
+        let rest = self.get(offset as usize..).ok_or(Reason::Truncated)?;
+        T::read_from_prefix(rest).map(|(value, _)| value).map_err(|_| Reason::Truncated)
     }
 
     fn store<T: IntoBytes + Immutable>(&mut self, offset: u32, value: &T) -> Result<(), Reason> {

@@ -5,7 +5,7 @@ use flannel_common::Reason;
 /// What to do about packets dropped for `reason`; nothing for reasons no packet is dropped for.
 pub(super) const fn of(reason: Reason) -> Option<&'static str> {
     Some(match reason {
-        Reason::Short | Reason::BadIpHeader | Reason::BadVxlanFlags | Reason::InnerNotIpv4 => {
+        Reason::Truncated | Reason::BadIpHeader | Reason::BadVxlanFlags | Reason::InnerNotIpv4 => {
             "Somebody sends to the tunnel's port what is no tunnel packet: find the sender with `tcpdump -ni \
              INTERFACE udp port PORT`, and let only hosts of the network reach the port (firewall)."
         }

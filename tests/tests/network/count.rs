@@ -90,7 +90,7 @@ fn packet_counted_twice_is_found() {
     let pin = PinDir::maps(cluster.members[0].daemon.pin_dir()).join(COUNTERS);
     let map = Map::from_map_data(MapData::from_pin(&pin).unwrap()).unwrap();
     let mut counters: PerCpuArray<MapData, Count> = map.try_into().unwrap();
-    let slot = Hook::Decap.slot(Reason::Short);
+    let slot = Hook::Decap.slot(Reason::Truncated);
     let mut counts = counters.get(&slot, 0).unwrap().to_vec();
     counts[0].packets += 1;
     counters.set(slot, PerCpuValues::try_from(counts).unwrap(), 0).unwrap();

@@ -100,7 +100,7 @@ fn every_frame_cut_at_every_byte_is_answered(
         let mut frame = whole[..len].to_vec();
         let expected = match len {
             0..42 => Err(Reason::NotTunnel),
-            len if len < headers => Err(Reason::Short),
+            len if len < headers => Err(Reason::Truncated),
             _ => Ok(Ip4::from_octets(PEERS[0].0)),
         };
         assert_eq!(decapsulate(encapsulation, &mut frame, Guard::Strict), expected, "cut at {len}");
@@ -108,7 +108,7 @@ fn every_frame_cut_at_every_byte_is_answered(
     let inner = Inner::new([10, 5, 1, 7], [10, 5, 2, 9]).frame();
     for len in 0..34 {
         let mut frame = inner[..len].to_vec();
-        assert_eq!(encapsulate(encapsulation, &mut frame, Guard::Strict), Err(Reason::Short), "cut at {len}");
+        assert_eq!(encapsulate(encapsulation, &mut frame, Guard::Strict), Err(Reason::Truncated), "cut at {len}");
     }
 }
 

@@ -85,12 +85,12 @@ fn arriving_with_one_byte_altered(#[case] reason: Reason, #[case] offset: usize,
 #[rstest]
 #[case::too_short_for_vxlan("vxlan_decap", Encapsulation::Vxlan, 60)]
 #[case::too_short_for_an_inner_header("udp_decap", Encapsulation::Udp, 50)]
-fn arriving_short(#[case] program: &str, #[case] encapsulation: Encapsulation, #[case] len: usize) {
+fn arriving_truncated(#[case] program: &str, #[case] encapsulation: Encapsulation, #[case] len: usize) {
     let kernel = Kernel::load(encapsulation, Guard::Strict, &[program]);
     let mut frame = good(encapsulation).frame(encapsulation);
     frame.truncate(len);
     kernel.run(program, &frame);
-    assert_counted_once(&kernel, Hook::Decap, Reason::Short);
+    assert_counted_once(&kernel, Hook::Decap, Reason::Truncated);
 }
 
 #[rstest]
@@ -140,7 +140,7 @@ fn a_first_fragment_without_all_headers_is_dropped() {
     let kernel = Kernel::load(Encapsulation::Vxlan, Guard::Strict, &["vxlan_decap"]);
     let packet = Outer { fragment: 0x2000, ..good(Encapsulation::Vxlan) }.frame(Encapsulation::Vxlan);
     kernel.run("vxlan_decap", &packet[..83]);
-    assert_counted_once(&kernel, Hook::Decap, Reason::Short);
+    assert_counted_once(&kernel, Hook::Decap, Reason::Truncated);
 }
 
 #[rstest]

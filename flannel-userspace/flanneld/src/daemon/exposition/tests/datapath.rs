@@ -55,7 +55,7 @@ fn the_datapath_is_read() {
         (r#"flannel_drop_packets_total{hook="encap",direction="out",reason="no_peer"}"#, 6.0),
         (r#"flannel_drop_bytes_total{hook="encap",direction="out",reason="no_peer"}"#, 600.0),
         (r#"flannel_drop_packets_total{hook="decap",direction="in",reason="unknown_outer_source"}"#, 7.0),
-        (r#"flannel_drop_packets_total{hook="decap",direction="in",reason="short"}"#, 0.0),
+        (r#"flannel_drop_packets_total{hook="decap",direction="in",reason="truncated"}"#, 0.0),
         (r#"flannel_pass_packets_total{hook="decap",direction="in",reason="not_tunnel"}"#, 8.0),
         (r#"flannel_pass_bytes_total{hook="decap",direction="in",reason="not_tunnel"}"#, 800.0),
         (r#"flannel_bpf_map_entries{map="PEERS"}"#, 2.0),
