@@ -34,7 +34,7 @@ pub const ANNOUNCE: u64 = 100_000_000;
 /// Which flows bypass the stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub enum FastPath {
+pub enum Bypass {
     /// None.
     Off = 0,
     /// Those that the stack does not change; TCP only after connection tracking has been informed.
@@ -185,7 +185,7 @@ pub struct Connection {
     pub high_port: u16,
 }
 
-impl FastPath {
+impl Bypass {
     /// Every mode.
     pub const ALL: &[Self] = &[Self::Off, Self::Flow, Self::Direct];
 }

@@ -7,7 +7,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute};
 
 use crate::addr::{Ip4, Mac};
-use crate::flow::{CANDIDATE_BYTES, Connection, FastPath, KnownFlow, MAX_FLOWS, VALID};
+use crate::flow::{Bypass, CANDIDATE_BYTES, Connection, KnownFlow, MAX_FLOWS, VALID};
 use crate::reason::{Hook, Reason};
 use crate::trace::{EVENT_BYTES, TraceFilter};
 
@@ -289,8 +289,8 @@ pub struct Node {
     pub port: u32,
     /// A [`Guard`] by its number.
     pub guard: u32,
-    /// A [`FastPath`] by its number.
-    pub fast_path: u32,
+    /// A [`Bypass`] by its number.
+    pub bypass: u32,
     /// Bits of a packet's TOS byte that its outer header gets, too, besides those of congestion: [`Node::DSCP`] or
     /// none.
     pub copied_tos: u32,
@@ -318,7 +318,7 @@ impl Node {
         vni: 0,
         port: 0,
         guard: Guard::Strict as u32,
-        fast_path: FastPath::Off as u32,
+        bypass: Bypass::Off as u32,
         copied_tos: 0,
         flow_seed: 0,
         device_mac: Mac::ZERO,

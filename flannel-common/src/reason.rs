@@ -89,13 +89,13 @@ reasons! {
     35 Guarded "guarded" Pass "The packet passed the guard and enters the host by the flannel device.",
     36 ToSegment "to_segment" Forward "The packet goes through the segmenter first, because the peer does not take it whole.",
     34 HandedOver "handed_over" Forward "The packet was decapsulated by XDP and is handed to the flannel device.",
-    37 Shortened "shortened" Forward "The packet skipped bridge, routing and netfilter, which change nothing of its flow.",
-    38 ToStack "to_stack" Pass "The packet is of no flow that could be shortened.",
-    39 Learning "learning" Pass "The packet takes the long way, to find out whether its flow can be shortened.",
+    37 Bypassed "bypassed" Forward "The packet bypassed bridge, routing and netfilter, which change nothing of its flow.",
+    38 ToStack "to_stack" Pass "The packet is of no flow that can bypass the stack.",
+    39 Learning "learning" Pass "The packet goes through the stack, to learn whether its flow can bypass it.",
     40 FlowEdge "flow_edge" Pass "A TCP connection begins or ends with the packet.",
-    41 TooLong "too_long" Pass "The packet is longer than the way ahead takes: the stack answers it.",
-    42 Confirmed "confirmed" Pass "The packet left the stack as it had entered: its flow can be shortened.",
-    43 Unconfirmed "unconfirmed" Pass "The packet did not leave the stack as one that had entered, or must not be shortened.",
+    41 TooLong "too_long" Pass "The packet is longer than the MTU ahead: the stack answers it.",
+    42 Confirmed "confirmed" Pass "The packet left the stack as it entered: its flow can bypass the stack.",
+    43 Unconfirmed "unconfirmed" Pass "The packet did not leave the stack as one that entered, or must not bypass it.",
     44 LeftToDevice "left_to_device" Pass "A super-packet of another transport than TCP: the kernel's vxlan device puts it into the tunnel, or takes it out.",
     33 NotDecapsulated "not_decapsulated" Pass "The packet did not come out of the tunnel.",
 }
@@ -136,7 +136,7 @@ pub enum Hook {
     Segmented = 5,
     /// TC ingress of a pod's port: what the pod sends.
     PodOut = 6,
-    /// TC egress of a pod's port: what the pod gets by the long way.
+    /// TC egress of a pod's port: what the pod gets from the stack.
     PodIn = 7,
     /// TC egress of the underlay interface: packets to peers that a route leads to.
     DirectOut = 8,

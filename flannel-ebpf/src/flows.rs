@@ -4,7 +4,7 @@
 //! packet that enters, and [`leave`] from one that leaves.
 
 use flannel_common::flow::{
-    ANNOUNCE, BypassEntry, BypassHop, Connection, Direction, FastPath, Flow, FlowKey, IngressState, MANY,
+    ANNOUNCE, Bypass, BypassEntry, BypassHop, Connection, Direction, Flow, FlowKey, IngressState, MANY,
     VALID, WORTHWHILE, Way,
 };
 use flannel_common::maps::Node;
@@ -104,7 +104,7 @@ impl Exit {
 #[must_use]
 #[inline(always)]
 pub const fn are_learned(node: &Node) -> bool {
-    node.fast_path != FastPath::Off as u32
+    node.bypass != Bypass::Off as u32
 }
 
 /// The first address of the subnet to which a pod sends the packet, if that can be a peer's.
@@ -248,7 +248,7 @@ fn confirm(frame: &impl FlowFrame, flows: &impl Flows, node: &Node, exit: Exit) 
         reserved: 0,
     };
     let connection = key.connection();
-    let may = !packet.is_tcp() || node.fast_path == FastPath::Direct as u32 || flows.is_approved(&connection);
+    let may = !packet.is_tcp() || node.bypass == Bypass::Direct as u32 || flows.is_approved(&connection);
     if may {
         left.until = until;
     } else if packets >= WORTHWHILE && now.wrapping_sub(before.announced) > ANNOUNCE {

@@ -29,8 +29,8 @@ pub fn pod_out(context: TcContext) -> i32 {
         Ok((_, Sent::ToSegmenter)) => finish(&skb, Hook::PodOut, Reason::ToSegment),
         Ok((subnet, Sent::ToPeer)) => {
             count::add_sent(subnet, bytes);
-            count::add_packet(Hook::PodOut, Reason::Shortened, bytes);
-            trace::report_verdict(&skb, Hook::PodOut, Reason::Shortened);
+            count::add_packet(Hook::PodOut, Reason::Bypassed, bytes);
+            trace::report_verdict(&skb, Hook::PodOut, Reason::Bypassed);
             action(Verdict::Forward)
         }
         Err(reason) => finish(&skb, Hook::PodOut, reason),
@@ -66,7 +66,7 @@ pub fn direct_in(context: TcContext) -> i32 {
     match receive(&mut skb, node) {
         Ok(subnet) => {
             count::add_received(subnet, bytes);
-            finish(&skb, Hook::DirectIn, Reason::Shortened)
+            finish(&skb, Hook::DirectIn, Reason::Bypassed)
         }
         Err(reason) => finish(&skb, Hook::DirectIn, reason),
     }
@@ -102,7 +102,7 @@ pub(crate) fn arrive(skb: &mut Skb, node: &Node, arrival: &Arrival, mark: u32) -
                 && let Ok(tos) = arrival.tos(skb)
             {
                 skb.remove(arrival.encapsulation)?;
-                return hand_over(skb, &packet, tos, &left).map(|()| Reason::Shortened);
+                return hand_over(skb, &packet, tos, &left).map(|()| Reason::Bypassed);
             }
             let tos = arrival.admit(skb, &Table, node)?;
             flows::enter(skb, &packet, origin, &FlowTable);
@@ -122,7 +122,7 @@ pub(crate) fn take_over(skb: &mut Skb, node: &Node, mark: u32) -> Result<Reason,
     let origin = Origin::Tunnel(node.local_ip, false);
     if let Ok(packet) = read_learnable(node, || Packet::read(skb)) {
         if let Some(left) = flows::bypass(skb, &packet, origin, &FlowTable) {
-            return hand_over(skb, &packet, packet.ip.tos, &left).map(|()| Reason::Shortened);
+            return hand_over(skb, &packet, packet.ip.tos, &left).map(|()| Reason::Bypassed);
         }
         flows::enter(skb, &packet, origin, &FlowTable);
     }

@@ -34,7 +34,7 @@ pub fn node(encapsulation: Encapsulation, guard: Guard) -> Node {
         vni,
         port,
         guard: guard as u32,
-        fast_path: 0,
+        bypass: 0,
         device_mac: Mac([2, 0, 0, 0, 0, 0x11]),
         ..Node::UNSET
     }

@@ -43,8 +43,8 @@ pub struct Daemon {
     process: Option<Process>,
     host: Host,
     settings: Settings,
-    /// Whether its last start was told to shorten nothing.
-    takes_the_long_way: bool,
+    /// Whether it was last started without the bypass.
+    is_without_bypass: bool,
     directory: PathBuf,
     pin_dir: PathBuf,
     service_manager: UnixDatagram,
@@ -78,7 +78,7 @@ impl Daemon {
             process: None,
             host: host.clone(),
             settings,
-            takes_the_long_way: false,
+            is_without_bypass: false,
             directory,
             pin_dir,
             service_manager,
@@ -120,8 +120,8 @@ impl Daemon {
         if let Some(fallback) = Fallback::forced()? {
             fallback.force(&mut command, &mut flags, &self.directory)?;
         }
-        let is_told = flags.iter().any(|flag| flag == "--pod-fast-path=off");
-        self.takes_the_long_way = is_told || !Support::of_this_kernel().check_mtu;
+        let is_told = flags.iter().any(|flag| flag == "--pod-bypass=off");
+        self.is_without_bypass = is_told || !Support::of_this_kernel().check_mtu;
         command.args(flags);
         let name = format!("flanneld on {}", self.host.name);
         self.process = Some(Process::spawn(&name, command, &self.log())?);
@@ -166,8 +166,8 @@ impl Daemon {
         let count = |pinned: &[Pinned], program| pinned.iter().filter(|pin| pin.program == program).count();
         let known = pinned_programs(&self.pin_dir)?;
         let tunnels = count(&known, "udp_encap") + count(&known, "vxlan_encap");
-        let is_shortened = tunnels + count(&known, "direct_out") > 0 && !self.takes_the_long_way;
-        let pods = if is_shortened { node.pods.len() } else { 0 };
+        let is_bypassed = tunnels + count(&known, "direct_out") > 0 && !self.is_without_bypass;
+        let pods = if is_bypassed { node.pods.len() } else { 0 };
         let wanted = [("bridge", tunnels), ("pod_in", pods), ("pod_out", pods)];
         wait::until(&format!("the pods of {} to be served", self.host.name), ATTACH, || {
             let pinned = pinned_programs(&self.pin_dir)?;

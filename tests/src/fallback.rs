@@ -16,8 +16,8 @@ const VARIABLE: &str = "FLANNEL_TEST_FALLBACK";
 pub enum Fallback {
     /// No TCX: filters under clsact.
     Clsact,
-    /// Nothing is shortened.
-    LongWay,
+    /// Nothing bypasses the stack.
+    NoBypass,
     /// No `nf_tables`: iptables' legacy variant.
     LegacyIptables,
 }
@@ -31,7 +31,7 @@ impl Fallback {
         match env::var(VARIABLE).as_deref() {
             Err(_) => Ok(None),
             Ok("clsact") => Ok(Some(Self::Clsact)),
-            Ok("long-way") => Ok(Some(Self::LongWay)),
+            Ok("no-bypass") => Ok(Some(Self::NoBypass)),
             Ok("legacy-iptables") => Ok(Some(Self::LegacyIptables)),
             Ok(other) => bail!("{VARIABLE} names no fallback: {other}"),
         }
@@ -44,7 +44,7 @@ impl Fallback {
     pub fn force(self, command: &mut Command, flags: &mut Vec<String>, directory: &Path) -> Result<()> {
         match self {
             Self::Clsact => choose(flags, "--datapath-hook", "clsact"),
-            Self::LongWay => choose(flags, "--pod-fast-path", "off"),
+            Self::NoBypass => choose(flags, "--pod-bypass", "off"),
             Self::LegacyIptables => {
                 let programs = directory.join("bin");
                 link_legacy(&programs).context("iptables' legacy variant")?;

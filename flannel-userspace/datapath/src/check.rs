@@ -2,7 +2,7 @@
 
 use aya::programs::ProgramInfo;
 use aya::{Ebpf, EbpfLoader};
-use flannel_common::flow::{FastPath, PLACES};
+use flannel_common::flow::{Bypass, PLACES};
 use flannel_common::maps::{APPROVED, Backend, CANDIDATES, EVENTS, FLOWS, Guard, Node};
 use flannel_common::{Ip4, Mac};
 
@@ -60,12 +60,12 @@ pub fn check(object: &[u8], program_settings: ProgramSettings) -> Result<Vec<Ans
 /// It does not.
 pub fn require(
     backend: Backend,
-    fast_path: FastPath,
+    bypass: Bypass,
     program_settings: ProgramSettings,
 ) -> Result<(), DatapathError> {
     let mut spec = spec(backend, program_settings);
-    if fast_path == FastPath::Off {
-        spec.node.fast_path = FastPath::Off as u32;
+    if bypass == Bypass::Off {
+        spec.node.bypass = Bypass::Off as u32;
     }
     let mut ebpf = load_object(OBJECT, &spec).map_err(DatapathError::with_memory_limit)?;
     programs(&spec).try_for_each(|program| load_program(&mut ebpf, program))
@@ -123,9 +123,9 @@ fn node(backend: Backend) -> Node {
         vni: if backend == Backend::Udp { 0 } else { 1 },
         port: 8472,
         guard: Guard::Strict as u32,
-        fast_path: match Support::of_this_kernel().check_mtu && backend != Backend::Alloc {
-            true => FastPath::Flow as u32,
-            false => FastPath::Off as u32,
+        bypass: match Support::of_this_kernel().check_mtu && backend != Backend::Alloc {
+            true => Bypass::Flow as u32,
+            false => Bypass::Off as u32,
         },
         copied_tos: Node::DSCP,
         flow_seed: u64::MAX,

@@ -1,4 +1,4 @@
-//! TCP connections that the programs would shorten: whether connection tracking allows it.
+//! TCP connections that could bypass the stack: whether connection tracking allows it.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// So many of them are remembered.
 const REMEMBERED: usize = 4096;
 
-/// Answers the programs which connections they may shorten.
+/// Approves connections that may bypass the stack.
 pub struct Approver {
     candidates: AsyncFd<RingBuf<MapData>>,
     approved: maps::HashMap<MapData, Connection, u64>,
@@ -41,10 +41,10 @@ pub enum ApproverError {
     #[error(transparent)]
     Datapath(#[from] DatapathError),
     /// Connection tracking cannot be asked.
-    #[error("cannot ask connection tracking; without that, TCP connections are not shortened")]
+    #[error("cannot ask connection tracking; without that, no TCP connection bypasses the stack")]
     Conntrack(#[source] io::Error),
     /// The announcements cannot be waited for.
-    #[error("cannot wait for connections to shorten")]
+    #[error("cannot wait for connections that could bypass the stack")]
     Wait(#[source] io::Error),
 }
 
@@ -71,7 +71,7 @@ impl Approver {
             match self.next().await {
                 Ok(connections) => connections.into_iter().for_each(|connection| self.consider(connection)),
                 Err(error) => {
-                    warn!(%error, "cannot hear of connections to shorten: those that are not shortened yet stay so");
+                    warn!(%error, "cannot receive connections to approve: no further TCP connection bypasses the stack");
                     return std::future::pending().await;
                 }
             }

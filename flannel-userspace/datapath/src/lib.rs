@@ -33,7 +33,7 @@ use aya::maps::MapError;
 use aya::pin::PinError;
 use aya::programs::ProgramError;
 use aya::{Ebpf, EbpfError};
-use flannel_common::flow::FastPath;
+use flannel_common::flow::Bypass;
 use flannel_common::maps::Node;
 use flannel_privileges::MemoryLimit;
 use nix::net::if_::if_indextoname;
@@ -141,9 +141,9 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// Whether the way of pods' packets is shortened.
-    const fn shortens(&self) -> bool {
-        self.node.fast_path != FastPath::Off as u32
+    /// Whether flows of pods can bypass the stack.
+    const fn has_bypass(&self) -> bool {
+        self.node.bypass != Bypass::Off as u32
     }
 }
 
@@ -322,8 +322,8 @@ impl Datapath {
         &mut self.tables
     }
 
-    /// Has super-packets out of the tunnel leave these bridges whole, and no others any more; and shortens the way
-    /// of packets from and to these `pods`. Bridges and the pods' ports are given by their interface indexes.
+    /// Has super-packets out of the tunnel leave these bridges whole, and no others any more; and has flows
+    /// from and to these `pods` bypass the stack. Bridges and the pods' ports are given by their interface indexes.
     ///
     /// # Errors
     /// The kernel refuses.

@@ -67,8 +67,8 @@ pub(super) fn programs(spec: &Spec) -> impl Iterator<Item = &'static str> {
         Some(Format::Udp { .. }) => &["udp_encap", "udp_decap", "udp_segmented", "bridge"],
         Some(Format::Vxlan) => &["vxlan_encap", "vxlan_decap", "vxlan_device", "bridge"],
     };
-    let pods: &[_] = if spec.shortens() { &["pod_out", "pod_in"] } else { &[] };
-    let routes: &[_] = if spec.shortens() && spec.routes { &["direct_out", "direct_in"] } else { &[] };
+    let pods: &[_] = if spec.has_bypass() { &["pod_out", "pod_in"] } else { &[] };
+    let routes: &[_] = if spec.has_bypass() && spec.routes { &["direct_out", "direct_in"] } else { &[] };
     tunnel.iter().chain(pods).chain(routes).copied()
 }
 

@@ -69,10 +69,10 @@ fn last_words(log: &str) -> Vec<String> {
     let says_something =
         |line: &&str| !line.is_empty() && !STATISTICS.iter().any(|statistics| line.starts_with(statistics));
     let lines: Vec<&str> = log.lines().map(str::trim).filter(says_something).collect();
-    lines[lines.len().saturating_sub(LINES)..].iter().map(|line| shortened(line)).collect()
+    lines[lines.len().saturating_sub(LINES)..].iter().map(|line| abbreviated(line)).collect()
 }
 
-fn shortened(line: &str) -> String {
+fn abbreviated(line: &str) -> String {
     let mut text: String = line.chars().take(LONGEST).collect();
     if text.len() < line.len() {
         text.push('…');

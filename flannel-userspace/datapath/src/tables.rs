@@ -110,7 +110,7 @@ impl Tables {
         Ok(taken.map(|KnownFlow { key, flow }| (key, flow)).collect())
     }
 
-    /// The connections that can be shortened, and since when, in nanoseconds of `CLOCK_MONOTONIC`.
+    /// The connections that can bypass the stack, and since when, in nanoseconds of `CLOCK_MONOTONIC`.
     pub fn approved(&self) -> Result<Vec<(Connection, u64)>, DatapathError> {
         self.approved.iter().map(|entry| entry.map_err(failed("read", APPROVED))).collect()
     }

@@ -193,12 +193,12 @@ mod tests {
         let address = answering(
             "HTTP/1.1 503 Service Unavailable\r\n\r\n{\"ready\":false,\"pending\":[\"datapath in place\"],\
              \"failing\":[{\"condition\":\"datapath in place\",\"reason\":\"refused\",\"seconds\":7}],\
-             \"limits\":[\"no fast path\"],\"stale\":false}",
+             \"limits\":[\"no bypass\"],\"stale\":false}",
         );
         let answer = ask(address).unwrap();
         let [failing] = &answer.failing[..] else { panic!("{:?}", answer.failing) };
         assert_eq!((failing.reason.as_str(), failing.seconds), ("refused", 7));
-        assert_eq!(answer.limits, ["no fast path"]);
+        assert_eq!(answer.limits, ["no bypass"]);
     }
 
     #[test]

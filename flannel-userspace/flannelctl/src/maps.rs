@@ -190,7 +190,7 @@ fn node(node: &maps::Node) -> Value {
         "vni": node.vni,
         "port": node.port,
         "guard": guard.map_or("unknown", |guard| guard.label()),
-        "fast_path": match node.fast_path { 0 => "off", 1 => "flow", 2 => "direct", _ => "unknown" },
+        "bypass": match node.bypass { 0 => "off", 1 => "flow", 2 => "direct", _ => "unknown" },
         "copy_dscp": node.copied_tos == maps::Node::DSCP, "flow_seed": node.flow_seed,
         "device_mac": node.device_mac.to_string(),
     })

@@ -293,10 +293,10 @@ mod tests {
                 seconds: 7,
             };
             daemon.readiness.failing = vec![failing];
-            daemon.readiness.limits = vec!["no fast path".to_owned()];
+            daemon.readiness.limits = vec!["no bypass".to_owned()];
         }
         let text = status.text();
-        let told = "not datapath in place for 7 s: the kernel refuses the program bridge\nno fast path\n";
+        let told = "not datapath in place for 7 s: the kernel refuses the program bridge\nno bypass\n";
         assert!(text.ends_with(told), "{text}");
     }
 

@@ -7,7 +7,7 @@ use std::mem::discriminant;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use flannel_common::flow::FastPath;
+use flannel_common::flow::Bypass;
 use flannel_common::maps::{Guard, Node};
 use flannel_common::{Ip4, Mac};
 use flannel_control::backend::Tunnel;
@@ -41,8 +41,8 @@ pub struct Settings {
     pub program_settings: ProgramSettings,
     /// How strictly the guard looks at packets out of the tunnel.
     pub guard: Guard,
-    /// Which flows are shortened.
-    pub fast_path: FastPath,
+    /// Which flows bypass the stack.
+    pub bypass: Bypass,
     /// Whether packets in the tunnel bear the DSCP of those inside.
     pub copy_dscp: bool,
     /// Names of the bridges with pods behind their ports.
@@ -73,13 +73,13 @@ impl Host {
         Ok(Self { netlink, monitor, settings, objects, datapath: None, serves_pods: false })
     }
 
-    /// Which flows are shortened. Without peers there is nothing to shorten, and without `bpf_check_mtu` nobody to say
+    /// Which flows bypass the stack. Without peers there is no flow, and without `bpf_check_mtu` nobody to say
     /// what may be.
-    fn fast_path(&self, kind: Kind) -> FastPath {
+    fn bypass(&self, kind: Kind) -> Bypass {
         match kind {
-            Kind::Alloc => FastPath::Off,
-            _ if !Support::of_this_kernel().check_mtu => FastPath::Off,
-            _ => self.settings.fast_path,
+            Kind::Alloc => Bypass::Off,
+            _ if !Support::of_this_kernel().check_mtu => Bypass::Off,
+            _ => self.settings.bypass,
         }
     }
 
@@ -117,7 +117,7 @@ impl Host {
             vni: tunnel.map_or(0, Tunnel::vni),
             port: tunnel.map_or(0, |tunnel| tunnel.port().into()),
             guard: guard as u32,
-            fast_path: self.fast_path(backend.kind()) as u32,
+            bypass: self.bypass(backend.kind()) as u32,
             copied_tos: if copy_dscp { Node::DSCP } else { 0 },
             flow_seed: rand::random(),
             device_mac: device.map_or(Mac::ZERO, |device| device.mac),

@@ -1,5 +1,5 @@
 use flannel_common::Vni;
-use flannel_common::flow::FastPath;
+use flannel_common::flow::Bypass;
 use flannel_common::maps::Guard;
 use flannel_control::backend;
 use flannel_control::kernel::{Kernel as _, KernelError};
@@ -33,7 +33,7 @@ fn host() -> Host {
             hook: HookChoice::default(),
             program_settings: ProgramSettings::default(),
             guard: Guard::Strict,
-            fast_path: FastPath::Off,
+            bypass: Bypass::Off,
             copy_dscp: false,
             pod_bridges: Vec::new(),
         },

@@ -139,15 +139,15 @@ fn mechanisms_of(daemon: &Daemon) -> (Option<String>, BTreeSet<String>) {
 #[case::udp_clsact(UDP, "clsact", "auto")]
 #[case::vxlan(VXLAN, "auto", "auto")]
 #[case::vxlan_clsact(VXLAN, "clsact", "auto")]
-#[case::vxlan_clsact_long_way(VXLAN, "clsact", "off")]
+#[case::vxlan_clsact_no_bypass(VXLAN, "clsact", "off")]
 fn another_choice_of_the_hook_leaves_one_program_and_loses_nothing(
     #[case] backend: &str,
     #[case] hook: &str,
-    #[case] fast_path: &str,
+    #[case] bypass: &str,
 ) {
     let flag = |hook| format!("--datapath-hook={hook}");
-    let fast_path = format!("--pod-fast-path={fast_path}");
-    let plan = plan(backend).with_flag(&flag(hook)).with_flag(&fast_path);
+    let bypass = format!("--pod-bypass={bypass}");
+    let plan = plan(backend).with_flag(&flag(hook)).with_flag(&bypass);
     let mut cluster = Cluster::start(&plan).unwrap();
     check_reached(&pod_pairs(&cluster.nodes())).unwrap();
     let (one, other) = (cluster.pod(0).unwrap().clone(), cluster.pod(1).unwrap().clone());
@@ -166,7 +166,7 @@ fn another_choice_of_the_hook_leaves_one_program_and_loses_nothing(
         let stream = Stream::start(&other, &one, 2000).unwrap();
         let daemon = &mut cluster.members[0].daemon;
         daemon.terminate().unwrap();
-        daemon.settings().flags = vec![flag(hook), fast_path.clone()];
+        daemon.settings().flags = vec![flag(hook), bypass.clone()];
         daemon.restart().unwrap();
         daemon.wait_ready().unwrap();
         let (at_xdp, at_tc) = mechanisms_of(daemon);

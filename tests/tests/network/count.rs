@@ -39,13 +39,13 @@ fn what_one_host_sends_the_other_receives(
     let counted = |daemon: &Daemon, hook, reason| daemon.count(hook, reason).unwrap();
     // A host of the UDP backend does not know yet, with the first packet, that the other one takes packets whole.
     let sent_by = |daemon: &Daemon| {
-        let hooks = [("encap", "forwarded"), ("segmented", "forwarded"), ("pod_out", "shortened")];
+        let hooks = [("encap", "forwarded"), ("segmented", "forwarded"), ("pod_out", "bypassed")];
         hooks.iter().map(|(hook, reason)| counted(daemon, hook, reason)).sum::<u64>()
     };
     let received_by = |daemon: &Daemon| {
         // XDP counts a packet before it is known which way it goes on.
-        let shortened = if received_at == "xdp" { 0 } else { counted(daemon, "decap", "shortened") };
-        counted(daemon, received_at, "forwarded") + shortened
+        let bypassed = if received_at == "xdp" { 0 } else { counted(daemon, "decap", "bypassed") };
+        counted(daemon, received_at, "forwarded") + bypassed
     };
     let sent_before = sent_by(first);
     let (from, to) = &pairs[0];

@@ -11,12 +11,12 @@ use flannel_tests::traffic::capture::Capture;
 use nix::sys::socket::{setsockopt, sockopt};
 use rstest::rstest;
 
-use crate::fast_path::told;
+use crate::bypass::told;
 use crate::{UDP, VXLAN, plan};
 
 /// Expedited forwarding (RFC 3246), as a TOS byte.
 const EXPEDITED: u8 = 46 << 2;
-/// Datagrams sent: most of them when their flow is short.
+/// Datagrams sent: most of them when their flow bypasses the stack.
 const DATAGRAMS: usize = 300;
 
 /// The TOS bytes of UDP packets between two addresses, as they pass an interface.
@@ -41,10 +41,10 @@ fn seen(namespace: &Namespace, interface: &str, work: impl FnOnce(), ends: [[u8;
 #[case::vxlan_clsact(VXLAN, "clsact", "off")]
 #[case::udp(UDP, "auto", "auto")]
 #[case::udp_clsact(UDP, "clsact", "off")]
-fn dscp_is_shown_outside_where_told(#[case] backend: &str, #[case] hook: &str, #[case] fast_path: &str) {
+fn dscp_is_shown_outside_where_told(#[case] backend: &str, #[case] hook: &str, #[case] bypass: &str) {
     let plan = plan(backend)
         .with_flag(&format!("--datapath-hook={hook}"))
-        .with_flag(&format!("--pod-fast-path={}", told(fast_path)));
+        .with_flag(&format!("--pod-bypass={}", told(bypass)));
     // The first one copies, the second one does not.
     let mut cluster = Cluster::start(&plan).unwrap();
     let first = &mut cluster.members[0].daemon;
@@ -72,8 +72,8 @@ fn dscp_is_shown_outside_where_told(#[case] backend: &str, #[case] hook: &str, #
         };
         let tos = seen(cluster.network.lan(), &wire, arriving, [hosts[from], hosts[to]]);
         assert_eq!((tos, inside), ([outside].into(), [EXPEDITED].into()));
-        let shortened = cluster.members[from].daemon.count("pod_out", "shortened").unwrap();
-        assert_eq!(shortened > 100, fast_path == "auto", "{shortened} datagrams were shortened");
+        let bypassed = cluster.members[from].daemon.count("pod_out", "bypassed").unwrap();
+        assert_eq!(bypassed > 100, bypass == "auto", "{bypassed} datagrams bypassed the stack");
     }
     let told = cluster.members[0].daemon.ctl("maps dump NODE_INFO").unwrap();
     assert!(told.contains("COPY DSCP"), "{told}");

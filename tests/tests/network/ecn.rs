@@ -16,7 +16,7 @@ use flannel_tests::traffic::inject::{Injector, Inner, SOURCE_PORT};
 use nix::sys::socket::{setsockopt, sockopt};
 use rstest::rstest;
 
-use crate::fast_path::start_served;
+use crate::bypass::start_served;
 use crate::{UDP, VXLAN, cluster, format_to};
 
 const NOT_ECT: u8 = 0b00;
@@ -100,7 +100,7 @@ fn outer_field_follows_the_inner_one(#[case] backend: &str, #[case] port: u16) {
     }
 }
 
-/// A flow that is running, and is shortened.
+/// A flow that is running, and bypasses the stack.
 struct Running {
     stop: Arc<AtomicBool>,
     sender: Option<JoinHandle<()>>,
@@ -135,7 +135,7 @@ impl Drop for Running {
 #[case::udp(UDP, "auto")]
 #[case::vxlan(VXLAN, "auto")]
 #[case::vxlan_xdp(VXLAN, "xdp")]
-fn sixteen_cells_on_the_short_way(#[case] backend: &str, #[case] hook: &str) {
+fn sixteen_cells_on_the_bypass(#[case] backend: &str, #[case] hook: &str) {
     const PORT: u16 = 5000;
     const EACH: usize = 20;
     let cluster = start_served(backend, hook, "auto", Offloads::All);
@@ -146,7 +146,7 @@ fn sixteen_cells_on_the_short_way(#[case] backend: &str, #[case] hook: &str) {
     let _running = Running::start(source, pod, PORT);
     sleep(Duration::from_millis(200));
     let count = |reason| cluster.members[1].daemon.count("decap", reason).unwrap();
-    let taken = || (count("shortened"), count("forwarded") + count("handed_over"));
+    let taken = || (count("bypassed"), count("forwarded") + count("handed_over"));
     let before = taken();
     for (inner, row) in ALL.into_iter().zip(DECAPSULATED) {
         for (outer, expected) in ALL.into_iter().zip(row) {
@@ -169,6 +169,6 @@ fn sixteen_cells_on_the_short_way(#[case] backend: &str, #[case] hook: &str) {
         }
     }
     let after = taken();
-    let (short, long) = (after.0 - before.0, after.1 - before.1);
-    assert!(short > 4 * long, "{short} packets were shortened, {long} were not");
+    let (bypassed, not) = (after.0 - before.0, after.1 - before.1);
+    assert!(bypassed > 4 * not, "{bypassed} packets bypassed the stack, {not} did not");
 }

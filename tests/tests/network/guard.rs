@@ -102,10 +102,9 @@ fn guard_has_levels(
     #[case] of_strangers: usize,
     #[case] of_forging_peers: usize,
 ) {
-    let cluster = Cluster::start(
-        &plan(backend).with_flag(&format!("--guard={guard}")).with_flag("--pod-fast-path=off"),
-    )
-    .unwrap();
+    let cluster =
+        Cluster::start(&plan(backend).with_flag(&format!("--guard={guard}")).with_flag("--pod-bypass=off"))
+            .unwrap();
     let stranger = stranger(&cluster);
     check_reached(&pod_pairs(&cluster.nodes())).unwrap();
     for (forgery, expected) in [(Forgery::NoLease, of_strangers), (Forgery::InnerSource, of_forging_peers)] {

@@ -1,11 +1,11 @@
 //! Hosts, pods and traffic: the real daemon on hosts played by network namespaces.
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
+mod bypass;
 mod coexist;
 mod count;
 mod dscp;
 mod ecn;
-mod fast_path;
 mod foreign;
 mod guard;
 mod headers;

@@ -17,12 +17,12 @@ const LATEST: u64 = RATE as u64 / 10;
 
 #[rstest]
 #[case::vxlan(VXLAN, "off")]
-#[case::vxlan_fast_path(VXLAN, "auto")]
+#[case::vxlan_bypass(VXLAN, "auto")]
 #[case::udp(UDP, "off")]
-#[case::udp_fast_path(UDP, "auto")]
-fn a_host_with_another_ethernet_address_is_found(#[case] backend: &str, #[case] fast_path: &str) {
+#[case::udp_bypass(UDP, "auto")]
+fn a_host_with_another_ethernet_address_is_found(#[case] backend: &str, #[case] bypass: &str) {
     let plan = Plan { pods: 1, ..plan(backend) };
-    let cluster = Cluster::start(&plan.with_flag(&format!("--pod-fast-path={fast_path}"))).unwrap();
+    let cluster = Cluster::start(&plan.with_flag(&format!("--pod-bypass={bypass}"))).unwrap();
     check_reached(&pod_pairs(&cluster.nodes())).unwrap();
     let receiver = &cluster.members[1].node.host.namespace;
     receiver.run("sysctl", "-qw net.ipv4.conf.eth0.arp_notify=1").unwrap();

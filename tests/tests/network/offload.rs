@@ -1,5 +1,5 @@
 //! What pods leave to the kernel, or do themselves: segmentation, checksums, fragments, tunnels of their own. All of it
-//! arrives as it was sent, whether flows are shortened or not.
+//! arrives as it was sent, whether flows bypass the stack or not.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use flannel_tests::traffic::capture::{Capture, LONGEST_FRAME};
 use flannel_tests::traffic::{Datagrams, Endpoint, Received, transfer};
 use rstest::rstest;
 
-use crate::fast_path::{shortened, start_served};
+use crate::bypass::{bypassed, start_served};
 use crate::{HOST_GW, UDP, VXLAN};
 
 /// Bytes of a file.
@@ -21,10 +21,10 @@ const SEGMENTED: Datagrams = Datagrams { count: 100, payload: 40_000, segment: S
 /// As long as may be: fragments.
 const LONGEST: Datagrams = Datagrams { count: 20, payload: 65_507, segment: None };
 
-/// Packets the first host's pods have sent the short way, or to the segmenter by it.
-fn sent_short(cluster: &Cluster) -> u64 {
+/// Packets the first host's pods have sent by the bypass, or to the segmenter by it.
+fn sent_by_bypass(cluster: &Cluster) -> u64 {
     let daemon = &cluster.members[0].daemon;
-    shortened(daemon).0 + daemon.count("pod_out", "to_segment").unwrap()
+    bypassed(daemon).0 + daemon.count("pod_out", "to_segment").unwrap()
 }
 
 /// Fails unless the first host counts for the other, both ways, as many bytes as that payload and its headers have.
@@ -67,10 +67,10 @@ fn stay_whole(backend: &str, hook: &str, offloads: Offloads) -> bool {
 fn datagrams_keep_their_boundaries(
     #[case] backend: &str,
     #[case] hook: &str,
-    #[case] fast_path: &str,
+    #[case] bypass: &str,
     #[case] offloads: Offloads,
 ) {
-    let cluster = start_served(backend, hook, fast_path, offloads);
+    let cluster = start_served(backend, hook, bypass, offloads);
     for (from, to) in both_ways(&cluster) {
         // The kernel cuts them, as late as it can: with the UDP backend on the host, and on a card's wire.
         let mean = mean_length(to, || SEGMENTED.send(from, to).unwrap());
@@ -88,20 +88,20 @@ fn datagrams_keep_their_boundaries(
     if backend != HOST_GW {
         check_counted_for_the_peer(&cluster, SEGMENTED.bytes() + LONGEST.bytes());
     }
-    let short = sent_short(&cluster);
-    assert_eq!(short > 50, fast_path == "auto", "{short} packets were shortened");
+    let bypassed = sent_by_bypass(&cluster);
+    assert_eq!(bypassed > 50, bypass == "auto", "{bypassed} packets bypassed the stack");
 }
 
 /// A pod that does everything by itself; then one with a tunnel of its own.
 #[rstest]
 #[case::udp(UDP, "auto", Offloads::All)]
-#[case::udp_long_way(UDP, "off", Offloads::All)]
+#[case::udp_no_bypass(UDP, "off", Offloads::All)]
 #[case::vxlan(VXLAN, "auto", Offloads::All)]
-#[case::vxlan_long_way(VXLAN, "off", Offloads::All)]
+#[case::vxlan_no_bypass(VXLAN, "off", Offloads::All)]
 #[case::vxlan_on_a_card(VXLAN, "auto", Offloads::Receive)]
 #[case::host_gw(HOST_GW, "auto", Offloads::All)]
-fn pods_that_do_it_themselves(#[case] backend: &str, #[case] fast_path: &str, #[case] offloads: Offloads) {
-    let cluster = start_served(backend, "auto", fast_path, offloads);
+fn pods_that_do_it_themselves(#[case] backend: &str, #[case] bypass: &str, #[case] offloads: Offloads) {
+    let cluster = start_served(backend, "auto", bypass, offloads);
     let ways = both_ways(&cluster);
     let ends = [1, 2].map(|last| Ipv4Addr::new(172, 31, 0, last));
     for ((pod, peer), address) in ways.iter().zip(ends) {
@@ -131,25 +131,25 @@ fn pods_that_do_it_themselves(#[case] backend: &str, #[case] fast_path: &str, #[
     for (from, to) in ways {
         transfer(from, to, FILE).unwrap();
     }
-    let short = sent_short(&cluster);
-    assert_eq!(short > 100, fast_path == "auto", "{short} packets were shortened");
+    let bypassed = sent_by_bypass(&cluster);
+    assert_eq!(bypassed > 100, bypass == "auto", "{bypassed} packets bypassed the stack");
 }
 
 /// Longer super-packets than the length field of a packet can say.
 #[rstest]
 #[case::udp(UDP, "auto", Offloads::All)]
-#[case::udp_long_way(UDP, "off", Offloads::All)]
+#[case::udp_no_bypass(UDP, "off", Offloads::All)]
 #[case::udp_on_a_card(UDP, "off", Offloads::Receive)]
 #[case::vxlan(VXLAN, "auto", Offloads::All)]
-#[case::vxlan_long_way(VXLAN, "off", Offloads::All)]
+#[case::vxlan_no_bypass(VXLAN, "off", Offloads::All)]
 #[case::vxlan_on_a_card(VXLAN, "off", Offloads::Receive)]
 #[case::host_gw(HOST_GW, "auto", Offloads::All)]
 fn super_packets_beyond_64_kilobytes(
     #[case] backend: &str,
-    #[case] fast_path: &str,
+    #[case] bypass: &str,
     #[case] offloads: Offloads,
 ) {
-    let cluster = start_served(backend, "auto", fast_path, offloads);
+    let cluster = start_served(backend, "auto", bypass, offloads);
     let allow = |machine, interface| allow_super_packets(machine, interface, 185_000).unwrap();
     let lan = cluster.network.lan();
     allow(lan, "lan");

@@ -12,7 +12,7 @@ use flannel_tests::wait;
 use nix::libc;
 use rstest::rstest;
 
-use crate::fast_path::{shortened, start_served};
+use crate::bypass::{bypassed, start_served};
 use crate::{HOST_GW, UDP, VXLAN};
 
 /// Record route (RFC 791) with room for three hops, and the end of the list.
@@ -67,7 +67,7 @@ fn arrived(from: &Endpoint, to: &Endpoint, options: &[u8]) -> Vec<u8> {
 #[case::vxlan(VXLAN, "auto")]
 #[case::vxlan_xdp(VXLAN, "xdp")]
 #[case::host_gw(HOST_GW, "auto")]
-fn options_arrive_by_the_long_way(#[case] backend: &str, #[case] hook: &str) {
+fn options_arrive_by_the_no_bypass(#[case] backend: &str, #[case] hook: &str) {
     let cluster = start_served(backend, hook, "auto", Offloads::All);
     let (from, to) = (cluster.pod(0).unwrap(), cluster.pod(1).unwrap());
     assert_eq!(arrived(from, to, &PADDING), PADDING);
@@ -77,6 +77,6 @@ fn options_arrive_by_the_long_way(#[case] backend: &str, #[case] hook: &str) {
     assert_eq!(recorded[2], 16, "{recorded:?}");
     assert_eq!(recorded[3..7], from.address.octets(), "{recorded:?}");
     for member in &cluster.members {
-        assert_eq!(shortened(&member.daemon), (0, 0));
+        assert_eq!(bypassed(&member.daemon), (0, 0));
     }
 }

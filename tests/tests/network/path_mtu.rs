@@ -44,13 +44,13 @@ fn check_large(one: &Endpoint, other: &Endpoint, mtu: u32) {
 
 #[rstest]
 #[case::guarded("auto", "auto", "strict")]
-#[case::guarded_long_way("clsact", "off", "strict")]
+#[case::guarded_no_bypass("clsact", "off", "strict")]
 #[case::guarded_xdp("xdp", "auto", "peer")]
 #[case::no_guard("auto", "auto", "off")]
-fn vxlan_goes_on_in_fragments(#[case] hook: &str, #[case] fast_path: &str, #[case] guard: &str) {
+fn vxlan_goes_on_in_fragments(#[case] hook: &str, #[case] bypass: &str, #[case] guard: &str) {
     let flags = [
         &format!("--datapath-hook={hook}")[..],
-        &format!("--pod-fast-path={fast_path}"),
+        &format!("--pod-bypass={bypass}"),
         &format!("--guard={guard}"),
     ];
     let cluster = start(VXLAN, &flags);
@@ -98,14 +98,14 @@ fn the_mtu_of_a_hosts_route_to_a_peer_is_not_looked_at() {
 /// The pieces of the other format are lost, until the interfaces say what the path carries.
 #[rstest]
 #[case::udp(UDP, "auto", PATH - 28)]
-#[case::udp_long_way(UDP, "off", PATH - 28)]
+#[case::udp_no_bypass(UDP, "off", PATH - 28)]
 #[case::vxlan(VXLAN, "auto", PATH - 50)]
 fn pods_are_told_what_fits_once_the_interfaces_say(
     #[case] backend: &str,
-    #[case] fast_path: &str,
+    #[case] bypass: &str,
     #[case] fits: u32,
 ) {
-    let cluster = start(backend, &[&format!("--pod-fast-path={fast_path}")]);
+    let cluster = start(backend, &[&format!("--pod-bypass={bypass}")]);
     let (from, to) = (cluster.pod(0).unwrap(), cluster.pod(1).unwrap());
     if backend == UDP {
         assert_eq!(longest(1472).send(from, to).unwrap().received, 0);

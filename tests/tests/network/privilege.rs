@@ -87,7 +87,7 @@ fn everything_goes_with_two_capabilities(
 
     let peer = cluster.members[1].node.file.subnet;
     let member = &mut cluster.members[0];
-    // With host-gw there are programs of the fast path alone.
+    // With host-gw there are programs of the bypass alone.
     assert!(backend == HOST_GW || !ledger::pinned(member.daemon.pin_dir()).unwrap().is_empty());
     assert_barriers(member, is_bounded);
     let namespace = &member.node.host.namespace.clone();

@@ -9,18 +9,18 @@ use crate::{DIRECT, HOST_GW, UDP, VXLAN, plan};
 
 #[rstest]
 #[case::udp(UDP, 1472, Place::Far, "auto")]
-#[case::udp_long_way(UDP, 1472, Place::Near, "off")]
+#[case::udp_no_bypass(UDP, 1472, Place::Near, "off")]
 #[case::vxlan(VXLAN, 1450, Place::Far, "auto")]
-#[case::vxlan_long_way(VXLAN, 1450, Place::Near, "off")]
+#[case::vxlan_no_bypass(VXLAN, 1450, Place::Near, "off")]
 #[case::direct_routing(DIRECT, 1450, Place::Far, "auto")]
 #[case::host_gw(HOST_GW, 1500, Place::Near, "auto")]
 fn packets_of_exactly_the_mtu_pass_and_larger_ones_are_answered(
     #[case] backend: &str,
     #[case] mtu: u32,
     #[case] place: Place,
-    #[case] fast_path: &str,
+    #[case] bypass: &str,
 ) {
-    let mut plan = plan(backend).with_flag(&format!("--pod-fast-path={fast_path}"));
+    let mut plan = plan(backend).with_flag(&format!("--pod-bypass={bypass}"));
     plan.places.push(place);
     plan.host.offloads = Offloads::None;
     let cluster = Cluster::start(&plan).unwrap();

@@ -4,7 +4,7 @@ use flannel_tests::network::Offloads;
 use flannel_tests::traffic::{Received, transfer};
 use rstest::rstest;
 
-use crate::fast_path::start_served;
+use crate::bypass::start_served;
 use crate::{HOST_GW, UDP, VXLAN};
 
 /// Bytes of a file.
@@ -19,22 +19,22 @@ const CUT: std::ops::RangeInclusive<u64> = 1_000..=1_514;
 #[case::vxlan_on_a_card(VXLAN, "auto", "off", Offloads::Receive, WHOLE)]
 #[case::vxlan_clsact_on_a_card(VXLAN, "clsact", "off", Offloads::Receive, WHOLE)]
 #[case::vxlan_xdp_on_a_card(VXLAN, "xdp", "off", Offloads::Receive, WHOLE)]
-#[case::vxlan_shortened(VXLAN, "auto", "auto", Offloads::All, WHOLE)]
-#[case::vxlan_shortened_on_a_card(VXLAN, "auto", "auto", Offloads::Receive, WHOLE)]
+#[case::vxlan_bypass(VXLAN, "auto", "auto", Offloads::All, WHOLE)]
+#[case::vxlan_bypass_on_a_card(VXLAN, "auto", "auto", Offloads::Receive, WHOLE)]
 #[case::udp(UDP, "auto", "off", Offloads::All, WHOLE)]
 #[case::udp_xdp_on_a_card(UDP, "xdp", "off", Offloads::Receive, WHOLE)]
-#[case::udp_shortened(UDP, "auto", "auto", Offloads::All, WHOLE)]
+#[case::udp_bypass(UDP, "auto", "auto", Offloads::All, WHOLE)]
 #[case::host_gw_on_a_card(HOST_GW, "auto", "auto", Offloads::Receive, WHOLE)]
 // Receive offload does not know this format, and there is nothing to keep whole.
 #[case::udp_on_a_card(UDP, "auto", "off", Offloads::Receive, CUT)]
 fn a_file_reaches_the_pod_in_super_packets(
     #[case] backend: &str,
     #[case] hook: &str,
-    #[case] fast_path: &str,
+    #[case] bypass: &str,
     #[case] offloads: Offloads,
     #[case] lengths: std::ops::RangeInclusive<u64>,
 ) {
-    let cluster = start_served(backend, hook, fast_path, offloads);
+    let cluster = start_served(backend, hook, bypass, offloads);
     let (from, to) = (cluster.pod(0).unwrap(), cluster.pod(1).unwrap());
     let receiver = &cluster.members[1].daemon;
     let at_bridge = || {
@@ -48,11 +48,11 @@ fn a_file_reaches_the_pod_in_super_packets(
     let mean = Received::by(&to.namespace, "eth0").unwrap().mean_since(&before);
     assert!(lengths.contains(&mean), "mean length {mean}");
     let bridged = at_bridge() - bridged;
-    let by_our_bridge = backend != HOST_GW && fast_path == "off" && lengths == WHOLE;
+    let by_our_bridge = backend != HOST_GW && bypass == "off" && lengths == WHOLE;
     assert_eq!(
         bridged > FILE * 8 / 10,
         by_our_bridge,
         "{bridged} of {FILE} bytes went over the bridge whole"
     );
-    println!("{backend} {hook} {fast_path} {offloads:?} {mean}");
+    println!("{backend} {hook} {bypass} {offloads:?} {mean}");
 }

@@ -39,10 +39,10 @@ fn log(member: &Member) -> String {
 #[case::vxlan(
     VXLAN,
     Errno::EPERM,
-    "forwarding by the kernel's vxlan device, without guard, counters and fast path"
+    "forwarding by the kernel's vxlan device, without guard, counters and bypass"
 )]
 #[case::vxlan_unknown(VXLAN, Errno::ENOSYS, "forwarding by the kernel's vxlan device")]
-#[case::host_gw(HOST_GW, Errno::EPERM, "forwarding by the kernel's routes, without fast path")]
+#[case::host_gw(HOST_GW, Errno::EPERM, "forwarding by the kernel's routes, without bypass")]
 fn what_works_without_is_used_and_said(#[case] backend: &str, #[case] errno: Errno, #[case] instead: &str) {
     let mut cluster = cluster(backend, errno);
     cluster.members[0].daemon.restart().unwrap();

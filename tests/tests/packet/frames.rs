@@ -40,7 +40,7 @@ pub fn node(encapsulation: Encapsulation, guard: Guard) -> Node {
         vni,
         port,
         guard: guard as u32,
-        fast_path: 0,
+        bypass: 0,
         copied_tos: 0,
         flow_seed: FLOW_SEED,
         device_mac: Mac(DEVICE_MAC),

@@ -7,7 +7,7 @@ use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
 use aya::programs::{Program, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use caps::{CapSet, Capability};
-use flannel_common::flow::{FastPath, Flow, FlowKey, KnownFlow};
+use flannel_common::flow::{Bypass, Flow, FlowKey, KnownFlow};
 use flannel_common::maps::{
     Backend, COUNTERS, Count, FLOWS, Guard, Node, PEER_COUNTERS, PEERS, PeerCount, SOURCES,
 };
@@ -292,12 +292,11 @@ fn decapsulation_equals_the_model(
 fn programs_are_accepted_with_two_capabilities_whatever_the_host(
     #[values(Encapsulation::Udp, Encapsulation::Vxlan)] encapsulation: Encapsulation,
     #[values(Guard::Strict, Guard::Peer, Guard::Off)] guard: Guard,
-    #[values(FastPath::Off, FastPath::Flow, FastPath::Direct)] fast_path: FastPath,
+    #[values(Bypass::Off, Bypass::Flow, Bypass::Direct)] bypass: Bypass,
     #[values(Backend::Udp, Backend::Vxlan, Backend::HostGw)] backend: Backend,
     #[values(LogChoice::Off, LogChoice::Info)] log: LogChoice,
 ) {
-    let node =
-        Node { backend: backend as u32, fast_path: fast_path as u32, ..frames::node(encapsulation, guard) };
+    let node = Node { backend: backend as u32, bypass: bypass as u32, ..frames::node(encapsulation, guard) };
     // Capabilities are the thread's.
     let load = || {
         let two = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN].into();

@@ -108,7 +108,11 @@ fn every_frame_cut_at_every_byte_is_answered(
     let inner = Inner::new([10, 5, 1, 7], [10, 5, 2, 9]).frame();
     for len in 0..34 {
         let mut frame = inner[..len].to_vec();
-        assert_eq!(encapsulate(encapsulation, &mut frame, Guard::Strict), Err(Reason::Truncated), "cut at {len}");
+        assert_eq!(
+            encapsulate(encapsulation, &mut frame, Guard::Strict),
+            Err(Reason::Truncated),
+            "cut at {len}"
+        );
     }
 }
 

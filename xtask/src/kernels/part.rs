@@ -70,7 +70,7 @@ const WHOLE: &[Tests] = &[
 
 /// What names of tests hold that older kernels cannot run, and the first kernel that can.
 const LATER: &[(&str, (u32, u32))] = &[
-    // The fast path's programs call `bpf_check_mtu`.
+    // The bypass's programs call `bpf_check_mtu`.
     ("flows::kernel", (5, 12)),
     // The cards of these tests are `veth` with GRO, which it has without XDP since then (`veth_set_features`).
     ("super_packets::", (5, 13)),

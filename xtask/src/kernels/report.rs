@@ -18,14 +18,14 @@ pub fn page(tables: &str) -> String {
          A kernel takes the programs with `CAP_BPF`, `CAP_NET_ADMIN` and `CAP_PERFMON`; which of them it takes without \
          the last one is said here. What it lacks is left off, or has another way: without TCX filters under clsact, \
          without packets of several buffers XDP programs for packets of one, without a way to ask for an MTU no \
-         [fast path](operations.md#the-fast-path-of-pods), without the coarse clock one that takes longer. \
+         [bypass](operations.md#the-bypass), without the coarse clock one that takes longer. \
          `flannelctl features` says all that of the kernel it runs on.\n\n{tables}"
     )
 }
 
 fn of_features(runs: &[Run]) -> String {
     let mut table = String::from(
-        "| Linux | takes programs | without `CAP_PERFMON` | TCX | XDP, several buffers | fast path | coarse clock | tests \
+        "| Linux | takes programs | without `CAP_PERFMON` | TCX | XDP, several buffers | bypass | coarse clock | tests \
          there |\n|---|---|---|---|---|---|---|---|\n",
     );
     for Run { name, release, verdict, tests, boot, work } in runs {

@@ -15,8 +15,8 @@ const CLSACT: &[&str] = &[
     "xdp",
     // They have cases of their own for clsact.
     "dscp::",
-    "fast_path::flows_are_shortened",
-    "fast_path::others::nothing_is_lost",
+    "bypass::flows_bypass_the_stack",
+    "bypass::others::nothing_is_lost",
     "another_choice_of_the_hook",
     "filters_of_others",
     "life::",
@@ -34,11 +34,11 @@ const CLSACT: &[&str] = &[
     // They are about what a program does with a packet.
     "count::",
     "ecn::",
-    "fast_path::a_packet_too_long",
-    "fast_path::fragments_pass",
-    "fast_path::hops_are_counted",
-    "fast_path::netfilter::",
-    "fast_path::nothing_is_shortened",
+    "bypass::a_packet_too_long",
+    "bypass::fragments_pass",
+    "bypass::hops_are_counted",
+    "bypass::netfilter::",
+    "bypass::nothing_bypasses",
     "guard::",
     "headers::",
     "next_hop::",
@@ -55,8 +55,8 @@ const CLSACT: &[&str] = &[
 pub enum Fallback {
     /// TCX: programs are filters under clsact
     Clsact,
-    /// The fast path: every packet takes the long way
-    LongWay,
+    /// The bypass: every packet goes through the stack
+    NoBypass,
     /// nf_tables: rules are written with iptables' legacy variant
     LegacyIptables,
 }
@@ -66,7 +66,7 @@ impl Fallback {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Clsact => "clsact",
-            Self::LongWay => "long-way",
+            Self::NoBypass => "no-bypass",
             Self::LegacyIptables => "legacy-iptables",
         }
     }
@@ -76,7 +76,7 @@ impl Fallback {
     pub const fn left_out(self) -> &'static [&'static str] {
         match self {
             Self::Clsact => CLSACT,
-            Self::LongWay => &["fast_path::"],
+            Self::NoBypass => &["bypass::"],
             // That variant takes one capability more than the two.
             Self::LegacyIptables => &["privilege::"],
         }

@@ -1,4 +1,4 @@
-//! Programs of others at the ports of pods. Packets that are shortened would pass them by.
+//! Programs of others at the ports of pods. Packets that bypass the stack would bypass them too.
 
 use aya::programs::{SchedClassifier, TcAttachType};
 

@@ -130,15 +130,12 @@ impl Attacher {
         self.hold().map(|()| true)
     }
 
-    /// Packets that are shortened would pass programs of others by.
+    /// Packets that bypass the stack would bypass programs of others too.
     fn without_foreign(&mut self, pods: &BTreeSet<u32>) -> BTreeSet<u32> {
         let (foreign, ours): (BTreeSet<u32>, _) = pods.iter().partition(|pod| foreign::is_at(**pod));
         for pod in foreign.difference(&self.left_alone) {
             let interface = name_of(*pod).unwrap_or_default();
-            info!(
-                interface,
-                "not shortening the way of this pod's packets: another program is attached there"
-            );
+            info!(interface, "no bypass for this pod: another program is attached there");
         }
         self.left_alone = foreign;
         ours
@@ -202,7 +199,7 @@ impl Attacher {
         if format.is_some() {
             places.extend(self.bridges.iter().map(|bridge| Place { program: "bridge", interface: *bridge }));
         }
-        if self.spec.shortens() {
+        if self.spec.has_bypass() {
             let ports = self.pods.iter().flat_map(|pod| ["pod_in", "pod_out"].map(|program| (program, *pod)));
             places.extend(ports.map(|(program, interface)| Place { program, interface }));
             if self.spec.routes {

@@ -149,7 +149,7 @@ fn features(has_tcx: Option<bool>) -> Vec<Feature> {
         (MapType::PerCpuHash, "percpu_hash", "counters of peers"),
         (MapType::Array, "array", "what programs know of the host and of flows"),
         (MapType::PerCpuArray, "percpu_array", "counters"),
-        (MapType::LruHash, "lru_hash", "connections that can be shortened"),
+        (MapType::LruHash, "lru_hash", "connections that can bypass the stack"),
         (MapType::RingBuf, "ringbuf", "packets and connections that are told"),
     ];
     for (map, name, purpose) in maps {
@@ -203,7 +203,7 @@ fn features(has_tcx: Option<bool>) -> Vec<Feature> {
             ProgramType::SchedClassifier,
             BpfHelper::BPF_FUNC_check_mtu,
             "check_mtu",
-            "the fast path of pods (5.12); else every packet takes the long way",
+            "the bypass (5.12); without it every packet goes through the stack",
         ),
         (
             ProgramType::Xdp,

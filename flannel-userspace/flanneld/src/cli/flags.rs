@@ -8,7 +8,7 @@ use clap::{Args, Parser};
 use flannel_datapath::{HookChoice, LogChoice};
 use flannel_model::config::place::DEFAULT_ETCD_PREFIX;
 
-use super::values::{FastPathChoice, GuardChoice, Interfaces, LogFormat, Switch, lease_ttl, pause};
+use super::values::{BypassChoice, GuardChoice, Interfaces, LogFormat, Switch, lease_ttl, pause};
 
 /// Default of `--kube-annotation-prefix`.
 pub(super) const ANNOTATION_PREFIX: &str = "flannel.alpha.coreos.com";
@@ -150,8 +150,8 @@ pub(super) struct DatapathFlags {
     pub(super) pod_bridges: Interfaces,
     /// Whose packets between pods and peers skip bridge, routing and netfilter, once these are seen to change nothing
     /// of their flow.
-    #[arg(long, value_enum, default_value = "auto", value_name = "MODE")]
-    pub(super) pod_fast_path: FastPathChoice,
+    #[arg(long, alias = "pod-fast-path", value_enum, default_value = "auto", value_name = "MODE")]
+    pub(super) pod_bypass: BypassChoice,
     /// Give a packet in the tunnel the DSCP of the packet inside, so that the underlay can treat it likewise; without it
     /// none, as stock flannel.
     #[arg(long, default_value = "false")]

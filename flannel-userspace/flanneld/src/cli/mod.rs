@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::FromArgMatches as _;
-use flannel_common::flow::FastPath;
+use flannel_common::flow::Bypass;
 use flannel_common::maps::Guard;
 use flannel_control::lease::HoldConfig;
 use flannel_control::peers::DeletionPolicy;
@@ -65,8 +65,8 @@ pub struct Options {
     pub program_settings: ProgramSettings,
     /// How strictly packets out of the tunnel are looked at.
     pub guard: Guard,
-    /// Which flows between pods and peers are shortened.
-    pub fast_path: FastPath,
+    /// Which flows between pods and peers bypass the stack.
+    pub bypass: Bypass,
     /// Whether packets in the tunnel bear the DSCP of those inside.
     pub copy_dscp: bool,
     /// Which rules are written.
@@ -162,7 +162,7 @@ impl Options {
                 counts: datapath.datapath_counters.is_on(),
             },
             guard: datapath.guard.into(),
-            fast_path: datapath.pod_fast_path.into(),
+            bypass: datapath.pod_bypass.into(),
             copy_dscp: datapath.copy_dscp.is_on(),
             rules: RuleOptions {
                 masquerade: rules.ip_masq.is_on(),

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Arg, ValueEnum};
-use flannel_common::flow::FastPath;
+use flannel_common::flow::Bypass;
 use flannel_common::maps::Guard;
 use tracing::Level;
 
@@ -96,25 +96,25 @@ impl From<GuardChoice> for Guard {
     }
 }
 
-/// [`FastPath`] as a value of a flag.
+/// [`Bypass`] as a value of a flag.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub(super) enum FastPathChoice {
+pub(super) enum BypassChoice {
     /// As `flow`: where no connections are tracked, nothing has to be asked for.
     Auto,
     /// TCP connections only once connection tracking was told that it will not see all of them.
     Flow,
     /// Without regard to connection tracking.
     Direct,
-    /// All packets take the long way.
+    /// All packets go through the stack.
     Off,
 }
 
-impl From<FastPathChoice> for FastPath {
-    fn from(choice: FastPathChoice) -> Self {
+impl From<BypassChoice> for Bypass {
+    fn from(choice: BypassChoice) -> Self {
         match choice {
-            FastPathChoice::Auto | FastPathChoice::Flow => Self::Flow,
-            FastPathChoice::Direct => Self::Direct,
-            FastPathChoice::Off => Self::Off,
+            BypassChoice::Auto | BypassChoice::Flow => Self::Flow,
+            BypassChoice::Direct => Self::Direct,
+            BypassChoice::Off => Self::Off,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use flannel_common::flow::FastPath;
+use flannel_common::flow::Bypass;
 use flannel_datapath::{DatapathError, PinDir, Support, Unavailable};
 use flannel_model::backend::Kind;
 use flannel_observe::{Conditions, Limit};
@@ -35,8 +35,8 @@ pub(super) fn go_without(
 ) -> Result<Option<PinDir>, DaemonError> {
     let instead = match backend {
         Kind::Udp => return Err(DaemonError::NeedsPrograms(backend, reason.clone())),
-        Kind::Vxlan => "forwarding by the kernel's vxlan device, without guard, counters and fast path",
-        Kind::HostGw => "forwarding by the kernel's routes, without fast path",
+        Kind::Vxlan => "forwarding by the kernel's vxlan device, without guard, counters and bypass",
+        Kind::HostGw => "forwarding by the kernel's routes, without bypass",
         Kind::Alloc => "which matters to nobody with the backend alloc",
     };
     warn!("eBPF cannot be had: {reason}; {instead}");
@@ -49,18 +49,18 @@ pub(super) fn go_without(
 }
 
 /// Says what the programs do not do on this kernel.
-pub(super) fn limit(backend: Kind, fast_path: FastPath, conditions: &Conditions) {
-    let has_fast_path = backend != Kind::Alloc && fast_path != FastPath::Off;
-    if !has_fast_path || Support::of_this_kernel().check_mtu {
+pub(super) fn limit(backend: Kind, bypass: Bypass, conditions: &Conditions) {
+    let has_bypass = backend != Kind::Alloc && bypass != Bypass::Off;
+    if !has_bypass || Support::of_this_kernel().check_mtu {
         return;
     }
     let reason = format!(
-        "Linux {} has no bpf_check_mtu (5.12), by which programs find out what is too long: every packet takes the long \
-         way",
+        "Linux {} has no bpf_check_mtu (5.12), by which programs find out what is too long: every packet goes through the \
+         stack",
         flannel_net::release()
     );
-    warn!("no fast path: {reason}");
-    conditions.limit(Limit { without: "fast path", reason });
+    warn!("no bypass: {reason}");
+    conditions.limit(Limit { without: "bypass", reason });
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use flannel_common::flow::FastPath;
+use flannel_common::flow::Bypass;
 use flannel_common::{Mac, Vni};
 use flannel_control::lease::{
     AddressClaim, Allocation, Identity, Keeping, Last, LeaseOwner as _, LeaseState, Pool, PoolError,
@@ -48,7 +48,7 @@ pub(super) struct Started {
     /// Met when the first listing is applied.
     pub(super) listing: Condition,
     pub(super) rules: RuleKeeper,
-    /// Nothing where no connections are to be shortened.
+    /// None if no connection is to bypass the stack.
     pub(super) approver: Option<Approver>,
     /// What only one daemon may have.
     pub(super) exclusive: Vec<Exclusive>,
@@ -103,8 +103,8 @@ pub(super) async fn start(
     let marker = match &unavailable {
         None => {
             let kind = backend_config.kind();
-            flannel_datapath::require(kind.for_programs(), options.fast_path, options.program_settings)?;
-            programs::limit(kind, options.fast_path, &vitals.conditions);
+            flannel_datapath::require(kind.for_programs(), options.bypass, options.program_settings)?;
+            programs::limit(kind, options.bypass, &vitals.conditions);
             None
         }
         Some(reason) => {
@@ -200,15 +200,15 @@ fn settings(options: &Options, pins: Option<Arc<PinDir>>) -> Settings {
         hook: options.hook,
         program_settings: options.program_settings,
         guard: options.guard,
-        fast_path: options.fast_path,
+        bypass: options.bypass,
         copy_dscp: options.copy_dscp,
         pod_bridges: options.pod_bridges.clone(),
     }
 }
 
-/// Without it TCP connections take the long way.
-fn approver(fast_path: FastPath, pin_dir: &Path) -> Option<Approver> {
-    if fast_path != FastPath::Flow {
+/// Without it TCP connections go through the stack.
+fn approver(bypass: Bypass, pin_dir: &Path) -> Option<Approver> {
+    if bypass != Bypass::Flow {
         return None;
     }
     Approver::open(pin_dir).inspect_err(|error| warn!("{}", Chain(error))).ok()

@@ -84,7 +84,7 @@ pub enum ValueError {
         field: &'static str,
         /// What it should bear.
         expected: &'static str,
-        /// What it bears, shortened.
+        /// Its content, abbreviated.
         found: String,
     },
 }

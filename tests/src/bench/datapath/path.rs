@@ -51,13 +51,13 @@ const DIRECT_ROUTING: &str = r#"{"Type":"vxlan","DirectRouting":true}"#;
 const HOST_GW: &str = r#"{"Type":"host-gw"}"#;
 
 const MASQUERADE: &[&str] = &["--ip-masq"];
-const MASQUERADE_LONG_WAY: &[&str] = &["--ip-masq", "--pod-fast-path=off"];
-const LONG_WAY: &[&str] = &["--pod-fast-path=off"];
-const CLSACT: &[&str] = &["--pod-fast-path=off", "--datapath-hook=clsact"];
-const XDP: &[&str] = &["--pod-fast-path=off", "--datapath-hook=xdp"];
-const XDP_GENERIC: &[&str] = &["--pod-fast-path=off", "--datapath-hook=xdp-generic"];
-const NO_COUNTERS: &[&str] = &["--pod-fast-path=off", "--datapath-counters=false"];
-const NO_GUARD: &[&str] = &["--pod-fast-path=off", "--guard=off"];
+const MASQUERADE_NO_BYPASS: &[&str] = &["--ip-masq", "--pod-bypass=off"];
+const NO_BYPASS: &[&str] = &["--pod-bypass=off"];
+const CLSACT: &[&str] = &["--pod-bypass=off", "--datapath-hook=clsact"];
+const XDP: &[&str] = &["--pod-bypass=off", "--datapath-hook=xdp"];
+const XDP_GENERIC: &[&str] = &["--pod-bypass=off", "--datapath-hook=xdp-generic"];
+const NO_COUNTERS: &[&str] = &["--pod-bypass=off", "--datapath-counters=false"];
+const NO_GUARD: &[&str] = &["--pod-bypass=off", "--guard=off"];
 
 /// From host to host.
 pub const DIRECT: &str = "direct";
@@ -73,7 +73,7 @@ pub const ROUTES: &str = "host-gw";
 /// All of them.
 pub const PATHS: &[Path] = &[
     Path { name: DIRECT, carrier: Carrier::Cable, links: Link::ALL, quick: true },
-    Path { name: ROUTES, carrier: flanneld(HOST_GW, LONG_WAY), links: Link::ALL, quick: true },
+    Path { name: ROUTES, carrier: flanneld(HOST_GW, NO_BYPASS), links: Link::ALL, quick: true },
     Path {
         name: KERNEL_VXLAN,
         carrier: Carrier::KernelVxlan { masquerades: false },
@@ -81,9 +81,9 @@ pub const PATHS: &[Path] = &[
         quick: true,
     },
     Path { name: TUN_PROXY, carrier: Carrier::TunProxy, links: Link::ALL, quick: true },
-    Path { name: "host-gw, fast path", carrier: flanneld(HOST_GW, &[]), links: Link::FAST, quick: true },
-    Path { name: "vxlan", carrier: flanneld(VXLAN, LONG_WAY), links: Link::ALL, quick: true },
-    Path { name: "vxlan, fast path", carrier: flanneld(VXLAN, &[]), links: Link::FAST, quick: true },
+    Path { name: "host-gw, bypass", carrier: flanneld(HOST_GW, &[]), links: Link::FAST, quick: true },
+    Path { name: "vxlan", carrier: flanneld(VXLAN, NO_BYPASS), links: Link::ALL, quick: true },
+    Path { name: "vxlan, bypass", carrier: flanneld(VXLAN, &[]), links: Link::FAST, quick: true },
     Path { name: "vxlan, clsact", carrier: flanneld(VXLAN, CLSACT), links: Link::FAST, quick: false },
     Path { name: "vxlan, xdp", carrier: flanneld(VXLAN, XDP), links: Link::FAST, quick: false },
     Path {
@@ -94,7 +94,7 @@ pub const PATHS: &[Path] = &[
     },
     Path { name: "vxlan, no counters", carrier: flanneld(VXLAN, NO_COUNTERS), links: VETH, quick: false },
     Path {
-        name: "vxlan, fast path, no counters",
+        name: "vxlan, bypass, no counters",
         carrier: flanneld(VXLAN, &["--datapath-counters=false"]),
         links: VETH,
         quick: false,
@@ -105,15 +105,15 @@ pub const PATHS: &[Path] = &[
     Path { name: "vxlan, no guard", carrier: flanneld(VXLAN, NO_GUARD), links: Link::FAST, quick: false },
     Path {
         name: "vxlan, DirectRouting",
-        carrier: flanneld(DIRECT_ROUTING, LONG_WAY),
+        carrier: flanneld(DIRECT_ROUTING, NO_BYPASS),
         links: Link::SLOW,
         quick: false,
     },
-    Path { name: "udp", carrier: flanneld(UDP, LONG_WAY), links: Link::ALL, quick: true },
-    Path { name: "udp, fast path", carrier: flanneld(UDP, &[]), links: Link::FAST, quick: true },
+    Path { name: "udp", carrier: flanneld(UDP, NO_BYPASS), links: Link::ALL, quick: true },
+    Path { name: "udp, bypass", carrier: flanneld(UDP, &[]), links: Link::FAST, quick: true },
     Path {
         name: "udp, DirectRouting",
-        carrier: flanneld(UDP_DIRECT, LONG_WAY),
+        carrier: flanneld(UDP_DIRECT, NO_BYPASS),
         links: Link::SLOW,
         quick: false,
     },
@@ -125,28 +125,23 @@ pub const PATHS: &[Path] = &[
     },
     Path {
         name: "host-gw, masquerade",
-        carrier: flanneld(HOST_GW, MASQUERADE_LONG_WAY),
+        carrier: flanneld(HOST_GW, MASQUERADE_NO_BYPASS),
         links: VETH,
         quick: false,
     },
     Path {
         name: "vxlan, masquerade",
-        carrier: flanneld(VXLAN, MASQUERADE_LONG_WAY),
+        carrier: flanneld(VXLAN, MASQUERADE_NO_BYPASS),
         links: VETH,
         quick: false,
     },
     Path {
-        name: "vxlan, fast path, masquerade",
+        name: "vxlan, bypass, masquerade",
         carrier: flanneld(VXLAN, MASQUERADE),
         links: VETH,
         quick: false,
     },
-    Path {
-        name: "udp, fast path, masquerade",
-        carrier: flanneld(UDP, MASQUERADE),
-        links: VETH,
-        quick: false,
-    },
+    Path { name: "udp, bypass, masquerade", carrier: flanneld(UDP, MASQUERADE), links: VETH, quick: false },
     Path { name: "udp, clsact", carrier: flanneld(UDP, CLSACT), links: Link::FAST, quick: false },
     Path { name: "udp, xdp", carrier: flanneld(UDP, XDP), links: Link::FAST, quick: false },
     Path { name: "udp, xdp generic", carrier: flanneld(UDP, XDP_GENERIC), links: Link::FAST, quick: false },
@@ -156,7 +151,7 @@ pub const PATHS: &[Path] = &[
 const VETH: &[Link] = &[Link::Veth];
 
 const fn traced(trace: &'static str) -> Carrier {
-    Carrier::Traced { flags: LONG_WAY, trace }
+    Carrier::Traced { flags: NO_BYPASS, trace }
 }
 
 const fn flanneld(backend: &'static str, flags: &'static [&'static str]) -> Carrier {

@@ -88,7 +88,7 @@ fn one_peer_maps_and_features() {
     );
     assert_eq!(dump["SOURCES"], json!([{"address": "192.168.77.12", "subnets": 1}]));
     assert_eq!(dump["PEERS"][0]["public_ip"], "192.168.77.12");
-    assert_eq!(dump["NODE_INFO"][0]["fast_path"], "flow");
+    assert_eq!(dump["NODE_INFO"][0]["bypass"], "flow");
     assert!(dump["GENERATION"][0]["generation"].as_u64() > Some(0), "{dump}");
     let (_, only) = ask_json(member, &["maps", "dump", "sources"]);
     assert_eq!(keys(&only), ["SOURCES"]);

@@ -1,5 +1,5 @@
 use flannel_common::flow::{
-    BypassEntry, BypassHop, Direction, FastPath, Flow, FlowKey, IngressState, OVER, PLACES, Way,
+    Bypass, BypassEntry, BypassHop, Direction, Flow, FlowKey, IngressState, OVER, PLACES, Way,
 };
 use flannel_common::maps::{Backend, Guard, Node};
 use flannel_common::wire::Ipv4Header;
@@ -19,18 +19,18 @@ const HERE: u32 = 1;
 /// One by which the stack has received them.
 const BRIDGE: u32 = 5;
 
-fn node(backend: Backend, fast_path: FastPath) -> Node {
+fn node(backend: Backend, bypass: Bypass) -> Node {
     let encapsulation = if backend == Backend::Udp { Encapsulation::Udp } else { Encapsulation::Vxlan };
     let node = frames::node(encapsulation, Guard::Strict);
-    Node { backend: backend as u32, fast_path: fast_path as u32, ..node }
+    Node { backend: backend as u32, bypass: bypass as u32, ..node }
 }
 
 fn key(frame: &[u8], direction: Direction) -> FlowKey {
     packet::Packet::read(&Packet::at(HERE, frame.to_vec())).unwrap().key(direction)
 }
 
-/// A flow that is short for ever.
-fn short(entered: IngressState, onward: BypassHop) -> Flow {
+/// A flow that can always bypass the stack.
+fn bypassing(entered: IngressState, onward: BypassHop) -> Flow {
     let left = BypassEntry { until: u64::MAX, interface: 77, mtu: 1450, onward, ..BypassEntry::default() };
     Flow { entered: IngressState { interface: HERE, ..entered }, left }
 }
@@ -56,7 +56,7 @@ fn short_out(way: Way) -> Flow {
         source: Mac(POD_MAC),
         ..IngressState::default()
     };
-    short(entered, onward)
+    bypassing(entered, onward)
 }
 
 /// One of a peer, through the tunnel or plain.
@@ -66,7 +66,7 @@ fn short_in(outer_source: Ip4) -> Flow {
         source: Mac([2, 0, 0, 0, 0, 1]),
         ..BypassHop::default()
     };
-    short(IngressState { ttl: 63, outer_source, ..IngressState::default() }, onward)
+    bypassing(IngressState { ttl: 63, outer_source, ..IngressState::default() }, onward)
 }
 
 /// The frame with another TOS byte.
@@ -91,13 +91,13 @@ fn assert_counted_once(kernel: &Kernel, hook: Hook, expected: Reason) {
 #[case::unknown_flow(Carried::Echo, PEER_POD, 100, Reason::Learning)]
 #[case::begin_of_a_connection(Carried::Tcp { syn: true, fin: false, rst: false }, PEER_POD, 0, Reason::FlowEdge)]
 #[case::too_long(Carried::Udp, PEER_POD, 1450 - 27, Reason::TooLong)]
-fn a_pods_packet_that_takes_the_long_way(
+fn a_pods_packet_that_enters_the_stack(
     #[case] carried: Carried,
     #[case] to: [u8; 4],
     #[case] payload: usize,
     #[case] reason: Reason,
 ) {
-    let mut kernel = Kernel::load_for(&node(Backend::Vxlan, FastPath::Flow), &["pod_out"]);
+    let mut kernel = Kernel::load_for(&node(Backend::Vxlan, Bypass::Flow), &["pod_out"]);
     let known = frame(Carried::Udp, LOCAL_POD, PEER_POD, 64, 0);
     kernel.put_flow(key(&known, Direction::Out), short_out(Way::Tunnel));
     let packet = frame(carried, LOCAL_POD, to, 64, payload);
@@ -110,18 +110,18 @@ fn a_pods_packet_that_takes_the_long_way(
 #[case::vxlan(Backend::Vxlan, Carried::Udp)]
 #[case::udp(Backend::Udp, Carried::Echo)]
 #[case::tcp(Backend::Vxlan, DATA)]
-fn a_pods_packet_that_is_shortened(
+fn a_pods_packet_that_bypasses_the_stack(
     #[case] backend: Backend,
     #[case] carried: Carried,
     #[values(0, Node::DSCP)] copied_tos: u32,
 ) {
-    let node = Node { copied_tos, ..node(backend, FastPath::Flow) };
+    let node = Node { copied_tos, ..node(backend, Bypass::Flow) };
     let mut kernel = Kernel::load_for(&node, &["pod_out"]);
     let packet = with_tos(frame(carried, LOCAL_POD, PEER_POD, 64, 200), 0xb8 | 0b11);
     kernel.put_flow(key(&packet, Direction::Out), short_out(Way::Tunnel));
     let answer = kernel.run("pod_out", &packet);
-    assert_eq!(answer.action, tc_action(Reason::Shortened.verdict()));
-    assert_counted_once(&kernel, Hook::PodOut, Reason::Shortened);
+    assert_eq!(answer.action, tc_action(Reason::Bypassed.verdict()));
+    assert_counted_once(&kernel, Hook::PodOut, Reason::Bypassed);
     assert_eq!(kernel.peer_count(Ip4::from_octets(PEERS[0].0)), (1, 0));
     assert_eq!(answer.frame[..12], [2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 1]);
 
@@ -139,7 +139,7 @@ fn a_pods_packet_that_is_shortened(
 
 #[test]
 fn a_pods_packet_for_a_stock_peer_goes_to_the_segmenter() {
-    let mut kernel = Kernel::load_for(&node(Backend::Udp, FastPath::Flow), &["pod_out"]);
+    let mut kernel = Kernel::load_for(&node(Backend::Udp, Bypass::Flow), &["pod_out"]);
     let packet = frame(DATA, LOCAL_POD, PEER_POD, 64, 200);
     kernel.put_flow(key(&packet, Direction::Out), short_out(Way::Segmenter));
     let answer = kernel.run("pod_out", &packet);
@@ -150,23 +150,23 @@ fn a_pods_packet_for_a_stock_peer_goes_to_the_segmenter() {
 #[rstest]
 #[case::host_gw(Backend::HostGw)]
 #[case::direct_routing(Backend::Vxlan)]
-fn packets_by_a_route_are_shortened_as_they_are(#[case] backend: Backend) {
-    let mut kernel = Kernel::load_for(&node(backend, FastPath::Flow), &["pod_out", "direct_in"]);
+fn packets_by_a_route_bypass_as_they_are(#[case] backend: Backend) {
+    let mut kernel = Kernel::load_for(&node(backend, Bypass::Flow), &["pod_out", "direct_in"]);
     kernel.put_peer(Ip4::from_octets(PEERS[0].0), |peer| peer.direct = 1);
     let sent = frame(Carried::Udp, LOCAL_POD, PEER_POD, 64, 200);
     kernel.put_flow(key(&sent, Direction::Out), short_out(Way::Plain));
     let answer = kernel.run("pod_out", &sent);
-    assert_eq!(answer.action, tc_action(Reason::Shortened.verdict()));
+    assert_eq!(answer.action, tc_action(Reason::Bypassed.verdict()));
     assert_eq!(answer.frame[..12], [2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 1]);
     assert_eq!(answer.frame[14..], frame(Carried::Udp, LOCAL_POD, PEER_POD, 63, 200)[14..]);
 
     let arriving = frame(Carried::Udp, PEER_POD, LOCAL_POD, 63, 200);
     kernel.put_flow(key(&arriving, Direction::In), short_in(Ip4::UNSPECIFIED));
     let answer = kernel.run("direct_in", &arriving);
-    assert_eq!(answer.action, tc_action(Reason::Shortened.verdict()));
+    assert_eq!(answer.action, tc_action(Reason::Bypassed.verdict()));
     assert_eq!(answer.frame[..12], [2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 1]);
     assert_eq!(answer.frame[14..], frame(Carried::Udp, PEER_POD, LOCAL_POD, 62, 200)[14..]);
-    assert_counted_once(&kernel, Hook::DirectIn, Reason::Shortened);
+    assert_counted_once(&kernel, Hook::DirectIn, Reason::Bypassed);
     assert_eq!(kernel.peer_count(Ip4::from_octets(PEERS[0].0)), (1, 1));
 }
 
@@ -174,7 +174,7 @@ fn packets_by_a_route_are_shortened_as_they_are(#[case] backend: Backend) {
 #[case::by_the_tunnel(0, Reason::ToStack)]
 #[case::by_a_route(1, Reason::Learning)]
 fn only_peers_a_route_leads_to_send_packets_as_they_are(#[case] direct: u16, #[case] expected: Reason) {
-    let mut kernel = Kernel::load_for(&node(Backend::Vxlan, FastPath::Flow), &["direct_in"]);
+    let mut kernel = Kernel::load_for(&node(Backend::Vxlan, Bypass::Flow), &["direct_in"]);
     kernel.put_peer(Ip4::from_octets(PEERS[0].0), |peer| peer.direct = direct);
     kernel.run("direct_in", &frame(Carried::Udp, PEER_POD, LOCAL_POD, 63, 200));
     assert_counted_once(&kernel, Hook::DirectIn, expected);
@@ -185,14 +185,14 @@ fn only_peers_a_route_leads_to_send_packets_as_they_are(#[case] direct: u16, #[c
 #[case::udp(Backend::Udp, "udp_decap")]
 fn a_packet_out_of_the_tunnel_is_handed_over(#[case] backend: Backend, #[case] program: &str) {
     let encapsulation = if backend == Backend::Udp { Encapsulation::Udp } else { Encapsulation::Vxlan };
-    let mut kernel = Kernel::load_for(&node(backend, FastPath::Flow), &[program]);
+    let mut kernel = Kernel::load_for(&node(backend, Bypass::Flow), &[program]);
     let inner = Inner::new(PEER_POD, LOCAL_POD);
     let peer = Ip4::from_octets(PEERS[0].1);
     kernel.put_flow(key(&inner.frame(), Direction::In), short_in(peer));
     let outer = Outer::new(PEERS[0].1, frames::port(encapsulation), inner.clone());
     let answer = kernel.run(program, &outer.frame(encapsulation));
-    assert_eq!(answer.action, tc_action(Reason::Shortened.verdict()));
-    assert_counted_once(&kernel, Hook::Decap, Reason::Shortened);
+    assert_eq!(answer.action, tc_action(Reason::Bypassed.verdict()));
+    assert_counted_once(&kernel, Hook::Decap, Reason::Bypassed);
     assert_eq!(answer.frame[..12], [2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 1]);
     assert_eq!(answer.frame[14..], Inner { ttl: 62, ..inner }.frame()[14..]);
     let ip = Ipv4Header::read_from_bytes(&answer.frame[14..34]).unwrap();
@@ -213,7 +213,7 @@ fn a_packet_that_leaves_the_stack_confirms_its_flow(
     #[case] direction: Direction,
     #[case] ends: ([u8; 4], [u8; 4]),
 ) {
-    let mut node = node(Backend::HostGw, FastPath::Flow);
+    let mut node = node(Backend::HostGw, Bypass::Flow);
     node.device = BRIDGE;
     let mut kernel = Kernel::load_for(&node, &[program]);
     let leaving = frame(Carried::Udp, ends.0, ends.1, 62, 200);
@@ -243,7 +243,7 @@ fn a_flow_through_the_tunnel_knows_its_peer(
     #[case] program: &str,
     #[case] expected: Way,
 ) {
-    let mut kernel = Kernel::load_for(&node(backend, FastPath::Flow), &[program]);
+    let mut kernel = Kernel::load_for(&node(backend, Bypass::Flow), &[program]);
     if expected == Way::Segmenter {
         kernel.put_peer(Ip4::from_octets(PEERS[0].0), |peer| peer.whole = 0);
     }
@@ -268,7 +268,7 @@ fn a_flow_through_the_tunnel_knows_its_peer(
 
 #[test]
 fn a_flow_takes_a_place_that_is_free() {
-    let mut kernel = Kernel::load_for(&node(Backend::Vxlan, FastPath::Flow), &["pod_out"]);
+    let mut kernel = Kernel::load_for(&node(Backend::Vxlan, Bypass::Flow), &["pod_out"]);
     let packet = frame(Carried::Udp, LOCAL_POD, PEER_POD, 64, 0);
     let new = key(&packet, Direction::Out);
     let first = new.place(FLOW_SEED);
@@ -289,7 +289,7 @@ fn a_flow_takes_a_place_that_is_free() {
     let keys = |kernel: &Kernel| [0, 1, 2, 3].map(|place| kernel.flow_at(first + place).key);
     kernel.run("pod_out", &packet);
     assert_counted_once(&kernel, Hook::PodOut, Reason::Learning);
-    assert_eq!(keys(&kernel), neighbours[..], "all of them may be short");
+    assert_eq!(keys(&kernel), neighbours[..], "all of them may bypass");
 
     let entered = IngressState { at: now - 2 * OVER, ..IngressState::default() };
     kernel.put_flow_at(first + 2, neighbours[2], Flow { entered, ..Flow::default() });

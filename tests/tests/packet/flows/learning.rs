@@ -1,5 +1,5 @@
 use flannel_common::flow::{
-    ANNOUNCE, BypassEntry, BypassHop, DRAINED, Direction, FastPath, MANY, VALID, WORTHWHILE, Way as Onwards,
+    ANNOUNCE, Bypass, BypassEntry, BypassHop, DRAINED, Direction, MANY, VALID, WORTHWHILE, Way as Onwards,
 };
 use flannel_common::maps::{Guard, Node};
 use flannel_common::wire::Ipv4Header;
@@ -20,8 +20,8 @@ const BRIDGE: u32 = 8;
 const DEVICE: u32 = 4242;
 const UNDERLAY: u32 = 4243;
 
-fn node(fast_path: FastPath) -> Node {
-    Node { fast_path: fast_path as u32, ..frames::node(Encapsulation::Vxlan, Guard::Strict) }
+fn node(bypass: Bypass) -> Node {
+    Node { bypass: bypass as u32, ..frames::node(Encapsulation::Vxlan, Guard::Strict) }
 }
 
 const ONWARD: BypassHop = BypassHop {
@@ -47,7 +47,7 @@ struct Way {
 
 impl Way {
     fn new(carried: Carried) -> Self {
-        Self { memory: Memory::new(), node: node(FastPath::Flow), carried }
+        Self { memory: Memory::new(), node: node(Bypass::Flow), carried }
     }
 
     fn sent(&self) -> Packet {
@@ -70,7 +70,7 @@ impl Way {
         leave(packet, &self.memory, &self.node, exit)
     }
 
-    /// Sends a packet the long way.
+    /// Sends a packet through the stack.
     fn learn(&self) {
         assert_eq!(self.enter(&self.sent()), Err(Reason::Learning));
         assert_eq!(self.leave(&self.routed()), Reason::Confirmed);
@@ -265,7 +265,7 @@ fn a_connection_is_announced_and_short_once_it_is_approved() {
 
 #[test]
 fn without_regard_to_connection_tracking_nobody_is_asked() {
-    let way = Way { node: node(FastPath::Direct), ..Way::new(DATA) };
+    let way = Way { node: node(Bypass::Direct), ..Way::new(DATA) };
     way.learn();
     assert_eq!(way.enter(&way.sent()), Ok(DEVICE));
     assert_eq!(way.memory.announced.borrow().len(), 0);
@@ -276,7 +276,7 @@ fn without_regard_to_connection_tracking_nobody_is_asked() {
 #[case::end(Carried::Tcp { syn: false, fin: true, rst: false })]
 #[case::reset(Carried::Tcp { syn: false, fin: false, rst: true })]
 fn an_edge_of_a_connection_ends_what_was_learned(#[case] edge: Carried) {
-    let way = Way { node: node(FastPath::Direct), ..Way::new(DATA) };
+    let way = Way { node: node(Bypass::Direct), ..Way::new(DATA) };
     way.learn();
     let key = *way.memory.flows.borrow().keys().next().unwrap();
     way.memory.approved.borrow_mut().insert(key.connection());
@@ -304,7 +304,7 @@ fn both_directions_are_of_one_connection() {
 #[test]
 fn a_packet_of_a_peer_is_handed_over_as_the_stack_would_have() {
     let memory = Memory::new();
-    let node = node(FastPath::Flow);
+    let node = node(Bypass::Flow);
     let arrived = Packet::at(UNDERLAY, frame(Carried::Udp, PEER_POD, LOCAL_POD, 63, 100));
     let origin = Origin::Tunnel(Ip4::from_octets([192, 168, 0, 2]), false);
     assert_eq!(enter_from(origin, &arrived, &memory), Err(Reason::Learning));
@@ -337,7 +337,7 @@ fn a_peers_flow_is_short_only_as_its_peer_sent_it(#[case] other: Origin) {
     let routed =
         Packet { received_by: DEVICE, ..Packet::at(PORT, frame(Carried::Udp, PEER_POD, LOCAL_POD, 62, 100)) };
     assert_eq!(enter_from(origin, &arrived, &memory), Err(Reason::Learning));
-    assert_eq!(leave(&routed, &memory, &node(FastPath::Flow), Exit::Pod), Reason::Confirmed);
+    assert_eq!(leave(&routed, &memory, &node(Bypass::Flow), Exit::Pod), Reason::Confirmed);
     assert!(enter_from(origin, &arrived, &memory).is_ok());
     let read = packet::Packet::read(&arrived).unwrap();
     assert_eq!(bypass(&arrived, &read, other, &memory), None, "the guard has to be asked");
@@ -362,7 +362,7 @@ fn pods_packets_to_peers(
     #[case] expected: Result<[u8; 4], Reason>,
 ) {
     let packet = packet::Packet::read(&Packet::at(PORT, frame(Carried::Udp, from, to, 64, 0))).unwrap();
-    assert_eq!(to_peer(&packet, &node(FastPath::Flow)), expected.map(Ip4::from_octets));
+    assert_eq!(to_peer(&packet, &node(Bypass::Flow)), expected.map(Ip4::from_octets));
 }
 
 #[rstest]
@@ -374,5 +374,5 @@ fn peers_packets_to_pods(
     #[case] expected: Result<[u8; 4], Reason>,
 ) {
     let packet = packet::Packet::read(&Packet::at(UNDERLAY, frame(Carried::Udp, from, to, 63, 0))).unwrap();
-    assert_eq!(from_peer(&packet, &node(FastPath::Flow)), expected.map(Ip4::from_octets));
+    assert_eq!(from_peer(&packet, &node(Bypass::Flow)), expected.map(Ip4::from_octets));
 }

@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::time::Duration;
 
-use flannel_common::flow::FastPath;
+use flannel_common::flow::Bypass;
 use flannel_common::maps::Guard;
 use flannel_datapath::{HookChoice, LogChoice, ProgramSettings};
 use flannel_model::config::default_pin_dir;
@@ -54,7 +54,7 @@ fn nothing_given_means_the_defaults() {
     assert_eq!(options.hook, HookChoice::Auto);
     assert_eq!(options.program_settings, ProgramSettings { log: LogChoice::Off, counts: true });
     assert_eq!(options.guard, Guard::Strict);
-    assert_eq!(options.fast_path, FastPath::Flow);
+    assert_eq!(options.bypass, Bypass::Flow);
     assert!(!options.copy_dscp);
     assert_eq!(options.pod_bridges, ["cni0", "docker0"]);
     assert_eq!(options.log_level, Level::INFO);
@@ -67,7 +67,7 @@ fn everything_given_arrives() {
          -etcd-username=u -etcd-password=p --iface eth1 --iface-regex ^10 --iface-can-reach 10.0.0.1 \
          --public-ip 192.0.2.1 --subnet-file /s --subnet-lease-renew-margin 5 --subnet-lease-ttl 1h30m \
          --pin-dir /pins --datapath-hook clsact --datapath-log warn --datapath-counters=false --guard peer \
-         --pod-bridges cni1 --pod-fast-path direct --copy-dscp -v=2",
+         --pod-bridges cni1 --pod-bypass direct --copy-dscp -v=2",
     )
     .unwrap();
     assert_eq!(options.etcd.endpoints, ["https://a:1", "b:2"]);
@@ -88,7 +88,7 @@ fn everything_given_arrives() {
     assert_eq!(options.hook, HookChoice::Clsact);
     assert_eq!(options.program_settings, ProgramSettings { log: LogChoice::Warn, counts: false });
     assert_eq!(options.guard, Guard::Peer);
-    assert_eq!(options.fast_path, FastPath::Direct);
+    assert_eq!(options.bypass, Bypass::Direct);
     assert!(options.copy_dscp);
     assert_eq!(options.pod_bridges, ["cni1"]);
     assert_eq!(options.log_level, Level::DEBUG);

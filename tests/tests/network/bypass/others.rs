@@ -8,7 +8,7 @@ use flannel_tests::wait;
 use rstest::rstest;
 
 use super::flow::{Datagrams, Flow};
-use super::{FILE, shortened, start};
+use super::{FILE, bypassed, start};
 use crate::VXLAN;
 
 /// Interfaces that come have every program put in its place again.
@@ -44,9 +44,9 @@ fn a_pod_somebody_else_looks_after_is_left_alone(#[case] command: &str) {
     }
     host.run("tc", command).unwrap();
     let is_left_alone = || {
-        let before = shortened(&member.daemon).1;
+        let before = bypassed(&member.daemon).1;
         flow.wait_for(100).unwrap();
-        shortened(&member.daemon).1 == before
+        bypassed(&member.daemon).1 == before
     };
     wait::until_true("the pod to be left alone", Duration::from_secs(15), is_left_alone).unwrap();
     transfer(cluster.pod(0).unwrap(), cluster.pod(1).unwrap(), FILE).unwrap();
@@ -59,9 +59,9 @@ fn a_pod_somebody_else_looks_after_is_left_alone(#[case] command: &str) {
     .or_else(|_| host.run("tc", "qdisc del dev pod1 clsact"))
     .unwrap();
     let is_served = || {
-        let before = shortened(&member.daemon).1;
+        let before = bypassed(&member.daemon).1;
         flow.wait_for(100).unwrap();
-        shortened(&member.daemon).1 > before
+        bypassed(&member.daemon).1 > before
     };
     wait::until_true("the pod to be served again", Duration::from_secs(15), is_served).unwrap();
 }

@@ -36,18 +36,18 @@ pub fn start_plan(plan: &Plan) -> Cluster {
     cluster
 }
 
-/// The mode by which tests mean the fast path: told outright, it stays where a run is to go without.
-pub fn told(fast_path: &str) -> &str {
-    if fast_path == "auto" { "flow" } else { fast_path }
+/// The mode by which tests mean the bypass: told outright, it stays where a run is to go without.
+pub fn told(bypass: &str) -> &str {
+    if bypass == "auto" { "flow" } else { bypass }
 }
 
 /// Two hosts with a pod each, whose ports and bridges are served as far as they will be.
-pub fn start_served(backend: &str, hook: &str, fast_path: &str, offloads: Offloads) -> Cluster {
+pub fn start_served(backend: &str, hook: &str, bypass: &str, offloads: Offloads) -> Cluster {
     let host = HostOptions { offloads, ..HostOptions::default() };
-    let fast_path = told(fast_path);
+    let bypass = told(bypass);
     let plan = Plan { host, ..plan(backend) }
         .with_flag(&format!("--datapath-hook={hook}"))
-        .with_flag(&format!("--pod-fast-path={fast_path}"));
+        .with_flag(&format!("--pod-bypass={bypass}"));
     let cluster = start_plan(&plan);
     if backend != HOST_GW {
         cluster.members.iter().for_each(wait_for_port);
@@ -61,9 +61,9 @@ fn wait_for_port(member: &Member) {
     wait::until_true("the pod's port to be known", Duration::from_secs(5), is_known).unwrap();
 }
 
-/// Packets a host's pods have sent the short way, and packets they got by it.
-pub fn shortened(daemon: &Daemon) -> (u64, u64) {
-    let count = |hook| daemon.count(hook, "shortened").unwrap();
+/// Packets a host's pods have sent by the bypass, and packets they got by it.
+pub fn bypassed(daemon: &Daemon) -> (u64, u64) {
+    let count = |hook| daemon.count(hook, "bypassed").unwrap();
     (count("pod_out"), count("decap") + count("direct_in"))
 }
 
@@ -80,7 +80,7 @@ pub fn shortened(daemon: &Daemon) -> (u64, u64) {
 #[case::udp_direct_routing(UDP_DIRECT, "auto", Place::Near)]
 #[case::direct_routing_xdp_by_a_router(DIRECT, "xdp", Place::Far)]
 #[case::udp_direct_routing_xdp_by_a_router(UDP_DIRECT, "xdp", Place::Far)]
-fn flows_are_shortened_without_loss_or_overtaking(
+fn flows_bypass_the_stack_without_loss_or_overtaking(
     #[case] backend: &str,
     #[case] hook: &str,
     #[case] place: Place,
@@ -92,28 +92,28 @@ fn flows_are_shortened_without_loss_or_overtaking(
     sleep(Duration::from_secs(1));
     let losses = stream.stop().unwrap();
     assert_eq!((losses.unexcused(), losses.duplicates, losses.overtaken), (0, 0, 0), "{losses:?}");
-    let (sent, _) = shortened(first);
-    let (_, received) = shortened(second);
-    // One in 40 ms takes the long way, and a few after it.
+    let (sent, _) = bypassed(first);
+    let (_, received) = bypassed(second);
+    // One in 40 ms goes through the stack, and a few after it.
     assert!(sent > losses.sent * 8 / 10, "{sent} of {losses:?}");
     assert!(received > losses.sent * 8 / 10, "{received} of {losses:?}");
 
     transfer(cluster.pod(0).unwrap(), cluster.pod(1).unwrap(), FILE).unwrap();
-    let answers = shortened(second).0;
-    assert!(answers > 100, "only {answers} answers of the file's receiver were shortened");
-    assert!(shortened(first).0 > sent + 500, "the file itself was not");
+    let answers = bypassed(second).0;
+    assert!(answers > 100, "only {answers} answers of the file's receiver bypassed the stack");
+    assert!(bypassed(first).0 > sent + 500, "the file itself was not");
     if matches!(place, Place::Far) {
-        assert_eq!(second.count("direct_in", "shortened").unwrap(), 0, "nothing comes plain by a router");
+        assert_eq!(second.count("direct_in", "bypassed").unwrap(), 0, "nothing comes plain by a router");
     }
 }
 
 #[test]
-fn nothing_is_shortened_where_that_is_off() {
-    let cluster = Cluster::start(&plan(VXLAN).with_flag("--pod-fast-path=off")).unwrap();
+fn nothing_bypasses_where_that_is_off() {
+    let cluster = Cluster::start(&plan(VXLAN).with_flag("--pod-bypass=off")).unwrap();
     check_reached(&pod_pairs(&cluster.nodes())).unwrap();
     transfer(cluster.pod(0).unwrap(), cluster.pod(1).unwrap(), FILE).unwrap();
     for member in &cluster.members {
-        assert_eq!(shortened(&member.daemon), (0, 0));
+        assert_eq!(bypassed(&member.daemon), (0, 0));
         let log = std::fs::read_to_string(member.daemon.log()).unwrap();
         assert!(!log.contains("pod_out"), "{log}");
     }
@@ -123,7 +123,7 @@ fn nothing_is_shortened_where_that_is_off() {
 #[case::vxlan(VXLAN)]
 #[case::udp(UDP)]
 #[case::host_gw(HOST_GW)]
-fn hops_are_counted_on_the_short_way(#[case] backend: &str) {
+fn hops_are_counted_on_the_bypass(#[case] backend: &str) {
     let cluster = start(backend, &[]);
     let (from, to) = (cluster.pod(0).unwrap(), cluster.pod(1).unwrap());
     let capture = Capture::start(&to.namespace, "eth0").unwrap();
@@ -140,7 +140,7 @@ fn hops_are_counted_on_the_short_way(#[case] backend: &str) {
     stream.stop().unwrap();
     seen.unwrap();
     assert_eq!(ttls, [62].into());
-    assert!(shortened(&cluster.members[1].daemon).1 > 300);
+    assert!(bypassed(&cluster.members[1].daemon).1 > 300);
 }
 
 /// A pod whose interface takes more than the tunnel does sends short packets of a flow, then one too long.
@@ -166,13 +166,13 @@ fn a_packet_too_long_for_the_tunnel_is_answered(#[case] backend: &str, #[case] m
     };
     let target = cluster.pod(1).unwrap();
     ping(mtu, 100).send(&pod.endpoint, target).unwrap().check().unwrap();
-    assert!(shortened(&cluster.members[0].daemon).0 > 50);
+    assert!(bypassed(&cluster.members[0].daemon).0 > 50);
     let pong = ping(mtu + 1, 3).send(&pod.endpoint, target).unwrap();
     assert_eq!((pong.received, pong.mtu), (0, Some(mtu)), "{pong:?}");
 
     let flow = Datagrams::start(&pod.endpoint, target).unwrap();
     flow.wait_for(200).unwrap();
-    wait::until("a packet of a shortened flow to be found too long", Duration::from_secs(5), || {
+    wait::until("a packet of a bypassing flow to be found too long", Duration::from_secs(5), || {
         pod.endpoint.namespace.ip("route flush cache")?;
         let error = flow.send_unfragmented(mtu as usize + 1 - 28, Duration::from_secs(2))?;
         assert_eq!(error, Some(mtu), "the sender learns the size that may be");

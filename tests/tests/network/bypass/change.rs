@@ -13,7 +13,7 @@ use rstest::rstest;
 use serde_json::Value;
 
 use super::flow::{Bytes, Datagrams, Flow};
-use super::{FILE, shortened, start};
+use super::{FILE, bypassed, start};
 use crate::{HOST_GW, UDP, VXLAN};
 
 /// Waits until both programs are at a pod's port.
@@ -62,10 +62,10 @@ fn a_pod_made_again_behind_another_port_gets_the_flow(#[case] backend: &str) {
     assert!(arrived > 20, "{arrived} datagrams in 200 ms");
 
     wait_served(&member.daemon, "other");
-    let before = shortened(&member.daemon).1;
+    let before = bypassed(&member.daemon).1;
     flow.wait_for(300).unwrap();
-    let after = shortened(&member.daemon).1;
-    assert!(after > before + 200, "it is shortened again: {before}, {after}");
+    let after = bypassed(&member.daemon).1;
+    assert!(after > before + 200, "it bypasses again: {before}, {after}");
     let pins = ["links", "filters"].map(|kind| member.daemon.pin_dir().join(kind));
     let is_clean = || {
         let entries = pins.iter().filter_map(|pins| std::fs::read_dir(pins).ok()).flatten();
@@ -87,15 +87,15 @@ fn flows_go_on_while_the_daemon_is_away(#[case] backend: &str) {
     for member in &mut cluster.members {
         member.daemon.kill().unwrap();
     }
-    let before = shortened(&cluster.members[0].daemon).0;
+    let before = bypassed(&cluster.members[0].daemon).0;
     running.wait_for(500_000).unwrap();
-    let after = shortened(&cluster.members[0].daemon).0;
-    assert!(after > before + 200, "a connection that was shortened stays so: {before}, {after}");
+    let after = bypassed(&cluster.members[0].daemon).0;
+    assert!(after > before + 200, "a connection that bypasses continues to: {before}, {after}");
     drop(running);
 
-    let before = shortened(&cluster.members[0].daemon).0;
+    let before = bypassed(&cluster.members[0].daemon).0;
     transfer(&from, &to, FILE).unwrap();
-    let after = shortened(&cluster.members[0].daemon).0;
+    let after = bypassed(&cluster.members[0].daemon).0;
     assert!(after < before + 100, "nobody has approved of the new one: {before}, {after}");
 
     for member in &mut cluster.members {
@@ -104,5 +104,5 @@ fn flows_go_on_while_the_daemon_is_away(#[case] backend: &str) {
     }
     sleep(Duration::from_millis(500));
     transfer(&from, &to, FILE).unwrap();
-    assert!(shortened(&cluster.members[0].daemon).0 > after + 500, "the new daemon does");
+    assert!(bypassed(&cluster.members[0].daemon).0 > after + 500, "the new daemon does");
 }

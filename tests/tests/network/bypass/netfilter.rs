@@ -1,4 +1,4 @@
-//! Rules and connection tracking are as good as without the short way.
+//! Rules and connection tracking are as good as without the bypass.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use flannel_tests::wait;
 use rstest::rstest;
 
 use super::flow::{Bytes, Datagrams, Flow};
-use super::{FILE, shortened, start, start_plan};
+use super::{FILE, bypassed, start, start_plan};
 use crate::{HOST_GW, UDP, VXLAN, plan};
 
 const GIGABYTE: u64 = 1_000_000_000;
@@ -71,7 +71,7 @@ fn a_rule_takes_effect_on_running_flows(#[case] backend: &str, #[case] at: usize
     let (datagrams, bytes) = (Datagrams::start(from, to).unwrap(), Bytes::start(from, to).unwrap());
     datagrams.wait_for(500).unwrap();
     bytes.wait_for(500_000).unwrap();
-    let before = shortened(&cluster.members[0].daemon).0;
+    let before = bypassed(&cluster.members[0].daemon).0;
     assert!(before > 600, "{before}");
 
     let host = &cluster.members[at].node.host;
@@ -87,7 +87,7 @@ fn a_rule_takes_effect_on_running_flows(#[case] backend: &str, #[case] at: usize
     engine.let_through(host, &target);
     datagrams.wait_for(200).unwrap();
     bytes.wait_for(200_000).unwrap();
-    let after = shortened(&cluster.members[0].daemon).0;
+    let after = bypassed(&cluster.members[0].daemon).0;
     assert!(after > before + 200, "{after}, before the rule {before}");
 }
 
@@ -124,9 +124,9 @@ fn a_tracked_gigabyte_arrives_whole(#[case] backend: &str) {
     for member in &cluster.members {
         let (invalid, established) = tracked(&member.node.host);
         assert_eq!(invalid, 0, "on {}", member.node.host.name);
-        let short = shortened(&member.daemon);
-        let all = short.0 + short.1;
-        assert!(all > 10 * established, "{all} were shortened, {established} took the long way");
+        let (sent, received) = bypassed(&member.daemon);
+        let all = sent + received;
+        assert!(all > 10 * established, "{all} bypassed the stack, {established} entered it");
     }
 }
 
@@ -134,8 +134,8 @@ fn a_tracked_gigabyte_arrives_whole(#[case] backend: &str) {
 #[rstest]
 #[case::with_regard("flow", false)]
 #[case::without_regard("direct", true)]
-fn connections_in_a_zone(#[case] mode: &str, #[case] is_shortened: bool) {
-    let cluster = start(VXLAN, &[&format!("--pod-fast-path={mode}")]);
+fn connections_in_a_zone(#[case] mode: &str, #[case] is_bypassed: bool) {
+    let cluster = start(VXLAN, &[&format!("--pod-bypass={mode}")]);
     for member in &cluster.members {
         let host = &member.node.host;
         nft(host, "add table ip zones");
@@ -143,7 +143,7 @@ fn connections_in_a_zone(#[case] mode: &str, #[case] is_shortened: bool) {
         nft(host, "add rule ip zones prerouting ip protocol tcp ct zone set 5");
     }
     drop_invalid(&cluster);
-    let before = shortened(&cluster.members[0].daemon).0;
+    let before = bypassed(&cluster.members[0].daemon).0;
     if mode == "flow" {
         transfer(cluster.pod(0).unwrap(), cluster.pod(1).unwrap(), FILE).unwrap();
         assert_eq!(tracked(&cluster.members[0].node.host).0, 0);
@@ -154,19 +154,19 @@ fn connections_in_a_zone(#[case] mode: &str, #[case] is_shortened: bool) {
         }
         transfer(cluster.pod(0).unwrap(), cluster.pod(1).unwrap(), FILE).unwrap();
     }
-    let short = shortened(&cluster.members[0].daemon).0 - before;
-    assert_eq!(short > 500, is_shortened, "{short} were shortened");
-    // Datagrams need no leave.
+    let count = bypassed(&cluster.members[0].daemon).0 - before;
+    assert_eq!(count > 500, is_bypassed, "{count} bypassed the stack");
+    // Datagrams need no approval.
     let datagrams = Datagrams::start(cluster.pod(0).unwrap(), cluster.pod(1).unwrap()).unwrap();
     datagrams.wait_for(300).unwrap();
-    assert!(shortened(&cluster.members[0].daemon).0 > before + short + 200);
+    assert!(bypassed(&cluster.members[0].daemon).0 > before + count + 200);
 }
 
 #[rstest]
 #[case::vxlan(VXLAN)]
 #[case::udp(UDP)]
 #[case::host_gw(HOST_GW)]
-fn a_translated_flow_is_never_shortened_where_it_is_translated(#[case] backend: &str) {
+fn a_translated_flow_never_bypasses_where_it_is_translated(#[case] backend: &str) {
     let cluster = start(backend, &[]);
     let (from, to) = (cluster.pod(0).unwrap(), cluster.pod(1).unwrap());
     let [first, second] = [0, 1].map(|member| &cluster.members[member]);
@@ -177,14 +177,14 @@ fn a_translated_flow_is_never_shortened_where_it_is_translated(#[case] backend: 
         &first.node.host,
         &format!("add rule ip service prerouting ip daddr {service} dnat to {}", to.address),
     );
-    let before = shortened(&first.daemon);
+    let before = bypassed(&first.daemon);
     let mut target = to.clone();
     target.address = service.parse().unwrap();
     let ping = Ping { count: 100, interval: Duration::from_millis(5), ..Ping::default() };
     ping.send(from, &target).unwrap().check().unwrap();
-    assert_eq!(shortened(&first.daemon), before);
+    assert_eq!(bypassed(&first.daemon), before);
     // There the service is unknown: packets are what they seem.
-    assert!(shortened(&second.daemon).0 > 50);
+    assert!(bypassed(&second.daemon).0 > 50);
 }
 
 #[rstest]
@@ -197,5 +197,5 @@ fn the_world_outside_is_reached_by_masquerading(#[case] backend: &str) {
     let ping = Ping { count: 50, interval: Duration::from_millis(5), ..Ping::default() };
     ping.send(cluster.pod(0).unwrap(), &outside).unwrap().check().unwrap();
     ping.send(cluster.pod(0).unwrap(), cluster.pod(1).unwrap()).unwrap().check().unwrap();
-    assert!(shortened(&cluster.members[0].daemon).0 > 20, "pods of the network are not masqueraded");
+    assert!(bypassed(&cluster.members[0].daemon).0 > 20, "pods of the network are not masqueraded");
 }
