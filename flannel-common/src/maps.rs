@@ -31,7 +31,7 @@ pub const PORTS: &str = "PORTS";
 /// Name of the map with the one [`Node`] the programs were loaded with, kept for readers of the pins.
 pub const NODE_INFO: &str = "NODE_INFO";
 /// Name of the map with the one [`TraceFilter`].
-pub const QUESTION: &str = "QUESTION";
+pub const TRACE_FILTER: &str = "TRACE_FILTER";
 /// Name of the ring of [`Event`](crate::trace::Event)s.
 pub const EVENTS: &str = "EVENTS";
 /// Name of the map from the places of [`FlowKey::place`](crate::flow::FlowKey::place) to [`KnownFlow`].
@@ -98,7 +98,7 @@ pub const ALL: [Layout; 12] = [
     Layout::of::<Ip4, PeerCount>(PEER_COUNTERS, Kind::PerCpuHash, MAX_PEERS),
     Layout::of::<Port, u32>(PORTS, Kind::Hash, MAX_PORTS),
     Layout::of::<u32, Node>(NODE_INFO, Kind::Array, 1),
-    Layout::of::<u32, TraceFilter>(QUESTION, Kind::Array, 1),
+    Layout::of::<u32, TraceFilter>(TRACE_FILTER, Kind::Array, 1),
     Layout::of::<(), ()>(EVENTS, Kind::RingBuf, EVENT_BYTES),
     Layout::of::<u32, KnownFlow>(FLOWS, Kind::Array, MAX_FLOWS),
     Layout::of::<Connection, u64>(APPROVED, Kind::LruHash, MAX_FLOWS),
@@ -199,20 +199,20 @@ pub struct PeerCount {
     pub last_seen: u64,
 }
 
-/// A station behind a bridge.
+/// A pod behind a bridge.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Port {
     /// Interface index of the bridge.
     pub bridge: u32,
-    /// Ethernet address of the station.
+    /// Ethernet address of the pod.
     pub mac: Mac,
     /// Zero.
     pub reserved: u16,
 }
 
 impl Port {
-    /// The station as two words, as they stand in memory; the upper half of the second is zero.
+    /// The pod as two words, as they stand in memory; the upper half of the second is zero.
     #[must_use]
     #[inline(always)]
     pub fn words(&self) -> [u64; 2] {
@@ -356,7 +356,7 @@ mod tests {
     use crate::{ABI_VERSION, Mac};
 
     #[test]
-    fn the_words_of_a_station_are_as_in_memory() {
+    fn the_words_of_a_port_are_as_in_memory() {
         let port = Port { bridge: 0x0102_0304, mac: Mac([5, 6, 7, 8, 9, 10]), reserved: 0 };
         let [first, second] = port.words().map(u64::to_le_bytes);
         assert_eq!(port.as_bytes(), [&first[..], &second[..4]].concat());
@@ -389,7 +389,7 @@ mod tests {
             value_size,
             max_entries,
         };
-        assert_eq!(ABI_VERSION, 2);
+        assert_eq!(ABI_VERSION, 3);
         assert_eq!(
             ALL,
             [
@@ -399,7 +399,7 @@ mod tests {
                 layout("PEER_COUNTERS", Kind::PerCpuHash, 4, 40, 65_536),
                 layout("PORTS", Kind::Hash, 12, 4, 16_384),
                 layout("NODE_INFO", Kind::Array, 4, 64, 1),
-                layout("QUESTION", Kind::Array, 4, 32, 1),
+                layout("TRACE_FILTER", Kind::Array, 4, 32, 1),
                 layout("EVENTS", Kind::RingBuf, 0, 0, 1 << 20),
                 layout("FLOWS", Kind::Array, 4, 120, 65_536),
                 layout("APPROVED", Kind::LruHash, 12, 8, 65_536),

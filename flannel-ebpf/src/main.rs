@@ -202,8 +202,8 @@ fn forward_to_port(skb: &Skb, node: &Node) -> Result<(), Reason> {
         return Err(Reason::NotDecapsulated);
     }
     let ethernet: EthernetHeader = skb.load(0)?;
-    let station = Port { bridge: skb.interface(), mac: ethernet.destination, reserved: 0 };
-    let port = table::port(station).ok_or(Reason::UnknownPort)?;
+    let pod = Port { bridge: skb.interface(), mac: ethernet.destination, reserved: 0 };
+    let port = table::port(pod).ok_or(Reason::UnknownPort)?;
     skb.transmit(port)
 }
 

@@ -80,11 +80,11 @@ pub(crate) fn note_next_hop(subnet: Ip4, public_ip: Ip4, hop: &NextHop) {
     }
 }
 
-/// The bridge port behind which `station` lives.
+/// The bridge port behind which `pod` lives.
 #[inline(always)]
-pub(crate) fn port(station: Port) -> Option<u32> {
+pub(crate) fn port(pod: Port) -> Option<u32> {
     // SAFETY: as in [`Table::peer`].
-    unsafe { PORTS.get(Key::from(&station)) }.copied()
+    unsafe { PORTS.get(Key::from(&pod)) }.copied()
 }
 
 /// Keeps [`NODE_INFO`] in the object. Only readers of its pin use it.

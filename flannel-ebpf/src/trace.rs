@@ -11,7 +11,7 @@ use flannel_common::wire::EthernetHeader;
 use flannel_common::{Hook, Ip4, Reason};
 
 #[btf_map]
-static QUESTION: Array<TraceFilter, 1> = Array::new();
+static TRACE_FILTER: Array<TraceFilter, 1> = Array::new();
 #[btf_map]
 static EVENTS: RingBuf<Event, { EVENT_BYTES as usize }> = RingBuf::new();
 
@@ -56,7 +56,7 @@ pub(crate) fn report_arrival(packet: &impl TraceFrame, hook: Hook) {
 /// The filter, if one is set. To look up the only entry of an array costs no call, and its first word decides.
 #[inline(always)]
 fn filter() -> Option<*const TraceFilter> {
-    let filter = QUESTION.get_ptr(0)?;
+    let filter = TRACE_FILTER.get_ptr(0)?;
     // SAFETY: the map gave the address. A filter that changes meanwhile is applied in part.
     if unsafe { (*filter).until } == 0 { None } else { Some(filter) }
 }

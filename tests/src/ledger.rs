@@ -1,4 +1,4 @@
-//! Every packet a program sees is counted once: the kernel's own count of a program's runs is the witness.
+//! Every packet a program sees is counted once, as the kernel counts the runs of the program.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};

@@ -193,8 +193,8 @@ pub enum DatapathError {
         source: MapError,
     },
     /// Another trace or capture runs.
-    #[error("another trace or capture of the datapath at {path} runs; programs tell one at a time")]
-    Witnessed {
+    #[error("another trace or capture of the datapath at {path} runs; the programs serve one at a time")]
+    TraceBusy {
         /// Where.
         path: PathBuf,
     },

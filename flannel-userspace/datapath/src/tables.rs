@@ -8,7 +8,7 @@ use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashM
 use flannel_common::flow::{Connection, Flow, FlowKey, KnownFlow};
 use flannel_common::maps::{
     APPROVED, COUNTERS, Count, FLOWS, GENERATION, NODE_INFO, Node, PEER_COUNTERS, PEERS, PORTS, Peer,
-    PeerCount, Port, QUESTION, SOURCES,
+    PeerCount, Port, SOURCES, TRACE_FILTER,
 };
 use flannel_common::trace::TraceFilter;
 use flannel_common::{Hook, Ip4, Mac, Reason};
@@ -51,7 +51,7 @@ pub struct Tables {
     generation: Array<MapData, u32>,
     flows: Array<MapData, KnownFlow>,
     approved: HashMap<MapData, Connection, u64>,
-    question: Array<MapData, TraceFilter>,
+    trace_filter: Array<MapData, TraceFilter>,
 }
 
 impl Tables {
@@ -78,7 +78,7 @@ impl Tables {
             generation: open(pin_dir, GENERATION, by)?,
             flows: open(pin_dir, FLOWS, by)?,
             approved: open(pin_dir, APPROVED, by)?,
-            question: open(pin_dir, QUESTION, by)?,
+            trace_filter: open(pin_dir, TRACE_FILTER, by)?,
         })
     }
 
@@ -88,8 +88,8 @@ impl Tables {
     }
 
     /// Of which packets programs are asked to tell.
-    pub fn question(&self) -> Result<TraceFilter, DatapathError> {
-        self.question.get(&0, 0).map_err(failed("read", QUESTION))
+    pub fn trace_filter(&self) -> Result<TraceFilter, DatapathError> {
+        self.trace_filter.get(&0, 0).map_err(failed("read", TRACE_FILTER))
     }
 
     /// Writes down for readers of the pins what the programs were told.
@@ -194,7 +194,7 @@ impl Tables {
         entries.collect::<Result<_, MapError>>().map_err(failed("read", SOURCES))
     }
 
-    /// The index of the port behind which each station lives, by the bridge's index and the station's address.
+    /// The index of the port behind which each pod lives, by the bridge's index and the pod's address.
     pub fn ports(&self) -> Result<BTreeMap<(u32, Mac), u32>, DatapathError> {
         let entries = self.ports.iter().map(|entry| entry.map(|(at, port)| ((at.bridge, at.mac), port)));
         entries.collect::<Result<_, MapError>>().map_err(failed("read", PORTS))
@@ -263,15 +263,15 @@ impl Tables {
         ])
     }
 
-    /// Makes `ports`, by bridge and Ethernet address of the station, the known ones.
+    /// Makes `ports`, by bridge and Ethernet address of the pod, the known ones.
     pub fn set_ports(&mut self, ports: &BTreeMap<(u32, Mac), u32>) -> Result<(), DatapathError> {
         let found = self.ports()?;
         let key = |&(bridge, mac): &(u32, Mac)| Port { bridge, mac, reserved: 0 };
-        for (station, port) in ports.iter().filter(|(station, port)| found.get(station) != Some(port)) {
-            self.ports.insert(key(station), port, 0).map_err(failed("write", PORTS))?;
+        for (pod, port) in ports.iter().filter(|(pod, port)| found.get(pod) != Some(port)) {
+            self.ports.insert(key(pod), port, 0).map_err(failed("write", PORTS))?;
         }
-        for station in found.keys().filter(|station| !ports.contains_key(station)) {
-            ignore_absent(self.ports.remove(&key(station))).map_err(failed("write", PORTS))?;
+        for pod in found.keys().filter(|pod| !ports.contains_key(pod)) {
+            ignore_absent(self.ports.remove(&key(pod))).map_err(failed("write", PORTS))?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use aya::maps::{Array, Map, MapData, RingBuf};
-use flannel_common::maps::{EVENTS, QUESTION};
+use flannel_common::maps::{EVENTS, TRACE_FILTER};
 use flannel_common::trace::{Event, TraceFilter};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -14,9 +14,9 @@ use zerocopy::FromBytes as _;
 
 use super::{DatapathError, PinDir, map_path, monotonic_nanoseconds, tables};
 
-/// For so long the programs answer after the question was put last.
+/// For so long the programs answer after the filter was put last.
 const ANSWER: Duration = Duration::from_secs(3);
-/// How often the question is put again.
+/// How often the filter is put again.
 const REPEAT: Duration = Duration::from_secs(1);
 
 /// Pause between two looks into an empty ring.
@@ -25,7 +25,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Somebody who asks programs about packets. Programs fall silent when this is dropped, and by themselves when it was
 /// killed.
 pub struct TraceSession {
-    question: TraceFilter,
+    filter: TraceFilter,
     asked: Array<MapData, TraceFilter>,
     events: RingBuf<MapData>,
     repeat: Instant,
@@ -34,27 +34,27 @@ pub struct TraceSession {
 }
 
 impl TraceSession {
-    /// Puts `question` to the programs pinned in `pin_dir`; [`TraceFilter::until`] is kept up by itself.
+    /// Puts `filter` to the programs pinned in `pin_dir`; [`TraceFilter::until`] is kept up by itself.
     ///
     /// # Errors
     /// Somebody else asks; the maps are not there, or cannot be written.
-    pub fn ask(pin_dir: &Path, question: TraceFilter) -> Result<Self, DatapathError> {
+    pub fn ask(pin_dir: &Path, filter: TraceFilter) -> Result<Self, DatapathError> {
         let unusable = |source| DatapathError::Directory { path: pin_dir.to_owned(), source };
         let directory = File::open(PinDir::maps(pin_dir)).map_err(unusable)?;
         let lock =
             Flock::lock(directory, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-                Errno::EWOULDBLOCK => DatapathError::Witnessed { path: pin_dir.to_owned() },
+                Errno::EWOULDBLOCK => DatapathError::TraceBusy { path: pin_dir.to_owned() },
                 errno => unusable(errno.into()),
             })?;
-        let asked = tables::open(pin_dir, QUESTION, |path| MapData::from_pin(path))?;
+        let asked = tables::open(pin_dir, TRACE_FILTER, |path| MapData::from_pin(path))?;
         let path = map_path(pin_dir, EVENTS);
         let failed = |source| DatapathError::OpenMap { path: path.clone(), source };
         let map = MapData::from_pin(&path).and_then(Map::from_map_data).map_err(failed)?;
         let events = RingBuf::try_from(map).map_err(failed)?;
-        let mut session = Self { question, asked, events, repeat: Instant::now(), _lock: lock };
+        let mut session = Self { filter, asked, events, repeat: Instant::now(), _lock: lock };
         // What nobody heard is of no interest any more.
         while session.events.next().is_some() {}
-        session.repeat_question()?;
+        session.renew()?;
         Ok(session)
     }
 
@@ -65,7 +65,7 @@ impl TraceSession {
     pub async fn next(&mut self) -> Result<Event, DatapathError> {
         loop {
             if Instant::now() >= self.repeat {
-                self.repeat_question()?;
+                self.renew()?;
             }
             if let Some(event) = self.events.next().and_then(|bytes| Event::read_from_bytes(&bytes).ok()) {
                 return Ok(event);
@@ -74,16 +74,16 @@ impl TraceSession {
         }
     }
 
-    fn repeat_question(&mut self) -> Result<(), DatapathError> {
+    fn renew(&mut self) -> Result<(), DatapathError> {
         self.repeat = Instant::now() + REPEAT;
         self.put(monotonic_nanoseconds() + ANSWER.as_nanos() as u64)
     }
 
     fn put(&mut self, until: u64) -> Result<(), DatapathError> {
-        let question = TraceFilter { until, ..self.question };
-        self.asked.set(0, question, 0).map_err(|source| DatapathError::Map {
+        let filter = TraceFilter { until, ..self.filter };
+        self.asked.set(0, filter, 0).map_err(|source| DatapathError::Map {
             operation: "write",
-            map: QUESTION,
+            map: TRACE_FILTER,
             source,
         })
     }

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use flannel_common::flow::{Connection, Direction, Flow, FlowKey, Way};
 use flannel_common::maps::{
     self, APPROVED, COUNTERS, Count, FLOWS, GENERATION, Kind, NODE_INFO, NextHop, PEER_COUNTERS, PEERS,
-    PORTS, Peer, PeerCount, QUESTION, SOURCES,
+    PORTS, Peer, PeerCount, SOURCES, TRACE_FILTER,
 };
 use flannel_common::trace::TraceFilter;
 use flannel_datapath::Tables;
@@ -114,7 +114,7 @@ fn entries(tables: &Tables, map: &str) -> anyhow::Result<Vec<Value>> {
             tables.ports()?.into_iter().map(port).collect()
         }
         NODE_INFO => vec![node(&tables.node()?)],
-        QUESTION => vec![question(&tables.question()?)],
+        TRACE_FILTER => vec![trace_filter(&tables.trace_filter()?)],
         FLOWS => tables.flows()?.iter().map(|(key, known)| flow(key, known)).collect(),
         APPROVED => tables.approved()?.iter().map(|(connection, at)| approved(connection, *at)).collect(),
         GENERATION => vec![json!({"generation": tables.generation()?})],
@@ -151,8 +151,8 @@ fn approved(connection: &Connection, at: u64) -> Value {
     })
 }
 
-fn question(question: &TraceFilter) -> Value {
-    let TraceFilter { until, reasons, hooks, every, address, arrivals } = question;
+fn trace_filter(trace_filter: &TraceFilter) -> Value {
+    let TraceFilter { until, reasons, hooks, every, address, arrivals } = trace_filter;
     json!({
         "until_nanoseconds": until, "reasons": reasons, "hooks": hooks, "every": every,
         "address": address.to_string(), "arrivals": *arrivals != 0,

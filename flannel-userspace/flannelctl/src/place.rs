@@ -130,7 +130,7 @@ impl EtcdFlags {
         };
         let password = match &self.etcd_password_file {
             Some(path) => Some(Password::File(path.clone())),
-            None => self.etcd_password.clone().map(Password::Told),
+            None => self.etcd_password.clone().map(Password::Literal),
         };
         Ok(Some(etcd::Options {
             endpoints: endpoints.split(',').map(str::to_owned).collect(),

@@ -18,12 +18,12 @@ fn main() -> ExitCode {
 }
 
 fn run(options: Options) -> ExitCode {
-    let loudness = daemon::start_logging(options.log_level, options.log_format);
+    let log_level = daemon::start_logging(options.log_level, options.log_format);
     // One thread does: packets are the kernel's business.
     let runtime =
         Builder::new_current_thread().enable_all().on_thread_start(flannel_privileges::enter_thread).build();
     let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(daemon::run(options, loudness)),
+        Ok(runtime) => runtime.block_on(daemon::run(options, log_level)),
         Err(error) => Err(daemon::DaemonError::Signals(error)),
     };
     match outcome {

@@ -108,7 +108,7 @@ pub enum Change {
     },
     /// Another route is there or gone.
     Routes,
-    /// A bridge learned or forgot a station.
+    /// A bridge learned or forgot a pod.
     BridgeFdb,
     /// The interface of this index came, went or changed, or an address or a qdisc of it did, or a program was taken
     /// off it.

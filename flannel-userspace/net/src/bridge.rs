@@ -15,14 +15,14 @@ use super::{Error, Netlink, collect};
 pub struct BridgeFdb {
     /// Interface indexes of the bridges that exist.
     pub bridges: BTreeSet<u32>,
-    /// Interface index of the port, by that of the bridge and the station's Ethernet address.
+    /// Interface index of the port, by that of the bridge and the pod's Ethernet address.
     pub ports: BTreeMap<(u32, Mac), u32>,
     /// Interface indexes of the ports that are pairs with pods, and at which nobody else does anything to packets.
     pub pods: BTreeSet<u32>,
 }
 
 impl Netlink {
-    /// The bridges called as in `names`, and the stations their ports have learned.
+    /// The bridges called as in `names`, and the pods their ports have learned.
     ///
     /// # Errors
     /// The kernel refused.
@@ -61,15 +61,15 @@ impl Netlink {
         request.message_mut().attributes.push(NeighbourAttribute::Controller(bridge));
         let pick = |message: NeighbourMessage| {
             let mac = link_layer_address(&message)?;
-            is_station(bridge, &message).then_some(((bridge, mac), message.header.ifindex))
+            is_learned(bridge, &message).then_some(((bridge, mac), message.header.ifindex))
         };
-        collect(request.execute(), "list the stations behind bridges", pick).await
+        collect(request.execute(), "list the pods behind bridges", pick).await
     }
 }
 
 /// Whether the entry is of somebody behind a port. Permanent ones are the ports' own, and on a bridge that divides
 /// its ports into VLANs the address alone does not tell the port.
-fn is_station(bridge: u32, message: &NeighbourMessage) -> bool {
+fn is_learned(bridge: u32, message: &NeighbourMessage) -> bool {
     let is_of_bridge = |attribute: &NeighbourAttribute| *attribute == NeighbourAttribute::Controller(bridge);
     let has_vlan = |attribute: &NeighbourAttribute| matches!(attribute, NeighbourAttribute::Vlan(_));
     message.header.state != NeighbourState::Permanent
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn learned_station_is_found_behind_its_port() {
+    fn learned_pod_is_found_behind_its_port() {
         in_namespace(async |netlink| {
             add_bridge_with_pod();
             run("bridge", "fdb replace 02:00:00:00:00:09 dev veth1 master dynamic");

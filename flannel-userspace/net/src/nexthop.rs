@@ -36,8 +36,8 @@ pub(super) fn id(gateway: Ipv4Addr) -> u32 {
     gateway.into()
 }
 
-/// Whether the kernel tells of routes that use next hops with numbers what it tells of others, too.
-pub(super) fn is_told_with_routes() -> bool {
+/// Whether the kernel reports routes that use next hops with numbers as it reports others.
+pub(super) fn is_reported_with_routes() -> bool {
     std::fs::read_to_string("/proc/sys/net/ipv4/nexthop_compat_mode").is_ok_and(|mode| mode.trim() == "1")
 }
 

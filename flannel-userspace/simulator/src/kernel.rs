@@ -24,7 +24,7 @@ pub struct Machine {
 
 /// What the kernel refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum Refusal {
     /// Nothing.
     None,
     /// One request in three, whatever it is.
@@ -92,8 +92,8 @@ impl Machine {
     }
 
     /// What the kernel refuses from now on.
-    pub fn set_trouble(&self, trouble: Trouble) {
-        self.state().trouble = trouble;
+    pub fn set_refusal(&self, refusal: Refusal) {
+        self.state().refusal = refusal;
     }
 
     /// Gives the underlay's interface another address, or none.
@@ -213,7 +213,7 @@ pub struct Simulated(Machine);
 
 impl State {
     fn refuse(&mut self) -> Result<(), KernelError> {
-        if self.trouble == Trouble::Some && self.dice.random_ratio(1, 3) {
+        if self.refusal == Refusal::Some && self.dice.random_ratio(1, 3) {
             return Err(KernelError::refused("the kernel refuses"));
         }
         Ok(())
@@ -264,7 +264,7 @@ impl Kernel for Simulated {
     async fn ensure_device(&mut self, spec: &DeviceSpec) -> Result<Device, KernelError> {
         let mut state = self.0.state();
         state.refuse()?;
-        if state.trouble == Trouble::Devices {
+        if state.refusal == Refusal::Devices {
             return Err(KernelError::refused("no device can be had"));
         }
         let mac = match spec {
@@ -299,7 +299,7 @@ impl Kernel for Simulated {
     fn build(&mut self, _: &NodeContext, links: &Links) -> Result<(), KernelError> {
         let mut state = self.0.state();
         state.refuse()?;
-        if state.trouble == Trouble::Programs {
+        if state.refusal == Refusal::Programs {
             return Err(KernelError::refused("no program can be had"));
         }
         if state.links().is_none_or(|is| !is.are_same_way(links)) {
@@ -313,7 +313,7 @@ impl Kernel for Simulated {
     fn hold(&mut self) -> Result<(), KernelError> {
         let mut state = self.0.state();
         state.refuse()?;
-        if !state.is_attached && state.trouble == Trouble::Programs {
+        if !state.is_attached && state.refusal == Refusal::Programs {
             return Err(KernelError::refused("no program can be had"));
         }
         state.is_attached = true;

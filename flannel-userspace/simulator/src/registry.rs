@@ -14,7 +14,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-use crate::store::{Data, Store, Term};
+use crate::store::{Data, EtcdLease, Store};
 
 /// How long a request takes that nobody answers.
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -55,7 +55,7 @@ impl Cluster {
         loop {
             sleep(Duration::from_secs(1)).await;
             let now = Instant::now();
-            let is_over = |(id, term): (&i64, &Term)| (term.ends <= now).then_some(*id);
+            let is_over = |(id, term): (&i64, &EtcdLease)| (term.ends <= now).then_some(*id);
             let over: Vec<i64> = self.store().data.terms.iter().filter_map(is_over).collect();
             if !over.is_empty() {
                 self.change(|store| over.into_iter().for_each(|term| store.end(term)));

@@ -52,7 +52,7 @@ pub struct Data {
 
 /// What keys hang on.
 #[derive(Clone, Copy)]
-pub struct Term {
+pub struct EtcdLease {
     /// The host it was granted to, and by its which daemon.
     pub of: (usize, usize),
     pub ttl: Duration,
@@ -97,7 +97,7 @@ impl Store {
     pub fn grant(&mut self, host: usize, ttl: Duration) -> i64 {
         self.last_term += 1;
         let of = (host, self.daemons.get(&host).copied().unwrap_or_default());
-        self.data.terms.insert(self.last_term, Term { of, ttl, ends: Instant::now() + ttl });
+        self.data.terms.insert(self.last_term, EtcdLease { of, ttl, ends: Instant::now() + ttl });
         self.last_term
     }
 

@@ -22,7 +22,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio::time::sleep;
 
 use crate::host::{Host, Plan};
-use crate::kernel::{Machine, Trouble};
+use crate::kernel::{Machine, Refusal};
 use crate::registry::{Cluster, Saved};
 
 /// After this long nothing that happened before may show any more: a term, a held mass deletion, a listing.
@@ -169,10 +169,10 @@ impl World {
             }
             21 => self.save_or_restore(),
             22 | 23 => {
-                let trouble = [Trouble::None, Trouble::Some, Trouble::Devices, Trouble::Programs];
-                let trouble = trouble[self.dice.random_range(0..trouble.len())];
-                self.hosts[host].machine.set_trouble(trouble);
-                format!("the kernel of host {host} refuses: {trouble:?}")
+                let refusal = [Refusal::None, Refusal::Some, Refusal::Devices, Refusal::Programs];
+                let refusal = refusal[self.dice.random_range(0..refusal.len())];
+                self.hosts[host].machine.set_refusal(refusal);
+                format!("the kernel of host {host} refuses: {refusal:?}")
             }
             24 => {
                 self.hosts[host].start();
@@ -389,7 +389,7 @@ impl World {
         }
         let is_ready =
             |host: &Host| host.status().conditions.map(|conditions| conditions.pending().is_empty());
-        self.hosts[host].machine.set_trouble(Trouble::Devices);
+        self.hosts[host].machine.set_refusal(Refusal::Devices);
         self.hosts[host].machine.delete_device();
         let starts = self.hosts[host].status().starts;
         sleep(Duration::from_secs(20)).await;
@@ -397,7 +397,7 @@ impl World {
         if is_same && is_ready(&self.hosts[host]) == Some(true) {
             bail!("host {host} has had no device for twenty seconds, and says that it is ready");
         }
-        self.hosts[host].machine.set_trouble(Trouble::None);
+        self.hosts[host].machine.set_refusal(Refusal::None);
         Ok(format!("host {host} had no device for twenty seconds"))
     }
 
@@ -408,7 +408,7 @@ impl World {
         for host in 0..self.hosts.len() {
             self.cluster.set_away(host, false);
             self.return_underlay(host);
-            self.hosts[host].machine.set_trouble(Trouble::None);
+            self.hosts[host].machine.set_refusal(Refusal::None);
             if !self.hosts[host].runs() {
                 self.hosts[host].start();
             }

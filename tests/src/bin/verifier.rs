@@ -31,7 +31,7 @@ const WITHOUT_PERFMON: KernelVersion = KernelVersion::new(6, 5, 0);
 
 /// The capabilities that programs are loaded with.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
-enum Held {
+enum Capabilities {
     /// Those of root.
     All,
     /// What flanneld loads programs with.
@@ -40,7 +40,7 @@ enum Held {
     Two,
 }
 
-impl Display for Held {
+impl Display for Capabilities {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
         formatter.pad(match self {
             Self::All => "all",
@@ -50,7 +50,7 @@ impl Display for Held {
     }
 }
 
-impl Held {
+impl Capabilities {
     /// Whether this kernel is to take programs with these.
     fn is_promised(self) -> Result<bool> {
         Ok(self != Self::Two || KernelVersion::current()? >= WITHOUT_PERFMON)
@@ -94,7 +94,7 @@ struct Row {
     program: &'static str,
     /// The backend it was loaded for.
     backend: &'static str,
-    capabilities: Held,
+    capabilities: Capabilities,
     /// Whether it writes lines for the log.
     lines: bool,
     /// What the kernel said of a program that it refused.
@@ -131,9 +131,9 @@ fn main() -> Result<ExitCode> {
     let args = Args::parse();
     let object = fs::read(&args.object).with_context(|| format!("cannot read {}", args.object.display()))?;
     let mut rows = Vec::new();
-    for held in [Held::All, Held::WithPerfmon, Held::Two] {
+    for capabilities in [Capabilities::All, Capabilities::WithPerfmon, Capabilities::Two] {
         for log in [LogChoice::Off, LogChoice::Info] {
-            rows.append(&mut load_all(&object, held, log)?);
+            rows.append(&mut load_all(&object, capabilities, log)?);
         }
     }
     rows.sort_by_key(|row| (row.backend, row.program));
@@ -153,19 +153,19 @@ fn main() -> Result<ExitCode> {
 }
 
 /// Loads every program that is for this kernel.
-fn load_all(object: &[u8], held: Held, log: LogChoice) -> Result<Vec<Row>> {
+fn load_all(object: &[u8], capabilities: Capabilities, log: LogChoice) -> Result<Vec<Row>> {
     let program_settings = ProgramSettings { log, ..ProgramSettings::default() };
-    let answers = held
+    let answers = capabilities
         .during(|| check(object, program_settings))?
-        .with_context(|| format!("the object does not load with capabilities {held}"))?;
-    let is_promised = held.is_promised()?;
+        .with_context(|| format!("the object does not load with capabilities {capabilities}"))?;
+    let is_promised = capabilities.is_promised()?;
     let row = |Answer { program, backend, outcome }: Answer| {
         let (accepted, refusal) = match outcome {
             Ok(accepted) => (accepted, None),
             Err(refusal) => (Accepted::default(), Some(refusal.to_string())),
         };
         let Accepted { verified_instructions, translated_bytes, machine_code_bytes } = accepted;
-        let (capabilities, lines) = (held, log != LogChoice::Off);
+        let (capabilities, lines) = (capabilities, log != LogChoice::Off);
         Row {
             program,
             backend,

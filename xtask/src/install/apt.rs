@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use super::packages::Package;
-use super::service::Held;
+use super::service::HeldServices;
 use crate::{privilege, step};
 
 /// What keeps apt from asking, from pulling in recommendations, from removing what conflicts, and from
@@ -43,7 +43,7 @@ impl Apt {
             );
         }
         self.refresh()?;
-        let held = Held::before(&names)?;
+        let held = HeldServices::before(&names)?;
         let mut install = apt_get("install")?;
         install.args(OPTIONS).args(held.options()).args(&names);
         let label = match names.len() {

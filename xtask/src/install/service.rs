@@ -16,14 +16,14 @@ const SERVICES: [(&str, &str); 2] = [("etcd-server", "etcd"), ("prometheus", "pr
 const NEVER: &str = "[Unit]\nConditionPathExists=!/\n";
 
 /// What is done around one installation.
-pub struct Held {
+pub struct HeldServices {
     /// The services that it brings.
     services: Vec<&'static str>,
     /// systemd runs, and has the drop-ins.
     dropped_in: bool,
 }
 
-impl Held {
+impl HeldServices {
     /// To be called before `packages` are installed. A service that is there already is somebody's: it is
     /// left alone, whether it runs or not.
     pub fn before(packages: &[&str]) -> Result<Self> {

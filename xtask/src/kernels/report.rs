@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Run;
-use super::verdict::{Held, Row};
+use super::verdict::{Capabilities, Row};
 
 /// Both tables.
 pub fn table(runs: &[Run]) -> String {
@@ -31,8 +31,8 @@ fn of_features(runs: &[Run]) -> String {
     for Run { name, release, verdict, tests, boot, work } in runs {
         let support = &verdict.support;
         let cells = [
-            verdict.takes_all(Held::All) && verdict.takes_all(Held::WithPerfmon),
-            verdict.takes_all(Held::Two),
+            verdict.takes_all(Capabilities::All) && verdict.takes_all(Capabilities::WithPerfmon),
+            verdict.takes_all(Capabilities::Two),
             verdict.tcx,
             support.several_buffers,
             support.check_mtu,
@@ -64,16 +64,18 @@ fn of_instructions(runs: &[Run]) -> String {
     );
     for program in programs {
         let cells = runs.iter().map(|run| {
-            let of = |held| most(run.verdict.programs.iter().filter(|row| row.program == program), held);
-            format!("{}, {}", of(Held::WithPerfmon), of(Held::Two))
+            let of = |capabilities| {
+                most(run.verdict.programs.iter().filter(|row| row.program == program), capabilities)
+            };
+            format!("{}, {}", of(Capabilities::WithPerfmon), of(Capabilities::Two))
         });
         table.push_str(&format!("| `{program}` | {} |\n", cells.collect::<Vec<_>>().join(" | ")));
     }
     table
 }
 
-fn most<'a>(rows: impl Iterator<Item = &'a Row>, held: Held) -> String {
-    let rows: Vec<&Row> = rows.filter(|row| row.capabilities == held && !row.lines).collect();
+fn most<'a>(rows: impl Iterator<Item = &'a Row>, capabilities: Capabilities) -> String {
+    let rows: Vec<&Row> = rows.filter(|row| row.capabilities == capabilities && !row.lines).collect();
     if rows.is_empty() {
         return "-".to_owned();
     }

@@ -24,7 +24,7 @@ pub struct Support {
 pub struct Row {
     pub program: String,
     pub backend: String,
-    pub capabilities: Held,
+    pub capabilities: Capabilities,
     pub lines: bool,
     pub refusal: Option<String>,
     /// Whether the kernel is to take it.
@@ -33,7 +33,7 @@ pub struct Row {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-pub enum Held {
+pub enum Capabilities {
     All,
     WithPerfmon,
     Two,
@@ -58,14 +58,14 @@ impl Verdict {
     }
 
     /// Whether every program is taken with these capabilities.
-    pub fn takes_all(&self, held: Held) -> bool {
-        self.programs.iter().filter(|row| row.capabilities == held).all(|row| row.refusal.is_none())
+    pub fn takes_all(&self, capabilities: Capabilities) -> bool {
+        self.programs.iter().filter(|row| row.capabilities == capabilities).all(|row| row.refusal.is_none())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Held, Verdict};
+    use super::{Capabilities, Verdict};
 
     const LINE: &str = r#"{"tcx":false,"support":{"coarse_clock":true,"check_mtu":true,"several_buffers":false},
         "programs":[
@@ -77,7 +77,7 @@ mod tests {
     #[test]
     fn a_line_is_read_and_others_are_not() {
         let verdict = Verdict::parse(LINE).unwrap();
-        assert!(verdict.takes_all(Held::All) && !verdict.takes_all(Held::Two));
+        assert!(verdict.takes_all(Capabilities::All) && !verdict.takes_all(Capabilities::Two));
         assert!(Verdict::parse("test result: ok. 1 passed").is_none() && Verdict::parse("{}").is_none());
     }
 

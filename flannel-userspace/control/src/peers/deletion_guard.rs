@@ -32,14 +32,14 @@ pub struct DeletionPolicy {
 pub struct DeletionGuard {
     policy: DeletionPolicy,
     /// Who left within the window, in that order; nobody during a mass deletion.
-    recent: VecDeque<Departure>,
+    recent: VecDeque<Deletion>,
     /// The peers of a mass deletion.
     held: BTreeMap<IpNetwork, Peer>,
     until: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct Departure {
+struct Deletion {
     peer: Peer,
     when: Instant,
     is_expired: bool,
@@ -68,10 +68,10 @@ impl DeletionGuard {
             self.held.extend(gone.into_iter().map(|peer| (peer.subnet, peer)));
             return Verdict::default();
         }
-        let is_over = |left: &Departure| left.is_expired && now.duration_since(left.when) > WINDOW;
+        let is_over = |left: &Deletion| left.is_expired && now.duration_since(left.when) > WINDOW;
         while self.recent.pop_front_if(|left| is_over(left)).is_some() {}
         if !self.is_mass_deletion(gone.len(), remaining) {
-            let left = |peer| Departure { peer, when: now, is_expired: false };
+            let left = |peer| Deletion { peer, when: now, is_expired: false };
             self.recent.extend(gone.into_iter().map(left));
             return Verdict::default();
         }
@@ -100,7 +100,7 @@ impl DeletionGuard {
             left.vtep_mac.is_some() && left.vtep_mac == peer.vtep_mac && left.public_ip != peer.public_ip
         };
         let moved = self.recent.iter_mut().filter(|left| !left.is_expired && has_moved(&left.peer));
-        moved.map(Departure::expire).collect()
+        moved.map(Deletion::expire).collect()
     }
 
     /// The peers that have left and have not expired yet.
@@ -128,12 +128,12 @@ impl DeletionGuard {
             return std::mem::take(&mut self.held).into_values().collect();
         }
         let now = Instant::now();
-        let is_due = |left: &&mut Departure| !left.is_expired && now >= left.when + GRACE;
-        self.recent.iter_mut().filter(is_due).map(Departure::expire).collect()
+        let is_due = |left: &&mut Deletion| !left.is_expired && now >= left.when + GRACE;
+        self.recent.iter_mut().filter(is_due).map(Deletion::expire).collect()
     }
 }
 
-impl Departure {
+impl Deletion {
     const fn expire(&mut self) -> Peer {
         self.is_expired = true;
         self.peer

@@ -20,7 +20,7 @@ pub use admission::{FamilySite, Refusal, Site};
 pub use deletion_guard::{DeletionGuard, DeletionPolicy};
 
 /// After so many new peers at once the table is made compact.
-const SWARM: usize = 1000;
+const MANY: usize = 1000;
 
 /// A host whose lease was accepted, in one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,17 +198,17 @@ impl PeerTable {
         let mut leases: Vec<&Lease> = snapshot.leases.iter().collect();
         leases.sort_by_key(|lease| lease.created);
         for lease in leases {
-            if is_news(&Key::Subnet(lease.key()), lease.mod_revision, &self.revisions) {
+            if is_newer(&Key::Subnet(lease.key()), lease.mod_revision, &self.revisions) {
                 self.put(lease, &mut diff);
             }
         }
         for rejected in &snapshot.rejected {
-            if is_news(&rejected.key, rejected.mod_revision, &self.revisions) {
+            if is_newer(&rejected.key, rejected.mod_revision, &self.revisions) {
                 self.reject(rejected);
             }
         }
         self.reconsider(&mut diff);
-        if diff.added.len() >= SWARM {
+        if diff.added.len() >= MANY {
             self.index.compact();
             compact(&mut self.revisions);
         }

@@ -47,7 +47,7 @@ const PUT_BACKS: u32 = 10;
 const FEW: usize = 20;
 
 /// After so many peers at once what is wanted is made compact.
-const SWARM: usize = 1000;
+const MANY: usize = 1000;
 
 /// Keeps the kernel.
 pub(super) struct Keeper<K> {
@@ -297,7 +297,7 @@ impl<K: Kernel> Keeper<K> {
             };
             self.set(peer.subnet, objects, touched);
         }
-        if peers.len() >= SWARM {
+        if peers.len() >= MANY {
             self.wanted.compact();
         }
         if without_way > FEW {

@@ -64,7 +64,7 @@ impl Reading {
             counts: counts.collect::<Result<_, DatapathError>>()?,
             peers: peers.collect::<Result<_, DatapathError>>()?,
             maps: entries.iter().filter_map(|(map, entries)| filled(map, *entries)).collect(),
-            is_asked: tables.question()?.until > now,
+            is_asked: tables.trace_filter()?.until > now,
             now,
         })
     }

@@ -50,7 +50,7 @@ impl Arguments {
             Box::new(BufWriter::new(file.with_context(|| format!("cannot write {}", self.write.display()))?))
         };
         let mut file = Pcapng::begin(output)?;
-        let mut stream = Stream::open(context, question(peer.map(Ip4::from)), self.end)?;
+        let mut stream = Stream::open(context, filter(peer.map(Ip4::from)), self.end)?;
         while let Some(event) = stream.next().await? {
             let bytes = event.bytes.get(..event.captured as usize).unwrap_or_default();
             if is_of_tunnel(bytes, &host) {
@@ -64,7 +64,7 @@ impl Arguments {
 }
 
 /// Packets as they come, before a program removes the outer headers, and as they go, after one has added them.
-fn question(address: Option<Ip4>) -> TraceFilter {
+fn filter(address: Option<Ip4>) -> TraceFilter {
     let forwards = Reason::ALL.iter().filter(|reason| reason.verdict() == Verdict::Forward);
     TraceFilter {
         reasons: forwards.fold(0, |bits, reason| bits | 1 << reason.number()),

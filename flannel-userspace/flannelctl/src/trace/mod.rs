@@ -86,7 +86,7 @@ impl Arguments {
         let tables = context.place.tables()?;
         let host = Host::read(&tables)?;
         let peer = self.peer.as_deref().map(|who| host.peer(who)).transpose()?;
-        let mut stream = Stream::open(context, self.question(), self.end)?;
+        let mut stream = Stream::open(context, self.filter(), self.end)?;
         while let Some(event) = stream.next().await? {
             let seen = Seen::of(&event, &host);
             let is_of_peer = peer.is_none_or(|peer| seen.peer == Some(peer));
@@ -98,7 +98,7 @@ impl Arguments {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn question(&self) -> TraceFilter {
+    fn filter(&self) -> TraceFilter {
         let is_asked = |reason: &&Reason| {
             (self.reason.is_empty() || self.reason.contains(reason))
                 && (self.verdict.is_empty() || self.verdict.iter().any(|name| name.is(reason.verdict())))
@@ -136,8 +136,8 @@ struct Stream {
 }
 
 impl Stream {
-    fn open(context: &Context<'_>, question: TraceFilter, end: End) -> anyhow::Result<Self> {
-        let session = TraceSession::ask(&context.place.pin_dir(), question)?;
+    fn open(context: &Context<'_>, filter: TraceFilter, end: End) -> anyhow::Result<Self> {
+        let session = TraceSession::ask(&context.place.pin_dir(), filter)?;
         let until = end.duration.map(|seconds| Instant::now() + Duration::from_secs(seconds));
         Ok(Self { session, left: end.count, until })
     }

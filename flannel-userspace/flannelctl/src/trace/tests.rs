@@ -40,7 +40,7 @@ fn event(hook: Hook, reason: Reason, segments: u32) -> Event {
     PacketBuilder::ethernet2([2; 6], [4; 6])
         .ipv4([10, 5, 1, 2], [10, 5, 3, 9], 63)
         .udp(4000, 53)
-        .write(&mut frame, b"question")
+        .write(&mut frame, b"payload")
         .unwrap();
     let mut bytes = [0; SNAP];
     bytes[..frame.len()].copy_from_slice(&frame);
@@ -51,21 +51,21 @@ fn event(hook: Hook, reason: Reason, segments: u32) -> Event {
 
 #[test]
 fn without_filters_everything_is_asked() {
-    let question = parse("").unwrap().question();
-    assert!(Reason::ALL.iter().all(|reason| question.reasons >> reason.number() & 1 == 1));
-    assert!(Hook::ALL.iter().all(|hook| question.hooks >> *hook as u32 & 1 == 1));
-    assert_eq!((question.every, question.arrivals), (1, 0));
+    let filter = parse("").unwrap().filter();
+    assert!(Reason::ALL.iter().all(|reason| filter.reasons >> reason.number() & 1 == 1));
+    assert!(Hook::ALL.iter().all(|hook| filter.hooks >> *hook as u32 & 1 == 1));
+    assert_eq!((filter.every, filter.arrivals), (1, 0));
 }
 
 #[test]
 fn filters_are_the_kernels_where_it_can() {
-    let question = parse("--hook decap,xdp --verdict drop --every 10").unwrap().question();
-    assert_eq!(question.hooks, 1 << Hook::Decap as u32 | 1 << Hook::Xdp as u32);
-    assert_eq!(question.reasons >> Reason::UnknownOuterSource.number() & 1, 1);
-    assert_eq!(question.reasons >> Reason::Forwarded.number() & 1, 0);
-    assert_eq!(question.every, 10);
-    let question = parse("--reason no_peer").unwrap().question();
-    assert_eq!(question.reasons, 1 << Reason::NoPeer.number());
+    let filter = parse("--hook decap,xdp --verdict drop --every 10").unwrap().filter();
+    assert_eq!(filter.hooks, 1 << Hook::Decap as u32 | 1 << Hook::Xdp as u32);
+    assert_eq!(filter.reasons >> Reason::UnknownOuterSource.number() & 1, 1);
+    assert_eq!(filter.reasons >> Reason::Forwarded.number() & 1, 0);
+    assert_eq!(filter.every, 10);
+    let filter = parse("--reason no_peer").unwrap().filter();
+    assert_eq!(filter.reasons, 1 << Reason::NoPeer.number());
 }
 
 #[test]

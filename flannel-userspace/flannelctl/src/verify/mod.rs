@@ -1,6 +1,6 @@
 //! `flannelctl verify`: whether maps and kernel are what the leases ask for.
 
-mod told;
+mod settings;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -51,7 +51,7 @@ impl Arguments {
         found.compare(&known, &tables, &node).await?;
         found.compare_hooks(context, &node).await?;
         if let Some(subnet) = network(node.subnet, node.netmask) {
-            found.compare_told(&known, context.place, subnet).await?;
+            found.compare_settings(&known, context.place, subnet).await?;
         }
         let Findings { checked, differences, not_compared, .. } = found;
         let equal = differences.is_empty();

@@ -207,7 +207,7 @@ fn etcd_options(flags: EtcdFlags) -> Result<etcd::Options, Refusal> {
         username: flags.etcd_username,
         password: match flags.etcd_password_file {
             Some(path) => Some(password_in(path)?),
-            None => flags.etcd_password.map(Password::Told),
+            None => flags.etcd_password.map(Password::Literal),
         },
     })
 }

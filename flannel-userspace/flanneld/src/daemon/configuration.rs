@@ -66,9 +66,9 @@ async fn ask(
     patience: Option<Duration>,
 ) -> Result<Option<Configuration>, DaemonError> {
     let start = Instant::now();
-    let mut told = LogThrottle::default();
+    let mut throttle = LogThrottle::default();
     loop {
-        let trouble = match registry.config().await.map(Configuration::parse) {
+        let error = match registry.config().await.map(Configuration::parse) {
             Ok(Ok(configuration)) => return Ok(Some(configuration)),
             Ok(Err(error)) if error.is_final() => return Err(error.into()),
             Ok(Err(error)) => Chain(&error).to_string(),
@@ -77,8 +77,8 @@ async fn ask(
             }
             Err(error) => Chain(&error).to_string(),
         };
-        if told.should_log(&trouble) {
-            error!("Couldn't fetch network config: {trouble}; trying again every second");
+        if throttle.should_log(&error) {
+            error!("Couldn't fetch network config: {error}; trying again every second");
         }
         sleep(PAUSE).await;
     }

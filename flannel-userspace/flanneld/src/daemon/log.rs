@@ -14,14 +14,14 @@ use crate::cli::LogFormat;
 
 /// How much is logged, which can be changed. Libraries below ours are heard only where they warn.
 pub struct LogLevelHandle {
-    told: Level,
+    initial: Level,
     now: Level,
     filter: reload::Handle<EnvFilter, Registry>,
 }
 
 impl fmt::Debug for LogLevelHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "LogLevelHandle({}, told {})", self.now, self.told)
+        write!(f, "LogLevelHandle({}, initial {})", self.now, self.initial)
     }
 }
 
@@ -34,7 +34,7 @@ pub fn start_logging(level: Level, format: LogFormat) -> LogLevelHandle {
         LogFormat::Text => registry.with(lines.with_ansi(io::stderr().is_terminal())).init(),
         LogFormat::Json => registry.with(lines.json().flatten_event(true)).init(),
     }
-    LogLevelHandle { told: level, now: level, filter: handle }
+    LogLevelHandle { initial: level, now: level, filter: handle }
 }
 
 fn filter(level: Level) -> EnvFilter {
@@ -47,12 +47,12 @@ fn louder(level: Level) -> Level {
 }
 
 impl LogLevelHandle {
-    /// Heeds the signals that change it, for ever.
-    pub(super) async fn follow(mut self, mut wishes: LogLevelSignals) {
+    /// Follows the signals that change it, without end.
+    pub(super) async fn follow(mut self, mut signals: LogLevelSignals) {
         loop {
-            let level = match wishes.next().await {
-                Wish::Louder => louder(self.now),
-                Wish::AsTold => self.told,
+            let level = match signals.next().await {
+                Change::Louder => louder(self.now),
+                Change::AsStarted => self.initial,
             };
             match self.filter.reload(filter(level)) {
                 Ok(()) => {
@@ -65,30 +65,30 @@ impl LogLevelHandle {
     }
 }
 
-/// What a signal asks for.
-enum Wish {
+/// The change a signal asks for.
+enum Change {
     Louder,
-    AsTold,
+    AsStarted,
 }
 
 /// SIGUSR1 and SIGUSR2.
 pub(super) struct LogLevelSignals {
     louder: Signal,
-    as_told: Signal,
+    as_started: Signal,
 }
 
 impl LogLevelSignals {
     pub(super) fn new() -> Result<Self, DaemonError> {
         Ok(Self {
             louder: signal(SignalKind::user_defined1()).map_err(DaemonError::Signals)?,
-            as_told: signal(SignalKind::user_defined2()).map_err(DaemonError::Signals)?,
+            as_started: signal(SignalKind::user_defined2()).map_err(DaemonError::Signals)?,
         })
     }
 
-    async fn next(&mut self) -> Wish {
+    async fn next(&mut self) -> Change {
         tokio::select! {
-            _ = self.louder.recv() => Wish::Louder,
-            _ = self.as_told.recv() => Wish::AsTold,
+            _ = self.louder.recv() => Change::Louder,
+            _ = self.as_started.recv() => Change::AsStarted,
         }
     }
 }

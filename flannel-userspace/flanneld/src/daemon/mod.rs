@@ -40,7 +40,7 @@ pub use start::site;
 ///
 /// # Errors
 /// It cannot begin, or its lease is another host's.
-pub async fn run(options: Options, loudness: LogLevelHandle) -> Result<(), DaemonError> {
+pub async fn run(options: Options, log_level: LogLevelHandle) -> Result<(), DaemonError> {
     flannel_privileges::check()?;
     // What takes more than the daemon goes on with comes first; threads have the privileges of who starts them.
     flannel_privileges::raise_memory_limit();
@@ -54,7 +54,7 @@ pub async fn run(options: Options, loudness: LogLevelHandle) -> Result<(), Daemo
     let _ = aya::features();
     flannel_privileges::confine(&needs(&options))?;
     let mut signals = Signals::new()?;
-    tokio::spawn(loudness.follow(log::LogLevelSignals::new()?));
+    tokio::spawn(log_level.follow(log::LogLevelSignals::new()?));
     let vitals = Vitals::default();
     let metrics = Metrics::default();
     let pending = Pending::take(&vitals);
@@ -99,7 +99,7 @@ fn needs(options: &Options) -> Needs<'_> {
     let etcd = &options.etcd;
     let password = match &etcd.password {
         Some(Password::File(path)) => Some(path),
-        Some(Password::Told(_)) | None => None,
+        Some(Password::Literal(_)) | None => None,
     };
     let files = [&etcd.key_file, &etcd.cert_file, &etcd.ca_file].into_iter().flatten().chain(password);
     Needs {

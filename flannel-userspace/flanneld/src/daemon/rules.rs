@@ -40,7 +40,7 @@ pub(super) struct RuleKeeper {
     netlink: Netlink,
     blackholes: Subnets,
     resync: Duration,
-    trouble: LogThrottle,
+    throttle: LogThrottle,
 }
 
 impl RuleKeeper {
@@ -59,7 +59,7 @@ impl RuleKeeper {
             netlink,
             blackholes: if blackhole { *subnets } else { Subnets::NONE },
             resync,
-            trouble: LogThrottle::default(),
+            throttle: LogThrottle::default(),
         };
         match keeper.ensure().await {
             Err(error) if masquerade => return Err(error.into()),
@@ -96,7 +96,7 @@ impl RuleKeeper {
             Ok(repairs) => info!("rules put in place: {repairs}"),
             Err(error) => {
                 let text = Chain(&error).to_string();
-                if self.trouble.should_log(&text) {
+                if self.throttle.should_log(&text) {
                     warn!("cannot keep the rules: {text}; trying again every {:?}", self.resync);
                 }
             }

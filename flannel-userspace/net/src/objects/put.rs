@@ -29,7 +29,7 @@ impl Objects {
     pub async fn put_all(&self, objects: &[Object]) -> Vec<(Object, ObjectError)> {
         let mut failed = Vec::new();
         let mut bulk = Bulk::open();
-        let is_bulk = objects.len() >= BULK && nexthop::is_told_with_routes();
+        let is_bulk = objects.len() >= BULK && nexthop::is_reported_with_routes();
         for objects in objects.chunks(Bulk::MAX) {
             let sent = match &mut bulk {
                 Ok(bulk) => self.send(bulk, objects, is_bulk),

@@ -248,7 +248,7 @@ impl Connection {
         let outcome = outcome.map_err(|error| {
             if is_not_v3(&error) {
                 RegistryError::NotV3 { endpoint, source: error }
-            } else if matches!(&error, etcd_client::Error::GRpcStatus(status) if is_told(status)) {
+            } else if matches!(&error, etcd_client::Error::GRpcStatus(status) if is_answer(status)) {
                 RegistryError::Login { endpoint, user, error }
             } else {
                 RegistryError::Connect { endpoint, error }
@@ -309,11 +309,11 @@ fn is_refusal(error: &RegistryError) -> bool {
         status.code(),
         Code::Unavailable | Code::Unauthenticated | Code::Cancelled | Code::DeadlineExceeded
     );
-    is_told(status) && !is_of_the_moment && !STRANGER.iter().any(|text| says(error, text))
+    is_answer(status) && !is_of_the_moment && !STRANGER.iter().any(|text| says(error, text))
 }
 
 /// Whether the other end said so. A status with a source was made on our side of the wire, of a connection that broke.
-fn is_told(status: &tonic::Status) -> bool {
+fn is_answer(status: &tonic::Status) -> bool {
     std::error::Error::source(status).is_none()
 }
 

@@ -80,7 +80,7 @@ impl Etcd {
 
     /// Lists page by page, all pages at the revision of the first.
     async fn list_at_one_revision(&self) -> Result<Snapshot, RegistryError> {
-        let told = self.connection.newest_told();
+        let told = self.connection.newest_revision();
         let mut snapshot = Snapshot::default();
         let (mut start, mut most) = (self.keys.leases().into_bytes(), PAGE);
         loop {

@@ -41,7 +41,7 @@ pub struct Options {
 #[derive(Clone, PartialEq, Eq)]
 pub enum Password {
     /// As it is.
-    Told(String),
+    Literal(String),
     /// The first line of a file, which is read anew for each connection: it may have been changed.
     File(PathBuf),
 }
@@ -53,7 +53,7 @@ impl Password {
     /// The file cannot be read, or its first line is empty.
     pub fn read(&self) -> io::Result<String> {
         let path = match self {
-            Self::Told(password) => return Ok(password.clone()),
+            Self::Literal(password) => return Ok(password.clone()),
             Self::File(path) => path,
         };
         let text = std::fs::read_to_string(path)?;
@@ -68,7 +68,7 @@ impl Password {
 impl fmt::Debug for Password {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Told(_) => f.write_str("…"),
+            Self::Literal(_) => f.write_str("…"),
             Self::File(path) => write!(f, "in {}", path.display()),
         }
     }
@@ -258,7 +258,8 @@ mod tests {
 
     #[test]
     fn debug_output_hides_the_password() {
-        let options = Options { password: Some(Password::Told("canary".to_owned())), ..Options::default() };
+        let options =
+            Options { password: Some(Password::Literal("canary".to_owned())), ..Options::default() };
         assert!(!format!("{options:?}").contains("canary"));
     }
 }

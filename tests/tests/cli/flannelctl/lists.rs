@@ -82,7 +82,7 @@ fn one_peer_maps_and_features() {
             "PEERS",
             "PEER_COUNTERS",
             "PORTS",
-            "QUESTION",
+            "TRACE_FILTER",
             "SOURCES"
         ]
     );

@@ -5,7 +5,7 @@ mod explain;
 mod lists;
 mod streams;
 mod told;
-mod witness;
+mod trace;
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -217,16 +217,16 @@ proptest! {
             let at = order.index(words.len());
             words.rotate_left(at);
         }
-        let (mut witness, mut content, mut revision) = (PeerTable::new(site(Kind::Vxlan)), Content::default(), 0);
+        let (mut follower, mut content, mut revision) = (PeerTable::new(site(Kind::Vxlan)), Content::default(), 0);
         let renewed = renewals.iter().filter(|_| !words.is_empty()).map(|index| *index.get(&words));
         for (key, (ip, mac)) in words.iter().copied().chain(renewed) {
             revision += 1;
             let event = event(KEYS[key], &Word::Lease(ip, mac), revision);
             content.take(&event);
-            witness.apply_event(&event);
+            follower.apply_event(&event);
         }
         let mut newcomer = PeerTable::new(site(Kind::Vxlan));
         newcomer.apply_snapshot(&content.snapshot(revision));
-        prop_assert_eq!(peers(&witness), peers(&newcomer));
+        prop_assert_eq!(peers(&follower), peers(&newcomer));
     }
 }

@@ -76,7 +76,7 @@ fn everything_given_arrives() {
     assert_eq!(options.etcd.cert_file.as_deref(), Some(Path::new("/c")));
     assert_eq!(options.etcd.ca_file.as_deref(), Some(Path::new("/a")));
     assert_eq!(options.etcd.username.as_deref(), Some("u"));
-    assert_eq!(options.etcd.password, Some(Password::Told("p".to_owned())));
+    assert_eq!(options.etcd.password, Some(Password::Literal("p".to_owned())));
     assert_eq!(options.interface.iface, ["eth1"]);
     assert_eq!(options.interface.iface_regex, ["^10"]);
     assert_eq!(options.interface.iface_can_reach, Some(IpAddr::from([10, 0, 0, 1])));

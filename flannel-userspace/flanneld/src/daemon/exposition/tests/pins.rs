@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use aya::maps::{Array, Map, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
-use flannel_common::maps::{COUNTERS, Count, Guard, Node, PEER_COUNTERS, PeerCount, QUESTION};
+use flannel_common::maps::{COUNTERS, Count, Guard, Node, PEER_COUNTERS, PeerCount, TRACE_FILTER};
 use flannel_common::trace::TraceFilter;
 use flannel_common::{Hook, Ip4, Mac, Reason};
 use flannel_datapath::{Datapath, HookChoice, PeerEntry, PinDir, ProgramSettings, Spec};
@@ -66,9 +66,9 @@ impl Pins {
 
     /// Asks programs to tell of packets, for some nanoseconds.
     pub(super) fn ask_for(&self, nanoseconds: u64) {
-        let mut question: Array<_, TraceFilter> = self.map(QUESTION).try_into().unwrap();
+        let mut filter: Array<_, TraceFilter> = self.map(TRACE_FILTER).try_into().unwrap();
         let until = super::datapath::monotonic() + nanoseconds;
-        question.set(0, TraceFilter { until, ..TraceFilter::default() }, 0).unwrap();
+        filter.set(0, TraceFilter { until, ..TraceFilter::default() }, 0).unwrap();
     }
 
     fn map(&self, name: &str) -> Map {

@@ -1,4 +1,4 @@
-//! What flanneld keeps on the host because it was told to: rules and the blackhole route. Its command line says what.
+//! What flanneld keeps on the host by its settings: rules and the blackhole route.
 
 use flannel_net::rules::Fault;
 use flanneld::daemon;
@@ -14,7 +14,7 @@ use super::{Difference, Findings};
 const RULES: &str = "rules and the blackhole route: flanneld does not run, and its flags say which it keeps";
 
 impl Findings {
-    pub(super) async fn compare_told(
+    pub(super) async fn compare_settings(
         &mut self,
         known: &Known,
         place: &Place,

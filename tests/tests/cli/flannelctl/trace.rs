@@ -76,7 +76,7 @@ fn dropped_packets_are_told_and_only_one_can_ask() {
     let member = &cluster.members[0];
     let words = ["-o", "json", "trace", "--verdict", "drop", "--count", "1", "--duration", "15"];
     let mut child = command(member, &words).stdout(Stdio::piped()).spawn().unwrap();
-    let asks = || ask_json(member, &["maps", "dump", "QUESTION"]).1["QUESTION"][0]["until"] != 0;
+    let asks = || ask_json(member, &["maps", "dump", "TRACE_FILTER"]).1["TRACE_FILTER"][0]["until"] != 0;
     wait::until_true("the first one to ask", Duration::from_secs(10), asks).unwrap();
     let (from, mut nobody) = (cluster.pod(0).unwrap(), cluster.pod(1).unwrap().clone());
     nobody.address = [10, 5, 253, 9].into();
