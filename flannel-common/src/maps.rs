@@ -1,8 +1,8 @@
 //! Every map once: name, kind, capacity, key and value.
 //!
-//! Keys and values are plain data without padding, so that the kernel, the daemon and `bpftool` see the
-//! same bytes. Capacities are fixed; entries of hashes are allocated by the kernel as they are filled, except those that
-//! it may forget. Arrays have all of theirs from the beginning: that of the flows takes 8 MB.
+//! Keys and values are plain data without padding, so that the kernel, the daemon and `bpftool` see the same bytes.
+//! Capacities are fixed. The kernel allocates all entries at once, except those of [`PEER_COUNTERS`]; the array of flows
+//! takes 8 MB.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute};
 
@@ -255,7 +255,7 @@ impl Guard {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Guard {
-    /// Everything well-formed is let in, as by stock flannel.
+    /// Everything well-formed is let in, as with stock flannel.
     Off = 0,
     /// The outer source must be a leased peer's address.
     Peer = 1,

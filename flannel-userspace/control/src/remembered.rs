@@ -152,7 +152,7 @@ pub enum RememberedError {
         source: io::Error,
     },
     /// The file has another content than this daemon writes.
-    #[error("the state file {path} cannot be understood: it is ignored, and written anew")]
+    #[error("the state file {path} cannot be parsed: it is ignored, and written again")]
     Content {
         /// The file.
         path: PathBuf,
@@ -358,6 +358,6 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
         let error = Remembered::read(file.path()).unwrap_err().to_string();
-        assert!(error.contains("cannot be understood"), "{error}");
+        assert!(error.contains("cannot be parsed"), "{error}");
     }
 }

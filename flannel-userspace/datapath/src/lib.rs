@@ -90,12 +90,12 @@ pub enum HookChoice {
 /// Of which packets the programs write lines for the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogChoice {
-    /// Of none, which costs nothing.
+    /// None, which costs nothing.
     #[default]
     Off,
-    /// Of those they drop.
+    /// Packets that are dropped.
     Warn,
-    /// Also of those for the tunnel that they leave to the stack: another network's, fragments, and what is too long.
+    /// Also tunnel packets that are left to the stack: another network's, fragments, and what is too long.
     Info,
 }
 

@@ -16,10 +16,10 @@ use super::units;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Also the reasons nothing was counted under.
+    /// Also reasons whose counters are zero.
     #[arg(long)]
     all: bool,
-    /// Show packets and bits a second, again and again, with this pause.
+    /// Show packets and bits a second, repeatedly, with this pause.
     #[arg(
         long,
         num_args = 0..=1,

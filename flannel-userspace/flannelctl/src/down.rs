@@ -14,7 +14,7 @@ use crate::leftovers::Leftovers;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// File that tells container runtimes the leased subnet.
+    /// File from which container runtimes read the leased subnet.
     #[arg(
         long,
         env = "FLANNELD_SUBNET_FILE",

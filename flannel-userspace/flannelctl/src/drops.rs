@@ -19,7 +19,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Go on, and print what is dropped as it is.
+    /// Keep running, and print packets as they are dropped.
     #[arg(long)]
     follow: bool,
 }
@@ -137,7 +137,7 @@ mod tests {
  encap  no_peer        3  300 B
 
 no_peer: The destination is in no subnet leased by a peer.
-  See `flannelctl leases` for who leases the destination. If nobody does, no host has such a pod any more; if somebody does, `flannelctl verify` tells why it is not in the map.
+  See `flannelctl leases` for who leases the destination. If nobody does, no host has such a pod any more; if somebody does, `flannelctl verify` says why it is not in the map.
 "
         );
         let value = serde_json::to_value(drops()).unwrap();

@@ -32,7 +32,7 @@ impl Program {
 pub(super) struct Completions {
     /// The shell they are for.
     shell: Shell,
-    /// The program whose words are completed.
+    /// The program to complete.
     #[arg(value_enum, default_value_t)]
     program: Program,
 }

@@ -35,9 +35,9 @@ use tokio::runtime::Builder;
 use self::output::{Format, Printer};
 use self::place::{Context, Place};
 
-/// Shows what flanneld's datapath does, read from the pinned BPF maps and the kernel; the daemon need not run.
+/// Shows what flanneld's datapath does. It reads the pinned BPF maps and the kernel; the daemon need not run.
 ///
-/// Exit codes: 0 done, 1 it cannot be done or is not as it should be, 2 bad usage.
+/// Exit codes: 0 done, 1 failed or not as it should be, 2 bad usage.
 #[derive(Debug, Parser)]
 #[command(name = "flannelctl", version, max_term_width = 110)]
 pub struct Cli {
@@ -54,7 +54,7 @@ pub struct Cli {
 enum Verb {
     /// This host's subnet, backend and devices, which programs are attached, and whether flanneld is ready.
     Status(status::Arguments),
-    /// The peers, and what was forwarded to and from each; or everything that is known of one.
+    /// The peers, and what was forwarded to and from each; or everything about one.
     Peers(peers::Arguments),
     /// The leases last known to this host, or those in etcd, and which of them are refused and why.
     Leases(leases::Arguments),
@@ -62,21 +62,21 @@ enum Verb {
     Counters(counters::Arguments),
     /// Packets that were dropped, why, and what to do about it.
     Drops(drops::Arguments),
-    /// Single packets at the programs' hooks as they pass, and what becomes of them. Ends with Ctrl-C.
+    /// Single packets at the programs' hooks, and their verdicts. Ends with Ctrl-C.
     Trace(trace::Arguments),
-    /// Writes packets of the tunnel, the first 256 bytes of each, to a file for Wireshark. Ends with Ctrl-C.
+    /// Writes the first 256 bytes of each tunnel packet to a file for Wireshark. Ends with Ctrl-C.
     Capture(trace::Capture),
     /// The entries of the BPF maps.
     Maps(maps::Arguments),
-    /// What would become of a packet, by the code of the kernel programs over the present maps. Nothing is sent.
+    /// What would happen to a packet, by the code of the kernel programs over the present maps. Nothing is sent.
     Explain(explain::Arguments),
     /// What the kernel and the network card offer, what is used of it, and why.
     Features(features::Arguments),
-    /// Compares what is wanted with maps and kernel. Exit code 0 when all is as it should be, 1 with what is not.
+    /// Compares maps and kernel with what the leases ask for. Exit code 1 if something differs.
     Verify(verify::Arguments),
-    /// Writes everything that helps to find a fault into one archive, without passwords and keys.
+    /// Writes everything that helps to find a fault to one archive, without passwords and keys.
     Sysdump(sysdump::Arguments),
-    /// Takes away what flanneld made on this host: programs, maps, device, routes and files. Stop flanneld first.
+    /// Removes what flanneld made on this host: programs, maps, device, routes and files. Stop flanneld first.
     /// The lease stays in etcd until it expires.
     Down(down::Arguments),
     /// Prints completions for a shell.

@@ -23,7 +23,7 @@ use super::units;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// One peer: its subnet, an address in it, its public address, or a name that stands for one of these.
+    /// One peer: its subnet, an address in it, its public address, or a name that resolves to one of these.
     #[arg(value_name = "NAME|SUBNET|IP")]
     who: Option<String>,
 }

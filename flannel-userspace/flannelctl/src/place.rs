@@ -89,7 +89,7 @@ impl StateFile {
 #[derive(Clone, Args)]
 #[command(next_help_heading = "etcd")]
 pub(super) struct EtcdFlags {
-    /// Client URLs of etcd, with commas between them; without any, etcd is not asked.
+    /// Client URLs of etcd, separated by commas; without any, etcd is not asked.
     #[arg(long, env = "FLANNELD_ETCD_ENDPOINTS", value_name = "URLS", hide_env_values = true)]
     etcd_endpoints: Option<String>,
     /// Private key of the client certificate, a PEM file.
@@ -98,7 +98,7 @@ pub(super) struct EtcdFlags {
     /// Client certificate for etcd, a PEM file.
     #[arg(long, env = "FLANNELD_ETCD_CERTFILE", value_name = "FILE")]
     etcd_certfile: Option<PathBuf>,
-    /// Authorities that may have signed etcd's certificate, a PEM file; without it those of the system.
+    /// Authorities that may have signed etcd's certificate, a PEM file [default: the system's].
     #[arg(long, env = "FLANNELD_ETCD_CAFILE", value_name = "FILE")]
     etcd_cafile: Option<PathBuf>,
     /// User of etcd's access control.

@@ -19,7 +19,7 @@ pub(super) const fn of(reason: Reason) -> Option<&'static str> {
         }
         Reason::InnerDestinationNotLocal => {
             "A peer believes that this host leases another subnet: see `flannelctl leases` there and here. It ends \
-             by itself when that host hears of the present lease."
+             by itself when that host receives the present lease."
         }
         Reason::BadInnerMac => {
             "A peer knows an older Ethernet address of this host's VTEP: compare `flannelctl leases` with `ip link \
@@ -27,17 +27,17 @@ pub(super) const fn of(reason: Reason) -> Option<&'static str> {
         }
         Reason::NoPeer => {
             "See `flannelctl leases` for who leases the destination. If nobody does, no host has such a pod any \
-             more; if somebody does, `flannelctl verify` tells why it is not in the map."
+             more; if somebody does, `flannelctl verify` says why it is not in the map."
         }
         Reason::TtlExceeded => {
-            "Packets go in a circle: see with `flannelctl explain SRC DST` on each host where the destination leads."
+            "There is a routing loop: `flannelctl explain SRC DST` on each host says where the destination leads."
         }
         Reason::Fragment => {
             "The path between the hosts carries less than the underlay's interface says: give the interface the MTU \
              of the path, and flanneld follows."
         }
         Reason::EcnIllegal => {
-            "A router on the way marks congestion on packets whose sender does not know of it: look for one that \
+            "A router on the path marks congestion on packets whose sender does not know of it: look for one that \
              sets the ECN field wrongly."
         }
         Reason::AdjustFailed => {

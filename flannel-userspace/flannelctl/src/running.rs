@@ -61,7 +61,7 @@ impl Running {
             Some(true) if *stale == Some(true) => "ready; etcd is away".to_owned(),
             Some(true) => "ready".to_owned(),
             Some(false) => format!("not ready: {}", pending.join(", ")),
-            None => "running; whether it is ready cannot be told".to_owned(),
+            None => "running; whether it is ready is not known".to_owned(),
         };
         format!("{state} (process {})", self.pid)
     }

@@ -31,7 +31,7 @@ pub(super) struct Arguments {
     /// For how long.
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     timeout: u64,
-    /// Where flanneld's /readyz answers [default: where the running flanneld was told to].
+    /// Where flanneld's /readyz answers [default: by the flags of the running flanneld].
     #[arg(long, value_name = "ADDRESS:PORT")]
     health: Option<SocketAddr>,
 }

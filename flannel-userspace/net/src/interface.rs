@@ -58,7 +58,7 @@ pub enum InterfaceError {
     #[error("no route leads to {0}, which --iface-can-reach names: add one, or choose with --iface")]
     CannotReach(IpAddr),
     /// There is no default route.
-    #[error("this host has no default route to tell which interface to use: choose one with --iface")]
+    #[error("this host has no default route, from which the interface would follow: choose one with --iface")]
     NoDefaultRoute,
     /// Nothing of what was asked for can be used.
     #[error("none of the interfaces asked for can be used: {}", list(.0))]

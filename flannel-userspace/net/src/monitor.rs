@@ -56,7 +56,7 @@ impl Monitor {
                 return change;
             }
             if let Err(error) = self.receive().await {
-                tracing::warn!(%error, "the kernel announces nothing any more; it is compared from time to time");
+                tracing::warn!(%error, "the kernel's notifications ended; the kernel is compared from time to time");
                 std::future::pending::<()>().await;
             }
         }

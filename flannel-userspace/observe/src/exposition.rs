@@ -66,7 +66,7 @@ impl Exposition {
         // Behind what it counts, so that it includes this very scrape.
         registry.sub_registry_with_prefix("flannel").register(
             "scrape_errors",
-            "Scrapes in which a source could not be read, so that its metrics are missing; the datapath cannot be \
+            "Scrapes in which a source could not be read and its metrics are missing; the datapath cannot be read \
              before it is in place",
             errors.counters(),
         );

@@ -38,19 +38,23 @@ impl Collector for StateCollector {
         let mut writer = Writer(encoder);
         let (pending, limits) = (self.conditions.pending(), self.conditions.limits());
         let alone = |value: bool| [([("", ""); 0], u64::from(value))].into_iter();
-        writer.gauges("ready", "1 while the host forwards, as /readyz tells.", alone(pending.is_empty()))?;
-        let pending = pending.iter().map(|what| ([("what", *what)], 1_u64));
         writer.gauges(
-            "pending",
-            "What is not so yet, or not any more, without which the host is not ready.",
-            pending,
+            "ready",
+            "1 while the host forwards, as /readyz reports.",
+            alone(pending.is_empty()),
         )?;
+        let pending = pending.iter().map(|what| ([("what", *what)], 1_u64));
+        writer.gauges("pending", "Conditions of readiness that are not met.", pending)?;
         let limits = limits.iter().map(|limit| ([("without", limit.without)], 1_u64));
-        writer.gauges("limited", "What the host forwards without, as /readyz tells with the reason; absent while all is as it should be.", limits)?;
+        writer.gauges(
+            "limited",
+            "What the host forwards without; /readyz gives the reason. Absent while nothing is missing.",
+            limits,
+        )?;
         let alive = self.liveness.stopped().is_empty();
         writer.gauges(
             "alive",
-            "1 while every part of the daemon gives its heartbeat, as /livez tells.",
+            "1 while every part of the daemon gives its heartbeat, as /livez reports.",
             alone(alive),
         )?;
         let files = [("state", &self.files.state), ("subnet", &self.files.subnet)];

@@ -106,7 +106,7 @@ pub fn confine(needs: &Needs<'_>) -> Result<(), PrivilegeError> {
     ] {
         caps::set(None, set, kept).map_err(PrivilegeError::Kept)?;
     }
-    debug!("going on with {} alone", names(&kept));
+    debug!("continuing with {} alone", names(&kept));
     Ok(())
 }
 

@@ -120,7 +120,7 @@ pub enum RegistryError {
         key: String,
     },
     /// The configuration is not even text.
-    #[error("the network configuration at {key} is not UTF-8 text: write it anew with etcdctl put")]
+    #[error("the network configuration at {key} is not UTF-8 text: write it again with etcdctl put")]
     ConfigNotText {
         /// Where it stands.
         key: String,

@@ -85,7 +85,7 @@ impl EtcdOperation {
             Self::Revoke => "revoke a lease",
             Self::Write => "write the lease",
             Self::Delete => "delete the lease",
-            Self::TimeToLive => "tell the rest of a lease",
+            Self::TimeToLive => "read the remaining time of a lease",
             Self::Watch => "watch the leases",
             Self::Claim => "write this host's address",
             Self::Keep => "keep this host's address",
@@ -159,34 +159,34 @@ impl Domain for EtcdMetrics {
     fn register(&self, registry: &mut Registry, _: &ScrapeErrors) {
         registry.register(
             "etcd_connected",
-            "1 while the leases in etcd can be listed and followed, 0 while etcd is away and forwarding goes on with \
-             the known peers",
+            "1 while the leases in etcd can be listed and followed, 0 while etcd is away and forwarding continues \
+             with the known peers",
             self.connected.clone(),
         );
         registry.register(
             "etcd_last_event_timestamp_seconds",
-            "When etcd last told of a change of a lease, in seconds since 1970; absent before the first one",
+            "When etcd last reported a change of a lease, in seconds since 1970; absent before the first one",
             self.last_event.clone(),
         );
         registry.register(
             "etcd_applied_revision",
-            "Revision of etcd up to which every change of a lease is taken in; 0 before the first listing",
+            "Revision of etcd up to which every change of a lease is applied; 0 before the first listing",
             self.applied_revision.clone(),
         );
         registry.register(
             "etcd_requests",
-            "Requests to etcd by what was asked and the gRPC status that came back, or Timeout, Transport, NotV3 or \
-             Client where none did",
+            "Requests to etcd by operation and gRPC status, or Timeout, Transport, NotV3 or Client where there was \
+             no answer",
             self.requests.clone(),
         );
         registry.register(
             "etcd_request_duration_seconds",
-            "How long requests to etcd took, whatever came of them",
+            "How long requests to etcd took, whatever the outcome",
             self.request_duration.clone(),
         );
         registry.register(
             "etcd_watch_restarts",
-            "Watches on the leases that ended and were replaced, by how they ended",
+            "Watches on the leases that ended and were replaced, by cause",
             self.watch_restarts.clone(),
         );
     }

@@ -155,7 +155,7 @@ fn locked(pair: &mut Pair) -> Result<String> {
     let nic = features(pair)?;
     ensure!(nic["xdp_transmit"] == "locked", "features: {nic}");
     let log = pair.far_mut().shell("dmesg")?;
-    let line = log.lines().find(|line| line.contains(LOCKED)).context("the kernel does not tell")?.to_owned();
+    let line = log.lines().find(|line| line.contains(LOCKED)).context("the kernel does not say")?.to_owned();
     Ok(format!("{}, the kernel: {line}", whole(pair)?))
 }
 

@@ -55,7 +55,7 @@ fn what_works_without_is_used_and_said(#[case] backend: &str, #[case] errno: Err
     }
 
     let member = &cluster.members[0];
-    assert!(log(member).contains("eBPF cannot be had: Linux "), "{}", log(member));
+    assert!(log(member).contains("eBPF cannot be used: Linux "), "{}", log(member));
     assert!(log(member).contains(instead), "{}", log(member));
     let status = member.daemon.ctl_json("status").unwrap();
     assert_eq!(status["daemon"]["ready"], true, "{status}");
@@ -82,7 +82,7 @@ fn udp_says_why_it_does_not_start() {
     let log = log(member);
     let last = log.lines().last().unwrap();
     assert!(
-        last.contains("the backend udp forwards by eBPF programs alone, which cannot be had: Linux"),
+        last.contains("the backend udp forwards by eBPF programs alone, which cannot be used: Linux"),
         "{log}"
     );
     assert_eq!(links(member), before);

@@ -40,7 +40,7 @@ const OF_THE_DAEMON: &[&str] = &[
     "flannel_reconcile_",
     "flannel_resync_total",
     "flannel_scrape_errors_total",
-    "flannel_trace_asked",
+    "flannel_trace_running",
     "process_",
 ];
 

@@ -43,7 +43,7 @@ fn a_running_daemon_is_scraped() {
         (r#"flannel_peers{state="programmed"}"#, 1.0),
         ("min(flannel_program_attached)", 1.0),
         ("count(flannel_file_written_timestamp_seconds)", 2.0),
-        ("flannel_trace_asked", 0.0),
+        ("flannel_trace_running", 0.0),
         ("sum(flannel_scrape_errors_total)", 0.0),
     ] {
         becomes(&prometheus, expression, expected).unwrap();

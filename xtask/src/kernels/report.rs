@@ -14,19 +14,18 @@ pub fn table(runs: &[Run]) -> String {
 pub fn page(tables: &str) -> String {
     format!(
         "# Kernels\n\n\
-         What ran, in [guests](guests.md) with packaged kernels: `cargo xtask kernels --write` makes this page.\n\n\
-         A kernel takes the programs with `CAP_BPF`, `CAP_NET_ADMIN` and `CAP_PERFMON`; which of them it takes without \
-         the last one is said here. What it lacks is left off, or has another way: without TCX filters under clsact, \
-         without packets of several buffers XDP programs for packets of one, without a way to ask for an MTU no \
-         [bypass](operations.md#the-bypass), without the coarse clock one that takes longer. \
-         `flannelctl features` says all that of the kernel it runs on.\n\n{tables}"
+         What does each kernel support? `cargo xtask kernels --write` ran this in [guests](guests.md) with packaged \
+         kernels, and made this page. `flannelctl features` answers for the kernel it runs on.\n\n\
+         \"Programs\" are accepted with `CAP_BPF`, `CAP_NET_ADMIN` and `CAP_PERFMON`; the next column says whether \
+         also without the last one. What a kernel lacks has a fallback: filters under clsact instead of TCX, XDP \
+         programs for packets of one buffer, no [bypass](operations.md#the-bypass), a slower clock.\n\n{tables}"
     )
 }
 
 fn of_features(runs: &[Run]) -> String {
     let mut table = String::from(
-        "| Linux | takes programs | without `CAP_PERFMON` | TCX | XDP, several buffers | bypass | coarse clock | tests \
-         there |\n|---|---|---|---|---|---|---|---|\n",
+        "| Linux | programs | without `CAP_PERFMON` | TCX | XDP, several buffers | bypass | coarse clock | tests |\n\
+         |---|---|---|---|---|---|---|---|\n",
     );
     for Run { name, release, verdict, tests, boot, work } in runs {
         let support = &verdict.support;
@@ -57,8 +56,8 @@ fn of_instructions(runs: &[Run]) -> String {
         runs.iter().flat_map(|run| &run.verdict.programs).map(|row| &*row.program).collect();
     let releases: Vec<&str> = runs.iter().map(|run| &*run.release).collect();
     let mut table = format!(
-        "Instructions the verifier goes through, of a million: with `CAP_PERFMON`, and without. A kernel before 5.16 does \
-         not count.\n\n| Program | {} |\n|---|{}\n",
+        "Instructions the verifier processes, of at most a million: with `CAP_PERFMON`, and without. A kernel before 5.16 \
+         does not count.\n\n| Program | {} |\n|---|{}\n",
         releases.join(" | "),
         "---|".repeat(releases.len())
     );

@@ -234,7 +234,7 @@ impl<K: Kernel> Keeper<K> {
     pub(super) async fn find_pods(&mut self) {
         self.fdb_due = None;
         if let Err(error) = self.node.kernel().find_pods().await {
-            warn!(error = %Chain(&error), "cannot tell the programs where the pods are; trying again");
+            warn!(error = %Chain(&error), "cannot update the pods' ports; trying again");
         }
     }
 
@@ -441,7 +441,7 @@ impl<K: Kernel> Keeper<K> {
             self.failing_peers = self.wanted.peers_with(&self.failing);
         }
         if told > FEW {
-            warn!(objects = told - FEW, "cannot {operation} as many others; trying again");
+            warn!(objects = told - FEW, "cannot {operation} for as many others; trying again");
         }
     }
 }

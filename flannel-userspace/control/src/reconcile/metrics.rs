@@ -148,15 +148,11 @@ impl Domain for ReconcileMetrics {
     fn register(&self, registry: &mut Registry, _: &ScrapeErrors) {
         registry.register(
             "peers",
-            "Leases of other hosts by what became of them: programmed in the kernel, failing to be programmed, \
-             unreachable by the backend, held for a while though they vanished, or refused",
+            "Leases of other hosts by state: programmed in the kernel, failing to be programmed, unreachable \
+             by the backend, held after they vanished, or refused",
             self.peers.clone(),
         );
-        registry.register(
-            "resync",
-            "Listings of all leases, by what made them necessary",
-            self.resyncs.clone(),
-        );
+        registry.register("resync", "Listings of all leases, by cause", self.resyncs.clone());
         registry.register(
             "reconcile_duration_seconds",
             "How long it took to compare the kernel with what is wanted and to correct it",
@@ -164,7 +160,7 @@ impl Domain for ReconcileMetrics {
         );
         registry.register(
             "reconcile_repairs",
-            "Things of ours in the kernel that somebody else had changed and that were put right",
+            "Objects of flannel's in the kernel that somebody else changed, and that were restored",
             self.repairs.clone(),
         );
         registry.register(
@@ -174,7 +170,7 @@ impl Domain for ReconcileMetrics {
         );
         registry.register(
             "mass_delete_holds",
-            "How often so many leases vanished at once that forwarding to their hosts went on for a while",
+            "Mass deletions: so many leases vanished at once that their peers were held",
             self.mass_delete_holds.clone(),
         );
     }

@@ -49,7 +49,7 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 /// A watch that lasted for so long shows that the registry is well.
 const STEADY: Duration = Duration::from_secs(30);
 /// Why the known peers may be out of date.
-const STALE: &str = "etcd is away; forwarding goes on with the known peers";
+const STALE: &str = "etcd is away; forwarding continues with the known peers";
 /// Changes of more peers at once are summed up in the log.
 const FEW: usize = 20;
 
@@ -376,7 +376,7 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
             self.metrics.mass_delete_held();
             warn!(
                 peers = verdict.holding, until = ?self.deletion_guard.until(),
-                "a large part of the cluster vanished at once: forwarding to it goes on for a while, in which its \
+                "a large part of the cluster vanished at once: forwarding to it continues for a while, in which its \
                  leases may come back (--mass-delete-threshold, --mass-delete-hold)"
             );
         }
@@ -398,7 +398,7 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
             return;
         }
         if was_holding {
-            warn!(peers = gone.len(), "letting the peers go that vanished at once and have not come back");
+            warn!(peers = gone.len(), "expiring the peers that vanished at once and have not come back");
         }
         let mut touched = Vec::new();
         self.forget(&gone, &mut touched);
@@ -432,7 +432,9 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
     /// One line when the registry goes away, one when it is back.
     fn report_registry(&mut self, is_there: bool, error: &dyn std::fmt::Display) {
         match (is_there, self.registry_is_away) {
-            (false, false) => warn!(%error, "the registry is away; forwarding goes on with the known peers"),
+            (false, false) => {
+                warn!(%error, "the registry is away; forwarding continues with the known peers")
+            }
             (true, true) => info!("the registry is back"),
             _ => {}
         }

@@ -78,7 +78,7 @@ pub fn choose(offer: &Offer, format: Format) -> Choice {
     match (format, support.native) {
         (Format::Vxlan, _) => tc("the kernel's vxlan device merges packets before TC, not before XDP"),
         _ if *is_taken => tc("another XDP program is attached"),
-        (_, None) => tc("the kernel does not tell whether the driver takes native XDP (6.3)"),
+        (_, None) => tc("the kernel does not say whether the driver takes native XDP (6.3)"),
         (_, Some(false)) => tc("the driver takes no native XDP"),
         _ if !support.is_card => tc("a virtual device carries super-packets, which native XDP would end"),
         _ if !support.several_buffers && support.mtu > ONE_BUFFER => {
@@ -117,7 +117,7 @@ mod tests {
     #[case::card(CARD, false, UDP, XDP, "merged")]
     #[case::card_with_vxlan(CARD, false, Format::Vxlan, TC, "vxlan device")]
     #[case::taken(CARD, true, UDP, TC, "another XDP program")]
-    #[case::old_kernel(XdpSupport { native: None, ..CARD }, false, UDP, TC, "does not tell")]
+    #[case::old_kernel(XdpSupport { native: None, ..CARD }, false, UDP, TC, "does not say")]
     #[case::old_driver(XdpSupport { native: Some(false), ..CARD }, false, UDP, TC, "takes no native XDP")]
     #[case::virtual_device(XdpSupport { is_card: false, ..CARD }, false, UDP, TC, "virtual device")]
     #[case::long_packets(XdpSupport { mtu: 9000, ..CARD }, false, UDP, XDP, "merged")]
@@ -125,7 +125,7 @@ mod tests {
     #[case::long_packets_in_one_buffer(
         XdpSupport { several_buffers: false, mtu: 9000, ..CARD }, false, UDP, TC, "one buffer"
     )]
-    #[case::nothing(XdpSupport::default(), false, UDP, TC, "does not tell")]
+    #[case::nothing(XdpSupport::default(), false, UDP, TC, "does not say")]
     fn rule(
         #[case] support: XdpSupport,
         #[case] is_taken: bool,

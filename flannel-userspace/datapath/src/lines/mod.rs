@@ -85,13 +85,13 @@ impl log::Log for Journal {
 
 fn tell_left_out(lines: u64) {
     if lines > 0 {
-        warn!(lines, "left out lines about packets; flannelctl counters and flannelctl drops tell of all");
+        warn!(lines, "left out lines about packets; flannelctl counters and flannelctl drops count all");
     }
 }
 
 fn tell(text: &str) {
     let Some(line) = Line::parse(text) else {
-        warn!(text, "a program wrote a line that this flanneld does not understand");
+        warn!(text, "a program wrote a line that this flanneld cannot parse");
         return;
     };
     let Line { hook, reason, bytes, outer, inner, .. } = line;

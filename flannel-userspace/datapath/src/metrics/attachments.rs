@@ -59,7 +59,7 @@ impl Collector for AttachmentCollector {
         });
         Writer(encoder).gauges(
             "program_attached",
-            "1 while a program sees packets where it should; required are those the tunnel cannot do without.",
+            "1 while a program is attached where it should be; the tunnel needs those that are required.",
             series,
         )
     }

@@ -82,9 +82,9 @@ impl Reading {
             ("underlay", name_of(self.node.underlay)),
             ("device", name_of(self.node.device)),
         ];
-        writer.info("datapath", "What the programs were told of this host.", [info])?;
+        writer.info("datapath", "What the programs know of this host.", [info])?;
         let asked = std::iter::once(([("", ""); 0], u64::from(self.is_asked)));
-        writer.gauges("trace_asked", "1 while somebody has the programs tell of packets.", asked)?;
+        writer.gauges("trace_running", "1 while a trace or capture runs.", asked)?;
         self.encode_counts(writer, mode)?;
         self.encode_maps(writer)?;
         self.encode_peers(writer)
@@ -113,7 +113,7 @@ impl Reading {
         };
         writer.counters("forward_packets", "Packets a program forwarded.", forwarded(packets))?;
         writer.counters("forward_bytes", "Bytes of the packets a program forwarded.", forwarded(bytes))?;
-        writer.counters("drop_packets", "Packets a program dropped, by the reason.", dropped(packets))?;
+        writer.counters("drop_packets", "Packets a program dropped, by reason.", dropped(packets))?;
         writer.counters("drop_bytes", "Bytes of the packets a program dropped.", dropped(bytes))?;
         writer.counters("pass_packets", "Packets a program left to the stack.", passed(packets))?;
         writer.counters("pass_bytes", "Bytes of the packets a program left to the stack.", passed(bytes))
@@ -162,7 +162,7 @@ impl Reading {
             .map(|(subnet, peer, _)| ([("peer", self.name(*subnet))], u64::from(peer.accepts_gso(seconds))));
         writer.gauges(
             "peer_whole",
-            "1 while a peer of the udp backend takes packets whole, super-packets uncut; a stock daemon does not.",
+            "1 while a peer of the udp backend takes super-packets whole; a stock daemon does not.",
             whole,
         )?;
         let infos = self.peers.iter().map(|(subnet, peer, _)| {

@@ -133,8 +133,8 @@ fn features(has_tcx: Option<bool>) -> Vec<Feature> {
         |kind, name, supported, required, purpose| Feature { kind, name, supported, purpose, required };
     let btf = Some(Path::new("/sys/kernel/btf/vmlinux").exists());
     let mut all = vec![
-        feature("kernel", "btf", btf, false, "types for whoever looks at maps with bpftool"),
-        feature("kernel", "tcx", has_tcx, false, "programs of several owners in an order (6.6); else clsact"),
+        feature("kernel", "btf", btf, false, "types of maps, for bpftool"),
+        feature("kernel", "tcx", has_tcx, false, "programs of several owners, in order (6.6); else clsact"),
     ];
     let programs = [
         (ProgramType::SchedClassifier, "sched_cls", true, "the tunnel's programs at TCX or clsact"),
@@ -145,12 +145,12 @@ fn features(has_tcx: Option<bool>) -> Vec<Feature> {
         all.push(feature("program", name, supported, required, purpose));
     }
     let maps = [
-        (MapType::Hash, "hash", "peers, their addresses, pods"),
+        (MapType::Hash, "hash", "peers, their addresses, pods' ports"),
         (MapType::PerCpuHash, "percpu_hash", "counters of peers"),
         (MapType::Array, "array", "what programs know of the host and of flows"),
         (MapType::PerCpuArray, "percpu_array", "counters"),
         (MapType::LruHash, "lru_hash", "connections that can bypass the stack"),
-        (MapType::RingBuf, "ringbuf", "packets and connections that are told"),
+        (MapType::RingBuf, "ringbuf", "reports of packets and connections"),
     ];
     for (map, name, purpose) in maps {
         all.push(feature("map", name, is_map_supported(map).ok(), true, purpose));
@@ -179,7 +179,7 @@ fn features(has_tcx: Option<bool>) -> Vec<Feature> {
             ProgramType::SchedClassifier,
             BpfHelper::BPF_FUNC_redirect_peer,
             "redirect_peer",
-            "to a pod without its host's stack",
+            "to a pod, past the host's stack",
         ),
         (
             ProgramType::SchedClassifier,
@@ -191,13 +191,13 @@ fn features(has_tcx: Option<bool>) -> Vec<Feature> {
             ProgramType::SchedClassifier,
             BpfHelper::BPF_FUNC_csum_level,
             "csum_level",
-            "checksums of what came out",
+            "checksums of decapsulated packets",
         ),
         (
             ProgramType::SchedClassifier,
             BpfHelper::BPF_FUNC_ktime_get_coarse_ns,
             "ktime_get_coarse_ns",
-            "a clock that costs next to nothing (5.11); else one that takes longer",
+            "a cheaper clock (5.11)",
         ),
         (
             ProgramType::SchedClassifier,

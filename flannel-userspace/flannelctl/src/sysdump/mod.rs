@@ -53,7 +53,7 @@ const PROGRAMS: [(&str, &str); 11] = [
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// File to write, which must not be there [default: flannelctl-sysdump-HOST-SECONDS.tar.gz, here].
+    /// File to write, which must not exist [default: flannelctl-sysdump-HOST-SECONDS.tar.gz].
     #[arg(short, long, value_name = "FILE.tar.gz")]
     write: Option<PathBuf>,
     #[command(flatten)]

@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
     /// Only packets to or from this peer: its subnet, an address in it, its public address or a name for it.
     #[arg(long, value_name = "NAME|SUBNET|IP")]
     peer: Option<String>,
-    /// The file to write, in the format pcapng; `-` for the standard output.
+    /// The file to write, in the format pcapng; `-` for standard output.
     #[arg(short, long, value_name = "FILE")]
     write: PathBuf,
     #[command(flatten)]

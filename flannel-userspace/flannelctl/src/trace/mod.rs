@@ -37,13 +37,13 @@ pub(super) struct End {
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Only at these hooks, with commas between them [default: all].
+    /// Only at these hooks, separated by commas [default: all].
     #[arg(long, value_delimiter = ',', value_parser = hook, value_name = "HOOKS")]
     hook: Vec<Hook>,
-    /// Only packets with these verdicts, with commas between them [default: all].
+    /// Only packets with these verdicts, separated by commas [default: all].
     #[arg(long, value_enum, value_delimiter = ',', value_name = "VERDICTS")]
     verdict: Vec<VerdictName>,
-    /// Only packets with these reasons, with commas between them; `flannelctl counters --all` lists them.
+    /// Only packets with these reasons, separated by commas; `flannelctl counters --all` lists them.
     #[arg(long, value_delimiter = ',', value_parser = reason, value_name = "REASONS")]
     reason: Vec<Reason>,
     /// Only packets from or to this address, inside or outside the tunnel.

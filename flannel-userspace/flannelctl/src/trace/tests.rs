@@ -40,7 +40,7 @@ fn event(hook: Hook, reason: Reason, segments: u32) -> Event {
     PacketBuilder::ethernet2([2; 6], [4; 6])
         .ipv4([10, 5, 1, 2], [10, 5, 3, 9], 63)
         .udp(4000, 53)
-        .write(&mut frame, b"payload")
+        .write(&mut frame, b"question")
         .unwrap();
     let mut bytes = [0; SNAP];
     bytes[..frame.len()].copy_from_slice(&frame);

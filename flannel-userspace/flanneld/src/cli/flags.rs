@@ -15,13 +15,13 @@ pub(super) const ANNOTATION_PREFIX: &str = "flannel.alpha.coreos.com";
 /// Default of `--net-config-path`.
 pub(super) const NET_CONFIG_PATH: &str = "/etc/kube-flannel/net-conf.json";
 
-/// flannel whose datapath is eBPF: leases a subnet in etcd and forwards pods' packets to the other hosts.
+/// flannel with an eBPF datapath: leases a subnet in etcd and forwards packets between pods and other hosts.
 ///
 /// Flags are written -flag or --flag; a value follows behind a space or an equals sign, that of a BOOL only
 /// behind an equals sign. Each can be given as a variable instead; the command line wins, and an empty
-/// variable counts for nothing.
+/// variable is ignored.
 ///
-/// Exit codes: 0 done, 1 the daemon cannot do what it is told, 2 bad usage.
+/// Exit codes: 0 done, 1 the daemon failed and says why, 2 bad usage.
 #[derive(Parser)]
 #[command(name = "flanneld", disable_version_flag = true, max_term_width = 110)]
 pub(super) struct Flags {
@@ -49,10 +49,10 @@ pub(super) struct Flags {
 #[derive(Args)]
 #[command(next_help_heading = "etcd")]
 pub(super) struct EtcdFlags {
-    /// Client URLs of etcd, with commas between them, in the order in which they are tried.
+    /// Client URLs of etcd, separated by commas, in the order in which they are tried.
     #[arg(long, default_value = "http://127.0.0.1:4001,http://127.0.0.1:2379", value_name = "URLS")]
     pub(super) etcd_endpoints: String,
-    /// What every key of this network begins with; one daemon serves one network.
+    /// Prefix of every key of this network; one daemon serves one network.
     #[arg(long, default_value = DEFAULT_ETCD_PREFIX, value_name = "PREFIX")]
     pub(super) etcd_prefix: String,
     /// Private key of the client certificate, a PEM file.
@@ -61,13 +61,13 @@ pub(super) struct EtcdFlags {
     /// Client certificate for etcd, a PEM file.
     #[arg(long, value_name = "FILE")]
     pub(super) etcd_certfile: Option<PathBuf>,
-    /// Authorities that may have signed etcd's certificate, a PEM file; without it those of the system.
+    /// Authorities that may have signed etcd's certificate, a PEM file [default: the system's].
     #[arg(long, value_name = "FILE")]
     pub(super) etcd_cafile: Option<PathBuf>,
     /// User of etcd's access control.
     #[arg(long, value_name = "NAME")]
     pub(super) etcd_username: Option<String>,
-    /// Password of that user; everybody on this host sees it in the list of processes, so rather use the
+    /// Password of that user. Everybody on this host sees it in the list of processes: prefer the
     /// variable or --etcd-password-file.
     #[arg(long, value_name = "PASSWORD", conflicts_with = "etcd_password_file")]
     pub(super) etcd_password: Option<String>,
@@ -80,18 +80,18 @@ pub(super) struct EtcdFlags {
 #[command(next_help_heading = "Interface")]
 pub(super) struct InterfaceFlags {
     /// Interface that carries the tunnel, by name or address; repeat it for others to try in this order.
-    /// Without any of --iface, --iface-regex and --iface-can-reach it is the one of the default route.
+    /// Without --iface, --iface-regex and --iface-can-reach it is that of the default route.
     #[arg(long, value_name = "NAME|ADDRESS")]
     pub(super) iface: Vec<String>,
-    /// Regular expression for that interface, tried behind every --iface, against addresses first, then
+    /// Regular expression for that interface, tried after every --iface, against addresses first, then
     /// against names; repeat it for others to try.
     #[arg(long, value_name = "REGEX")]
     pub(super) iface_regex: Vec<String>,
-    /// Take the interface by which this address is reached; tried last.
+    /// Use the interface by which this address is reached; tried last.
     #[arg(long, value_name = "ADDRESS")]
     pub(super) iface_can_reach: Option<IpAddr>,
-    /// Address by which other hosts reach this one; without it that of the interface. Without any flag for
-    /// the interface it must be an address of this host, and chooses the interface.
+    /// Address by which other hosts reach this one [default: the interface's]. Without any flag for the
+    /// interface it must be an address of this host, and chooses the interface.
     #[arg(long, value_name = "ADDRESS")]
     pub(super) public_ip: Option<Ipv4Addr>,
     /// IPv6 address by which other hosts reach this one.
@@ -102,25 +102,25 @@ pub(super) struct InterfaceFlags {
 #[derive(Args)]
 #[command(next_help_heading = "Lease")]
 pub(super) struct LeaseFlags {
-    /// File that tells container runtimes the leased subnet.
+    /// File from which container runtimes read the leased subnet.
     #[arg(long, default_value = "/run/flannel/subnet.env", value_name = "FILE")]
     pub(super) subnet_file: PathBuf,
-    /// How long before its end the lease is renewed, in minutes, 1 to 1439. Where the lease is not longer
-    /// than that, it is renewed after a third of its time.
+    /// How long before its end the lease is renewed, in minutes, 1 to 1439. A lease that is not longer
+    /// than that is renewed after a third of its time.
     #[arg(long, default_value_t = 60, value_name = "MINUTES")]
     pub(super) subnet_lease_renew_margin: i64,
-    /// How long the lease outlives the daemon: numbers with the units h, m and s, such as 1h30m.
+    /// How long the lease outlives the daemon, with the units h, m and s, such as 1h30m.
     #[arg(long, default_value = "24h", value_name = "DURATION", value_parser = lease_ttl)]
     pub(super) subnet_lease_ttl: Duration,
-    /// Share of the peers, in percent, more of which vanishing at once is taken for a mistake: they are forwarded to
-    /// for --mass-delete-hold, in which their leases can come back. Fewer than ten never are.
+    /// A mass deletion is when more than this share of the peers, in percent, and at least ten of them, vanish at
+    /// once. Forwarding to them then continues for --mass-delete-hold, so that their leases can come back.
     #[arg(long, default_value_t = 30, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
     pub(super) mass_delete_threshold: u8,
-    /// For how long; 0s to let peers go at once, always. SIGHUP ends it early.
+    /// How long peers of a mass deletion are held; 0s for not at all. SIGHUP ends it early.
     #[arg(long, default_value = "60s", value_name = "DURATION", value_parser = pause)]
     pub(super) mass_delete_hold: Duration,
-    /// File in which the last known leases are kept, so that this host can boot and forward while etcd is away;
-    /// without it one below /var/lib/flannel-ebpf, made from --etcd-prefix.
+    /// File with the last known leases, so that this host can boot and forward while etcd is away [default:
+    /// below /var/lib/flannel-ebpf, made from --etcd-prefix].
     #[arg(long, value_name = "FILE")]
     pub(super) state_file: Option<PathBuf>,
 }
@@ -128,32 +128,32 @@ pub(super) struct LeaseFlags {
 #[derive(Args)]
 #[command(next_help_heading = "Datapath")]
 pub(super) struct DatapathFlags {
-    /// Directory on a BPF file system where maps and links are pinned; without it one below /sys/fs/bpf,
-    /// made from --etcd-prefix and the version of the maps' layout.
+    /// Directory on a BPF file system where maps and links are pinned [default: below /sys/fs/bpf, made
+    /// from --etcd-prefix].
     #[arg(long, value_name = "DIR")]
     pub(super) pin_dir: Option<PathBuf>,
     /// Where programs are attached.
     #[arg(long, value_enum, default_value = "auto", value_name = "HOOK")]
     pub(super) datapath_hook: HookChoice,
-    /// Of which packets programs write lines for the log; twenty lines a second at most, and how many more there were.
+    /// Packets about which programs write to the log, at most twenty lines a second; the rest is counted.
     #[arg(long, value_enum, default_value_t, value_name = "LEVEL")]
     pub(super) datapath_log: LogChoice,
-    /// Count packets, for peers and by what became of them. Only measuring what that costs needs this: without it
-    /// metrics and flannelctl show no packet.
+    /// Count packets by peer and by reason. Turn it off only to measure what counting costs: metrics and
+    /// flannelctl then show no packets.
     #[arg(long, default_value = "true")]
     pub(super) datapath_counters: Switch,
-    /// Whose packets are let in from the tunnel.
+    /// Which packets the guard lets in from the tunnel.
     #[arg(long, value_enum, default_value = "strict", value_name = "LEVEL")]
     pub(super) guard: GuardChoice,
-    /// Bridges whose ports lead to pods, with commas between them.
+    /// Bridges whose ports lead to pods, separated by commas.
     #[arg(long, default_value = "cni0,docker0", value_name = "NAMES")]
     pub(super) pod_bridges: Interfaces,
-    /// Whose packets between pods and peers skip bridge, routing and netfilter, once these are seen to change nothing
-    /// of their flow.
+    /// Which flows between pods and peers bypass bridge, routing and netfilter, once these are seen to change nothing
+    /// of the flow.
     #[arg(long, alias = "pod-fast-path", value_enum, default_value = "auto", value_name = "MODE")]
     pub(super) pod_bypass: BypassChoice,
-    /// Give a packet in the tunnel the DSCP of the packet inside, so that the underlay can treat it likewise; without it
-    /// none, as stock flannel.
+    /// Copy the DSCP of the inner packet to the outer one, so that the underlay can classify it; by default none, as
+    /// stock flannel.
     #[arg(long, default_value = "false")]
     pub(super) copy_dscp: Switch,
 }
@@ -161,16 +161,16 @@ pub(super) struct DatapathFlags {
 #[derive(Args)]
 #[command(next_help_heading = "Rules")]
 pub(super) struct RuleFlags {
-    /// Masquerade packets between the network and the world outside.
+    /// Masquerade packets between the network and other networks.
     #[arg(long, default_value = "false")]
     pub(super) ip_masq: Switch,
-    /// Masquerade without random source ports; without --ip-masq it changes nothing.
+    /// Masquerade without random source ports; ignored without --ip-masq.
     #[arg(long, default_value = "false")]
     pub(super) ip_masq_fully_random_disable: Switch,
-    /// Seconds between two checks of the rules; without --ip-masq it changes nothing.
+    /// Seconds between two checks of the rules; ignored without --ip-masq.
     #[arg(long, default_value_t = 5, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) iptables_resync: u32,
-    /// Accept packets from and to the network where hosts forward.
+    /// Accept forwarded packets from and to the network.
     #[arg(long, default_value = "true")]
     pub(super) iptables_forward_rules: Switch,
     /// Keep a blackhole route for this host's own subnet.
@@ -181,16 +181,16 @@ pub(super) struct RuleFlags {
 #[derive(Args)]
 #[command(next_help_heading = "Health")]
 pub(super) struct HealthFlags {
-    /// Address on which /healthz, /readyz and /livez answer; on a loopback address /metrics does, too.
+    /// Address on which /healthz, /readyz and /livez answer, and /metrics if it is a loopback address.
     #[arg(long, default_value = "0.0.0.0", value_name = "ADDRESS")]
     pub(super) healthz_ip: IpAddr,
     /// TCP port on which they answer; 0 for none.
     #[arg(long, default_value_t = 0, value_name = "PORT")]
     pub(super) healthz_port: u16,
-    /// Address and TCP port on which /metrics answers, and health as well.
+    /// Address and TCP port on which /metrics answers, and /healthz, /readyz and /livez.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(super) metrics_listen: Option<SocketAddr>,
-    /// Show what is sent to and received from each peer in /metrics, six series for each.
+    /// Show counters of each peer in /metrics, six series for each.
     #[arg(long, default_value = "true")]
     pub(super) metrics_per_peer: Switch,
 }
@@ -207,13 +207,13 @@ pub(super) struct KubernetesFlags {
     /// How to reach the API server, a kubeconfig file.
     #[arg(long, value_name = "FILE")]
     pub(super) kubeconfig_file: Option<PathBuf>,
-    /// What the annotations of nodes begin with.
+    /// Prefix of the annotations of nodes.
     #[arg(long, default_value = ANNOTATION_PREFIX, value_name = "PREFIX")]
     pub(super) kube_annotation_prefix: String,
     /// File with the network's configuration.
     #[arg(long, default_value = NET_CONFIG_PATH, value_name = "FILE")]
     pub(super) net_config_path: PathBuf,
-    /// Tell Kubernetes that the node's network is there; without --kube-subnet-mgr it changes nothing.
+    /// Report to Kubernetes that the node's network is available; ignored without --kube-subnet-mgr.
     #[arg(long, default_value = "true")]
     pub(super) set_node_network_unavailable: Switch,
 }
@@ -221,11 +221,11 @@ pub(super) struct KubernetesFlags {
 #[derive(Args)]
 #[command(next_help_heading = "Logging")]
 pub(super) struct LoggingFlags {
-    /// How much is logged: 0 what matters to operators, 1 to 3 also what helps to find faults, 4 and more
+    /// How much is logged: 0 what operators need, 1 to 3 also what helps to find faults, 4 and more
     /// everything.
     #[arg(long, default_value_t = 0, value_name = "LEVEL")]
     pub(super) v: i32,
-    /// How lines of the log are written.
+    /// Format of the log.
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     pub(super) log_format: LogFormat,
     /// Levels for single source files.

@@ -79,7 +79,7 @@ pub struct Options {
     pub metrics_per_peer: bool,
     /// The least important messages to log.
     pub log_level: Level,
-    /// How lines of the log are written.
+    /// Format of the log.
     pub log_format: LogFormat,
 }
 

@@ -82,7 +82,7 @@ pub(super) enum GuardChoice {
     Strict,
     /// The outer source must be a peer.
     Peer,
-    /// Everything well-formed is let in, as by stock flannel.
+    /// Everything well-formed is let in, as with stock flannel.
     Off,
 }
 
@@ -99,9 +99,9 @@ impl From<GuardChoice> for Guard {
 /// [`Bypass`] as a value of a flag.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum BypassChoice {
-    /// As `flow`: where no connections are tracked, nothing has to be asked for.
+    /// The same as flow.
     Auto,
-    /// TCP connections only once connection tracking was told that it will not see all of them.
+    /// TCP connections only after connection tracking is set to be liberal with them.
     Flow,
     /// Without regard to connection tracking.
     Direct,

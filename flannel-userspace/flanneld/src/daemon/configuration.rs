@@ -56,7 +56,7 @@ pub(super) async fn wait_for_or_remember(
     if let Some(configuration) = ask(registry, Some(patience)).await? {
         return Ok(configuration);
     }
-    warn!(age = ?remembered.age(), "etcd is away: going on with what was last known of the network");
+    warn!(age = ?remembered.age(), "etcd is away: continuing with the network configuration that was read last");
     Ok(Configuration { is_remembered: true, ..Configuration::parse(remembered.config.clone())? })
 }
 

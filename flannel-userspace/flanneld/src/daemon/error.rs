@@ -32,7 +32,7 @@ pub enum DaemonError {
     #[error("cannot receive signals")]
     Signals(#[source] io::Error),
     /// etcd is asked for in a way that cannot be.
-    #[error("cannot use etcd as told")]
+    #[error("cannot use these settings for etcd")]
     Registry(#[source] RegistryError),
     /// The configuration asks for what is not served.
     #[error("cannot serve the network configuration")]
@@ -68,7 +68,7 @@ pub enum DaemonError {
     #[error(transparent)]
     Exclusive(#[from] ExclusiveError),
     /// The host takes no programs, without which the backend does not forward.
-    #[error("the backend {0} forwards by eBPF programs alone, which cannot be had: {1}")]
+    #[error("the backend {0} forwards by eBPF programs alone, which cannot be used: {1}")]
     NeedsPrograms(Kind, Unavailable),
     /// The host takes no programs now, but those of an earlier daemon forward by what that one knew.
     #[error(

@@ -64,7 +64,7 @@ pub async fn run(options: Options, log_level: LogLevelHandle) -> Result<(), Daem
         outcome = serve(options, &vitals, &metrics, pending, unavailable) => outcome,
         never = vitals.liveness.heart("event loop").keep_beating() => match never {},
         signal = signals.next() => {
-            info!(signal, "ending; the datapath goes on forwarding");
+            info!(signal, "ending; the datapath continues to forward");
             Ok(())
         }
     };
@@ -171,7 +171,7 @@ async fn serve(
         End::Failed(task) => Err(DaemonError::Task(task)),
     };
     if let Err(DaemonError::Lost(Lost::Taken { .. } | Lost::Contested { .. })) = &outcome {
-        error!("ending; the datapath goes on forwarding by the peers known so far");
+        error!("ending; the datapath continues to forward by the peers known so far");
     }
     outcome
 }

@@ -39,7 +39,7 @@ pub(super) fn go_without(
         Kind::HostGw => "forwarding by the kernel's routes, without bypass",
         Kind::Alloc => "which matters to nobody with the backend alloc",
     };
-    warn!("eBPF cannot be had: {reason}; {instead}");
+    warn!("eBPF cannot be used: {reason}; {instead}");
     conditions.limit(Limit { without: "programs", reason: format!("{reason}; {instead}") });
     match PinDir::open(pin_dir) {
         Err(locked @ DatapathError::Locked { .. }) => Err(locked.into()),

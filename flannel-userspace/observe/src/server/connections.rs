@@ -45,7 +45,7 @@ pub(super) async fn serve(socket: TcpListener, routes: Router) {
             }
             Err(error) => {
                 if !std::mem::replace(&mut is_failing, true) {
-                    warn!(%error, "cannot accept who asks for health or metrics; trying again");
+                    warn!(%error, "cannot accept a connection for health or metrics; trying again");
                 }
                 sleep(PAUSE).await;
             }

@@ -130,7 +130,7 @@ fn help_is_an_answer(#[values("-h", "--h", "-help", "--help", "--iface eth1 -h e
     for heading in ["etcd", "Interface", "Lease", "Datapath", "Rules", "Health", "Kubernetes", "Logging"] {
         assert!(text.contains(&format!("\n{heading}:\n")), "no heading {heading}: {text}");
     }
-    assert!(text.starts_with("flannel whose datapath is eBPF"), "{text}");
+    assert!(text.starts_with("flannel with an eBPF datapath"), "{text}");
 }
 
 #[test]

@@ -58,10 +58,10 @@ fn ready_though_limited() {
 #[test]
 fn ready_though_stale_while_etcd_is_away() {
     let vitals = Vitals::default();
-    let away = Some("etcd is away; forwarding goes on with the known peers");
+    let away = Some("etcd is away; forwarding continues with the known peers");
     vitals.conditions.set_stale(away);
     let server = server(&vitals);
-    let stale = "flanneld is ready\nstale: etcd is away; forwarding goes on with the known peers";
+    let stale = "flanneld is ready\nstale: etcd is away; forwarding continues with the known peers";
     assert_eq!(get(&server, "/readyz"), Answer::text(200, stale));
     vitals.conditions.set_stale(None);
     assert_eq!(get(&server, "/readyz"), Answer::text(200, "flanneld is ready"));
@@ -88,7 +88,7 @@ fn readiness_as_json(#[case] path: &str, #[case] headers: &str) {
         r#"{"ready":false,"pending":["first listing applied"],"failing":[],"limits":[],"stale":false}"#;
     assert_eq!(request(&server, "GET", path, headers), answer(503, pending));
     listing.meet();
-    vitals.conditions.set_stale(Some("etcd is away; forwarding goes on with the known peers"));
+    vitals.conditions.set_stale(Some("etcd is away; forwarding continues with the known peers"));
     let stale = r#"{"ready":true,"pending":[],"failing":[],"limits":[],"stale":true}"#;
     assert_eq!(request(&server, "GET", path, headers), answer(200, stale));
 }
