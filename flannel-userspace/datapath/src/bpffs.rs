@@ -33,12 +33,12 @@ pub struct PinDir {
 }
 
 impl PinDir {
-    /// Mounts the BPF file system that the directory is to be on, if need be. Only this takes `CAP_SYS_ADMIN`.
+    /// Mounts the BPF file system for the directory, if necessary. Only this takes `CAP_SYS_ADMIN`.
     pub fn mount(path: &Path) -> Result<(), DatapathError> {
         if path.starts_with(BPFFS) { mount_bpffs(Path::new(BPFFS)) } else { Ok(()) }
     }
 
-    /// Makes the directory, mode 0700, mounting the BPF file system if need be, and takes the lock on it.
+    /// Creates the directory with mode 0700 and locks it; mounts the BPF file system if necessary.
     pub fn open(path: &Path) -> Result<Self, DatapathError> {
         Self::mount(path)?;
         for part in parts(path) {
@@ -47,7 +47,7 @@ impl PinDir {
         Self::lock(path)
     }
 
-    /// The same for a directory that is there; nothing where it is not.
+    /// The same for an existing directory; `None` if there is none.
     ///
     /// # Errors
     /// It is not ours, or a daemon holds it.
@@ -74,7 +74,7 @@ impl PinDir {
         }
     }
 
-    /// Removes the directory and everything pinned in it. What was attached by a pin alone is detached by that.
+    /// Removes the directory and everything pinned in it. That detaches what only a pin kept attached.
     ///
     /// # Errors
     /// Something cannot be removed.
@@ -127,7 +127,7 @@ impl PinDir {
 }
 
 impl Drop for PinDir {
-    /// A daemon that never came to pin anything leaves nothing behind.
+    /// A daemon that has pinned nothing leaves nothing behind.
     fn drop(&mut self) {
         // Those with something in them stay.
         for part in parts(&self.path).rev() {

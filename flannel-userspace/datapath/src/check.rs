@@ -1,4 +1,4 @@
-//! What this kernel makes of the programs themselves: they are loaded, with maps of their own, and attached nowhere.
+//! Whether this kernel accepts the programs themselves: they are loaded, with maps of their own, and attached nowhere.
 
 use aya::programs::ProgramInfo;
 use aya::{Ebpf, EbpfLoader};
@@ -9,7 +9,7 @@ use flannel_common::{Ip4, Mac};
 use super::load::{load_program, programs, programs_of, smallest_ring};
 use super::{DatapathError, Format, HookChoice, OBJECT, ProgramSettings, Refusal, Spec, Support, loader};
 
-/// What the kernel answered to one program.
+/// The kernel's answer to one program.
 #[derive(Debug)]
 pub struct Answer {
     /// Which.
@@ -20,15 +20,15 @@ pub struct Answer {
     pub outcome: Result<Accepted, Refusal>,
 }
 
-/// A program that the kernel took.
+/// A program that the kernel accepted.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Accepted {
-    /// Instructions that the verifier went through, of a million that it would; nothing where the kernel does not count
-    /// them (before 5.16).
+    /// Instructions that the verifier processed, of at most a million; `None` if the kernel does not count them (before
+    /// 5.16).
     pub verified_instructions: Option<u32>,
     /// Bytes of the program as it runs.
     pub translated_bytes: Option<u32>,
-    /// Bytes of machine code; nothing where the kernel has no compiler, or does not use it.
+    /// Bytes of machine code; `None` if the kernel has no JIT compiler, or does not use it.
     pub machine_code_bytes: Option<u32>,
 }
 
@@ -53,8 +53,8 @@ pub fn check(object: &[u8], program_settings: ProgramSettings) -> Result<Vec<Ans
     Ok(answers)
 }
 
-/// Finds out whether the kernel takes every program that the backend cannot do without, before anything is changed on
-/// the host. Programs that decapsulate at XDP are not among them.
+/// Checks whether the kernel accepts every program that the backend needs, before anything is changed on the host.
+/// Programs that decapsulate at XDP are not among them.
 ///
 /// # Errors
 /// It does not.
@@ -75,7 +75,7 @@ fn load_object(object: &[u8], spec: &Spec) -> Result<Ebpf, DatapathError> {
     with_small_maps(&mut loader(&spec.node, &spec.program_settings)).load(object).map_err(DatapathError::Load)
 }
 
-/// What a host with this backend asks for that uses everything.
+/// The datapath of a host with this backend that uses everything.
 fn spec(backend: Backend, program_settings: ProgramSettings) -> Spec {
     let format = match backend {
         Backend::Udp => Some(Format::Udp { segmented: EXIT }),
@@ -85,7 +85,7 @@ fn spec(backend: Backend, program_settings: ProgramSettings) -> Spec {
     Spec { format, routes: true, node: node(backend), hook: HookChoice::Auto, program_settings }
 }
 
-/// Maps are made anew for each check; the large ones need not hold anything.
+/// Maps are created for each check, so the large ones are made small.
 fn with_small_maps<'a, 'b>(loader: &'b mut EbpfLoader<'a>) -> &'b mut EbpfLoader<'a> {
     for map in [FLOWS, APPROVED] {
         loader.map_max_entries(map, PLACES);
@@ -110,7 +110,7 @@ const DEVICE: u32 = 3;
 const ENTRANCE: u32 = 4;
 const EXIT: u32 = 5;
 
-/// A host of which the programs use every part that its backend and this kernel have: what a host does not use, the verifier does not see.
+/// A host that uses every feature of its backend and this kernel: the verifier does not see code that is disabled.
 fn node(backend: Backend) -> Node {
     Node {
         backend: backend as u32,

@@ -21,7 +21,7 @@ use zerocopy::FromBytes as _;
 use super::DatapathError;
 use super::tables::{failed, open};
 
-/// A connection that was not approved is not asked for again for so long.
+/// A connection that was not approved is not checked again for so long.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// So many of them are remembered.
 const REMEMBERED: usize = 4096;
@@ -37,7 +37,7 @@ pub struct Approver {
 /// Connections cannot be approved.
 #[derive(Debug, Error)]
 pub enum ApproverError {
-    /// A map cannot be had.
+    /// A map cannot be opened.
     #[error(transparent)]
     Datapath(#[from] DatapathError),
     /// Connection tracking cannot be asked.
@@ -65,7 +65,7 @@ impl Approver {
         })
     }
 
-    /// Approves connections, for ever.
+    /// Approves connections, without end.
     pub async fn run(mut self) -> Infallible {
         loop {
             match self.next().await {

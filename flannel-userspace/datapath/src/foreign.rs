@@ -1,5 +1,5 @@
-//! Pins that are not ours are refused before anything is loaded, replaced or taken away: loader and links take over
-//! whatever they find.
+//! Pins that are not ours are refused before anything is loaded, replaced or removed: loader and links take over what
+//! they find.
 
 use std::fs;
 use std::io;

@@ -22,11 +22,11 @@ pub struct Hook {
     pub program: String,
     /// Where.
     pub interface: Interface,
-    /// `tcx`, `clsact` or `xdp`; absent where nothing tells that it ever was attached.
+    /// `tcx`, `clsact` or `xdp`; absent if nothing says that it was ever attached.
     pub mechanism: Option<String>,
     /// Whether it sees packets.
     pub attached: bool,
-    /// Whether the tunnel cannot do without it.
+    /// Whether the tunnel needs it.
     pub required: bool,
 }
 
@@ -52,7 +52,7 @@ impl Interface {
     }
 }
 
-/// What the tunnel speaks, if there is one.
+/// The format of the tunnel, if there is one.
 pub fn format(node: &Node) -> Option<Format> {
     match Kind::from_number(node.backend) {
         // An exit that is missing has the index of no interface.

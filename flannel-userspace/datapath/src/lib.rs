@@ -1,11 +1,11 @@
 //! The programs and their maps: loaded, pinned, attached, adopted.
 //!
-//! Everything is pinned below one directory of ours in the BPF file system, `maps@<layout>/` and `links/`, so that
-//! it outlives the daemon. A daemon that finds pins adopts them: maps are taken over with what they hold,
-//! and programs are replaced through their links, without a packet in between that no program sees. Maps of
-//! another build's layout cannot be taken over: then new ones are filled before programs are replaced.
+//! Everything is pinned below one directory of ours in the BPF file system, `maps@<layout>/` and `links/`, so that it
+//! outlives the daemon. A daemon that finds pins adopts them: maps are kept with their content, and programs are
+//! replaced through their links, so that no packet misses a program. Maps of another build's layout cannot be adopted:
+//! then new ones are filled before programs are replaced.
 //!
-//! Whatever uses bpf(2) lives here. Which peers there are, and what else is in the kernel for them, does not.
+//! Everything that uses bpf(2) lives here. Which peers there are, and which other kernel objects they have, does not.
 
 mod attach;
 mod bpffs;
@@ -125,14 +125,14 @@ impl Default for ProgramSettings {
     }
 }
 
-/// What the datapath is to be.
+/// What the datapath should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
-    /// What the tunnel speaks; without one there is no program to attach, and the maps only tell who the peers are.
+    /// The format on the wire; without a tunnel there is no program to attach, and the maps only hold the peers.
     pub format: Option<Format>,
     /// Whether routes can lead straight to peers.
     pub routes: bool,
-    /// What the programs are told of this host, and the interfaces they are attached to.
+    /// What the programs know of this host, and the interfaces they are attached to.
     pub node: Node,
     /// Where programs are attached.
     pub hook: HookChoice,
@@ -150,7 +150,7 @@ impl Spec {
 /// Something about programs, maps or pins went wrong.
 #[derive(Debug, Error)]
 pub enum DatapathError {
-    /// The BPF file system cannot be had.
+    /// The BPF file system is not available.
     #[error("cannot mount the BPF file system at {path}; mount it with `mount -t bpf bpf {path}`")]
     Mount {
         /// Where.
@@ -181,7 +181,7 @@ pub enum DatapathError {
     ForeignPin {
         /// Which.
         path: PathBuf,
-        /// What is other than it should be.
+        /// What differs.
         difference: String,
     },
     /// A pinned map cannot be opened.
@@ -211,7 +211,7 @@ pub enum DatapathError {
     /// The object cannot be loaded.
     #[error("cannot load the eBPF programs (the kernel must be 5.10 or newer, with CAP_BPF granted)")]
     Load(#[source] EbpfError),
-    /// Maps are charged to a limit that is too low.
+    /// Maps exceed the limit of locked memory.
     #[error(
         "cannot make the map {map}: this kernel charges maps to the limit of locked memory, which is {limit} and \
          cannot be raised; raise it (systemd: LimitMEMLOCK=infinity, shell: ulimit -l unlimited)"
@@ -222,7 +222,7 @@ pub enum DatapathError {
         /// The limit.
         limit: MemoryLimit,
     },
-    /// What programs write for the log cannot be read.
+    /// The ring of lines for the log cannot be read.
     #[error("cannot read the lines that the programs write for the log; --datapath-log=off goes without")]
     Lines(#[source] io::Error),
     /// A program is refused by the kernel.
@@ -276,7 +276,7 @@ pub enum DatapathError {
 }
 
 impl DatapathError {
-    /// Names the limit that a map ran into, where that was it.
+    /// Names the limit of locked memory, if a map exceeded it.
     fn with_memory_limit(self) -> Self {
         match (self, MemoryLimit::of_maps()) {
             (Self::Load(EbpfError::MapError(MapError::CreateError { name, io_error })), Some(limit))
@@ -293,7 +293,7 @@ impl DatapathError {
 pub struct Datapath {
     tables: Tables,
     attacher: Attacher,
-    /// What the programs write for the log, if they do.
+    /// Copies the programs' lines to the log, if they write any.
     _lines: Option<Lines>,
 }
 
@@ -322,8 +322,8 @@ impl Datapath {
         &mut self.tables
     }
 
-    /// Has super-packets out of the tunnel leave these bridges whole, and no others any more; and has flows
-    /// from and to these `pods` bypass the stack. Bridges and the pods' ports are given by their interface indexes.
+    /// Super-packets out of the tunnel leave exactly these bridges whole, and flows from and to these `pods` bypass the
+    /// stack. Bridges and the pods' ports are given by their interface indexes.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -334,14 +334,14 @@ impl Datapath {
         Ok(())
     }
 
-    /// Whether nobody has detached what is attached by links; a few system calls for each.
+    /// Whether all links are still attached; a few system calls for each.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.attacher.is_whole()
     }
 
-    /// Hears that the maps know every peer there is to know. Programs of a build with another layout of maps, which
-    /// have forwarded until now, are replaced.
+    /// To be called when the maps hold every peer. Replaces programs of a build with another layout of maps, which have
+    /// forwarded until now.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -358,9 +358,9 @@ impl Datapath {
     }
 }
 
-/// The kernel's interpreter runs programs as well, in several times the time.
+/// The kernel's interpreter runs programs, too, but takes several times as long.
 fn warn_where_interpreted(ebpf: &Ebpf) {
-    // Of those that are not loaded nothing is told.
+    // Programs that are not loaded are skipped.
     let mut loaded = ebpf.programs().filter_map(|(_, program)| program.info().ok());
     if loaded.any(|program| program.size_jitted() == 0) {
         warn!(

@@ -8,7 +8,7 @@ use aya::programs::ProgramError;
 use flannel_model::error::Chain;
 use nix::errno::Errno;
 
-/// The verifier's last words are why; those before tell how it got there.
+/// The verifier's last lines say why; those before say how it got there.
 const LINES: usize = 3;
 /// The state of all registers can be on one line.
 const LONGEST: usize = 200;
@@ -17,12 +17,12 @@ const STATISTICS: [&str; 3] = ["processed ", "verification time ", "stack depth 
 /// What it says where the kernel lacks something: no capability helps.
 const UNKNOWN: [&str; 3] = ["unknown func", "invalid func", "cannot use helper"];
 
-/// What the kernel answered to a program, in some words: its release, the error, and the last lines of its verifier; and
-/// a remedy where there is one.
+/// The kernel's answer to a program: its release, the error, the last lines of its verifier, and a remedy if there is
+/// one.
 #[derive(Debug)]
 pub struct Refusal {
     answer: String,
-    /// Whether the verifier takes more from who has `CAP_PERFMON`.
+    /// Whether the verifier accepts more with `CAP_PERFMON`.
     lacks_capability: bool,
 }
 
@@ -38,7 +38,7 @@ impl Refusal {
 }
 
 impl From<ProgramError> for Refusal {
-    /// To be made where the program was refused: it looks at the privileges of this thread.
+    /// To be created on the thread whose program was refused, because it reads that thread's privileges.
     fn from(error: ProgramError) -> Self {
         match error {
             ProgramError::LoadError { io_error, verifier_log } => {
@@ -80,7 +80,7 @@ fn abbreviated(line: &str) -> String {
     text
 }
 
-/// Whether the verifier has read the program and did not like it.
+/// Whether the verifier has examined the program and rejected it.
 fn is_by_verifier(error: &io::Error, log: &str) -> bool {
     is_of(error, &[Errno::EACCES, Errno::EPERM, Errno::EINVAL])
         && !last_words(log).is_empty()

@@ -1,4 +1,4 @@
-//! What this kernel offers programs that not every kernel does on which they run, and what they do without it.
+//! Features that only some of the supported kernels have, and what programs do without them.
 
 use std::sync::OnceLock;
 
@@ -9,9 +9,10 @@ use serde::Serialize;
 /// Something that only newer kernels offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Support {
-    /// `bpf_ktime_get_coarse_ns` (5.11). Without it programs read the clock that takes longer.
+    /// `bpf_ktime_get_coarse_ns` (5.11). Without it programs read the slower clock.
     pub coarse_clock: bool,
-    /// `bpf_check_mtu` (5.12). Without it no packet skips the stack: a program could not tell whether it is too long.
+    /// `bpf_check_mtu` (5.12). Without it no packet bypasses the stack: a program could not find out whether it is too
+    /// long.
     pub check_mtu: bool,
     /// `bpf_xdp_get_buff_len` (5.18), and with it packets of several buffers in XDP. Without it XDP decapsulates packets
     /// of one buffer, by programs of their own.
@@ -19,8 +20,7 @@ pub struct Support {
 }
 
 impl Support {
-    /// Asks the kernel, once; what cannot be found out is taken not to be there. It takes the capability to load
-    /// programs.
+    /// Asks the kernel, once; what cannot be found out counts as absent. It takes the capability to load programs.
     #[must_use]
     pub fn of_this_kernel() -> Self {
         static SUPPORT: OnceLock<Support> = OnceLock::new();

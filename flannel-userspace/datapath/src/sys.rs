@@ -17,7 +17,7 @@ struct ObjGet {
     file_flags: u32,
 }
 
-/// `BPF_F_RDONLY`: the kernel lets nobody write by such a descriptor.
+/// `BPF_F_RDONLY`: a descriptor that cannot be written.
 const READ_ONLY: u32 = 8;
 
 /// `BPF_OBJ_GET_INFO_BY_FD` says what is behind a descriptor.
@@ -66,7 +66,7 @@ fn open(pin: &Path, file_flags: u32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Detaches the link pinned there, now. One that leads nowhere any more is as good.
+/// Detaches the link pinned there, at once. A detached link is no error.
 pub fn detach(pin: &Path) -> io::Result<()> {
     let link = open_pin(pin)?;
     let link_fd = u32::try_from(link.as_raw_fd()).map_err(io::Error::other)?;

@@ -35,7 +35,7 @@ impl From<Peer> for PeerEntry {
 impl From<PeerEntry> for Peer {
     fn from(entry: PeerEntry) -> Self {
         let PeerEntry { public_ip, vtep_mac, direct } = entry;
-        // What the programs have learned of the peer that was there before need not be true of this one.
+        // What the programs learned of the former peer need not hold for this one.
         Self { public_ip: public_ip.into(), vtep_mac, direct: direct.into(), ..Self::default() }
     }
 }
@@ -60,7 +60,7 @@ impl Tables {
         Self::open_by(pin_dir, |path| MapData::from_pin(path))
     }
 
-    /// The same for reading alone: the kernel refuses whatever would change them.
+    /// The same, read-only: the kernel refuses to change them.
     pub fn open_to_read(pin_dir: &Path) -> Result<Self, DatapathError> {
         Self::open_by(pin_dir, |path| {
             MapData::from_fd(sys::open_for_reading(path).map_err(MapError::IoError)?)
@@ -87,17 +87,17 @@ impl Tables {
         self.node.get(&0, 0).map_err(failed("read", NODE_INFO))
     }
 
-    /// Of which packets programs are asked to tell.
+    /// Which packets programs report.
     pub fn trace_filter(&self) -> Result<TraceFilter, DatapathError> {
         self.trace_filter.get(&0, 0).map_err(failed("read", TRACE_FILTER))
     }
 
-    /// Writes down for readers of the pins what the programs were told.
+    /// Writes what the programs know, for readers of the pins.
     pub fn put_node(&mut self, node: Node) -> Result<(), DatapathError> {
         self.node.set(0, node, 0).map_err(failed("write", NODE_INFO))
     }
 
-    /// A number of which a change ends what was learned of flows.
+    /// A number; a change of it invalidates what was learned of flows.
     pub fn generation(&self) -> Result<u32, DatapathError> {
         self.generation.get(&0, 0).map_err(failed("read", GENERATION))
     }
@@ -115,7 +115,7 @@ impl Tables {
         self.approved.iter().map(|entry| entry.map_err(failed("read", APPROVED))).collect()
     }
 
-    /// Ends what was learned of flows, because something changed that they depend on.
+    /// Invalidates what was learned of flows, because something changed that they depend on.
     pub fn begin_generation(&mut self) -> Result<(), DatapathError> {
         let generation = self.generation()?;
         self.generation.set(0, generation.wrapping_add(1), 0).map_err(failed("write", GENERATION))
@@ -205,8 +205,8 @@ impl Tables {
         Ok(found.unwrap_or(0))
     }
 
-    /// Makes the sources those of `peers` exactly, and leaves counters to nobody else: a daemon killed between two
-    /// writes may have left one too many, and so may a packet that was on its way when its peer was removed.
+    /// Makes sources and counters exactly those of `peers`. A daemon killed between two writes may have left one too
+    /// many, and so may a packet in flight when its peer was removed.
     pub fn correct_by(&mut self, peers: &BTreeMap<Ipv4Addr, PeerEntry>) -> Result<(), DatapathError> {
         self.correct_sources(peers)?;
         let counted: Result<Vec<Ip4>, MapError> = self.peer_counters.keys().collect();
@@ -235,7 +235,7 @@ impl Tables {
         Ok(())
     }
 
-    /// What was counted at `hook` for `reason`, over all CPUs.
+    /// The count at `hook` for `reason`, over all CPUs.
     pub fn count(&self, hook: Hook, reason: Reason) -> Result<Count, DatapathError> {
         let per_cpu = self.counters.get(&hook.slot(reason), 0).map_err(failed("read", COUNTERS))?;
         Ok(per_cpu.iter().fold(Count::default(), |sum, count| add(sum, *count)))

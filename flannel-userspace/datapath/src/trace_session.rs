@@ -1,4 +1,4 @@
-//! What programs tell of single packets, as long as somebody asks.
+//! Reports of single packets, while a trace or capture runs.
 
 use std::fs::File;
 use std::io;
@@ -14,30 +14,29 @@ use zerocopy::FromBytes as _;
 
 use super::{DatapathError, PinDir, map_path, monotonic_nanoseconds, tables};
 
-/// For so long the programs answer after the filter was put last.
+/// How long programs report after the filter was last renewed.
 const ANSWER: Duration = Duration::from_secs(3);
-/// How often the filter is put again.
+/// How often the filter is renewed.
 const REPEAT: Duration = Duration::from_secs(1);
 
 /// Pause between two looks into an empty ring.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Somebody who asks programs about packets. Programs fall silent when this is dropped, and by themselves when it was
-/// killed.
+/// A trace of packets. Programs stop reporting when this is dropped, and by themselves if the process was killed.
 pub struct TraceSession {
     filter: TraceFilter,
     asked: Array<MapData, TraceFilter>,
     events: RingBuf<MapData>,
     repeat: Instant,
-    /// Only one can hear the answers.
+    /// Only one session can read the reports.
     _lock: Flock<File>,
 }
 
 impl TraceSession {
-    /// Puts `filter` to the programs pinned in `pin_dir`; [`TraceFilter::until`] is kept up by itself.
+    /// Sets `filter` for the programs pinned in `pin_dir`, and keeps [`TraceFilter::until`] current.
     ///
     /// # Errors
-    /// Somebody else asks; the maps are not there, or cannot be written.
+    /// Another session runs; the maps do not exist, or cannot be written.
     pub fn ask(pin_dir: &Path, filter: TraceFilter) -> Result<Self, DatapathError> {
         let unusable = |source| DatapathError::Directory { path: pin_dir.to_owned(), source };
         let directory = File::open(PinDir::maps(pin_dir)).map_err(unusable)?;
@@ -52,7 +51,7 @@ impl TraceSession {
         let map = MapData::from_pin(&path).and_then(Map::from_map_data).map_err(failed)?;
         let events = RingBuf::try_from(map).map_err(failed)?;
         let mut session = Self { filter, asked, events, repeat: Instant::now(), _lock: lock };
-        // What nobody heard is of no interest any more.
+        // Reports of an earlier session are discarded.
         while session.events.next().is_some() {}
         session.renew()?;
         Ok(session)
@@ -91,12 +90,12 @@ impl TraceSession {
 
 impl Drop for TraceSession {
     fn drop(&mut self) {
-        // Where that fails programs fall silent a little later.
+        // If that fails, programs stop a little later.
         let _ = self.put(0);
     }
 }
 
-/// Turns the programs' clock into that of the calendar.
+/// Converts the programs' clock to calendar time.
 ///
 /// # Errors
 /// The calendar says that it is before 1970.

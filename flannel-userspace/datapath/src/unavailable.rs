@@ -1,4 +1,4 @@
-//! Whether this host takes any program at all. Asked before anything is changed.
+//! Whether this host takes eBPF programs at all. Checked before anything is changed.
 
 use std::fmt;
 use std::io;
@@ -11,24 +11,24 @@ use thiserror::Error;
 
 use super::attach::tcx_programs;
 
-/// No program can be had on this host: what is missing, and the remedy.
+/// This host takes no eBPF program: what is missing, and the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("Linux {release} {missing}")]
 pub struct Unavailable {
     /// Release of the kernel.
     pub release: String,
-    /// What it lacks.
+    /// What is missing.
     pub missing: Missing,
 }
 
-/// What programs cannot do without.
+/// What programs need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
     /// `CAP_BPF` (5.8).
     Capability,
     /// `bpf()`.
     Syscall,
-    /// Leave to use it.
+    /// Permission to use it.
     Permission(Errno),
     /// Programs of type `sched_cls`.
     Classifier,
@@ -60,8 +60,8 @@ impl fmt::Display for Missing {
     }
 }
 
-/// Why no program can be had on this host, if so. Nothing stays of what is tried. It takes all privileges to find out
-/// about clsact; who has fewer learns that when programs are attached.
+/// Why this host takes no program, if so. The probes leave nothing behind. Probing clsact takes all privileges; with
+/// fewer, its absence shows when programs are attached.
 #[must_use]
 pub fn unavailable() -> Option<Unavailable> {
     missing().map(|missing| Unavailable { release: flannel_net::release(), missing })
@@ -87,7 +87,7 @@ fn missing() -> Option<Missing> {
 /// Index of `lo` in every network namespace.
 const LOOPBACK: u32 = 1;
 
-/// What else goes wrong is found out, and told, where programs are loaded.
+/// Other errors show, and are reported, when programs are loaded.
 fn by_error(error: &io::Error) -> Option<Missing> {
     match error.raw_os_error().map(Errno::from_raw)? {
         Errno::ENOSYS => Some(Missing::Syscall),

@@ -1,8 +1,8 @@
-//! Which hook takes packets out of the tunnel under `--datapath-hook=auto`, and why.
+//! Which hook decapsulates under `--datapath-hook=auto`, and why.
 //!
 //! The rule knows what `docs/benchmarks` measured on a link like a real wire: with `udp`, whose packets no kernel
 //! receiver merges, XDP carries half as much again for two thirds of the CPU time; with `vxlan`, whose packets the
-//! kernel's own device merges before TC, it carries a third less. Whatever is in doubt is left to TC.
+//! kernel's own device merges before TC, it carries a third less. In doubt TC decapsulates.
 
 use std::fmt;
 use std::path::Path;
@@ -24,7 +24,7 @@ pub struct Offer {
     pub is_taken: bool,
 }
 
-/// Which hook takes packets out of the tunnel.
+/// Which hook decapsulates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decapsulation {
     /// Native XDP.
@@ -69,8 +69,8 @@ impl Offer {
     }
 }
 
-/// The hook that takes packets of this format out of the tunnel. The same offer always has the same answer, so that a
-/// restart finds the programs where it wants them.
+/// The hook that decapsulates packets of this format. The same offer always gets the same answer, so that a restart
+/// finds the programs in their places.
 #[must_use]
 pub fn choose(offer: &Offer, format: Format) -> Choice {
     let Offer { support, is_taken } = offer;
@@ -103,7 +103,7 @@ mod tests {
     const UDP: Format = Format::Udp { segmented: 7 };
     const TC: Decapsulation = Decapsulation::Tc;
     const XDP: Decapsulation = Decapsulation::Xdp;
-    /// What many a network card offers.
+    /// What many network cards offer.
     const CARD: XdpSupport = XdpSupport {
         native: Some(true),
         several_buffers: true,

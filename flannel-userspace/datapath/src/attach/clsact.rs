@@ -1,5 +1,5 @@
-//! Filters under the clsact qdisc, for kernels without TCX. A filter is found again by its fixed priority and by
-//! its handle, which is the flannel device's index and so tells networks apart that share an underlay.
+//! Filters under the clsact qdisc, for kernels without TCX. A filter is found again by its fixed priority and by its
+//! handle, the flannel device's index, which differs between networks that share an underlay.
 
 use std::fs;
 use std::path::Path;
@@ -30,7 +30,7 @@ pub(super) fn attach(
         _ => place.error(Mechanism::Clsact, error),
     };
     let qdisc = pins.qdiscs().join(place.interface.to_string());
-    // A note of an earlier life is renewed, or it would keep the programs and maps of that life in memory.
+    // A marker of an earlier daemon is replaced, because it would keep that daemon's programs and maps in memory.
     if add_qdisc(&interface).map_err(refused)? || qdisc.exists() {
         pin_program(program, &qdisc)?;
     }
@@ -75,12 +75,12 @@ fn put(program: &mut SchedClassifier, interface: &str, name: &str, handle: u32) 
         }
         added => added?,
     };
-    // The filter stays when the daemon goes.
+    // The filter outlives the daemon.
     std::mem::forget(program.take_link(id)?);
     Ok(())
 }
 
-/// Takes the filter away of which a pin of this name tells, and the pin; one whose interface is gone went with it.
+/// Removes the filter that a pin of this name describes, and the pin. A filter is gone if its interface is.
 pub(super) fn detach(pins: &PinDir, pin: &str) -> Result<(), DatapathError> {
     remove_filter(pin);
     remove_pin(&pins.filters().join(pin))
@@ -91,7 +91,7 @@ fn remove_filter(pin: &str) {
     let mut number = || parts.next().and_then(|part| part.parse::<u32>().ok());
     let (Some(handle), Some(interface)) = (number(), number()) else { return };
     let (Some(program), Ok(interface)) = (parts.next(), name_of(interface)) else { return };
-    // Dropping the link removes the filter; where there is none, the kernel says so to nobody.
+    // Dropping the link removes the filter; aya ignores that there is none.
     let ours =
         SchedClassifierLink::attached(&interface, direction(program), PRIORITY, TcHandle::from(handle), None);
     drop(ours);

@@ -12,7 +12,7 @@ use super::{DatapathError, Format, direction, errno, foreign_link, is_pin_detach
 use crate::Mechanism;
 use crate::bpffs::names_in;
 
-/// A program whose place is told by a pin.
+/// A program whose place is known from a pin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pinned {
     /// Name of the program.
@@ -23,10 +23,10 @@ pub struct Pinned {
     pub by: PinnedAs,
 }
 
-/// How a pinned program is attached, and what tells whether it still is.
+/// How a pinned program is attached, and how to check whether it still is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PinnedAs {
-    /// By a link that is pinned itself; one that somebody detached bears the same program.
+    /// By a link that is pinned itself. A detached link still names its program.
     Link {
         /// TCX, XDP or generic XDP.
         mechanism: Mechanism,
@@ -52,7 +52,7 @@ impl PinnedAs {
         }
     }
 
-    /// Id of the program, where a link tells it.
+    /// Id of the program, if a link reports it.
     #[must_use]
     pub const fn program_id(self) -> Option<u32> {
         match self {
@@ -62,10 +62,10 @@ impl PinnedAs {
     }
 }
 
-/// The places, program and interface index, a tunnel cannot do without: those of bridges and of XDP come on top.
+/// The places, program and interface index, that a tunnel needs, without those of bridges and of XDP.
 ///
-/// Who receives comes first, so that no answer to a packet sent finds nobody. The guard of the flannel device comes last:
-/// where it changes hooks it is away until it is there again, and then nothing else is to be made.
+/// Receivers come first, so that an answer to a packet is received. The guard of the flannel device comes last: when it
+/// changes hooks it is detached for a moment, which should be short.
 #[must_use]
 pub fn wanted_places(format: Option<Format>, node: &Node) -> Vec<(&'static str, u32)> {
     match format {
@@ -92,7 +92,7 @@ pub fn pinned_programs(pin_dir: &Path) -> Result<Vec<Pinned>, DatapathError> {
         let link = PinnedLink::from_pin(&pin).map_err(|error| foreign_link(&pin, &error))?;
         let info = FdLink::from(link).info().map_err(|error| foreign_link(&pin, &error))?;
         let mechanism = match info.link_type() {
-            // A link does not tell its mode, but each has programs of its own.
+            // A link does not report its mode, but each mode has its own programs.
             Ok(LinkType::Xdp) if program.ends_with("_skb") => Mechanism::XdpGeneric,
             Ok(LinkType::Xdp) => Mechanism::Xdp,
             _ => Mechanism::Tcx,
@@ -112,8 +112,8 @@ pub fn pinned_programs(pin_dir: &Path) -> Result<Vec<Pinned>, DatapathError> {
     Ok(all)
 }
 
-/// Whether the link of a program pinned below `pin_dir` leads to its interface still. Other than the ids of the programs
-/// at a hook, the kernel tells that to everybody who may open the pin.
+/// Whether the link of a program pinned below `pin_dir` is still attached to its interface. Unlike the ids of programs
+/// at a hook, the kernel reports this to everybody who may open the pin.
 #[must_use]
 pub fn is_linked(pin_dir: &Path, program: &str, interface: u32) -> bool {
     !is_pin_detached(&pin_dir.join("links").join(format!("{program}-{interface}")))

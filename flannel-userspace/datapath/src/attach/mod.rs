@@ -1,8 +1,8 @@
-//! Attaching of programs, so that they outlive the daemon and live with programs of others.
+//! Attaches programs so that they outlive the daemon and coexist with programs of others.
 //!
-//! TCX and XDP links are pinned as `links/<program>-<interface index>`. A link whose interface is gone stays
-//! behind a pin, detached; it is recognised by that and replaced. A filter under clsact cannot be pinned: its
-//! program is, as `filters/<program>-<interface index>-<handle>`, which tells where to find the filter again.
+//! TCX and XDP links are pinned as `links/<program>-<interface index>`. A link whose interface is gone stays behind a
+//! pin, detached; it is recognised by that and replaced. A filter under clsact cannot be pinned: its program is, as
+//! `filters/<program>-<interface index>-<handle>`, which says where the filter is.
 
 mod choice;
 mod clsact;
@@ -62,7 +62,7 @@ struct Place {
     interface: u32,
 }
 
-/// A program in its place: how it is attached, and the pin that tells.
+/// A program in its place: how it is attached, and its pin.
 struct Attached {
     mechanism: Mechanism,
     pin: String,
@@ -86,11 +86,10 @@ pub(super) struct Attacher {
 }
 
 impl Attacher {
-    /// Attaches what `spec` asks for and detaches what an earlier one left. Programs that are in their places are
-    /// replaced there, without a packet in between that no program sees; so they are from TCX to clsact and back, but
-    /// for the one that guards the flannel device. Which bridges and pods are served is not known yet: those that were
-    /// stay so. Programs whose maps have another layout stay until [`Attacher::take_over`]: those of now do not know a
-    /// peer yet.
+    /// Attaches what `spec` asks for and detaches what an earlier one left. Programs in their places are replaced
+    /// there, so that no packet misses a program; so are those that change from TCX to clsact or back, except the guard
+    /// of the flannel device. Which bridges and pods are served is not known yet: the former ones stay. Programs whose
+    /// maps have another layout stay until [`Attacher::take_over`]: the new maps hold no peer yet.
     pub(super) fn start(ebpf: Ebpf, pins: Arc<PinDir>, spec: Spec) -> Result<Self, DatapathError> {
         let (bridges, pods) = (served(&pins, "bridge-")?, served(&pins, "pod_out-")?);
         let waits = !pins.other_maps()?.is_empty();
@@ -101,7 +100,7 @@ impl Attacher {
         Ok(attacher)
     }
 
-    /// Has programs take the place of those with maps of another layout, and removes those maps.
+    /// Replaces the programs with maps of another layout, and removes those maps.
     pub(super) fn take_over(&mut self) -> Result<(), DatapathError> {
         if !self.waits {
             return Ok(());
@@ -115,7 +114,7 @@ impl Attacher {
         Ok(())
     }
 
-    /// Whether something changed by that.
+    /// Whether that changed something.
     pub(super) fn serve(
         &mut self,
         bridges: &BTreeSet<u32>,
@@ -141,12 +140,12 @@ impl Attacher {
         ours
     }
 
-    /// Puts every program in its place, whether or not it is there, and takes the others away.
+    /// Attaches or replaces every program, and detaches the others.
     pub(super) fn hold(&mut self) -> Result<(), DatapathError> {
         if self.waits { Ok(()) } else { self.put_all() }
     }
 
-    /// A place that fails keeps no other from its program; the first failure is told.
+    /// A place that fails does not affect the others; the first error is returned.
     fn put_all(&mut self) -> Result<(), DatapathError> {
         let (mut attached, mut outcome) = (BTreeMap::new(), Ok(()));
         for place in self.places() {
@@ -165,7 +164,7 @@ impl Attacher {
 
     fn put(&mut self, place: Place) -> Result<Option<Attached>, DatapathError> {
         let before = self.attached.get(&place).map(|before| before.mechanism);
-        // Two of them in a row would not do: the first takes the mark off, without which the second drops.
+        // Two of them in a row would fail: the first clears the mark, and the second drops packets without it.
         if before.is_none()
             && place.program == "vxlan_device"
             && let Some(by) = self.mechanism_at(place)
@@ -181,7 +180,7 @@ impl Attacher {
         Ok(attached)
     }
 
-    /// Whether no link was detached behind our back. Interfaces that are gone are announced.
+    /// Whether all links are still attached. The kernel announces interfaces that are gone.
     pub(super) fn is_whole(&self) -> bool {
         let is_lost = |place: &Place, attached: &Attached| {
             attached.mechanism != Mechanism::Clsact
@@ -224,7 +223,7 @@ impl Attacher {
         Some((program, mechanism))
     }
 
-    /// Bridges and pods come and go; that one is gone is soon told.
+    /// Bridges and pods come and go; the kernel announces it.
     fn attach_where_possible(&mut self, place: Place) -> Result<Option<Attached>, DatapathError> {
         let may_go = self.bridges.contains(&place.interface) || self.pods.contains(&place.interface);
         match self.attach(place) {
@@ -238,7 +237,7 @@ impl Attacher {
 
     fn attach(&mut self, place: Place) -> Result<Option<Attached>, DatapathError> {
         if let Some((_, mechanism)) = self.xdp_program().filter(|(program, _)| *program == place.program) {
-            // What keeps XDP away is reported once; the place is tried again when the daemon starts anew.
+            // What prevents XDP is reported once; the place is tried again at the next start.
             let refused = !self.attached.is_empty() && !self.attached.contains_key(&place);
             return if refused {
                 Ok(None)
@@ -266,8 +265,8 @@ impl Attacher {
 
     /// The handle of a filter.
     fn handle(&self, place: Place) -> u32 {
-        // Without a device the subnet tells networks apart. So it does programs that see packets on direct routes: at
-        // the underlay they stand beside the tunnel's.
+        // Without a device the subnet identifies the network. The same goes for programs that see packets on direct
+        // routes, which are at the underlay beside the tunnel's.
         match self.spec.node.device {
             device if device == 0 || place.program.starts_with("direct_") => {
                 u32::from_ne_bytes(self.spec.node.subnet.octets())
@@ -285,7 +284,7 @@ impl Attacher {
         programs.map(|_| Mechanism::Tcx)
     }
 
-    /// Detaches the same program where another choice of the hook had put it: a filter beside a link, or a link beside
+    /// Detaches the same program from the place of another choice of the hook: a filter beside a link, or a link beside
     /// a filter.
     fn detach_former(&self, place: Place, by: Mechanism) -> Result<(), DatapathError> {
         match by {
@@ -305,8 +304,8 @@ impl Attacher {
         }
     }
 
-    /// Detaches every program that is pinned and in no place of now: those of an earlier backend or hook, and of
-    /// bridges no longer served.
+    /// Detaches every pinned program without a present place: those of an earlier backend or hook, and of bridges no
+    /// longer served.
     fn detach_others(&self) -> Result<(), DatapathError> {
         let wanted: BTreeSet<&str> = self.attached.values().map(|attached| attached.pin.as_str()).collect();
         for pin in names_in(&self.pins.links())?.into_iter().filter(|pin| !wanted.contains(pin.as_str())) {
@@ -321,7 +320,7 @@ impl Attacher {
     }
 }
 
-/// How XDP is to decapsulate: as the operator says, or by the rule.
+/// How XDP decapsulates: by the operator's choice, or by the rule.
 fn xdp_of(spec: &Spec, pins: &PinDir) -> Result<Option<Mechanism>, DatapathError> {
     let Some(format) = spec.format else { return Ok(None) };
     Ok(match spec.hook {
@@ -437,8 +436,8 @@ fn remove_pin(pin: &Path) -> Result<(), DatapathError> {
     }
 }
 
-/// Whether the link pinned there is detached, or its pin gone. Whoever may can detach a link, and the kernel announces
-/// that to nobody: the pin stays, and only asking tells.
+/// Whether the link pinned there is detached, or its pin gone. The kernel does not announce a detached link: the pin
+/// stays, so it has to be asked.
 fn is_pin_detached(pin: &Path) -> bool {
     sys::interface_of(pin).is_ok_and(|interface| interface == 0) || !pin.exists()
 }

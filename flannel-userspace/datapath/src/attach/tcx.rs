@@ -11,7 +11,7 @@ use super::{
     is_detached, name_of, pin_link, pinned, remove_pin,
 };
 
-/// Replaces the program of the pinned link, or attaches it first of all and pins the link.
+/// Replaces the program of the pinned link, or attaches it before all others and pins the link.
 pub(super) fn attach(ebpf: &mut Ebpf, pins: &PinDir, place: Place) -> Result<Attached, DatapathError> {
     let program = classifier(ebpf, place.program)?;
     let attached = Attached { mechanism: Mechanism::Tcx, pin: place.pin() };
@@ -30,7 +30,7 @@ pub(super) fn attach(ebpf: &mut Ebpf, pins: &PinDir, place: Place) -> Result<Att
     Ok(attached)
 }
 
-/// The pin keeps the link; the program must not hold it as well, or it could never be detached by its pin.
+/// The pin keeps the link. The program must not hold it as well, because then removing the pin would not detach it.
 fn replace(program: &mut SchedClassifier, link: SchedClassifierLink) -> Result<(), ProgramError> {
     let id = program.attach_to_link(link)?;
     program.take_link(id).map(drop)

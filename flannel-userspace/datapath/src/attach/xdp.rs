@@ -1,7 +1,7 @@
 //! XDP of the underlay: one program per interface, so that somebody else's keeps ours away.
 //!
 //! The program at TC is attached as well, and does the whole work on packets that no XDP program has decapsulated. So
-//! XDP may come and go, as when another mode is chosen, and no packet is lost.
+//! XDP may be attached and detached, for instance when another mode is chosen, and no packet is lost.
 
 use std::os::fd::AsFd as _;
 
@@ -78,7 +78,7 @@ fn clear(pins: &PinDir, place: Place) -> Result<(), DatapathError> {
     Ok(())
 }
 
-/// What the driver says of a program that it has refused. It is only for the log: that nothing can be learned is no error.
+/// The driver's reason for refusing a program. It is only for the log: a missing reason is no error.
 fn driver_says(program: &Xdp, place: Place) -> Option<String> {
     xdp_refusal(place.interface, program.fd().ok()?.as_fd()).ok().flatten()
 }
@@ -90,7 +90,7 @@ fn leave_to_tc(
     driver_says: Option<&str>,
 ) -> Result<(), DatapathError> {
     let reason = match errno(error) {
-        // Native and generic XDP keep each other away, too.
+        // Native and generic XDP also exclude each other.
         Some(Errno::EBUSY | Errno::EEXIST) => "another XDP program is attached",
         _ if mechanism == Mechanism::XdpGeneric => "the interface takes no generic XDP program",
         _ => "the driver takes no native XDP program",

@@ -1,10 +1,10 @@
-//! How many lines a second come into the log.
+//! How many lines a second are logged.
 
 use std::time::{Duration, Instant};
 
-/// As many as somebody can read.
+/// As many as a person can read.
 const LINES: u32 = 20;
-/// In so much time.
+/// Within this time.
 const SPAN: Duration = Duration::from_secs(1);
 
 /// Lets some lines through in each second, and counts the others.
@@ -27,7 +27,7 @@ impl Limit {
         std::mem::replace(self, Self::new(now)).left_out
     }
 
-    /// Whether one more line may be told.
+    /// Whether one more line may be logged.
     pub(super) const fn admits(&mut self) -> bool {
         if self.told < LINES {
             self.told += 1;

@@ -1,4 +1,4 @@
-//! What stands in a line that a program wrote.
+//! The content of a line that a program wrote.
 
 use std::net::Ipv4Addr;
 
@@ -10,7 +10,7 @@ use zerocopy::FromBytes as _;
 /// Sender and receiver of a packet.
 pub(super) type Ends = (Ipv4Addr, Ipv4Addr);
 
-/// A packet, and what became of it.
+/// A packet with its verdict.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Line {
     pub(super) hook: Hook,

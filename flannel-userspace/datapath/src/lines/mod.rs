@@ -1,7 +1,7 @@
-//! Lines that the programs write for the log, carried there.
+//! Copies the lines that the programs write to the log.
 //!
-//! Programs write into a ring. Those of a daemon that is gone go on with theirs until it is full, and then lose their
-//! lines, which nobody reads; whoever comes next loads programs with a ring of their own.
+//! Programs write to a ring. Those of a daemon that is gone fill theirs and then lose their lines, which nobody reads;
+//! the next daemon loads programs with a ring of their own.
 
 mod limit;
 mod line;
@@ -23,7 +23,7 @@ use super::{DatapathError, interface_name};
 /// Pause between two looks into the ring, which has room for some hundred lines.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Lines that are carried for as long as this is there.
+/// Copies lines until it is dropped.
 pub(super) struct Lines {
     is_over: Arc<AtomicBool>,
     /// The ring must be open for as long as programs can be loaded that write there.
@@ -31,8 +31,8 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Carries what the programs of `ebpf` write, in a thread of its own: whoever makes the programs drop packets must
-    /// not keep the daemon busy.
+    /// Copies what the programs of `ebpf` write to the log, in a thread of its own: a sender whose packets are dropped
+    /// must not keep the daemon busy.
     pub(super) fn carry(ebpf: &mut Ebpf) -> Result<Self, DatapathError> {
         let limit = Arc::new(Mutex::new(Limit::new(Instant::now())));
         let journal = Journal { limit: limit.clone() };
@@ -98,7 +98,7 @@ fn tell(text: &str) {
     let interface = interface_name(line.interface).unwrap_or_else(|| line.interface.to_string());
     let (outer_source, outer_destination) = line::shown(outer);
     let (source, destination) = line::shown(inner);
-    // The level of a message is fixed where it stands.
+    // The level of a message is a constant of its call site.
     if line.is_dropped() {
         warn!(
             %hook, %reason, interface, outer_source, outer_destination, source, destination, bytes,

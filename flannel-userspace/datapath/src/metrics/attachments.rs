@@ -21,7 +21,7 @@ pub(super) struct AttachmentCollector {
     reads: Source,
 }
 
-/// It cannot be told where programs are.
+/// The places of programs cannot be read.
 #[derive(Debug, Error)]
 enum Unknown {
     #[error("cannot start a runtime")]
@@ -37,7 +37,7 @@ impl AttachmentCollector {
         Self { pin_dir, reads }
     }
 
-    /// Scrapes come on a thread that may wait, outside of any runtime's turn.
+    /// Scrapes run on a thread that may block, outside of any runtime.
     fn read(&self) -> Result<Vec<Hook>, Unknown> {
         let node = Tables::open(&self.pin_dir)?.node()?;
         let runtime = Builder::new_current_thread().enable_all().build()?;

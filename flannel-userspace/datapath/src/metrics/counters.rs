@@ -42,7 +42,7 @@ struct Reading {
     node: Node,
     counts: Vec<(Hook, Reason, Count)>,
     peers: Vec<(Ipv4Addr, Peer, PeerCount)>,
-    /// Whether somebody asks programs to tell of packets.
+    /// Whether a trace or capture runs.
     is_asked: bool,
     /// Name, entries and capacity of each map that fills.
     maps: Vec<(&'static str, u64, u64)>,
@@ -104,8 +104,8 @@ impl Reading {
         let dropped = |value: fn(&Count) -> u64| {
             of(Verdict::Drop).map(move |(hook, reason, count)| (labels(*hook, *reason), value(count)))
         };
-        // What is let pass is somebody else's, and most pairs of hook and reason never meet: each series comes
-        // with its first packet.
+        // Passed packets belong to others, and most pairs of hook and reason never occur: each series appears with its
+        // first packet.
         let passed = |value: fn(&Count) -> u64| {
             of(Verdict::Pass)
                 .filter(|(_, _, count)| count.packets > 0)
@@ -185,12 +185,12 @@ impl Reading {
     }
 }
 
-/// The name of an interface; empty where there is none of that index.
+/// The name of an interface; empty if there is none with that index.
 fn name_of(interface: u32) -> String {
     interface_name(interface).unwrap_or_default()
 }
 
-/// Which way packets go that are seen at this hook.
+/// The direction of packets at this hook.
 const fn direction(hook: Hook) -> &'static str {
     match hook {
         Hook::Encap | Hook::Segmented | Hook::PodOut | Hook::DirectOut => "out",

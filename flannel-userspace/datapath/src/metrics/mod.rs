@@ -1,4 +1,4 @@
-//! What the programs count, and whether they are in their places, read at each scrape.
+//! What the programs count, and whether they are attached, read at each scrape.
 
 mod attachments;
 mod counters;
@@ -16,8 +16,7 @@ use counters::CounterCollector;
 pub struct DatapathSource {
     /// Where the maps are pinned.
     pub pin_dir: PathBuf,
-    /// Whether each peer is shown with series of its own. Each host of a large network then shows some for each
-    /// other one.
+    /// Whether each peer has series of its own. In a large network, every host then has some for every other host.
     pub per_peer: bool,
 }
 

@@ -98,7 +98,8 @@ impl Report for Explanation {
             pairs.push(("underlay", cell(route)));
         }
         if let Some(Mtu { device, packet, fits }) = &self.mtu {
-            let fits = if *fits { "fits" } else { "is too long: it is fragmented, or answered with this MTU" };
+            let fits =
+                if *fits { "fits" } else { "is too long: it is fragmented, or answered with this MTU" };
             pairs.push(("MTU", cell(format!("{device}; a packet of {packet} bytes {fits}"))));
         }
         if let (Some(hook), Some(verdict), Some(reason)) = (self.hook, self.verdict, self.reason) {

@@ -67,10 +67,10 @@ fn readme(results: &Results, plots: &str) -> String {
     format!(
         "# What a packet costs\n\n\
          Written by `cargo xtask bench --write`; [datapath.json](datapath.json) holds every value. {}; {} rounds, {} ms each.\n\n\
-         All hosts are network namespaces of this one machine, so the figures tell of the CPU's work and not of a network \
-         card. Every path has two hosts of its own; all are measured in each round, one after the other. A ratio is the \
-         median of the ratios within the rounds. CPU time is that of the threads that send and receive, of the kernel's \
-         threads for deferred work, and of the proxies. It does not contain what else the machine did.\n\n\
+         All hosts are network namespaces of this machine, so the figures measure CPU work, not a network card. Every path \
+         has two hosts of its own; each round measures all paths, one after the other. A ratio is the median of the ratios \
+         within the rounds. CPU time is that of the threads that send and receive, of the kernel's threads for deferred \
+         work, and of the proxies; other work of the machine is not included.\n\n\
          {}\n{}\n{plots}\n{}",
         results.machine,
         results.options.rounds,
