@@ -1,4 +1,4 @@
-//! `flannelctl counters`: what became of the packets, in all or by the second.
+//! `flannelctl counters`: packets by verdict and reason, in total or per second.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -67,12 +67,12 @@ impl Counts {
         Ok(Self(counts.collect::<Result<_, DatapathError>>()?))
     }
 
-    /// Hook, reason, and what was counted there.
+    /// Hook, reason, and count.
     pub(super) fn iter(&self) -> impl Iterator<Item = &(Hook, Reason, Count)> {
         self.0.iter()
     }
 
-    /// What was counted since `before`. A datapath that was made anew since has begun at zero.
+    /// What was counted since `before`. A datapath that was created again since has started at zero.
     pub(super) fn since(&self, before: &Self) -> Self {
         let since = |(now, before): (&(Hook, Reason, Count), &(Hook, Reason, Count))| {
             let count = Count {
@@ -84,7 +84,7 @@ impl Counts {
         Self(self.0.iter().zip(&before.0).map(since).collect())
     }
 
-    /// All there is to show; `all` asks for reasons nothing was counted under, too.
+    /// What to show; `all` includes reasons whose counters are zero.
     pub(super) fn counters(&self, all: bool) -> Counters {
         let shown = self.0.iter().filter(|(_, _, count)| all || count.packets > 0);
         Counters {
@@ -136,7 +136,7 @@ impl Counter {
     }
 }
 
-/// The verdict, in the colour of what it means.
+/// The verdict, in its colour.
 fn verdict(label: &'static str) -> comfy_table::Cell {
     let known = [(Verdict::Forward, Tone::Good), (Verdict::Pass, Tone::Aside), (Verdict::Drop, Tone::Bad)];
     let tone = known.iter().find(|(verdict, _)| verdict.label() == label);
@@ -159,7 +159,7 @@ impl Report for Counters {
     }
 }
 
-/// What became of them by the second.
+/// The counters per second.
 #[derive(Debug, Serialize)]
 struct Rates {
     /// Over how long.
@@ -191,7 +191,7 @@ impl Report for Rates {
         if self.rates.is_empty() {
             page.line(" nothing was counted");
         }
-        // One empty line tells the answers apart.
+        // One empty line separates the answers.
         page.line("");
     }
 }

@@ -1,4 +1,4 @@
-//! The running flanneld, found by what it holds: its lock on the pin directory, and what it was told.
+//! The running flanneld, found by its lock on the pin directory, and its settings.
 
 use std::ffi::OsString;
 use std::io;
@@ -24,28 +24,28 @@ const LONGEST: u64 = 64 * 1024;
 pub(super) struct Daemon {
     /// Its process.
     pub(super) pid: i32,
-    /// What it was told, where that can be read.
+    /// Its settings, if they can be read.
     pub(super) options: Option<Options>,
 }
 
 /// How far the daemon is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Readiness {
-    /// Nothing where it cannot be told.
+    /// `None` if that is not known.
     pub(super) ready: Option<bool>,
-    /// What is not so yet, or not any more.
+    /// Conditions that are not met.
     pub(super) pending: Vec<String>,
-    /// Why not, of what was so before.
+    /// Those that were met before, and why they are not.
     pub(super) failing: Vec<Failing>,
-    /// In what it forwards less well than it should, and why.
+    /// What it forwards without, and why.
     pub(super) limits: Vec<String>,
-    /// Whether etcd is away; nothing where it cannot be told.
+    /// Whether etcd is away; `None` if that is not known.
     pub(super) stale: Option<bool>,
-    /// What told: `endpoint`, `subnet_file` or `nothing`.
+    /// The source: `endpoint`, `subnet_file` or `nothing`.
     pub(super) told_by: &'static str,
 }
 
-/// What was so and is not any more.
+/// A condition that was met and is not any more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Failing {
     /// What.
@@ -57,7 +57,7 @@ pub(super) struct Failing {
 }
 
 impl Readiness {
-    /// Of whom nothing more is known.
+    /// Of which nothing more is known.
     const fn new(ready: Option<bool>, pending: Vec<String>, told_by: &'static str) -> Self {
         Self { ready, pending, failing: Vec::new(), limits: Vec::new(), stale: None, told_by }
     }
@@ -65,7 +65,7 @@ impl Readiness {
 
 impl Daemon {
     /// The daemon that holds `pin_dir`; none where none runs, or it is in another PID namespace. Nothing is locked to
-    /// find out: a daemon that starts just then would take it for another one.
+    /// find out: a daemon that starts at that moment would take the lock for another daemon's.
     pub(super) fn find(pin_dir: &Path) -> Option<Self> {
         let inode = std::fs::metadata(pin_dir).ok()?;
         let device = (nix::sys::stat::major(inode.dev()), nix::sys::stat::minor(inode.dev()));
@@ -75,14 +75,14 @@ impl Daemon {
                 && lock.inode == inode.ino()
                 && (u64::from(lock.devmaj), u64::from(lock.devmin)) == device
         })?;
-        // Of one that is dead, a program it was just starting may still have the lock.
+        // A program that a dead daemon was starting may still have the lock.
         let is_alive = |pid: &i32| Process::new(*pid).is_ok_and(|process| process.is_alive());
         let pid = ours.pid.filter(|pid| *pid > 0).filter(is_alive)?;
         Some(Self { pid, options: options_of(pid) })
     }
 
-    /// Asks the daemon how far it is, at `health` or where it was told to answer. Without such an address the subnet
-    /// file tells, which is written when the datapath forwards.
+    /// Asks the daemon whether it is ready, at `health` or by its flags. Without such an address the subnet file
+    /// decides, which is written when the datapath forwards.
     pub(super) fn readiness(&self, health: Option<SocketAddr>, subnet: Option<Ipv4Network>) -> Readiness {
         let endpoints = self.options.as_ref().map(|options| options.endpoints);
         let address = health.or_else(|| endpoints.and_then(|told| told.health.or(told.metrics)));
@@ -113,7 +113,7 @@ impl Daemon {
     }
 }
 
-/// What the daemon was told on its command line and by its variables.
+/// The daemon's settings, from its command line and its variables.
 fn options_of(pid: i32) -> Option<Options> {
     let process = Process::new(pid).ok()?;
     let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
@@ -123,7 +123,7 @@ fn options_of(pid: i32) -> Option<Options> {
     cli::parse_in(words.map(|word| OsString::from_vec(word.to_vec())), variable).ok()
 }
 
-/// Who listens on every address is reached at the loopback one.
+/// A daemon that listens on every address is reached at the loopback one.
 fn reachable(address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port())
@@ -146,10 +146,10 @@ struct Answer {
 fn ask(address: SocketAddr) -> io::Result<Answer> {
     let config = Agent::config_builder()
         .timeout_global(Some(PATIENCE))
-        // Who is not ready answers 503, and tells why.
+        // A daemon that is not ready answers 503, with the reason.
         .http_status_as_error(false)
         .max_redirects(0)
-        // A proxy that the environment names is no way to the own host.
+        // A proxy from the environment does not lead to this host.
         .proxy(None);
     let request = Agent::from(config.build()).get(format!("http://{address}/readyz?format=json"));
     let mut response = request.call().map_err(ureq::Error::into_io)?;

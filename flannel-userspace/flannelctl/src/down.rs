@@ -1,4 +1,4 @@
-//! `flannelctl down`: takes away what flanneld made on this host.
+//! `flannelctl down`: removes what flanneld made on this host.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

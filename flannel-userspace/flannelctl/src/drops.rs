@@ -1,4 +1,4 @@
-//! `flannelctl drops`: packets that were discarded, why, and what to do about it.
+//! `flannelctl drops`: packets that were dropped, why, and what to do about it.
 
 use std::process::ExitCode;
 use std::time::Duration;

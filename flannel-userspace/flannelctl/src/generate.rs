@@ -1,4 +1,4 @@
-//! `flannelctl completions` and `flannelctl man`: what belongs to an installation beside the programs.
+//! `flannelctl completions` and `flannelctl man`: what an installation needs besides the programs.
 
 use std::process::ExitCode;
 

@@ -18,7 +18,7 @@ use super::status::network;
 use super::units;
 use super::wanted::{Known, Source};
 
-/// Requests to etcd that are under way at a time.
+/// Concurrent requests to etcd.
 const IN_FLIGHT: usize = 32;
 
 #[derive(Debug, Args)]
@@ -38,7 +38,7 @@ impl Arguments {
     /// Reads them.
     pub(super) async fn read(&self, context: &Context<'_>) -> anyhow::Result<Leases> {
         let known = Known::read(context, &self.state_file, &self.etcd).await?;
-        // Without a datapath there is nothing to hold leases against.
+        // Without a datapath there is nothing to check leases against.
         let (own, table) = match judged(context, &known).await {
             Ok((own, table)) => (Some(own), Some(table)),
             Err(_) => (known.remembered.as_ref().and_then(|remembered| remembered.own.subnets.v4), None),
@@ -73,7 +73,7 @@ struct Entry {
     public_ip: Option<Ipv4Addr>,
     backend: Option<String>,
     vtep_mac: Option<String>,
-    /// `lease`; `reservation` where it never expires; nothing where that is not known.
+    /// `lease`; `reservation` if it never expires; `None` if that is not known.
     kind: Option<&'static str>,
     /// Seconds until it expires, unless it is renewed.
     expires_seconds: Option<u64>,

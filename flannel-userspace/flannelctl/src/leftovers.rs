@@ -1,5 +1,5 @@
-//! Taking away what the daemon made on this host: afterwards links, routes, hooks and pins are as they were before its
-//! first start. Leases stay, for they are the cluster's.
+//! Removes what the daemon made on this host: afterwards links, routes, hooks and pins are as they were before its
+//! first start. Leases stay, because they belong to the cluster.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -23,7 +23,7 @@ pub struct Leftovers {
     pub etcd_prefix: String,
     /// Where programs and maps are pinned.
     pub pin_dir: PathBuf,
-    /// The subnet file, if it tells of the same subnet.
+    /// The subnet file, if it has the same subnet.
     pub subnet_file: PathBuf,
     /// What the daemon remembered of the network.
     pub state_file: PathBuf,
@@ -61,10 +61,10 @@ pub enum DownError {
 }
 
 impl Leftovers {
-    /// Takes everything away, and returns what that was, one line for each thing.
+    /// Removes everything, and returns what that was, one line per object.
     ///
     /// # Errors
-    /// A daemon is running; the kernel refused. What was not reached is taken away by the next call.
+    /// A daemon is running; the kernel refused. The next call removes the rest.
     pub async fn remove(&self, netlink: &Netlink) -> Result<Vec<String>, DownError> {
         let mut removed = Vec::new();
         // Rules and files outlive a reboot; pins do not.
@@ -85,7 +85,7 @@ impl Leftovers {
 
     async fn remove_datapath(&self, netlink: &Netlink, pins: PinDir) -> Result<Vec<String>, DownError> {
         let mut removed = Vec::new();
-        // Maps tell what else there is, so they go last. A half-made datapath has none.
+        // Maps say what else there is, so they are removed last. A half-made datapath has none.
         let tables = Tables::open(pins.path()).ok();
         for pin in flannel_datapath::detach_all(&pins)? {
             removed.push(format!("program {pin}"));

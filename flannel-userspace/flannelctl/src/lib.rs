@@ -1,6 +1,6 @@
 //! `flannelctl`: what maps and kernel say, with or without a daemon. One file for each command.
 //!
-//! Verbs, tables and texts live here. Nothing that a running daemon needs does.
+//! Commands, tables and texts live here. Nothing that a running daemon needs does.
 
 mod counters;
 mod daemon;
@@ -86,10 +86,10 @@ enum Verb {
 }
 
 impl Cli {
-    /// Does what was asked, and prints the answer.
+    /// Runs the command, and prints the answer.
     ///
     /// # Errors
-    /// The maps cannot be read, or something cannot be taken away.
+    /// The maps cannot be read, or something cannot be removed.
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let context = Context { place: &self.place, printer: Printer::new(self.output) };
         let runtime = Builder::new_current_thread().enable_all().build()?;

@@ -46,7 +46,7 @@ fn name(text: &str) -> Result<&'static str, String> {
     })
 }
 
-/// The maps with entries. What is in a ring goes when it is read.
+/// The maps with entries. Reading a ring removes what is in it.
 fn entered() -> impl Iterator<Item = &'static str> {
     maps::ALL.iter().filter(|layout| layout.kind != Kind::RingBuf).map(|layout| layout.name)
 }

@@ -1,14 +1,14 @@
-//! The things in the kernel by which peers are reached, in iproute2's words.
+//! The objects in the kernel by which peers are reached, in iproute2's words.
 
 use flannel_model::object::Object;
 use serde::Serialize;
 
 use super::hooks::Interface;
 
-/// A thing in the kernel or in a map.
+/// An object in the kernel or in a map.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Thing {
-    /// What kind of thing: `neighbour`, `fdb`, `peer`, `route` and others.
+    /// Its kind: `neighbour`, `fdb`, `peer`, `route` and others.
     pub(super) kind: &'static str,
     /// Which.
     pub(super) text: String,

@@ -1,4 +1,4 @@
-//! How answers look: columns for people, in colours on a terminal alone, or JSON for programs.
+//! Output: columns for people, in colours only on a terminal, or JSON for programs.
 
 use std::io::{self, IsTerminal as _, Write as _, stdout};
 
@@ -13,11 +13,11 @@ pub(super) enum Format {
     /// Columns for people.
     #[default]
     Table,
-    /// One JSON document; a command that goes on prints one a line.
+    /// One JSON document; a command that keeps running prints one per line.
     Json,
 }
 
-/// Something that can be shown to people. What `Serialize` makes of it is a stable interface.
+/// Something that can be shown to people. Its serialization is a stable interface.
 pub(super) trait Report: Serialize {
     /// Writes it for people.
     fn show(&self, page: &mut Page);
@@ -82,7 +82,7 @@ pub(super) fn print(text: &str) -> anyhow::Result<()> {
     written.and_then(|()| stdout.flush()).context("cannot print")
 }
 
-/// Whether the reader has seen enough, as `head` does, which is no failure.
+/// Whether the reader closed the output, as `head` does, which is no failure.
 pub(super) fn is_unread(error: &anyhow::Error) -> bool {
     let io = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>());
     io.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
@@ -137,7 +137,7 @@ pub(super) fn or_dash(text: Option<impl ToString>) -> Cell {
     text.map_or_else(|| Cell::new("-"), Cell::new)
 }
 
-/// What people get to see, put together piece by piece.
+/// Output for people, assembled piece by piece.
 #[derive(Debug)]
 pub(super) struct Page {
     colours: bool,
@@ -209,7 +209,7 @@ impl Page {
     }
 }
 
-/// Columns without lines, which cut and awk like as well as people do.
+/// Columns without rulers, which suit cut and awk as well as people.
 fn plain() -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);

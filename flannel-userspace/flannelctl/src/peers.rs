@@ -1,4 +1,4 @@
-//! `flannelctl peers`: who is reached, by which way, and when they were last heard of.
+//! `flannelctl peers`: who is reached, by which path, and when each was last seen.
 
 use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs as _};
 use std::process::ExitCode;
@@ -83,7 +83,7 @@ impl Wanted {
         Ok(Self::Addresses(addresses))
     }
 
-    /// Whether the peer of this subnet and public address is meant.
+    /// Whether this is about the peer of this subnet and public address.
     pub(super) fn matches(&self, subnet: Option<Ipv4Network>, public_ip: Ipv4Addr) -> bool {
         match self {
             Self::Subnet(wanted) => subnet.is_some_and(|own| own.network() == wanted.network()),
@@ -113,7 +113,7 @@ struct Peer {
     received_bytes: u64,
     /// Seconds since the last packet from the peer.
     last_seen_seconds: Option<u64>,
-    /// Whether it takes packets whole; nothing where that is not learned.
+    /// Whether it takes packets whole; `None` if that is not learned.
     whole: Option<bool>,
 }
 

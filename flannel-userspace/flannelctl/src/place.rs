@@ -40,7 +40,7 @@ impl Place {
     /// The maps.
     ///
     /// # Errors
-    /// They are not there, or cannot be read; says what to do.
+    /// They do not exist, or cannot be read; the error says what to do.
     pub(super) fn tables(&self) -> anyhow::Result<Tables> {
         let pin_dir = self.pin_dir();
         if !pin_dir.is_dir() {
@@ -85,7 +85,7 @@ impl StateFile {
     }
 }
 
-/// How to reach etcd, as flanneld is told; without endpoints etcd is not asked.
+/// How to reach etcd, with flanneld's flags; without endpoints etcd is not asked.
 #[derive(Clone, Args)]
 #[command(next_help_heading = "etcd")]
 pub(super) struct EtcdFlags {
@@ -104,7 +104,7 @@ pub(super) struct EtcdFlags {
     /// User of etcd's access control.
     #[arg(long, env = "FLANNELD_ETCD_USERNAME", value_name = "NAME")]
     etcd_username: Option<String>,
-    /// Password of that user; rather use the variable or --etcd-password-file.
+    /// Password of that user; prefer the variable or --etcd-password-file.
     #[arg(long, env = "FLANNELD_ETCD_PASSWORD", value_name = "PASSWORD", hide_env_values = true)]
     etcd_password: Option<String>,
     /// File whose first line is the password of that user.
@@ -113,14 +113,14 @@ pub(super) struct EtcdFlags {
 }
 
 impl fmt::Debug for EtcdFlags {
-    /// Without the password, and without endpoints, whose URLs may hold one.
+    /// Without the password, and without endpoints, whose URLs may contain one.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EtcdFlags").finish_non_exhaustive()
     }
 }
 
 impl EtcdFlags {
-    /// How etcd is reached, if it is to be.
+    /// How etcd is reached, if it is to be asked.
     ///
     /// # Errors
     /// The file with the password cannot be read.

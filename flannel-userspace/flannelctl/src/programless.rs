@@ -9,7 +9,7 @@ use super::output::{Page, Report, toned};
 use super::place::Context;
 use super::running::Running;
 
-/// What there is to tell.
+/// The answer.
 #[derive(Debug, Serialize)]
 pub(super) struct Programless {
     pin_dir: PathBuf,
@@ -19,14 +19,14 @@ pub(super) struct Programless {
 }
 
 impl Programless {
-    /// Asks the daemon whether it goes without programs; nothing where none says so.
+    /// Asks the daemon whether it works without programs; `None` if none says so.
     pub(super) fn find(context: &Context<'_>, health: Option<SocketAddr>) -> Option<Self> {
         let pin_dir = context.place.pin_dir();
         let daemon = Running::find(&pin_dir, health, None)?;
         daemon.is_limited().then_some(Self { pin_dir, attached: false, daemon })
     }
 
-    /// Whether the daemon has done what it was to do.
+    /// Whether the daemon is ready.
     pub(super) fn is_up(&self) -> bool {
         self.daemon.is_ready()
     }

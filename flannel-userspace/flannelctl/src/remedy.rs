@@ -2,7 +2,7 @@
 
 use flannel_common::Reason;
 
-/// What to do about packets dropped for `reason`; nothing for reasons no packet is dropped for.
+/// What to do about packets dropped for `reason`; `None` for reasons of other verdicts.
 pub(super) const fn of(reason: Reason) -> Option<&'static str> {
     Some(match reason {
         Reason::Truncated | Reason::BadIpHeader | Reason::BadVxlanFlags | Reason::InnerNotIpv4 => {

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::daemon::{Daemon, Failing, Readiness};
 use super::output::{Page, Tone};
 
-/// The daemon, and how it is.
+/// The daemon, and its state.
 #[derive(Debug, Serialize)]
 pub(super) struct Running {
     pub(super) pid: i32,
@@ -28,7 +28,7 @@ impl Running {
         Some(Self { pid: daemon.pid, readiness: daemon.readiness(health, subnet) })
     }
 
-    /// Whether nothing says that it is not.
+    /// Whether it is ready, as far as known.
     pub(super) fn is_ready(&self) -> bool {
         self.readiness.ready != Some(false)
     }

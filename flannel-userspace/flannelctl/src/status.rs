@@ -138,7 +138,7 @@ impl Status {
         })
     }
 
-    /// Whether packets are forwarded, and the daemon, if there is one, has done what it was to do.
+    /// Whether packets are forwarded, and the daemon, if there is one, is ready.
     fn is_up(&self) -> bool {
         self.attached && self.daemon.as_ref().is_none_or(Running::is_ready)
     }

@@ -15,22 +15,22 @@ pub(super) fn duration(seconds: u64) -> String {
     }
 }
 
-/// So many things of which one is called so.
+/// A number of things with this name.
 pub(super) fn count(number: usize, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 
-/// An amount of bytes in units of 1024.
+/// A number of bytes in units of 1024.
 pub(super) fn bytes(bytes: u64) -> String {
     scaled(bytes, 1024, &["B", "KiB", "MiB", "GiB", "TiB", "PiB"])
 }
 
-/// Bits a second of so many bytes a second, in units of 1000 as with links.
+/// Bits a second from bytes a second, in units of 1000 as usual for links.
 pub(super) fn bits_per_second(bytes: u64) -> String {
     scaled(bytes.saturating_mul(8), 1000, &["bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"])
 }
 
-/// Up to four digits of the largest unit that leaves one before the point.
+/// Up to four digits, in the largest unit that leaves one before the point.
 fn scaled(value: u64, step: u64, units: &[&str]) -> String {
     let (mut unit, mut scale) = (0, 1_u64);
     while value / scale >= step && unit + 1 < units.len() {

@@ -27,7 +27,7 @@ use super::place::{Context, EtcdFlags, StateFile};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Source {
-    /// In etcd, just now.
+    /// In etcd, read just now.
     Etcd,
     /// In the state file.
     StateFile,
@@ -52,7 +52,7 @@ pub(super) struct Known {
     pub(super) age_seconds: Option<u64>,
     pub(super) config: NetworkConfig,
     pub(super) backend: BackendConfig,
-    /// Every lease, this host's too where it stands in etcd.
+    /// Every lease, including this host's if it is in etcd.
     pub(super) leases: Snapshot,
     /// What the state file says of this host, if it was read.
     pub(super) remembered: Option<Remembered>,
@@ -118,7 +118,7 @@ impl Known {
         })
     }
 
-    /// How packets get from host to host.
+    /// How packets travel between hosts.
     pub(super) const fn kind(&self) -> Kind {
         self.backend.kind()
     }
@@ -138,7 +138,7 @@ impl Known {
             .with_context(|| format!("the underlay's address {} is gone", node.local_ip))
     }
 
-    /// The leases, held against this host: the accepted ones, and the others.
+    /// The leases, checked against this host: the accepted ones, and the others.
     pub(super) async fn table(
         &self,
         netlink: &Netlink,

@@ -1,6 +1,6 @@
 //! `flanneld`: its command line, and the daemon's life from start to end.
 //!
-//! What starts, in which order, and what ends it lives here. What the parts do does not.
+//! The order in which parts start and end lives here. What the parts do does not.
 
 pub mod cli;
 pub mod daemon;

@@ -19,7 +19,7 @@ fn main() -> ExitCode {
 
 fn run(options: Options) -> ExitCode {
     let log_level = daemon::start_logging(options.log_level, options.log_format);
-    // One thread does: packets are the kernel's business.
+    // One thread is enough: the kernel forwards the packets.
     let runtime =
         Builder::new_current_thread().enable_all().on_thread_start(flannel_privileges::enter_thread).build();
     let outcome = match runtime {

@@ -33,17 +33,17 @@ use nix::errno::Errno;
 pub struct Settings {
     /// How the interface of the underlay is chosen.
     pub interface: InterfaceOptions,
-    /// Where programs and maps are pinned; nothing where the host takes no programs, so that the kernel forwards alone.
+    /// Where programs and maps are pinned; `None` if the host takes no programs, so that the kernel forwards alone.
     pub pins: Option<Arc<PinDir>>,
     /// Where programs are attached.
     pub hook: HookChoice,
     /// What programs do besides.
     pub program_settings: ProgramSettings,
-    /// How strictly the guard looks at packets out of the tunnel.
+    /// How strictly the guard checks packets out of the tunnel.
     pub guard: Guard,
     /// Which flows bypass the stack.
     pub bypass: Bypass,
-    /// Whether packets in the tunnel bear the DSCP of those inside.
+    /// Whether the DSCP of inner packets is copied to outer ones.
     pub copy_dscp: bool,
     /// Names of the bridges with pods behind their ports.
     pub pod_bridges: Vec<String>,
@@ -55,14 +55,14 @@ pub struct Host {
     monitor: Monitor,
     settings: Settings,
     objects: Objects,
-    /// Nothing where the kernel forwards alone, and before the first programs are there.
+    /// `None` if the kernel forwards alone, and before the first programs are loaded.
     datapath: Option<Datapath>,
-    /// Whether programs need to know where the pods are.
+    /// Whether programs need the ports of pods.
     serves_pods: bool,
 }
 
 impl Host {
-    /// The kernel of the calling thread's network namespace, which is `netlink`'s, too. What changes in it is heard of from
+    /// The kernel of the calling thread's network namespace, which is also `netlink`'s. Changes in it are received from
     /// now on.
     ///
     /// # Errors
@@ -73,8 +73,8 @@ impl Host {
         Ok(Self { netlink, monitor, settings, objects, datapath: None, serves_pods: false })
     }
 
-    /// Which flows bypass the stack. Without peers there is no flow, and without `bpf_check_mtu` nobody to say
-    /// what may be.
+    /// Which flows bypass the stack. Without peers there is no flow, and without `bpf_check_mtu` no way to check its
+    /// packets.
     fn bypass(&self, kind: Kind) -> Bypass {
         match kind {
             Kind::Alloc => Bypass::Off,
@@ -281,10 +281,10 @@ fn peers_in(tables: &mut Tables, subnet_len: u8) -> Result<Vec<Object>, ListErro
     peers.into_iter().map(object).collect()
 }
 
-/// Requests to the kernel that are under way at a time.
+/// Concurrent requests to the kernel.
 const IN_FLIGHT: usize = 64;
 
-/// Entries of the maps that are written before everybody else has a turn.
+/// Entries of the maps that are written before other tasks run.
 const AT_ONCE: usize = 1000;
 
 async fn in_tables(
@@ -309,7 +309,7 @@ async fn in_tables(
         }
         tokio::task::yield_now().await;
     }
-    // What is on its way to these peers must find out again how.
+    // Flows to these peers must be learned again.
     if let (Err(error), Some(last)) = (tables.begin_generation(), objects.last()) {
         failed.push((last.clone(), KernelError::refused(error)));
     }

@@ -41,7 +41,7 @@ fn host() -> Host {
     .unwrap()
 }
 
-/// Runs `test` on a host with what the device of that backend is to be like.
+/// Runs `test` on a host, with the specification of that backend's device.
 fn with_device(config: BackendConfig, test: impl AsyncFnOnce(Host, DeviceSpec) + Send) {
     on_host(async |_, underlay| {
         let spec = backend::of(&config).device(&underlay, Family::V4).unwrap();

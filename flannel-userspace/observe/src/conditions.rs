@@ -1,4 +1,4 @@
-//! Conditions: what must be so for the host to forward, and whether it is. One that was met can fail again.
+//! Conditions that must be met for the host to forward. One that was met can fail again.
 
 use std::fmt;
 use std::sync::Arc;
@@ -35,14 +35,14 @@ enum Status {
     Failed(String),
 }
 
-/// One of the [`Conditions`], held by who knows whether it is met. Until then it is pending.
+/// One of the [`Conditions`], held by the part that knows whether it is met. Until then it is pending.
 #[derive(Clone, Debug)]
 pub struct Condition {
     conditions: Conditions,
     place: usize,
 }
 
-/// In what the host forwards less well than it should, for as long as the daemon runs.
+/// What the host forwards without, as long as the daemon runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limit {
     /// What it goes without.
@@ -69,7 +69,7 @@ pub struct Failure {
 }
 
 impl Conditions {
-    /// Another thing that must be so, which it is not yet. Take every condition before anybody can ask.
+    /// Adds a condition, which is pending. Add all of them before anybody can ask.
     pub fn add(&self, name: &'static str) -> Condition {
         let mut place = 0;
         self.all.send_modify(|all| {
@@ -79,17 +79,17 @@ impl Conditions {
         Condition { conditions: self.clone(), place }
     }
 
-    /// The host is ready all the same, but forwards less well than it should.
+    /// The host is ready, but forwards without something.
     pub fn limit(&self, limit: Limit) {
         self.all.send_modify(|all| all.limits.push(limit));
     }
 
-    /// By what the host forwards may be out of date, for this reason; or is not any more.
+    /// Sets why the host's peers may be out of date; `None` if they are not.
     pub fn set_stale(&self, reason: Option<&'static str>) {
         self.all.send_if_modified(|all| std::mem::replace(&mut all.stale, reason) != reason);
     }
 
-    /// Why what the host forwards by may be out of date.
+    /// Why the host's peers may be out of date.
     #[must_use]
     pub fn stale(&self) -> Option<&'static str> {
         self.all.borrow().stale
@@ -114,13 +114,13 @@ impl Conditions {
         self.all.borrow().conditions.iter().filter_map(failure).collect()
     }
 
-    /// In what the host forwards less well than it should.
+    /// What the host forwards without.
     #[must_use]
     pub fn limits(&self) -> Vec<Limit> {
         self.all.borrow().limits.clone()
     }
 
-    /// All of it in some words.
+    /// All of it in one line.
     #[must_use]
     pub fn summary(&self) -> String {
         let failures = self.failures();
@@ -137,7 +137,7 @@ impl Conditions {
         }
     }
 
-    /// Hears of every change, if not of each one by itself.
+    /// Receives changes; several can be received as one.
     #[must_use]
     pub fn changes(&self) -> Changes {
         Changes(self.all.subscribe())
@@ -149,19 +149,19 @@ impl Conditions {
 pub struct Changes(watch::Receiver<All>);
 
 impl Changes {
-    /// Waits for a change since the last one. Nothing when nobody is left to make one.
+    /// Waits for a change since the last one; `None` when nobody is left to make one.
     pub async fn next(&mut self) -> Option<()> {
         self.0.changed().await.ok()
     }
 }
 
 impl Condition {
-    /// It is so.
+    /// It is met.
     pub fn meet(&self) {
         self.set(Status::Met);
     }
 
-    /// It is not so any more.
+    /// It is not met any more.
     pub fn fail(&self, reason: String) {
         self.set(Status::Failed(reason));
     }
@@ -172,7 +172,7 @@ impl Condition {
             if state.status == status {
                 return false;
             }
-            // Another reason is no other failure.
+            // Another reason does not restart the failure.
             if !matches!((&state.status, &status), (Status::Failed(_), Status::Failed(_))) {
                 state.since = Instant::now();
             }

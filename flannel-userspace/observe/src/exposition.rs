@@ -38,8 +38,7 @@ impl Format {
 
 /// A part of the daemon with metrics of its own.
 pub trait Domain {
-    /// Has `registry` show them; their names begin with `flannel_`. Each source that is read at a scrape is taken from
-    /// `errors`.
+    /// Registers them; their names begin with `flannel_`. Each source that is read at a scrape is taken from `errors`.
     fn register(&self, registry: &mut Registry, errors: &ScrapeErrors);
 }
 
@@ -50,7 +49,7 @@ pub struct Exposition {
 }
 
 impl Exposition {
-    /// Shows `vitals`, the age of files, the process, and what each domain has.
+    /// Registers `vitals`, the age of files, the process, and each domain.
     #[must_use]
     pub fn new(vitals: &Vitals, files: Files, domains: &[&dyn Domain]) -> Self {
         let errors = ScrapeErrors::default();
@@ -63,7 +62,7 @@ impl Exposition {
         registry
             .sub_registry_with_prefix("process")
             .register_collector(Box::new(ProcessCollector::new(&errors)));
-        // Behind what it counts, so that it includes this very scrape.
+        // After what it counts, so that it includes this scrape.
         registry.sub_registry_with_prefix("flannel").register(
             "scrape_errors",
             "Scrapes in which a source could not be read and its metrics are missing; the datapath cannot be read \

@@ -1,8 +1,8 @@
-//! What the daemon shows of itself: whether it is ready and alive, and metrics.
+//! What the daemon reports about itself: readiness, liveness and metrics.
 //!
 //! [`Vitals`] go to every part that has something to report. [`Server`] shows them over HTTP, on a thread of its own: a
-//! daemon that is stuck can still say so, and a slow client keeps nobody waiting. Each domain registers its metrics
-//! ([`Domain`]); which domains there are is not known here.
+//! daemon that is stuck can still report it, and a slow client delays nobody. Each domain registers its own metrics
+//! ([`Domain`]); this crate knows none.
 
 mod conditions;
 mod exposition;
@@ -26,7 +26,7 @@ pub use state::Files;
 /// The state of the daemon. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Vitals {
-    /// What must be so for the host to forward.
+    /// What must be met for the host to forward.
     pub conditions: Conditions,
     /// What must not stand still.
     pub liveness: Liveness,

@@ -1,11 +1,11 @@
-//! Liveness: what must not stand still.
+//! Liveness: parts that must not stand still.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-/// A heart that did not beat for so long has stopped.
+/// A heart that has not beaten for so long has stopped.
 const LIMIT: Duration = Duration::from_secs(30);
 /// Pause between two beats of [`Heart::keep_beating`].
 const PAUSE: Duration = Duration::from_secs(5);

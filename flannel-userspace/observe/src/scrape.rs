@@ -1,11 +1,11 @@
-//! What is read at each scrape, and may not be there.
+//! What is read at each scrape, and may be missing.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 
 use super::series::Labels;
 
-/// Counts what could not be read when it was asked for.
+/// Counts failed reads.
 #[derive(Clone, Debug, Default)]
 pub struct ScrapeErrors(Family<Labels<1>, Counter>);
 
@@ -30,7 +30,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// The value read. Where it could not be, that is counted, and logged with the reason.
+    /// The value read. A failed read is counted, and logged with the reason.
     pub fn read<T, E: std::error::Error>(&self, read: Result<T, E>) -> Option<T> {
         read.inspect_err(|error| {
             tracing::debug!(%error, source = self.name, "some metrics cannot be read");

@@ -1,4 +1,4 @@
-//! How the daemon is, as its health endpoints tell it, and how old its files are.
+//! The state of the daemon, as its health endpoints report it, and the age of its files.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,13 +13,13 @@ use super::{Conditions, Liveness, Vitals};
 /// The files that the daemon keeps.
 #[derive(Clone, Debug)]
 pub struct Files {
-    /// What the pods' network is made by.
+    /// The subnet file.
     pub subnet: PathBuf,
     /// The last known leases.
     pub state: PathBuf,
 }
 
-/// Looks at each scrape.
+/// Reads at each scrape.
 #[derive(Debug)]
 pub(super) struct StateCollector {
     conditions: Conditions,

@@ -1,11 +1,11 @@
-//! What the process may do: what it begins with, and what it goes on with.
+//! The privileges of the process: those it starts with, and those it keeps.
 //!
 //! Programs, maps, links, routes and rules take [`NEEDED`] for as long as the daemon runs. Whatever else it was started
-//! with is given up before it has a second thread, for the kernel keeps capabilities by thread; and before it reads
-//! anything that others write. Nobody who gets hold of the daemon then has more. The thread that loads programs keeps one
-//! more, at rest: see [`while_loading`].
+//! with is dropped before it has a second thread, because capabilities belong to threads, and before it reads anything
+//! that others write. So whoever takes over the daemon has no more. The thread that loads programs keeps one more,
+//! permitted but not effective: see [`while_loading`].
 //!
-//! Capabilities and limits of the process live here; what takes them does not.
+//! Capabilities and limits of the process live here; the operations that need them do not.
 
 mod loading;
 mod memory;
@@ -28,10 +28,10 @@ pub use memory::{MemoryLimit, raise_memory_limit};
 /// What forwarding takes: programs and maps, and the network's links and routes.
 const NEEDED: [Capability; 2] = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN];
 
-/// What a daemon is told that may take more.
+/// Settings that may need more.
 #[derive(Clone, Debug, Default)]
 pub struct Needs<'a> {
-    /// Files it reads again and again.
+    /// Files that it reads repeatedly.
     pub files: Vec<&'a Path>,
     /// Whether it may run iptables.
     pub iptables: bool,
@@ -40,7 +40,7 @@ pub struct Needs<'a> {
 /// The process may not do its work.
 #[derive(Debug, Error)]
 pub enum PrivilegeError {
-    /// The kernel does not tell.
+    /// The kernel does not report them.
     #[error("cannot read this process's capabilities")]
     Unknown(#[source] CapsError),
     /// Something is missing.
@@ -50,7 +50,7 @@ pub enum PrivilegeError {
         names(.0)
     )]
     Missing(Vec<Capability>),
-    /// The kernel keeps what is to be given up.
+    /// The kernel does not drop them.
     #[error("cannot give up the capabilities that are not needed any more")]
     Kept(#[source] CapsError),
 }
@@ -68,7 +68,7 @@ pub fn has_bpf_capability() -> bool {
 }
 
 /// Checks that the process holds the capabilities it needs, and names those it does not. One that the kernel does not
-/// know cannot be granted: such a kernel takes no programs of ours, which is told elsewhere.
+/// know cannot be granted: such a kernel takes no programs of ours, which is reported elsewhere.
 ///
 /// # Errors
 /// Something is missing.
@@ -79,21 +79,21 @@ pub fn check() -> Result<(), PrivilegeError> {
     if missing.is_empty() { Ok(()) } else { Err(PrivilegeError::Missing(missing)) }
 }
 
-/// Gives up every capability of this thread, of threads and programs it starts, but [`NEEDED`] and what `needs` takes.
-/// This thread keeps what [`while_loading`] takes, if it has it; others give that up by [`enter_thread`].
+/// Drops every capability of this thread, and of threads and programs it starts, except [`NEEDED`] and those for
+/// `needs`. This thread keeps the one for [`while_loading`], if it has it; others drop that by [`enter_thread`].
 ///
 /// # Errors
-/// The kernel keeps them.
+/// The kernel does not drop them.
 pub fn confine(needs: &Needs<'_>) -> Result<(), PrivilegeError> {
     let held = read(CapSet::Permitted)?;
     let kept: CapsHashSet = NEEDED.into_iter().chain(extra(needs, &held)?).collect();
-    // Of what programs may gain that this one starts; it takes a capability itself.
+    // The bounding set, from which programs started by this one may gain; dropping from it takes a capability itself.
     if read(CapSet::Effective)?.contains(&Capability::CAP_SETPCAP) {
         for capability in read(CapSet::Bounding)?.difference(&kept) {
             caps::drop(None, CapSet::Bounding, *capability).map_err(PrivilegeError::Kept)?;
         }
     }
-    // Programs started by a user who is not root have what is ambient, and that must be inheritable.
+    // Programs started by a user other than root get the ambient set, which must be inheritable.
     let kept: CapsHashSet = kept.intersection(&held).copied().collect();
     caps::clear(None, CapSet::Ambient).map_err(PrivilegeError::Kept)?;
     let for_loading = held.contains(&FOR_LOADING).then_some(FOR_LOADING);
@@ -110,7 +110,7 @@ pub fn confine(needs: &Needs<'_>) -> Result<(), PrivilegeError> {
     Ok(())
 }
 
-/// What is kept beyond [`NEEDED`], if it is held.
+/// What is kept besides [`NEEDED`], if the process has it.
 fn extra(needs: &Needs<'_>, held: &CapsHashSet) -> Result<Vec<Capability>, PrivilegeError> {
     let mut extra = Vec::new();
     if needs.iptables && (iptables_is_legacy() || has_legacy_tables()) {
@@ -151,13 +151,12 @@ fn iptables_is_legacy() -> bool {
     version.is_ok_and(|output| output.status.success() && is_legacy(&String::from_utf8_lossy(&output.stdout)))
 }
 
-/// Whether somebody uses the legacy variant all the same: then its rules have to be looked at. Without tables that takes
-/// nothing.
+/// Whether the legacy variant is in use anyway: then its rules have to be read. Without tables that needs nothing.
 fn has_legacy_tables() -> bool {
     fs::read_to_string("/proc/net/ip_tables_names").is_ok_and(|tables| !tables.trim().is_empty())
 }
 
-/// Only the other variant has always said which it is.
+/// Only the other variant has always named itself.
 fn is_legacy(version: &str) -> bool {
     !version.contains("nf_tables")
 }
@@ -197,7 +196,7 @@ mod tests {
     const SETS: [CapSet; 5] =
         [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable, CapSet::Bounding, CapSet::Ambient];
 
-    /// What `look` finds in a thread that is confined.
+    /// What `look` returns in a confined thread.
     fn confined<T: Send>(needs: &Needs<'_>, look: impl FnOnce() -> T + Send) -> T {
         let confined = || {
             confine(needs).unwrap();

@@ -1,13 +1,12 @@
-//! The capability by which programs are loaded as they are.
+//! The capability by which programs are loaded without speculation barriers.
 //!
-//! With it the kernel takes programs as they are. Without, it has the processor wait behind nearly every word that a
-//! program writes to its stack, lest speculation read what was there before (a third of the time of a small packet), and
-//! the verifiers of many kernels refuse what they take with it. All that is meant for programs of people who are not
-//! trusted with the kernel's memory.
+//! Without it the verifier adds a barrier after nearly every write of a program to its stack, against speculative reads
+//! of what was there before (Spectre variant 4). That takes a third of the time of a small packet. The verifiers of
+//! many kernels also refuse programs without it that they accept with it.
 //!
-//! Programs are loaded again when the flannel device is another one, or the underlay's address. So the thread that loads
-//! them keeps the capability, but only permitted: in effect it is for as long as a load takes. It cannot be inherited,
-//! and is in no other thread.
+//! Programs are loaded again when the flannel device or the underlay's address changes. So the thread that loads them
+//! keeps the capability, but only permitted; it is effective during a load. It cannot be inherited, and no other thread
+//! has it.
 
 use caps::{CapSet, Capability};
 use flannel_model::error::Chain;
@@ -16,7 +15,7 @@ use tracing::error;
 /// See the module.
 pub(super) const FOR_LOADING: Capability = Capability::CAP_PERFMON;
 
-/// Does `work`, in which maps are made and programs loaded, with [`FOR_LOADING`] in effect, if this thread may.
+/// Does `work`, which creates maps and loads programs, with [`FOR_LOADING`] in effect, if this thread may.
 pub fn while_loading<T>(work: impl FnOnce() -> T) -> T {
     let is_raised = raise();
     let done = work();
@@ -32,12 +31,12 @@ pub fn can_load_fast() -> bool {
     has(CapSet::Permitted)
 }
 
-/// What another thread of the daemon begins with: it loads no programs.
+/// To be called first in every other thread of the daemon: it loads no programs.
 pub fn enter_thread() {
     lower(&[CapSet::Effective, CapSet::Permitted]);
 }
 
-/// Whether the capability is in effect now that was not before.
+/// Whether the capability was put into effect.
 fn raise() -> bool {
     !has(CapSet::Effective)
         && has(CapSet::Permitted)

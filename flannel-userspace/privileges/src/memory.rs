@@ -6,7 +6,7 @@ use aya::util::KernelVersion;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, rlim_t, setrlimit};
 use tracing::debug;
 
-/// A limit that maps can run into, in bytes.
+/// A limit that maps can exceed, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryLimit(rlim_t);
 
@@ -14,7 +14,7 @@ impl MemoryLimit {
     /// The limit of this process; nothing where maps are not charged to it, or there is none.
     #[must_use]
     pub fn of_maps() -> Option<Self> {
-        // Since 5.11 (`bpf_map_kmalloc_node` and its like) memory is charged to the control group.
+        // Since 5.11 (`bpf_map_kmalloc_node` and others) memory is charged to the control group.
         if KernelVersion::current().is_ok_and(|kernel| kernel >= KernelVersion::new(5, 11, 0)) {
             return None;
         }
@@ -29,8 +29,8 @@ impl fmt::Display for MemoryLimit {
     }
 }
 
-/// Takes the limit away where maps are charged to it, or raises it as far as it goes. What is not enough then shows when
-/// maps are made. To go beyond the hard limit takes `CAP_SYS_RESOURCE`, so this comes before that is given up.
+/// Removes the limit if maps are charged to it, or raises it as far as possible. If that is not enough, creating maps
+/// fails. To exceed the hard limit takes `CAP_SYS_RESOURCE`, so this comes before that is dropped.
 pub fn raise_memory_limit() {
     if MemoryLimit::of_maps().is_none() {
         return;

@@ -1,4 +1,4 @@
-//! The answer: what would become of the packet.
+//! The answer: what would happen to the packet.
 
 use std::net::Ipv4Addr;
 
@@ -10,7 +10,7 @@ use super::packet::Outer;
 use crate::output::{Page, Report, Tone, cell, toned};
 use crate::remedy;
 
-/// What would become of the packet.
+/// What would happen to the packet.
 #[derive(Debug, Serialize)]
 pub(super) struct Explanation {
     pub(super) source: Ipv4Addr,
@@ -23,7 +23,7 @@ pub(super) struct Explanation {
     pub(super) entry: Option<Entry>,
     /// `vxlan`, `udp` or `none`.
     pub(super) encapsulation: &'static str,
-    /// Whether it is cut and finished first, for a peer that has not shown of late that it takes packets whole.
+    /// Whether it goes through the segmenter first, for a peer that has not shown lately that it takes packets whole.
     pub(super) segmented: bool,
     pub(super) outer: Option<Outer>,
     /// The route of the outer packet.

@@ -154,7 +154,7 @@ impl Walk<'_> {
                     .to_owned();
             return explanation;
         };
-        // Who is no peer sends from its own address.
+        // A host that is no peer sends from its own address.
         let of_peer = entry.map(|(_, entry)| Ipv4Addr::from(entry.public_ip));
         let outer_source = self.asked.outer_source.or(of_peer).unwrap_or(self.asked.source);
         explanation.program = Some(if is_udp(format) { "udp_decap" } else { "vxlan_decap" });

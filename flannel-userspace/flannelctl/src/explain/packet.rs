@@ -1,4 +1,4 @@
-//! A packet, and what the code of the kernel programs makes of it over a copy of the maps.
+//! A packet, and its verdict by the code of the kernel programs over a copy of the maps.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -109,7 +109,7 @@ pub(super) fn send(
 }
 
 /// Receives a packet of `bytes` that the host at `outer_source` sends through the tunnel, as the program at the
-/// underlay does. Returns what the packet looked like, and what became of it.
+/// underlay does. Returns the packet and its verdict.
 pub(super) fn receive(
     format: Format,
     maps: &impl Peers,
@@ -117,7 +117,7 @@ pub(super) fn receive(
     outer_source: Ipv4Addr,
     (from, to, bytes): (Ipv4Addr, Ipv4Addr, u16),
 ) -> Result<(Outer, Result<Ip4, Reason>), Reason> {
-    // The sender believes of this host what this host published.
+    // The sender knows of this host what this host published.
     let this = Peer { public_ip: node.local_ip, vtep_mac: node.device_mac, ..Peer::default() };
     let mut known = Table::default();
     known.insert(Ip4::from(to).masked(node.netmask), this);

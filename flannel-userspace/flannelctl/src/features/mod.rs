@@ -38,7 +38,7 @@ pub(super) struct Features {
     /// The kernel's release.
     kernel: String,
     features: Vec<Feature>,
-    /// What the kernel makes of each program that is for it.
+    /// Whether the kernel accepts each program that is for it.
     programs: Programs,
     /// The underlay, where a datapath names one.
     interface: Option<Nic>,
@@ -57,7 +57,7 @@ struct Feature {
     supported: Option<bool>,
     /// What it is needed for.
     purpose: &'static str,
-    /// Whether nothing goes without it.
+    /// Whether flannel needs it.
     required: bool,
 }
 
@@ -67,7 +67,7 @@ struct Nic {
     /// The kernel's name of its driver; nothing for virtual devices without one.
     driver: Option<String>,
     mtu: u32,
-    /// `native`, `generic` or `none`: how an XDP program, of whomever, is attached now.
+    /// `native`, `generic` or `none`: how an XDP program, whoever's, is attached now.
     xdp: &'static str,
     /// Whether the driver takes native XDP; nothing where the kernel does not tell.
     xdp_native: Option<bool>,
@@ -75,9 +75,9 @@ struct Nic {
     xdp_several_buffers: bool,
     /// Whether the XDP program that is attached is somebody else's.
     xdp_taken: bool,
-    /// Whether it is a network card, and no virtual device.
+    /// Whether it is a network card, not a virtual device.
     card: bool,
-    /// `own` or `locked`: by which queues XDP programs send; nothing where the driver has no such rule.
+    /// `own` or `locked`: the queues by which XDP programs send; `None` if the driver has no such rule.
     xdp_transmit: Option<XdpTransmit>,
 }
 

@@ -1,4 +1,5 @@
-//! What the kernel makes of the programs themselves: a helper that is there does not tell that its verifier takes them.
+//! Whether the kernel accepts the programs themselves: that a helper exists does not mean that the verifier accepts
+//! them.
 
 use flannel_datapath::{Answer, OBJECT, ProgramSettings, check};
 use flannel_model::error::Chain;
@@ -29,7 +30,7 @@ pub(super) struct Loaded {
 }
 
 impl Programs {
-    /// Loads every program, and lets go of it.
+    /// Loads every program, and drops it.
     pub(super) fn try_all() -> Self {
         match check(OBJECT, ProgramSettings::default()) {
             Ok(answers) => Self::Tried(answers.into_iter().map(Loaded::from).collect()),

@@ -18,7 +18,7 @@ pub(super) struct Archive {
     /// The one directory in it.
     directory: String,
     secrets: Secrets,
-    /// Seconds since 1970, which every file bears.
+    /// Seconds since 1970, the time of every file.
     when: u64,
     files: Vec<String>,
 }
@@ -50,7 +50,7 @@ impl Archive {
         Ok(())
     }
 
-    /// Ends it, and tells where it is and what is in it.
+    /// Ends it, and returns where it is and what is in it.
     pub(super) fn finish(self) -> io::Result<(PathBuf, Vec<String>)> {
         let file = self.tar.into_inner()?.finish()?;
         file.sync_all()?;

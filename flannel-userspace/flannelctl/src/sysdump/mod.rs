@@ -33,10 +33,10 @@ use super::place::{Context, EtcdFlags, StateFile};
 use super::status::Status;
 use super::{leases, verify};
 
-/// How long another program has to answer.
+/// How long another program may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What other programs tell, where they are installed: what is beyond flannel's own.
+/// Output of other programs, if installed, about what is not flannel's own.
 const PROGRAMS: [(&str, &str); 11] = [
     ("ip-link.json", "ip -json -details -statistics link show"),
     ("ip-address.json", "ip -json address show"),
@@ -81,7 +81,7 @@ impl Arguments {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// What this program tells; what fails, with the reason.
+    /// Answers of this program; errors with the reason.
     async fn answers(&self, context: &Context<'_>) -> Vec<(&'static str, Value)> {
         let place = context.place;
         let leases = leases::Arguments { state_file: self.state_file.clone(), etcd: self.etcd.clone() };
@@ -139,7 +139,7 @@ async fn kernel(context: &Context<'_>) -> anyhow::Result<Value> {
     }))
 }
 
-/// What the running daemon was told.
+/// The running daemon's settings.
 fn daemon(context: &Context<'_>) -> anyhow::Result<Value> {
     let daemon =
         Daemon::find(&context.place.pin_dir()).context("no flanneld runs with this pin directory")?;

@@ -2,7 +2,7 @@
 
 use regex::Regex;
 
-/// What stands in the place of a secret.
+/// The replacement of a secret.
 const HIDDEN: &str = "(removed)";
 
 /// Takes secrets out of texts.
@@ -17,12 +17,12 @@ impl Secrets {
             (r"(?s)-----BEGIN [A-Z0-9 ]*-----.*?(?:-----END [A-Z0-9 ]*-----|\z)", HIDDEN.to_owned()),
             // Credentials in URLs. A password may hold any character but those that end the authority.
             (r#"([A-Za-z][A-Za-z0-9+.-]*://)[^/\s"',@]*(?:@[^/\s"',@]*)*@"#, format!("${{1}}{HIDDEN}@")),
-            // Values of JSON members called so.
+            // Values of JSON members with these names.
             (
                 r#"(?i)("[a-z0-9_-]*(?:password|passwd|secret|token|private_?key)"\s*:\s*)"(?:[^"\\]|\\.)*""#,
                 format!("${{1}}\"{HIDDEN}\""),
             ),
-            // Flags and variables called so; a file's name is none.
+            // Flags and variables with these names; the name of a file is no secret.
             (
                 r#"(?i)((?:^|[\s"'])-{0,2}[a-z0-9_-]*(?:password|passwd|secret|token)[= ]\s*)(?:"[^"]*"|[^\s",]+)"#,
                 format!("${{1}}{HIDDEN}"),

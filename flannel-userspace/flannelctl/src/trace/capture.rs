@@ -63,7 +63,7 @@ impl Arguments {
     }
 }
 
-/// Packets as they come, before a program removes the outer headers, and as they go, after one has added them.
+/// Packets in both directions: before a program removes the outer headers, and after one has added them.
 fn filter(address: Option<Ip4>) -> TraceFilter {
     let forwards = Reason::ALL.iter().filter(|reason| reason.verdict() == Verdict::Forward);
     TraceFilter {
@@ -76,7 +76,7 @@ fn filter(address: Option<Ip4>) -> TraceFilter {
     }
 }
 
-/// What programs have forwarded inwards has lost its outer headers, and was told before.
+/// Packets forwarded inwards have lost their outer headers, and were reported before that.
 fn is_of_tunnel(bytes: &[u8], host: &Host) -> bool {
     Packet::read(bytes, &host.node).outer.is_some()
 }

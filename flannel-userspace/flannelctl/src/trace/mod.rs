@@ -1,4 +1,4 @@
-//! `flannelctl trace`: single packets at the programs' hooks, and what became of them.
+//! `flannelctl trace`: single packets at the programs' hooks, and their verdicts.
 
 mod capture;
 pub(crate) mod packet;
@@ -128,7 +128,7 @@ impl VerdictName {
     }
 }
 
-/// Events until the user has seen enough.
+/// Events until a limit is reached.
 struct Stream {
     session: TraceSession,
     left: Option<u64>,
@@ -160,7 +160,7 @@ impl Stream {
         }
     }
 
-    /// Hears that a packet was shown.
+    /// Counts a packet that was shown.
     const fn counted(&mut self) {
         if let Some(left) = self.left {
             self.left = Some(left.saturating_sub(1));
@@ -168,7 +168,7 @@ impl Stream {
     }
 }
 
-/// What tells peers and pods from others.
+/// What identifies peers and pods.
 struct Host {
     node: Node,
     peers: Vec<(Ipv4Addr, PeerEntry)>,
@@ -225,11 +225,11 @@ struct Seen {
     /// Seconds since 1970.
     time: f64,
     hook: Option<&'static str>,
-    /// `forward`, `pass`, `drop`; nothing for a packet of which that is not decided.
+    /// `forward`, `pass`, `drop`; `None` for a packet whose verdict is not decided.
     verdict: Option<&'static str>,
     reason: Option<&'static str>,
     interface: String,
-    /// Length with the Ethernet header, as it was when the reason was found.
+    /// Length with the Ethernet header, at the time of the verdict.
     bytes: u32,
     /// Segments a super-packet stands for.
     segments: u32,

@@ -1,4 +1,4 @@
-//! What the first bytes of a packet say.
+//! The headers in the first bytes of a packet.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -153,7 +153,7 @@ mod tests {
     }
 
     fn words(frame: &[u8], node: &Node) -> (Option<String>, Option<String>) {
-        // As much as programs tell of a packet.
+        // As much as programs report of a packet.
         let packet = Packet::read(&frame[..frame.len().min(256)], node);
         (packet.outer.map(|headers| headers.to_string()), packet.inner.map(|headers| headers.to_string()))
     }

@@ -64,7 +64,7 @@ impl Arguments {
 #[derive(Debug, Serialize)]
 pub(super) struct Verification {
     equal: bool,
-    /// Where it stands what is wanted.
+    /// The source of what is wanted.
     source: Source,
     age_seconds: Option<u64>,
     /// How many things were compared.
@@ -164,7 +164,7 @@ impl Findings {
         Ok(())
     }
 
-    /// What the programs were told of this host, and what the leases say of it.
+    /// What the programs know of this host, and what the leases say of it.
     fn compare_own(&mut self, known: &Known, node: &Node, subnet: Ipv4Network, underlay: &Underlay) {
         let leased = match (&known.remembered, known.source) {
             (Some(remembered), _) => Some((remembered.own.subnets, remembered.own.public)),
@@ -294,7 +294,7 @@ impl Findings {
     }
 }
 
-/// What `actual` lacks of `wanted`, has in another form, or has too much.
+/// What `actual` lacks of `wanted`, has in another form, or has in addition.
 fn differences(wanted: &BTreeSet<Object>, actual: &BTreeSet<Object>) -> Vec<Difference> {
     let in_place_of = |object: &Object, objects: &BTreeSet<Object>| {
         let (first, last) = object.place();

@@ -7,8 +7,8 @@ use super::stock;
 use super::values::is_switch;
 use super::words::env_name;
 
-/// The command as clap sees it. clap would read variables from the process alone, and take an empty one for
-/// a value; so they are read elsewhere, and only their names come into the help here.
+/// The command as clap sees it. clap would read variables from the process alone, and take an empty one for a value; so
+/// they are read elsewhere, and only their names are in the help.
 pub(super) fn command() -> Command {
     Flags::command().mut_args(complete)
 }

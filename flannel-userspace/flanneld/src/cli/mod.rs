@@ -1,8 +1,8 @@
 //! The command line of `flanneld`: the flags and variables of stock flannel, and a few of its own.
 //!
-//! Words are read as Go's `flag` package reads them (`words`), variables fill in what is not given there,
-//! and both go to clap (`flags`), which knows types, defaults and the help. What stock flannel has and
-//! this daemon has not is told, never ignored (`stock`).
+//! Words are read as Go's `flag` package reads them (`words`), variables fill in what is not given there, and both go
+//! to clap (`flags`), which knows types, defaults and the help. Flags of stock flannel that this daemon does not serve
+//! are refused, never ignored (`stock`).
 
 mod command;
 mod flags;
@@ -42,14 +42,14 @@ const VERSION: &str = concat!("v", env!("CARGO_PKG_VERSION"), "\n");
 /// Renewal margins that leave some of the 24 hours of stock flannel's leases, in minutes.
 const MARGINS: std::ops::RangeInclusive<i64> = 1..=24 * 60 - 1;
 
-/// What the daemon is told to do, checked.
+/// The daemon's settings, checked.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// How to reach etcd.
     pub etcd: etcd::Options,
     /// Which interface carries the tunnel, and which address is announced.
     pub interface: InterfaceOptions,
-    /// For how long the lease is held at a time.
+    /// How long the lease is granted at a time.
     pub lease: HoldConfig,
     /// When peers whose leases are deleted expire.
     pub deletion_policy: DeletionPolicy,
@@ -63,11 +63,11 @@ pub struct Options {
     pub hook: HookChoice,
     /// What they do besides.
     pub program_settings: ProgramSettings,
-    /// How strictly packets out of the tunnel are looked at.
+    /// How strictly the guard checks packets out of the tunnel.
     pub guard: Guard,
     /// Which flows between pods and peers bypass the stack.
     pub bypass: Bypass,
-    /// Whether packets in the tunnel bear the DSCP of those inside.
+    /// Whether the DSCP of inner packets is copied to outer ones.
     pub copy_dscp: bool,
     /// Which rules are written.
     pub rules: RuleOptions,
@@ -86,7 +86,7 @@ pub struct Options {
 /// Which rules are written, and the blackhole route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RuleOptions {
-    /// Whether packets between the network and the world outside are masqueraded.
+    /// Whether packets between the network and other networks are masqueraded.
     pub masquerade: bool,
     /// Whether masquerading takes source ports at random.
     pub fully_random: bool,
@@ -94,7 +94,7 @@ pub struct RuleOptions {
     pub forward: bool,
     /// Pause between two checks.
     pub resync: Duration,
-    /// Whether what is sent to no pod of this host ends here.
+    /// Whether packets to this host's subnet without a pod end here.
     pub blackhole: bool,
 }
 
@@ -107,7 +107,7 @@ pub fn command() -> clap::Command {
 /// Reads the command line, program name included, and the variables of the process.
 ///
 /// # Errors
-/// There is nothing to run: help or the version is asked for, or something is wrong.
+/// There is nothing to run: help or the version is asked for, or there is an error.
 pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Options, Refusal> {
     parse_in(words, |name| std::env::var_os(name))
 }
@@ -123,7 +123,7 @@ pub fn parse_in(
     let mut command = command::command();
     let mut settings = Settings::read(&command, words.into_iter().skip(1))?;
     settings.fill_in(&command, environment);
-    // Which of it came from variables, clap does not know.
+    // clap does not know which came from variables.
     let refusal = |error: clap::Error| Refusal::from_clap(&error, settings.notes(&error));
     let matches = command.try_get_matches_from_mut(settings.words(&command)).map_err(refusal)?;
     let flags = Flags::from_arg_matches(&matches).map_err(refusal)?;

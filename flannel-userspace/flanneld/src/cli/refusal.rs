@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-/// An answer instead of a daemon: help, the version, or what is wrong with the command line.
+/// An answer instead of a daemon: help, the version, or an error in the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     text: String,
@@ -17,17 +17,17 @@ impl Refusal {
         Self { text: text.into(), exit_code: 0 }
     }
 
-    /// The command line cannot be understood: exit code 2, as Go programs have it.
+    /// The command line cannot be parsed: exit code 2, as with Go programs.
     pub(super) fn usage(message: impl fmt::Display) -> Self {
         Self { text: format!("error: {message}\n\nFor more information, try '--help'.\n"), exit_code: 2 }
     }
 
-    /// The command line asks for something that cannot be done: exit code 1.
+    /// The command line asks for something impossible: exit code 1.
     pub(super) fn value(message: impl fmt::Display) -> Self {
         Self { text: format!("error: {message}\n"), exit_code: 1 }
     }
 
-    /// What clap says, and `notes` on it.
+    /// clap's message, and `notes` on it.
     pub(super) fn from_clap(error: &clap::Error, notes: impl Iterator<Item = String>) -> Self {
         if error.exit_code() == 0 {
             return Self::answer(error.to_string());
@@ -39,14 +39,14 @@ impl Refusal {
 
     /// Prints the answer to standard output, anything else to standard error.
     pub fn print(&self) {
-        // Where nobody reads there is nobody to tell.
+        // Nobody reads a closed standard output.
         let _ = match self.exit_code {
             0 => io::stdout().write_all(self.text.as_bytes()),
             _ => io::stderr().write_all(self.text.as_bytes()),
         };
     }
 
-    /// With what the process ends: 0 for an answer, 1 for what cannot be done, 2 for bad usage.
+    /// The exit code: 0 for an answer, 1 for what cannot be done, 2 for bad usage.
     pub fn exit_code(&self) -> ExitCode {
         self.exit_code.into()
     }

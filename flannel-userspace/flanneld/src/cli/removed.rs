@@ -2,7 +2,7 @@
 
 use super::refusal::Refusal;
 
-/// Flags that flannel dropped before this daemon came, and what to use instead.
+/// Flags that flannel has removed, and what to use instead.
 const REMOVED: [(&str, &str); 9] = [
     ("etcd-endpoint", "give --etcd-endpoints"),
     ("listen", NO_SERVER),

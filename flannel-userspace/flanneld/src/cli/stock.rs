@@ -4,7 +4,7 @@ use super::flags::{ANNOTATION_PREFIX, Flags, NET_CONFIG_PATH};
 use super::refusal::Refusal;
 use super::words::Settings;
 
-/// A flag of today's stock flannel that is read, and cannot be obeyed yet.
+/// A flag of stock flannel that is parsed, but not served yet.
 struct NotServed {
     flag: &'static str,
     /// Whether more than the default is asked for.
@@ -13,7 +13,7 @@ struct NotServed {
     remedy: &'static str,
 }
 
-/// Everything not served yet. An entry goes when its flag does something.
+/// Everything not served yet. Remove an entry when its flag is served.
 const NOT_SERVED: [NotServed; 8] = {
     const fn refused(flag: &'static str, asked: fn(&Flags) -> bool, remedy: &'static str) -> NotServed {
         NotServed { flag, asked, remedy }
@@ -53,7 +53,7 @@ pub(super) fn is_served(flag: &str) -> bool {
     NOT_SERVED.iter().all(|entry| entry.flag != flag)
 }
 
-/// Refuses what cannot be obeyed, all of it at once.
+/// Refuses everything that is not served, at once.
 pub(super) fn check(flags: &Flags, settings: &Settings) -> Result<(), Refusal> {
     let asked = NOT_SERVED.iter().filter(|entry| (entry.asked)(flags));
     let refused: Vec<String> = asked

@@ -1,4 +1,4 @@
-//! Values that need a reader of their own.
+//! Values with a parser of their own.
 
 use std::any::TypeId;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use flannel_common::flow::Bypass;
 use flannel_common::maps::Guard;
 use tracing::Level;
 
-/// How lines are written.
+/// The format of lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// For people: time, level, text, fields.
@@ -66,7 +66,7 @@ impl FromStr for Interfaces {
     }
 }
 
-/// What the kernel takes for a name.
+/// What the kernel accepts as a name.
 fn interface_name(name: &str) -> Result<String, String> {
     if name.len() <= 15 && !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace()) {
         Ok(name.to_owned())
@@ -122,7 +122,7 @@ impl From<BypassChoice> for Bypass {
 /// Longest lease etcd grants: 9,000,000,000 seconds.
 const LONGEST_LEASE: Duration = Duration::from_secs(9_000_000_000);
 
-/// The term of a lease. etcd counts in seconds.
+/// The time to live of a lease. etcd counts in seconds.
 pub(super) fn lease_ttl(text: &str) -> Result<Duration, &'static str> {
     let ttl = duration(text).ok_or("give numbers and units, such as 24h, 90s or 1h30m")?;
     if (Duration::from_secs(1)..=LONGEST_LEASE).contains(&ttl) && ttl.subsec_nanos() == 0 {
@@ -140,7 +140,7 @@ pub(super) fn pause(text: &str) -> Result<Duration, &'static str> {
     }
 }
 
-/// Longer, and a network without the peers would be hardly noticed.
+/// A longer pause would hide that peers are gone.
 const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A duration as Go writes it, such as `1h30m` or `1.5h`.

@@ -10,8 +10,8 @@ use super::refusal::Refusal;
 use super::removed::removed;
 use super::values::is_switch;
 
-/// The variable that stands for a flag. There is none for `--version`, as in stock flannel: what has that
-/// name in a container is rather meant for its build.
+/// The variable for a flag. There is none for `--version`, as in stock flannel: in a container such a variable is
+/// likely about the image.
 pub(super) fn env_name(flag: &str) -> Option<String> {
     (flag != "version").then(|| format!("FLANNELD_{}", flag.to_ascii_uppercase().replace('-', "_")))
 }
@@ -20,7 +20,7 @@ pub(super) fn env_name(flag: &str) -> Option<String> {
 struct Setting {
     /// Its name, without dashes.
     flag: String,
-    /// Its value; a switch may do without.
+    /// Its value; a switch needs none.
     value: Option<OsString>,
     /// The variable it comes from; none for the command line.
     variable: Option<String>,
@@ -30,7 +30,7 @@ struct Setting {
 #[derive(Default)]
 pub(super) struct Settings(Vec<Setting>);
 
-/// A word, as Go tells them apart.
+/// A word, as Go classifies it.
 enum Word<'a> {
     Flag { name: &'a OsStr, value: Option<&'a OsStr> },
     Malformed,
@@ -97,7 +97,7 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Adds what the variables say of flags that are not given. An empty variable says nothing.
+    /// Adds flags from variables, if they are not given. An empty variable is ignored.
     pub(super) fn fill_in(&mut self, command: &Command, environment: impl Fn(&str) -> Option<OsString>) {
         for flag in command.get_arguments().filter_map(Arg::get_long) {
             let Some(variable) = env_name(flag) else { continue };
@@ -132,7 +132,7 @@ impl Settings {
         variable.unwrap_or_else(|| format!("--{flag}"))
     }
 
-    /// A line for each flag in `error` that stands in a variable.
+    /// A line for each flag in `error` that comes from a variable.
     pub(super) fn notes(&self, error: &clap::Error) -> impl Iterator<Item = String> {
         let named: Vec<&str> = error
             .context()

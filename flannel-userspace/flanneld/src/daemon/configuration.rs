@@ -1,4 +1,4 @@
-//! The network's configuration, waited for: as stock flannel, a daemon without one stays and asks again.
+//! Waits for the network's configuration: like stock flannel, a daemon without one keeps asking.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Configuration {
     pub(super) json: String,
     pub(super) network: NetworkConfig,
-    /// Whether it is what was last known, and not what stands in the registry now.
+    /// Whether it is the last known one, not the present one in the registry.
     pub(super) is_remembered: bool,
 }
 
@@ -35,7 +35,7 @@ impl Configuration {
 /// The configuration, as soon as there is one that can be served.
 ///
 /// # Errors
-/// It asks for what stock flannel ends for.
+/// It asks for something for which stock flannel ends.
 pub(super) async fn wait_for(registry: &impl ConfigSource) -> Result<Configuration, DaemonError> {
     loop {
         if let Some(configuration) = ask(registry, None).await? {

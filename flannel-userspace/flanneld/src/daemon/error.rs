@@ -1,4 +1,4 @@
-//! Why the daemon ends of its own accord.
+//! Why the daemon ends by itself.
 
 use std::io;
 use std::path::PathBuf;
@@ -19,19 +19,19 @@ use tokio::task::JoinError;
 
 use super::exclusive::ExclusiveError;
 
-/// Why the daemon ends of its own accord. Texts in stock flannel's words where it has any.
+/// Why the daemon ends by itself. Texts are stock flannel's if it has any.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
     /// The process may not do its work.
     #[error(transparent)]
     Privileges(#[from] PrivilegeError),
-    /// An endpoint of health or metrics cannot be had.
+    /// An endpoint of health or metrics is not available.
     #[error(transparent)]
     Listen(#[from] ListenError),
     /// Signals cannot be received.
     #[error("cannot receive signals")]
     Signals(#[source] io::Error),
-    /// etcd is asked for in a way that cannot be.
+    /// The settings for etcd are invalid.
     #[error("cannot use these settings for etcd")]
     Registry(#[source] RegistryError),
     /// The configuration asks for what is not served.
@@ -40,7 +40,7 @@ pub enum DaemonError {
     /// The configured backend is not served.
     #[error("Error fetching backend")]
     Backend(#[from] BackendError),
-    /// The kernel cannot be talked to.
+    /// No netlink socket can be opened.
     #[error(transparent)]
     Netlink(#[from] OpenError),
     /// The kernel does not answer.
@@ -49,13 +49,13 @@ pub enum DaemonError {
     /// No interface carries the tunnel.
     #[error("failed to find any valid interface to use")]
     Interface(#[from] InterfaceError),
-    /// The backend's device cannot be had.
+    /// The backend's device cannot be made.
     #[error("Error registering network")]
     Prepare(#[source] KernelError),
     /// `SubnetMin` and `SubnetMax` describe no subnets.
     #[error("Error registering network")]
     Pool(#[from] PoolError),
-    /// No lease can be had.
+    /// No lease can be acquired.
     #[error("Error registering network")]
     Acquire(#[from] AcquireError),
     /// Another host has this one's public address.
@@ -67,10 +67,10 @@ pub enum DaemonError {
     /// Another daemon does the same.
     #[error(transparent)]
     Exclusive(#[from] ExclusiveError),
-    /// The host takes no programs, without which the backend does not forward.
+    /// The host takes no programs, and the backend does not forward without.
     #[error("the backend {0} forwards by eBPF programs alone, which cannot be used: {1}")]
     NeedsPrograms(Kind, Unavailable),
-    /// The host takes no programs now, but those of an earlier daemon forward by what that one knew.
+    /// The host takes no programs now, but those of an earlier daemon still forward by the peers it knew.
     #[error(
         "the programs pinned in {path} forward by what an earlier flanneld knew and cannot be kept up to date, for \
          {reason}"

@@ -7,14 +7,13 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-/// For so long a daemon that was killed may still have it: a program it was just starting holds its sockets until that
-/// runs.
+/// How long a killed daemon may still hold it: a program that it was starting holds its sockets until `execve`.
 const AFTERLIFE: Duration = Duration::from_millis(300);
 /// Pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Something on this host that only one daemon may have. It is a name in the abstract namespace of Unix sockets, of
-/// which every network namespace has its own, and ends with the process, however that ends.
+/// which every network namespace has its own, and is released when the process ends.
 #[derive(Debug)]
 pub(super) struct Exclusive {
     _socket: UnixDatagram,
@@ -26,7 +25,7 @@ pub enum ExclusiveError {
     /// Another daemon has it.
     #[error("another flanneld on this host {0}; stop it, or give this one another network to serve")]
     Taken(String),
-    /// The socket cannot be had.
+    /// The socket is not available.
     #[error("cannot make sure that this is the only flanneld")]
     Socket(#[source] io::Error),
 }

@@ -1,4 +1,4 @@
-//! The log: to standard error, as loud as the operator wants it at the time.
+//! The log: to standard error, with a level that can change while the daemon runs.
 
 use std::fmt;
 use std::io::{self, IsTerminal as _};
@@ -12,7 +12,7 @@ use tracing_subscriber::{EnvFilter, Registry, reload};
 use super::DaemonError;
 use crate::cli::LogFormat;
 
-/// How much is logged, which can be changed. Libraries below ours are heard only where they warn.
+/// How much is logged, which can be changed. Of libraries only warnings are logged.
 pub struct LogLevelHandle {
     initial: Level,
     now: Level,
@@ -41,7 +41,7 @@ fn filter(level: Level) -> EnvFilter {
     EnvFilter::new(format!("warn,flannel={level}"))
 }
 
-/// One level louder; what is loudest stays.
+/// The next more verbose level.
 fn louder(level: Level) -> Level {
     if level < Level::DEBUG { Level::DEBUG } else { Level::TRACE }
 }

@@ -1,4 +1,4 @@
-//! The daemon's life, read from top to bottom: what it is told, what it takes, what it keeps, how it ends.
+//! The daemon's life, from top to bottom: its settings, what it needs, what it keeps, how it ends.
 
 mod configuration;
 mod error;
@@ -36,21 +36,21 @@ use signals::Signals;
 use start::Started;
 pub use start::site;
 
-/// Runs the daemon until it is told to end; then the datapath goes on without it.
+/// Runs the daemon until a signal ends it; the datapath continues without it.
 ///
 /// # Errors
-/// It cannot begin, or its lease is another host's.
+/// It cannot start, or its lease is another host's.
 pub async fn run(options: Options, log_level: LogLevelHandle) -> Result<(), DaemonError> {
     flannel_privileges::check()?;
-    // What takes more than the daemon goes on with comes first; threads have the privileges of who starts them.
+    // What needs more privileges than the daemon keeps comes first; threads inherit those of the thread that starts
+    // them.
     flannel_privileges::raise_memory_limit();
     let unavailable = programs::unavailable(&options.pin_dir)?;
     if unavailable.is_none() {
         PinDir::mount(&options.pin_dir)?;
     }
     let listening = options.endpoints.listen()?;
-    // The library finds out once what the kernel can; some of that takes more than what is kept, and without it
-    // programs have no names.
+    // aya probes the kernel once; some probes need more than what is kept, and without them programs have no names.
     let _ = aya::features();
     flannel_privileges::confine(&needs(&options))?;
     let mut signals = Signals::new()?;
@@ -72,7 +72,7 @@ pub async fn run(options: Options, log_level: LogLevelHandle) -> Result<(), Daem
     outcome
 }
 
-/// What must be so for the host to forward.
+/// What must be met for the host to forward.
 struct Pending {
     configuration: Condition,
     lease: Condition,
@@ -94,7 +94,7 @@ impl Pending {
     }
 }
 
-/// What the daemon is told that may take a privilege for as long as it runs.
+/// Settings that may need a privilege for as long as the daemon runs.
 fn needs(options: &Options) -> Needs<'_> {
     let etcd = &options.etcd;
     let password = match &etcd.password {

@@ -1,4 +1,4 @@
-//! A host that takes no programs: what works without is used, and said.
+//! A host that takes no programs: uses and reports what works without.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use super::error::DaemonError;
 /// Why no program can be had on this host, if so.
 ///
 /// # Errors
-/// Programs of an earlier daemon are in their places: they take packets, and nobody could tell them of peers.
+/// Programs of an earlier daemon are attached: they forward packets, and nobody could update their peers.
 pub(super) fn unavailable(pin_dir: &Path) -> Result<Option<Unavailable>, DaemonError> {
     match flannel_datapath::unavailable() {
         Some(reason) if PinDir::is_in_use(pin_dir) => {
@@ -23,7 +23,7 @@ pub(super) fn unavailable(pin_dir: &Path) -> Result<Option<Unavailable>, DaemonE
     }
 }
 
-/// Says how the backend works without programs. What comes back has flannelctl find the daemon.
+/// Reports how the backend works without programs. By the returned lock flannelctl finds the daemon.
 ///
 /// # Errors
 /// It does not work without; another daemon has the pin directory.
@@ -43,12 +43,12 @@ pub(super) fn go_without(
     conditions.limit(Limit { without: "programs", reason: format!("{reason}; {instead}") });
     match PinDir::open(pin_dir) {
         Err(locked @ DatapathError::Locked { .. }) => Err(locked.into()),
-        // Where there is no BPF file system there is no such directory.
+        // Without a BPF file system there is no such directory.
         opened => Ok(opened.ok()),
     }
 }
 
-/// Says what the programs do not do on this kernel.
+/// Reports what the programs do not do on this kernel.
 pub(super) fn limit(backend: Kind, bypass: Bypass, conditions: &Conditions) {
     let has_bypass = backend != Kind::Alloc && bypass != Bypass::Off;
     if !has_bypass || Support::of_this_kernel().check_mtu {

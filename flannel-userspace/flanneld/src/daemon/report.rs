@@ -1,16 +1,16 @@
-//! How the daemon tells what it does: troubles in the log, and the service manager.
+//! Reports to the service manager.
 
 use flannel_observe::Conditions;
 use tracing::debug;
 
-/// Tells the service manager, where one listens.
+/// Notifies the service manager, if there is one.
 pub(super) fn notify(states: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         debug!(%error, "the service manager does not listen");
     }
 }
 
-/// Tells the service manager in a line how the daemon is, whenever that has changed.
+/// Keeps the service manager's status line up to date.
 pub(super) async fn tell_service_manager(conditions: Conditions) {
     let mut changes = conditions.changes();
     let mut told = String::new();

@@ -1,5 +1,4 @@
-//! The rules and the blackhole route, put in place before the subnet file tells that the network is there, and looked
-//! after from then on.
+//! The rules and the blackhole route: put in place before the subnet file announces the network, and kept from then on.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -44,8 +43,8 @@ pub(super) struct RuleKeeper {
 }
 
 impl RuleKeeper {
-    /// Puts the rules in place. Rules that only let through what most hosts let through anyway are no reason not to
-    /// start.
+    /// Puts the rules in place. If only forward rules fail, the daemon still starts: most hosts accept these packets
+    /// anyway.
     pub(super) async fn start(
         options: &RuleOptions,
         prefix: &str,
@@ -70,7 +69,7 @@ impl RuleKeeper {
         Ok(keeper)
     }
 
-    /// Checks and repairs, for ever.
+    /// Checks and repairs, without end.
     pub(super) async fn run(mut self) -> Infallible {
         loop {
             sleep(self.resync).await;
@@ -114,7 +113,7 @@ impl RuleKeeper {
         }
     }
 
-    /// Chains of the user's own are not written to, but they may stand in the way.
+    /// The user's own chains are not changed, but they may drop packets.
     async fn tell_obstacles(&self) {
         for rules in self.rules.values() {
             match rules.obstacles().await {

@@ -1,4 +1,4 @@
-//! The signals the daemon heeds.
+//! The signals the daemon handles.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -19,7 +19,7 @@ impl Signals {
         })
     }
 
-    /// Waits for one, and tells its name.
+    /// Waits for one, and returns its name.
     pub(super) async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",

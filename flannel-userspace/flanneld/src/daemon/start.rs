@@ -35,10 +35,10 @@ use super::{Pending, configuration, programs, signals};
 use crate::cli::Options;
 use flannel_host::{Host, Settings};
 
-/// For so long a host that remembers the network waits for etcd.
+/// How long a host that remembers the network waits for etcd.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A host that forwards, and what keeps it so.
+/// A host that forwards, and the parts that keep it so.
 pub(super) struct Started {
     pub(super) reconciler: Reconciler<Etcd, Host>,
     pub(super) lease_keeping: Keeping,
@@ -52,12 +52,12 @@ pub(super) struct Started {
     pub(super) approver: Option<Approver>,
     /// What only one daemon may have.
     pub(super) exclusive: Vec<Exclusive>,
-    /// What a daemon without programs is found by.
+    /// By this lock a daemon without programs is found.
     pub(super) marker: Option<PinDir>,
 }
 
-/// The order is stock flannel's: configuration, interface, device, lease, datapath, subnet file. The pin
-/// directory comes before all that, for a second daemon must not touch what the first one holds.
+/// The order is stock flannel's: configuration, interface, device, lease, datapath, subnet file. The pin directory
+/// comes first, because a second daemon must not touch what the first one holds.
 pub(super) async fn start(
     options: Options,
     vitals: &Vitals,
@@ -84,7 +84,7 @@ pub(super) async fn start(
     let underlay = interface::choose(&netlink, &options.interface).await?;
     let gateway = netlink.default_route(Family::V4).await?.and_then(|route| route.via);
     let identity = Identity::of(underlay.mac);
-    // What another machine remembers, or what is remembered of another configuration, is worth nothing.
+    // A state file of another machine or configuration is ignored.
     let is_ours = |remembered: &Remembered| remembered.is_of(&identity, &configuration.json);
     let (configuration, remembered) = match remembered.filter(is_ours) {
         Some(remembered) => (configuration, Some(remembered)),
@@ -214,7 +214,7 @@ fn approver(bypass: Bypass, pin_dir: &Path) -> Option<Approver> {
     Approver::open(pin_dir).inspect_err(|error| warn!("{}", Chain(error))).ok()
 }
 
-/// What is known from an earlier life. A file that cannot be read is none.
+/// What is known from an earlier run. A file that cannot be read counts as absent.
 fn remember(options: &Options) -> Option<Remembered> {
     Remembered::read(&options.state_file).unwrap_or_else(|error| {
         warn!("{}", Chain(&error));

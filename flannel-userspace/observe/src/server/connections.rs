@@ -1,4 +1,4 @@
-//! Connections, few at a time and each for a short time.
+//! Connections: few at a time, and each for a short time.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-/// Connections at a time; others wait for a place.
+/// Connections at a time; others wait.
 const CONNECTIONS: usize = 64;
 /// How long the headers of a request may take.
 const HEADERS: Duration = Duration::from_secs(2);
@@ -21,10 +21,10 @@ const HEADERS: Duration = Duration::from_secs(2);
 const CONNECTION: Duration = Duration::from_secs(10);
 /// Longest headers, in bytes.
 const BUFFER: usize = 16 << 10;
-/// Pause when the kernel gives no connection.
+/// Pause after a failed `accept`.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Answers on `socket`, for ever.
+/// Serves on `socket`, without end.
 pub(super) async fn serve(socket: TcpListener, routes: Router) {
     let listener = match tokio::net::TcpListener::from_std(socket) {
         Ok(listener) => listener,
@@ -32,7 +32,7 @@ pub(super) async fn serve(socket: TcpListener, routes: Router) {
     };
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut is_failing = false;
-    // The places are never closed.
+    // The semaphore is never closed.
     while let Ok(place) = Arc::clone(&places).acquire_owned().await {
         match listener.accept().await {
             Ok((stream, _)) => {

@@ -12,8 +12,8 @@ const METRICS_FLAG: &str = "--metrics-listen";
 
 /// Where health and metrics are shown.
 ///
-/// Health is shown on both. Metrics tell more of a network than a stranger need know: on the endpoint of health
-/// they are shown only when it is on a loopback address, or when it is the endpoint of metrics, too.
+/// Health is served on both. Metrics reveal more about a network than a stranger need know: the endpoint of health
+/// serves them only on a loopback address, or if it is the endpoint of metrics, too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Endpoints {
     /// `--healthz-ip` and `--healthz-port`.
@@ -22,10 +22,10 @@ pub struct Endpoints {
     pub metrics: Option<SocketAddr>,
 }
 
-/// An endpoint cannot be had.
+/// An endpoint is not available.
 #[derive(Debug, Error)]
 pub enum ListenError {
-    /// The kernel does not give the address.
+    /// The kernel refuses the address.
     #[error("cannot listen on {address}, from {flags}: {}", remedy(source, *address, flags))]
     Address {
         /// Which.
@@ -35,15 +35,15 @@ pub enum ListenError {
         /// Why not.
         source: io::Error,
     },
-    /// There is no thread to answer.
+    /// The thread cannot be started.
     #[error("cannot start the thread that answers for health and metrics")]
     Thread(#[source] io::Error),
 }
 
-/// Addresses that are had, at which nobody answers yet.
+/// Bound addresses, at which nobody answers yet.
 pub struct Listening(pub(super) Vec<Listener>);
 
-/// An address the kernel gave.
+/// A bound address.
 pub(super) struct Listener {
     socket: TcpListener,
     address: SocketAddr,
@@ -51,10 +51,10 @@ pub(super) struct Listener {
 }
 
 impl Endpoints {
-    /// Takes the addresses, which may need a privilege that the daemon does not go on with.
+    /// Binds the addresses, which may need a privilege that the daemon drops later.
     ///
     /// # Errors
-    /// An address cannot be had.
+    /// An address is not available.
     pub fn listen(&self) -> Result<Listening, ListenError> {
         let health = self.health.filter(|health| self.metrics != Some(*health));
         let health = health.map(|health| listen(health, HEALTH_FLAGS, is_loopback(health)));

@@ -1,7 +1,7 @@
-//! The vital signs over HTTP.
+//! Health and metrics over HTTP.
 //!
-//! The server has a thread and a runtime of its own, so that it answers while the daemon is stuck. A connection
-//! serves one request and has little time for it; what comes in is never read beyond its headers.
+//! The server has a thread and a runtime of its own, so that it answers while the daemon is stuck. A connection serves
+//! one request and has little time for it; only headers are read.
 
 mod connections;
 mod endpoints;
@@ -19,20 +19,20 @@ use self::routes::{Shown, routes};
 use super::{Exposition, Vitals};
 pub use endpoints::{Endpoints, ListenError, Listening};
 
-/// Answers until it is dropped.
+/// Serves until it is dropped.
 #[derive(Debug)]
 pub struct Server {
     addresses: Vec<SocketAddr>,
-    /// Dropped to have the thread end.
+    /// Dropped to end the thread.
     stop: Option<oneshot::Sender<Infallible>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Server {
-    /// Answers at these addresses, which may be none, from now on. Its thread has no more privileges than the caller's.
+    /// Serves at these addresses, of which there may be none. Its thread has no more privileges than the caller's.
     ///
     /// # Errors
-    /// There is no thread to answer.
+    /// The thread cannot be started.
     pub fn start(listening: Listening, vitals: Vitals, exposition: Exposition) -> Result<Self, ListenError> {
         let Listening(listeners) = listening;
         let addresses = listeners.iter().map(Listener::address).collect();
@@ -60,7 +60,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // It has nothing to tell, not even when it panicked.
+            // Its result does not matter, even if it panicked.
             let _ = thread.join();
         }
     }
@@ -73,7 +73,7 @@ fn run(runtime: &Runtime, listeners: Vec<Listener>, shown: &Shown, stopped: ones
             let routes = routes(shown, listener.serves_metrics());
             tokio::spawn(connections::serve(listener.into_socket(), routes));
         }
-        // The sender never sends, it goes away.
+        // The sender never sends; it is dropped.
         let _ = stopped.await;
     });
 }

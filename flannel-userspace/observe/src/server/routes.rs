@@ -13,12 +13,12 @@ use tokio::sync::Semaphore;
 
 use crate::{Exposition, Failure, Format, Limit, Vitals};
 
-/// What there is to show.
+/// What is served.
 #[derive(Clone)]
 pub(super) struct Shown {
     vitals: Vitals,
     exposition: Arc<Exposition>,
-    /// Whoever reads the metrics has this one place: they take a while where there are many peers.
+    /// Only one client reads the metrics at a time: they take a while if there are many peers.
     scraper: Arc<Semaphore>,
 }
 
@@ -60,13 +60,13 @@ async fn livez(State(shown): State<Shown>) -> Response {
 #[derive(Debug, Serialize)]
 struct Ready {
     ready: bool,
-    /// What is not so yet, or not any more.
+    /// Conditions that are not met.
     pending: Vec<&'static str>,
-    /// Why not, of what was so before.
+    /// Those that were met before, and why they are not.
     failing: Vec<Failing>,
-    /// In what the host forwards less well than it should, and why.
+    /// What the host forwards without, and why.
     limits: Vec<String>,
-    /// Whether etcd is away, so that forwarding goes on with the peers known so far.
+    /// Whether etcd is away, so that forwarding continues with the known peers.
     stale: bool,
     #[serde(skip)]
     stale_reason: Option<&'static str>,
@@ -144,7 +144,7 @@ async fn metrics(State(shown): State<Shown>, headers: HeaderMap) -> Response {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     };
     let exposition = Arc::clone(&shown.exposition);
-    // Health is answered meanwhile.
+    // Health is served meanwhile.
     match tokio::task::spawn_blocking(move || exposition.encode(format)).await {
         Ok(Ok(text)) => ([(CONTENT_TYPE, format.content_type())], text).into_response(),
         Ok(Err(error)) => failed(&error),

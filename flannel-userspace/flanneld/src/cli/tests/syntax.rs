@@ -1,4 +1,4 @@
-//! How words are read, and what is answered.
+//! How words are parsed, and the answers.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;

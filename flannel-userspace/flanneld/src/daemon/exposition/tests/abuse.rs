@@ -62,7 +62,7 @@ fn one_request_a_connection() {
 #[test]
 fn who_says_nothing_loses_the_place() {
     let server = server(&Vitals::default());
-    // More than there are places.
+    // More than the server accepts at a time.
     let mut silent: Vec<TcpStream> =
         (0..100).map(|_| TcpStream::connect(server.addresses()[0]).unwrap()).collect();
     for stream in &mut silent[..50] {

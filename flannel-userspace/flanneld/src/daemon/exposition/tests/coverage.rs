@@ -1,4 +1,4 @@
-//! No metric is there that no test moves.
+//! Every metric is moved by a test.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -20,7 +20,7 @@ use super::datapath::monotonic;
 use super::metrics::MOVES;
 use super::pins::Pins;
 
-/// What a daemon does not move while it runs, or what tests of their own move.
+/// Metrics that a running daemon does not move, or that other tests move.
 const EXCUSED: &[(&str, &str)] = &[
     ("flannel_build_info", "a daemon is of one build"),
     ("flannel_bpf_map_capacity", "maps are made with their size"),
@@ -130,7 +130,7 @@ fn every_metric_is_moved() {
     }
 }
 
-/// A metric without series is not shown, so that only the source tells of it.
+/// A metric without series is not shown, so it is found in the source.
 #[test]
 fn every_metric_of_the_source_is_among_them() {
     let shown: BTreeSet<String> = families(&everything()).into_keys().collect();

@@ -85,7 +85,7 @@ fn the_datapath_is_read() {
     }
     let ago = value(&text, r#"flannel_peer_last_seen_seconds{peer="10.5.2.0/24"}"#).unwrap();
     assert!((3.0..30.0).contains(&ago), "{ago}");
-    // A peer that was never heard of has not been seen at any time, and passes come with the first packet.
+    // A peer that never sent has no time stamp, and series of passes appear with the first packet.
     assert!(!text.contains(r#"last_seen_seconds{peer="10.5.3.0/24"}"#), "{text}");
     assert!(!text.contains(r#"reason="foreign_peer""#), "{text}");
     assert!(text.lines().filter(|line| line.contains(r#"peer="10.5.2.0/24""#)).count() <= 8, "{text}");

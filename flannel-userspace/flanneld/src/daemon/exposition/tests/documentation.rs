@@ -71,7 +71,7 @@ fn names_follow_the_rules() {
     }
 }
 
-/// Alerts and dashboard, as they are shipped.
+/// Alerts and dashboard.
 const SHIPPED: [&str; 3] = [
     include_str!("../../../../../../packaging/prometheus/flannel-ebpf.rules.yml"),
     include_str!("../../../../../../packaging/prometheus/flannel-ebpf.test.yml"),

@@ -100,7 +100,7 @@ fn alive_while_every_heart_beats() {
     let server = server(&vitals);
     let heart = vitals.liveness.heart("event loop");
     assert_eq!(get(&server, "/livez"), Answer::text(200, "flanneld is alive"));
-    // Nothing of the daemon runs meanwhile, and the server answers.
+    // The daemon's runtime is blocked meanwhile, and the server answers.
     sleep(LIMIT);
     let Answer { status, body, .. } = get(&server, "/livez");
     let silence = body.strip_prefix("flanneld is stuck\nevent loop: no heartbeat for ").unwrap();
@@ -160,7 +160,7 @@ fn a_server_that_is_dropped_gives_its_port_back() {
     let endpoints = Endpoints { health: Some(address), metrics: None };
     assert!(matches!(endpoints.listen(), Err(ListenError::Address { .. })));
     drop(first);
-    // A program that another test is just starting holds every socket until it runs.
+    // A program that another test is starting holds every socket until `execve`.
     let end = Instant::now() + Duration::from_secs(2);
     while let Err(error) = TcpListener::bind(address) {
         assert!(error.kind() == ErrorKind::AddrInUse && Instant::now() < end, "{error}");

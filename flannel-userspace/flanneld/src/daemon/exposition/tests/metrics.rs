@@ -21,7 +21,7 @@ fn text(metrics: &Metrics) -> String {
     exposition(&Vitals::default(), metrics, None, no_files()).encode(Format::Prometheus).unwrap()
 }
 
-/// Moves one metric, and tells the series and what it must be then.
+/// Moves one metric, and returns the series and its expected value.
 pub(super) type Move = fn(&Metrics) -> Vec<(&'static str, f64)>;
 
 const SECOND: Duration = Duration::from_secs(1);

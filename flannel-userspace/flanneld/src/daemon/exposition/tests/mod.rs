@@ -64,7 +64,7 @@ fn request(server: &Server, method: &str, path: &str, headers: &str) -> Answer {
 fn send(address: SocketAddr, request: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(15))).unwrap();
-    // The other side may have had enough before the end.
+    // The other side may close before the end.
     let _ = stream.write_all(request);
     let mut answer = Vec::new();
     let mut buffer = [0; 4096];

@@ -64,7 +64,7 @@ impl Pins {
         counters.insert(Ip4::from(subnet), on_first_cpu(count), 0).unwrap();
     }
 
-    /// Asks programs to tell of packets, for some nanoseconds.
+    /// Sets a trace filter for some nanoseconds.
     pub(super) fn ask_for(&self, nanoseconds: u64) {
         let mut filter: Array<_, TraceFilter> = self.map(TRACE_FILTER).try_into().unwrap();
         let until = super::datapath::monotonic() + nanoseconds;
