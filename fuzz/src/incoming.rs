@@ -9,8 +9,8 @@ use flannel_ebpf::{udp, vxlan};
 use crate::hosts::{ENCAPSULATIONS, ETHERNET, NETMASK, PEERS, ipv4_header, node, table};
 use crate::limit::timed;
 
-/// A frame that is not let in is untouched. One that is comes from whom the guard lets in, is addressed to the
-/// flannel device, and its packet is what was sent, but for the congestion mark.
+/// A frame that is not let in is untouched. One that is let in comes from a source that the guard accepts, is addressed
+/// to the flannel device, and its packet is what was sent, but for the congestion mark.
 ///
 /// # Errors
 /// Something does not hold.

@@ -30,7 +30,7 @@ fn processor_time() -> Result<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
 }
 
-/// Whether a text that bears parts of the input can go to the log: short, and on one line.
+/// Whether a text with parts of the input can go to the log: short, and on one line.
 ///
 /// # Errors
 /// It cannot.

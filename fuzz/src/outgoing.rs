@@ -1,4 +1,4 @@
-//! A frame on its way out of the flannel device: pods send what they like.
+//! A frame that leaves by the flannel device: pods send what they like.
 
 use anyhow::{Context as _, Result, ensure};
 use flannel_common::maps::Guard;

@@ -1,4 +1,4 @@
-//! The table of peers, told of arbitrary leases in arbitrary order.
+//! The table of peers, with arbitrary leases in arbitrary order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -16,7 +16,7 @@ use ipnetwork::IpNetwork;
 
 use crate::limit::{fits_the_log, timed};
 
-/// Reads the lines of `input` as what the registry tells, with every kind of backend:
+/// Reads the lines of `input` as the registry's answers, with every kind of backend:
 ///
 /// - `+ KEY REVISION VALUE`: a key is written
 /// - `- KEY REVISION`: it is deleted
@@ -25,8 +25,8 @@ use crate::limit::{fits_the_log, timed};
 /// Other lines say nothing.
 ///
 /// # Errors
-/// A peer is in the table that would misdirect packets, or a reader of differences has other peers than the
-/// table, or a listing told twice tells something new, or a refusal does not fit the log.
+/// A peer is in the table that would misdirect packets, or a reader of differences has other peers than the table, or a
+/// listing applied twice changes something, or a refusal does not fit the log.
 pub fn check(input: &[u8]) -> Result<()> {
     let lines: Vec<Line> = input.split(|byte| *byte == b'\n').filter_map(Line::read).collect();
     for kind in Kind::ALL {

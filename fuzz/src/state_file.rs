@@ -15,7 +15,7 @@ use crate::peers::Hosts;
 /// Something does not hold.
 pub fn check(input: &[u8]) -> Result<()> {
     let file = Memory::new(input)?;
-    // What cannot be understood is told with its reason and written anew.
+    // A file that cannot be parsed is reported with the reason and written again.
     let Ok(Some(remembered)) = timed(|| Remembered::read(file.path()))? else { return Ok(()) };
     let _ = remembered.age();
     let own = remembered.own.lease(Attributes::new(remembered.own.public));

@@ -1,8 +1,8 @@
-//! What a run makes outside itself, and how that is taken away again.
+//! What a run makes outside itself, and how that is removed.
 //!
-//! A [`Claim`] takes its thing away when it is dropped, so also when a test panics. On SIGINT and SIGTERM
-//! everything still claimed is taken away before the process ends. What a run leaves that was killed is
-//! recognised by the process id in its name, and the next run takes it away.
+//! A [`Claim`] removes its object when it is dropped, so also when a test panics. On SIGINT and SIGTERM everything
+//! still claimed is removed before the process ends. What a run leaves that was killed is recognised by the process id
+//! in its name, and the next run takes it away.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -72,7 +72,7 @@ impl Claim {
         Self { number }
     }
 
-    /// Gives up the claim; the thing is somebody else's care from now on.
+    /// Gives up the claim; the caller removes the object.
     pub fn release(self) {
         claims().things.remove(&self.number);
     }
@@ -111,7 +111,7 @@ pub fn prepare() -> Result<()> {
     Ok(())
 }
 
-/// The name of a thing of this run.
+/// The name of an object of this run.
 #[must_use]
 pub fn name(label: &str) -> String {
     format!("fl-{}-{label}", std::process::id())

@@ -131,7 +131,7 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// What a daemon of this network is told.
+    /// The settings of a daemon of this network.
     #[must_use]
     pub fn settings(&self, flags: &[String]) -> Settings {
         let flags = self.etcd.daemon_flags().into_iter().chain(flags.iter().cloned()).collect();

@@ -25,7 +25,7 @@ const ATTACH: Duration = Duration::from_secs(10);
 /// How long it may take to end.
 const END: Duration = Duration::from_secs(5);
 
-/// What the daemons of one network are told.
+/// The settings of the daemons of one network.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Where etcd is.
@@ -63,7 +63,7 @@ impl Daemon {
         Self::start_as(host, "flanneld", settings)
     }
 
-    /// Starts another daemon on a host, whose directories bear that name.
+    /// Starts another daemon on a host, whose directories have that name.
     ///
     /// # Errors
     /// There is no such program, or it cannot be started.
@@ -98,7 +98,7 @@ impl Daemon {
         if self.process.is_some() {
             bail!("flanneld on {} runs already", self.host.name);
         }
-        // What the last one told its service manager is not about this one.
+        // Notifications of the last daemon are not about this one.
         while self.service_manager.recv(&mut [0; 256]).is_ok() {}
         let program = binaries::find("flanneld")?;
         let mut command = match self.by.split_first() {
@@ -128,7 +128,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// Waits until it has told its service manager that it is ready, and returns its subnet file.
+    /// Waits until it has notified its service manager that it is ready, and returns its subnet file.
     ///
     /// # Errors
     /// It has ended, or is not ready in time; then with the end of its log.
@@ -157,8 +157,8 @@ impl Daemon {
         SubnetFile::read(&self.subnet_file())
     }
 
-    /// Waits until the bridge of a node that was just made, and the ports of its pods, have their programs. Under clsact
-    /// each gets a qdisc for that, over which the kernel itself loses packets, whoever adds it.
+    /// Waits until the bridge of a node that was just made, and the ports of its pods, have their programs. Under
+    /// clsact each gets a qdisc for that, and adding it makes the kernel itself lose packets.
     ///
     /// # Errors
     /// They have none in time.
@@ -179,7 +179,7 @@ impl Daemon {
         })
     }
 
-    /// Asks it to end, and tells how it did. The datapath stays.
+    /// Asks it to end, and returns how it did. The datapath stays.
     ///
     /// # Errors
     /// It does not run, or does not end.
@@ -189,7 +189,7 @@ impl Daemon {
         Ok(status)
     }
 
-    /// Waits until it ends by itself, and tells how it did.
+    /// Waits until it ends by itself, and returns how it did.
     ///
     /// # Errors
     /// It does not run, or runs on after `limit`.

@@ -1,5 +1,5 @@
 //! What a daemon does where the kernel or the host lacks something, forced on every daemon of a run: the suite
-//! `network` must not tell the difference.
+//! `network` must not depend on it.
 
 use std::env;
 use std::os::unix::fs::symlink;
@@ -37,7 +37,7 @@ impl Fallback {
         }
     }
 
-    /// Forces it on a daemon that is told `flags`, unless these say otherwise, and that keeps files in `directory`.
+    /// Forces it on a daemon with `flags`, unless these say otherwise, and with files in `directory`.
     ///
     /// # Errors
     /// The host has no legacy variant.

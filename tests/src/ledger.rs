@@ -67,7 +67,7 @@ impl Ledger {
             }
         }
         let is_noted = |books: &[Book], id| books.iter().any(|book| book.programs.contains_key(&id));
-        // Who may load programs and nothing more gives them no names; the pins tell what they are.
+        // A loader with few capabilities gives programs no names; the pins do.
         let pinned = if pin.exists() { pinned(&self.pin_dir)? } else { BTreeMap::new() };
         for program in loaded_programs().filter_map(Result::ok) {
             let named = program.name_as_str().and_then(hook);
@@ -85,7 +85,7 @@ impl Ledger {
     /// Fails unless at each hook as many packets were counted as the programs have run.
     ///
     /// # Errors
-    /// They differ; tells by how much.
+    /// They differ; the error says by how much.
     pub fn check(&mut self) -> Result<()> {
         self.note()?;
         for book in &self.books {

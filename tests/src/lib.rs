@@ -1,8 +1,8 @@
-//! The rig: hosts, pods and routers played by network namespaces of one machine, with a private etcd and
-//! the real daemon, and the means to send traffic and to look at it.
+//! The rig: hosts, pods and routers played by network namespaces of one machine, with a private etcd and the real
+//! daemon, and the means to send and observe traffic.
 //!
-//! Everything a run makes bears its process id (`fl-<pid>-…`) and is gone when the run is over, however it
-//! ends; see [`claim`].
+//! Everything a run makes has its process id (`fl-<pid>-…`) and is gone when the run is over, however it ends; see
+//! [`claim`].
 
 pub mod bench;
 pub mod binaries;

@@ -74,7 +74,7 @@ impl Process {
         kill(pid, signal).with_context(|| format!("cannot send {signal} to {}", self.name))
     }
 
-    /// Asks it to end, and tells how it did.
+    /// Asks it to end, and returns how it did.
     ///
     /// # Errors
     /// It runs on after `limit`, [stretched](wait::stretched).
@@ -83,7 +83,7 @@ impl Process {
         self.wait_end(limit).context("SIGTERM was sent")
     }
 
-    /// Waits until it ends by itself, and tells how it did.
+    /// Waits until it ends by itself, and returns how it did.
     ///
     /// # Errors
     /// It runs on after `limit`, [stretched](wait::stretched).

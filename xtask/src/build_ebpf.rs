@@ -33,7 +33,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 pub fn build(toolchain: &Toolchain) -> Result<()> {
     eprintln!("{toolchain}");
     let mut cargo = toolchain.cargo();
-    // BTF gives the kernel, and whoever reads a map, names and types.
+    // BTF gives names and types to the kernel and to readers of maps.
     cargo.env("RUSTFLAGS", "-C debuginfo=2 -C link-arg=--btf");
     cargo.args(["build", "--release", "--locked", "-Z", "build-std=core", "--target", "bpfel-unknown-none"]);
     cargo.args(["-p", "flannel-ebpf", "--bin", "flannel-datapath", "--target-dir", "target/ebpf"]);
@@ -57,7 +57,7 @@ fn check(object: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Writes a file in one step, and only if it changes: its time decides whether the userspace is built anew.
+/// Writes a file in one step, and only if it changes: its time decides whether the userspace is built again.
 fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     if fs::read(path).is_ok_and(|present| present == bytes) {
         return Ok(());

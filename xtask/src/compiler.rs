@@ -56,7 +56,7 @@ fn parse(text: &str) -> Option<Compiler> {
     Some(Compiler { release, llvm })
 }
 
-/// The version that `program -V` tells as its second word: "rustc 1.96.0 (…)".
+/// The version, the second word of `program -V`: "rustc 1.96.0 (…)".
 pub fn version_of(program: &str) -> Option<(u32, u32)> {
     let output = Command::new(program).arg("-V").output().ok()?;
     version(String::from_utf8_lossy(&output.stdout).split_whitespace().nth(1)?)

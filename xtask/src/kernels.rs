@@ -51,7 +51,7 @@ pub struct Args {
     write: bool,
 }
 
-/// One kernel, and what became of everything there.
+/// One kernel, and all results there.
 struct Run {
     name: String,
     release: String,

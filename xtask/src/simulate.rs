@@ -9,9 +9,9 @@ use crate::{privilege, workspace};
 
 /// Runs the control planes of whole networks in one process, and checks what must be so
 ///
-/// Each seed is a network of 3 to 50 hosts to which things happen by chance: addresses change, devices vanish, leases are
-/// spoiled, the registry goes away or is restored, the kernel refuses, daemons are killed. After a quiet time every
-/// kernel must be as the registry asks for. The seed that fails is printed with what happened last, and fails again with
+/// Each seed is a network of 3 to 50 hosts with random events: addresses change, devices vanish, leases are spoiled,
+/// the registry goes away or is restored, the kernel refuses, daemons are killed. After a quiet time every kernel must
+/// be as the registry asks for. The seed that fails is printed with what happened last, and fails again with
 /// --seed. Neither root nor the kernel programs are needed. Seeds that failed once stand in
 /// flannel-userspace/simulator/seeds.txt, and the tests replay them.
 #[derive(clap::Args)]
@@ -22,7 +22,7 @@ pub struct Args {
     /// How many seeds to run, from 0 on
     #[arg(long, default_value_t = 1000, conflicts_with = "seed")]
     seeds: u64,
-    /// How many things happen to each network
+    /// How many events each network has
     #[arg(long, default_value_t = 1000)]
     steps: usize,
     /// Prints what the daemons log from this level on

@@ -55,7 +55,7 @@ pub fn output(command: &mut Command) -> Result<PipeReader> {
 /// The command as a person would type it.
 pub fn shown(command: &Command) -> String {
     let program = command.get_program();
-    // Cargo tells its whole path, which says nothing to a person who typed `cargo`.
+    // Cargo shows its whole path, which says nothing to a person who typed `cargo`.
     let program =
         if env::var_os("CARGO").is_some_and(|cargo| cargo == program) { "cargo".as_ref() } else { program };
     let words = std::iter::once(program).chain(command.get_args());

@@ -145,7 +145,7 @@ fn check_names(jobs: &[Job]) -> Result<()> {
     Ok(())
 }
 
-/// Runs all of these, and shows and sums up what becomes of them.
+/// Runs all of these, and shows and sums up the results.
 fn run_jobs(jobs: &[Job], selection: &Selection, summary: &mut Summary) -> Result<()> {
     for company in Company::ALL {
         let jobs: Vec<Job> = jobs.iter().filter(|job| Company::of(job) == company).cloned().collect();

@@ -1,4 +1,4 @@
-//! `verifier`: what the kernel makes of every program.
+//! `verifier`: whether the kernel accepts every program.
 
 use std::process::ExitCode;
 

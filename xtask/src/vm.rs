@@ -101,7 +101,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Ok(runs.iter().map(Run::code).find(|code| *code != 0).map_or(ExitCode::SUCCESS, ExitCode::from))
 }
 
-/// Makes sure that guests can be had on this machine.
+/// Makes sure that guests can run on this machine.
 pub fn prepare() -> Result<()> {
     if env::consts::ARCH != "x86_64" {
         bail!(
@@ -112,7 +112,7 @@ pub fn prepare() -> Result<()> {
     Installer::of_this_machine()?.ensure(GUESTS)
 }
 
-/// What became of one kernel.
+/// The result of one kernel.
 struct Run {
     name: String,
     outcome: Result<(String, Outcome)>,
@@ -194,7 +194,7 @@ impl Run {
 
 /// Shows what a guest says where this program says the same kind of thing.
 fn pass_on(stream: Stream, bytes: &[u8], is_console: bool) {
-    // Whoever reads may have gone; the guest's end is waited for all the same.
+    // The reader may have gone; the guest's end is waited for anyway.
     match stream {
         Stream::Stdout => drop(io::stdout().write_all(bytes).and_then(|()| io::stdout().flush())),
         Stream::Stderr => drop(io::stderr().write_all(bytes)),

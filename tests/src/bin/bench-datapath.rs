@@ -1,4 +1,4 @@
-//! Measures what a packet costs on its way between pods. `cargo xtask bench` runs it.
+//! Measures what a packet between pods costs. `cargo xtask bench` runs it.
 
 use clap::Parser as _;
 use flannel_tests::bench::datapath::{Options, run};

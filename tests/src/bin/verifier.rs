@@ -16,7 +16,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use flannel_datapath::{Accepted, Answer, LogChoice, ProgramSettings, Support, check, tcx_programs};
 use serde::Serialize;
 
-/// Shows what the kernel's verifier makes of every program
+/// Shows whether the kernel's verifier accepts every program
 #[derive(Parser)]
 struct Args {
     /// The object file with the programs
@@ -88,7 +88,7 @@ impl Capabilities {
     }
 }
 
-/// What became of one program.
+/// The result for one program.
 #[derive(Serialize)]
 struct Row {
     program: &'static str,

@@ -79,7 +79,7 @@ fn offloads(pair: &mut Pair, report: &mut Report, backend: &'static str) {
     }
 }
 
-/// Native XDP does the work, and goes on while the daemons are killed.
+/// Native XDP does the work, and continues while the daemons are killed.
 fn native(pair: &mut Pair, report: &mut Report, backend: &'static str, what: &str, mtu: u32) {
     let name = format!("native XDP: {backend}: {what}");
     report.case(pair, &name, |pair| {
@@ -121,7 +121,7 @@ fn is_native(pair: &mut Pair) -> Result<String> {
     ))
 }
 
-/// The driver takes no native XDP: the log tells why, and TC does the work.
+/// The driver refuses native XDP: the log says why, and TC does the work.
 fn refused(pair: &mut Pair, wanted: &Wanted) -> Result<String> {
     pair.start(wanted)?;
     let mechanism = mechanism(pair, Side::Far)?;

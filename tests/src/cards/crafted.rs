@@ -22,7 +22,7 @@ const TTL: u8 = 64;
 /// How long the right ones may take.
 const ARRIVAL: Duration = Duration::from_secs(2);
 
-/// A checksum that a packet bears.
+/// The checksum of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Checksum {
     /// 0, which says that there is none.

@@ -60,7 +60,7 @@ impl Obey for Far {
     }
 }
 
-/// Obeys until it is told to end, or the near machine is gone.
+/// Follows orders until one ends it, or the near machine is gone.
 pub(super) fn serve(mut machine: Machine) -> Result<()> {
     let listener = TcpListener::bind((address_of(Side::Far), PORT)).context("cannot listen for orders")?;
     listener.set_nonblocking(true)?;

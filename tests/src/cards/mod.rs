@@ -53,7 +53,7 @@ pub enum Card {
     Bare,
     /// Checksums and the merging of packets, until the driver turns that off for XDP.
     Offloading,
-    /// The same for ever.
+    /// The same, without end.
     Stubborn,
 }
 

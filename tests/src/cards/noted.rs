@@ -18,7 +18,7 @@ pub(super) const SUPER_PACKETS: Noted = Noted { event: "net_dev_queue", filter: 
 pub(super) const VOUCHED_FOR: Noted = Noted { event: "napi_gro_receive_entry", filter: "ip_summed == 1" };
 
 impl Noted {
-    /// Does `work`, and tells how many packets the machine has noted meanwhile, too.
+    /// Does `work`, and also returns how many packets the machine has noted meanwhile.
     pub(super) fn during<M: Obey, T>(
         self,
         machine: &mut M,

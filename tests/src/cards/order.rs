@@ -45,7 +45,7 @@ pub(super) struct Digest {
     pub(super) sha256: [u8; 32],
 }
 
-/// Does what it is told.
+/// Follows orders.
 pub(super) trait Obey {
     /// Does it, and answers.
     ///

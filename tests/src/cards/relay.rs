@@ -42,7 +42,7 @@ pub(super) fn relay(pair: &mut Pair) -> Result<usize> {
     Ok(outcome?.1)
 }
 
-/// Has the pod send a file to whoever connects, which is the client.
+/// Has the pod send a file to the client, when it connects.
 fn download(listener: &TcpListener) -> Result<()> {
     let client = client()?;
     let (server, _) = listener.accept()?;

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-/// A key and its value, as etcd tells them.
+/// A key and its value, as etcd returns them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The whole key.

@@ -173,7 +173,7 @@ impl Etcd {
         if self.tls.is_some() { "https" } else { "http" }
     }
 
-    /// What else a daemon is told to be let in.
+    /// What else a daemon needs to log in.
     #[must_use]
     pub fn daemon_flags(&self) -> Vec<String> {
         let tls = |tls: &Tls| tls.client_flags(["etcd-cafile", "etcd-certfile", "etcd-keyfile"]);
@@ -189,7 +189,7 @@ impl Etcd {
         self.proxy.as_ref().context("etcd has no proxy")
     }
 
-    /// Has another authority issue every certificate anew; etcd takes them at its next start.
+    /// Has another authority issue every certificate again; etcd reads them at its next start.
     ///
     /// # Errors
     /// It speaks plaintext.
@@ -325,7 +325,7 @@ impl Etcd {
         self.members.get_mut(number).context("there is no such member")?.kill()
     }
 
-    /// Stops one member in its tracks, or lets it go on.
+    /// Stops one member, or lets it continue.
     ///
     /// # Errors
     /// It does not run.

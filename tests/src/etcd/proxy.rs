@@ -1,4 +1,4 @@
-//! What stands between the daemons and etcd: it is as slow as it is told, or silent, or hangs up.
+//! A proxy between the daemons and etcd: it is as slow as it is set, or silent, or hangs up.
 
 use std::net::SocketAddrV4;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,9 +21,9 @@ const SLACK: Duration = Duration::from_millis(50);
 /// How it treats what passes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Manner {
-    /// How long everything takes, each way.
+    /// The delay in each direction.
     pub latency: Duration,
-    /// How many bytes pass in a second, each way and on each connection; 0 for as many as there are.
+    /// Bytes a second in each direction of each connection; 0 for no limit.
     pub rate: u32,
     /// Whether connections are taken, and nothing passes.
     pub is_silent: bool,
@@ -74,7 +74,7 @@ impl Proxy {
         Ok(Self { manner: Some(sender), load, thread: Some(thread) })
     }
 
-    /// Treats what passes in another way from now on.
+    /// Changes the manner.
     pub fn treat(&self, manner: Manner) {
         if let Some(sender) = &self.manner {
             sender.send_replace(manner);
@@ -109,7 +109,7 @@ impl Drop for Proxy {
     }
 }
 
-/// Serves until nobody can tell the manner any more.
+/// Serves until nobody can change the manner any more.
 async fn serve(
     listener: std::net::TcpListener,
     target: SocketAddrV4,
@@ -185,7 +185,7 @@ async fn pass(
             }
             for piece in bytes.chunks(128) {
                 to.write_all(piece).await?;
-                // Late wakeups must not make it slower than it is told to be.
+                // Late wakeups must not make it slower than it is set.
                 free = free.max(Instant::now() - SLACK) + Duration::from_secs(piece.len() as u64) / rate;
                 sleep_until(free).await;
             }

@@ -29,7 +29,7 @@ impl Tls {
         Ok(Some(tls))
     }
 
-    /// Issues all of it anew, by a new authority.
+    /// Issues all of it again, by a new authority.
     pub(super) fn renew(&self) -> Result<()> {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

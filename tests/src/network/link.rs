@@ -63,7 +63,7 @@ pub fn set_offloads(machine: &Namespace, interface: &str, offloads: Offloads) ->
 /// say ("BIG TCP").
 ///
 /// # Errors
-/// There is no such interface, or the kernel knows no such thing.
+/// There is no such interface, or the kernel refuses.
 pub fn allow_super_packets(machine: &Namespace, interface: &str, bytes: u32) -> Result<()> {
     let sizes = [LinkAttribute::GsoMaxSize, LinkAttribute::GsoIpv4MaxSize, LinkAttribute::GroIpv4MaxSize]
         .map(|of| of(bytes));

@@ -10,7 +10,7 @@ use crate::traffic::Endpoint;
 pub struct Node {
     /// The host.
     pub host: Host,
-    /// What its daemon told.
+    /// Its subnet file.
     pub file: SubnetFile,
     /// The pods behind its bridge.
     pub pods: Vec<Pod>,

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use anyhow::{Context as _, Error, Result, anyhow};
 use ipnetwork::Ipv4Network;
 
-/// What the daemon tells those who make pods, read as the CNI plugin reads it.
+/// The subnet file, read as the CNI plugin reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SubnetFile {
     /// The network of all pods.

@@ -1,5 +1,5 @@
-//! Stock flannel's UDP backend, written anew from its description for tests: a TUN device, and one thread
-//! that copies packets between it and a UDP socket. It shares no code with the daemon.
+//! Stock flannel's UDP backend, written from its description for tests: a TUN device, and one thread that copies
+//! packets between it and a UDP socket. It shares no code with the daemon.
 
 mod proxy;
 mod tun;

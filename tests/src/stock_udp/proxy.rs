@@ -26,7 +26,7 @@ struct Proxy {
 /// Copies packets until something fails.
 ///
 /// # Errors
-/// The device or the socket cannot be had, or fails.
+/// The device or the socket is not available, or fails.
 pub fn run(options: Options) -> Result<()> {
     let tun = tun::open(DEVICE)?;
     ip(&format!("address add {}/32 dev {DEVICE}", options.address))?;

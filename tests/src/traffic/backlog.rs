@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 /// loses packets that no network would. See `net.core.netdev_max_backlog`.
 ///
 /// # Errors
-/// The kernel does not tell.
+/// The kernel does not say.
 pub(super) fn backlog_drops() -> Result<u64> {
     let table = fs::read_to_string("/proc/net/softnet_stat").context("reading the CPUs' backlogs")?;
     let dropped = |line: &str| -> Result<u64> {

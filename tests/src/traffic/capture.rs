@@ -91,7 +91,7 @@ pub(super) fn packet_socket(namespace: &Namespace, interface: &str) -> Result<(O
     namespace.within(|| {
         let index = if_nametoindex(interface).with_context(|| format!("no interface {interface}"))?;
         let address = link_address(i32::try_from(index)?)?;
-        // It gets nothing until it is told of which interface.
+        // It receives nothing until it is bound to an interface.
         let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
         bind(socket.as_raw_fd(), &address)?;
         Ok((socket, address))

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use super::Endpoint;
 use crate::wait;
 
-/// How long a connection may take to come about, and a read or write to go on.
+/// How long connecting, a read or a write may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A connection: the end of `from`, which opened it, and the end of `to`.

@@ -15,7 +15,7 @@ use super::connection::connect;
 /// How often something is said.
 const TICK: Duration = Duration::from_millis(5);
 
-/// Numbers on their way, eight bytes each, over one connection.
+/// Numbers of eight bytes each, sent over one connection.
 #[derive(Debug)]
 pub struct Conversation {
     stop: Arc<AtomicBool>,
@@ -49,7 +49,7 @@ impl Conversation {
         })
     }
 
-    /// Says no more, and tells what was heard.
+    /// Stops sending, and returns what was received.
     ///
     /// # Errors
     /// The connection has broken, or something arrived that was not said.

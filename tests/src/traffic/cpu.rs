@@ -1,9 +1,9 @@
-//! CPU time of whoever carries traffic, so that what else runs on the machine does not count.
+//! CPU time of the threads that carry traffic, so that other programs on the machine do not count.
 //!
-//! A packet between two network namespaces is carried by the thread that sends it, by the one that receives
-//! it, by the kernel's threads for deferred work (`ksoftirqd`), and by proxies if there are any. The kernel
-//! tells the time of each in nanoseconds. Work that interrupts a thread is part of that thread's time, unless
-//! the kernel accounts for interrupts apart (`CONFIG_IRQ_TIME_ACCOUNTING`): then it is in `/proc/stat`.
+//! A packet between two network namespaces is carried by the thread that sends it, by the one that receives it, by the
+//! kernel's threads for deferred work (`ksoftirqd`), and by proxies if there are any. The kernel gives the time of each
+//! in nanoseconds. Work that interrupts a thread is part of that thread's time, unless the kernel accounts for
+//! interrupts apart (`CONFIG_IRQ_TIME_ACCOUNTING`): then it is in `/proc/stat`.
 
 use std::fs;
 use std::ops::{Add, Sub};
@@ -25,7 +25,7 @@ pub struct Carriers {
 /// CPU time by what it was used for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CpuTime {
-    /// By threads that send, with what the kernel does on their behalf: often the packet's whole way.
+    /// By threads that send, with what the kernel does on their behalf: often the packet's whole path.
     pub senders: Duration,
     /// By threads that receive.
     pub receivers: Duration,
@@ -57,7 +57,7 @@ impl Carriers {
     /// The kernel's threads, and processes between the ends, each of one thread.
     ///
     /// # Errors
-    /// The kernel does not tell its threads.
+    /// The kernel does not list its threads.
     pub fn new(proxies: &[u32]) -> Result<Self> {
         let mut between = kernel_threads()?;
         between.extend(proxies.iter().map(|pid| Path::new("/proc").join(pid.to_string())));

@@ -30,7 +30,7 @@ const BUFFER: usize = 8 << 20;
 /// to wake another CPU, which is longer than any path.
 const REST: Duration = Duration::from_micros(500);
 
-/// What became of a flood.
+/// The result of a flood.
 #[derive(Clone, Copy, Debug)]
 pub struct Flood {
     /// Datagrams sent.
@@ -57,8 +57,8 @@ impl Flood {
     }
 }
 
-/// Sends for `time`, after a short warm-up. Sender and receiver have a CPU each, as two hosts would; every
-/// datagram is a packet of its own on the whole way. `between` are those whose CPU time counts besides.
+/// Sends for `time`, after a short warm-up. Sender and receiver have a CPU each, as two hosts would; every datagram is
+/// a packet of its own on the whole path. `between` are those whose CPU time counts besides.
 ///
 /// # Errors
 /// The sockets cannot be made, or nothing arrives.
@@ -132,7 +132,7 @@ fn run(
         match call(&mut batch) {
             Ok(done) => _ = count.fetch_add(done as u64, Ordering::Relaxed),
             Err(error) if error.kind() == ErrorKind::WouldBlock => sleep(REST),
-            // Nobody listens any more, or a queue on the way is full: a loss like any other.
+            // Nobody listens any more, or a queue on the path is full: a loss like any other.
             Err(error) if is_loss(&error) => {}
             Err(error) => return Err(error).context("the flood's socket failed"),
         }
@@ -170,7 +170,7 @@ impl Batch {
     /// Takes those that are there.
     fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
         let headers = self.headers.as_mut_ptr();
-        // SAFETY: as in `send`; no call goes on with another one's headers, for `self` is borrowed alone.
+        // SAFETY: as in `send`; no call continues with another one's headers, because `self` is borrowed exclusively.
         let got = unsafe { libc::recvmmsg(socket.as_raw_fd(), headers, BATCH as u32, 0, null_mut()) };
         usize::try_from(got).map_err(|_| io::Error::last_os_error())
     }

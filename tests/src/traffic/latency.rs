@@ -32,7 +32,7 @@ pub enum Ends {
     Apart,
 }
 
-/// Answers that tell something of their percentiles.
+/// Enough answers for percentiles.
 const ENOUGH: usize = 100;
 /// For so long at most they are waited for.
 const PATIENCE: Duration = Duration::from_secs(10);

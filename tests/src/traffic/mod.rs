@@ -1,4 +1,4 @@
-//! Traffic between machines, and what becomes of it.
+//! Traffic between machines, and its losses.
 
 mod backlog;
 pub mod capture;

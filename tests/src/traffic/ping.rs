@@ -51,7 +51,7 @@ pub struct Pong {
     pub average_ms: Option<f64>,
     /// Errors, as `ping` words them.
     pub errors: Vec<String>,
-    /// The MTU a router, or the own kernel, has told.
+    /// The MTU that a router, or the own kernel, has reported.
     pub mtu: Option<u32>,
 }
 

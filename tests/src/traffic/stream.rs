@@ -23,7 +23,7 @@ const PROBE: u64 = u64::MAX;
 /// Room for a second of datagrams of a stream that is not read.
 const BUFFER: usize = 32 << 20;
 
-/// Datagrams on their way.
+/// Datagrams being sent.
 #[derive(Debug)]
 pub struct Stream {
     stop: Arc<AtomicBool>,
@@ -32,7 +32,7 @@ pub struct Stream {
     backlog_drops: u64,
 }
 
-/// What became of them.
+/// Their result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Losses {
     /// Datagrams sent.
@@ -45,7 +45,7 @@ pub struct Losses {
     pub overtaken: u64,
     /// Longest time without an arrival.
     pub longest_gap: Duration,
-    /// Packets that CPUs had no room for meanwhile, whosever on this machine; see [`backlog_drops`].
+    /// Packets of anybody on this machine that CPUs had no room for meanwhile; see [`backlog_drops`].
     pub excused: u64,
 }
 
@@ -73,8 +73,8 @@ struct Arrived {
 }
 
 impl Stream {
-    /// Begins to send `rate` datagrams per second, a multiple of 1000, once a first one has arrived: until
-    /// the neighbours on the way know each other, kernels drop what they cannot queue.
+    /// Begins to send `rate` datagrams per second, a multiple of 1000, once a first one has arrived: until the
+    /// neighbours on the path know each other, kernels drop what they cannot queue.
     ///
     /// # Errors
     /// The sockets cannot be made; nothing arrives.
@@ -136,7 +136,7 @@ fn send(socket: &UdpSocket, to: SocketAddr, burst: u64, stop: &AtomicBool) -> Re
     while !stop.load(Ordering::Relaxed) {
         for _ in 0..burst {
             let sent = socket.send_to(&number.to_be_bytes(), to);
-            // Nobody to send it to is a loss like any other; no room for it in the socket is none.
+            // A missing receiver is a loss like any other; a full socket is none.
             number += u64::from(!sent.is_err_and(|error| error.kind() == ErrorKind::WouldBlock));
         }
         due += TICK;

@@ -1,4 +1,4 @@
-//! A file's way: many bytes over one connection, and whether they arrived as they were sent.
+//! A file: many bytes over one connection, and whether they arrived as they were sent.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
@@ -33,7 +33,7 @@ impl Transfer {
 /// Sends pseudo-random bytes from one machine to another.
 ///
 /// # Errors
-/// The connection fails; what arrived is not what was sent; a kernel on the way counted a wrong checksum.
+/// The connection fails; what arrived is not what was sent; a kernel on the path counted a wrong checksum.
 pub fn transfer(from: &Endpoint, to: &Endpoint, bytes: u64) -> Result<Transfer> {
     let errors_before = ChecksumErrors::of(&[from, to])?;
     let (near, far) = connect(from, to)?;

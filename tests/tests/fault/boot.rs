@@ -62,7 +62,7 @@ fn nothing_is_left_behind() {
         etcd.put(&format!("{PREFIX}/config"), &plan(backend).config).unwrap();
         paper_lease(200).write(&etcd, PREFIX).unwrap();
         let host = Host::new(&network, Place::Near, 1, HostOptions::default()).unwrap();
-        // iptables leaves its empty tables behind whoever was the first to use them.
+        // iptables leaves its empty tables behind after the first use.
         host.namespace.run("iptables", "-P FORWARD ACCEPT").unwrap();
         host.namespace.run("iptables", "-t nat -P POSTROUTING ACCEPT").unwrap();
         let is_up = || host.namespace.ip("-brief link show eth0").unwrap().contains(" UP ");

@@ -115,7 +115,7 @@ fn around() -> Vec<Case> {
 const INSIDE: &str = "10.5.0.0/16";
 const AROUND: &str = "192.168.0.0/16";
 
-/// Every case of a group is written while packets flow, the one after the other has been taken away.
+/// Every case of a group is written while packets flow, after the one before has been removed.
 #[rstest]
 #[case::junk(INSIDE, junk())]
 #[case::subnets(INSIDE, subnets())]
@@ -161,7 +161,7 @@ fn play(cluster: &mut Cluster, (name, reason): (&str, &str), (key, value): &Entr
     time_until("the good lease to be gone", Instant::now(), GRACE + PROMPT, gone);
 }
 
-/// Hosts that tell what they refuse.
+/// Hosts that report what they refuse.
 fn watched() -> Plan {
     plan(VXLAN).with_flag("--healthz-ip=127.0.0.1").with_flag("--healthz-port=8080")
 }
@@ -197,7 +197,7 @@ fn known(cluster: &Cluster, leases: &[Lease]) -> [usize; 2] {
     })
 }
 
-/// Deletes every lease there is, those of real hosts among them, and tells how long the others stay peers.
+/// Deletes every lease, also those of real hosts, and returns how long the others stay peers.
 fn mass_deletion(name: &str, after_deletion: impl FnOnce(&Cluster)) -> Duration {
     let hold = format!("--mass-delete-hold={}s", HOLD.as_secs());
     let mut cluster = Cluster::start(&plan(VXLAN).with_flag(&hold)).unwrap();

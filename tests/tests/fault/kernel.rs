@@ -77,7 +77,7 @@ fn damage(#[case] backend: &str, #[case] hook: &str, #[case] damages: &[Damage])
     }
 }
 
-/// The bridge goes with whoever made it; its maker makes it again.
+/// The bridge is removed by its maker, who makes it again.
 #[test]
 fn bridge_deleted_and_made_again() {
     let mut cluster = Cluster::start(&plan(VXLAN)).unwrap();
@@ -94,7 +94,7 @@ fn bridge_deleted_and_made_again() {
     });
 }
 
-/// Waits until the kernel is as before, and tells how long that took.
+/// Waits until the kernel is as before, and returns how long that took.
 fn repaired(host: &Namespace, before: &str, since: Instant) -> Duration {
     wait::until("the kernel to be as before", REPAIR, || {
         let now = kernel_of(host);
@@ -112,7 +112,7 @@ fn tc(member: &Member, arguments: &str) {
     member.node.host.namespace.run("tc", arguments).unwrap();
 }
 
-/// The kernel tells nobody. Its own VXLAN forwards meanwhile.
+/// The kernel does not announce it. Its own VXLAN forwards meanwhile.
 #[rstest]
 #[case::tcx("every program detached (TCX)", "tcx")]
 #[case::xdp("every program detached (XDP)", "xdp")]

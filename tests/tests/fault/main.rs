@@ -1,5 +1,5 @@
-//! What a running network makes of faults and abuse: packets are counted, not pings, and every scenario prints what
-//! it cost (`cargo xtask test --suite fault -- --nocapture`).
+//! How a running network takes faults and abuse: packets are counted, not pings, and every scenario prints what it cost
+//! (`cargo xtask test --suite fault -- --nocapture`).
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
 mod boot;

@@ -10,14 +10,14 @@ use flannel_tests::daemon::Daemon;
 use flannel_tests::traffic::{Losses, Stream};
 use flannel_tests::wait;
 
-/// Datagrams per second, each way.
+/// Datagrams per second, in each direction.
 pub const RATE: u32 = 5000;
 /// For so long a peer stays one without a lease.
 pub const GRACE: Duration = Duration::from_secs(1);
 /// Why packets to and from a host that is no peer are dropped, or that is just becoming one: its address is known a
 /// moment before its subnet.
 pub const STRANGER: &[&str] = &["no_peer", "unknown_outer_source", "inner_source_mismatch"];
-/// Packets flow for so long before anything happens, and after all is well.
+/// How long packets flow before anything happens, and after all is well.
 const CALM: Duration = Duration::from_millis(150);
 /// Packets may need a moment more than whatever was mended, on a machine that does much else.
 const MOMENT: Duration = Duration::from_millis(250);
@@ -52,7 +52,7 @@ impl<'a> Scenario<'a> {
         Self { drops, ..self }
     }
 
-    /// Plays it between the first pods of the first two members. `happen` tells how long it took until all was well.
+    /// Plays it between the first pods of the first two members. `happen` returns how long it took until all was well.
     pub fn play(self, cluster: &mut Cluster, happen: impl FnOnce(&mut Cluster) -> Duration) {
         check_reached(&pod_pairs(&cluster.nodes())).unwrap();
         let (one, other) = (cluster.pod(0).unwrap(), cluster.pod(1).unwrap());
@@ -113,7 +113,7 @@ fn drops(cluster: &Cluster) -> Drops {
     cluster.members.iter().map(|member| &member.daemon).enumerate().flat_map(of).collect()
 }
 
-/// Waits until `is_so`, and tells how long that took since `since`.
+/// Waits until `is_so`, and returns how long that took since `since`.
 pub fn time_until(what: &str, since: Instant, limit: Duration, is_so: impl FnMut() -> bool) -> Duration {
     wait::until_true(what, limit.saturating_sub(since.elapsed()), is_so).unwrap();
     since.elapsed()

@@ -1,4 +1,4 @@
-//! What a scenario looks at: peers, leases that nobody's daemon wrote, the kernel's tables.
+//! What a scenario examines: peers, leases that no daemon wrote, the kernel's tables.
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -52,7 +52,7 @@ pub fn none_knows(cluster: &Cluster, lease: &Lease) -> bool {
     !cluster.members.iter().any(|member| peers(&member.daemon).contains_key(&lease.subnet.to_string()))
 }
 
-/// Writes a lease, and tells how long it takes until every daemon has its peer.
+/// Writes a lease, and returns how long it takes until every daemon has its peer.
 pub fn learn(cluster: &Cluster, lease: &Lease, limit: Duration) -> Duration {
     lease.write(&cluster.etcd, PREFIX).unwrap();
     time_until("a new lease to be known", Instant::now(), limit, || all_know(cluster, lease))
@@ -64,7 +64,7 @@ pub fn own_key(cluster: &Cluster, member: usize) -> String {
     format!("{PREFIX}/subnets/{}-{}", subnet.network(), subnet.prefix())
 }
 
-/// The sum of a metric's series, told by the daemon of a host on that port of its loopback interface.
+/// The sum of a metric's series, from the daemon of a host on that port of its loopback interface.
 pub fn metric(host: &Host, port: u16, name: &str) -> u64 {
     let mut stream = host.namespace.within(|| Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, port))?)).unwrap();
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();

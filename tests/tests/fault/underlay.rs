@@ -97,7 +97,7 @@ fn deleted_and_made_again() {
         ip(host, "link del eth0");
         sleep(DOWN);
         host.node.host.plug_in(&cluster.network).unwrap();
-        // The hosts around would have to ask anew for the address of another.
+        // The hosts around would have to resolve the address of another again.
         ip(host, &format!("link set eth0 address {mac}"));
         reached(cluster)
     });

@@ -1,4 +1,4 @@
-//! One network of hosts with our daemon and hosts with what stock flannel makes of them.
+//! One network of hosts with our daemon and hosts set up as by stock flannel.
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
 use std::net::Ipv4Addr;

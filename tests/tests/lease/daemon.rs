@@ -1,4 +1,4 @@
-//! What the daemon makes of leases.
+//! How the daemon handles leases.
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! Programs and filters of others at the same places go on working, and ours with them.
+//! Programs and filters of others at the same places continue to work, and ours with them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -97,7 +97,7 @@ fn xdp_program_of_somebody_else_stays_and_tc_does_the_work(
     let mut cluster = cluster(backend, "tcx");
     let pairs = pod_pairs(&cluster.nodes());
     let host = cluster.members[0].node.host.namespace.clone();
-    // The program of the other backend, told nothing: it passes every packet on.
+    // The program of the other backend, without settings: it passes every packet on.
     let name = if backend == UDP { "vxlan_xdp" } else { "udp_xdp" };
     let mut ebpf = loader(&Node::UNSET, &ProgramSettings::default()).load(OBJECT).unwrap();
     let program: &mut Xdp = ebpf.program_mut(name).unwrap().try_into().unwrap();

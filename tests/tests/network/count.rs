@@ -43,7 +43,7 @@ fn what_one_host_sends_the_other_receives(
         hooks.iter().map(|(hook, reason)| counted(daemon, hook, reason)).sum::<u64>()
     };
     let received_by = |daemon: &Daemon| {
-        // XDP counts a packet before it is known which way it goes on.
+        // XDP counts a packet before its path is known.
         let bypassed = if received_at == "xdp" { 0 } else { counted(daemon, "decap", "bypassed") };
         counted(daemon, received_at, "forwarded") + bypassed
     };

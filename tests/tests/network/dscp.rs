@@ -1,4 +1,4 @@
-//! The class of service a pod asks for: hidden in the tunnel, or shown to the underlay where the host is told to.
+//! The class of service a pod asks for: hidden in the tunnel, or shown to the underlay by `--copy-dscp`.
 
 use std::collections::BTreeSet;
 use std::net::UdpSocket;

@@ -11,7 +11,7 @@ use rstest::rstest;
 
 use crate::{VXLAN, cluster, traces};
 
-/// A user who is nobody here.
+/// A user that does not exist here.
 const STRANGER: u32 = 54_321;
 /// Where what is ours is put aside.
 const KEPT: &str = "kept";

@@ -17,7 +17,7 @@ use rstest::rstest;
 
 use crate::{UDP, VXLAN, plan, traces};
 
-/// Datagrams per second, one way.
+/// Datagrams per second, in one direction.
 const RATE: u32 = 10_000;
 /// Deaths in one case: a hundred in all.
 const DEATHS: u32 = 25;

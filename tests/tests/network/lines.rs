@@ -32,7 +32,7 @@ fn lines(daemon: &Daemon, message: &str) -> Vec<Value> {
     lines.filter(|line| line["message"].as_str().is_some_and(|text| text.starts_with(message))).collect()
 }
 
-/// The lines about packets that are forged now, as soon as each is told, or known to be left out.
+/// The lines about packets that are forged now, as soon as each is logged, or counted as left out.
 fn told(cluster: &Cluster, stranger: &Endpoint) -> Vec<Value> {
     let daemon = &cluster.members[1].daemon;
     let read = || {

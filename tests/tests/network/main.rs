@@ -52,7 +52,7 @@ fn plan(backend: &str) -> Plan {
     Plan { is_counted: true, ..Plan::new(backend) }
 }
 
-/// A cluster whose programs are attached in that way.
+/// A cluster whose programs are attached by that mechanism.
 fn cluster(backend: &str, hook: &str) -> Cluster {
     Cluster::start(&plan(backend).with_flag(&format!("--datapath-hook={hook}"))).unwrap()
 }

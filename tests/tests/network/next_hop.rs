@@ -1,4 +1,4 @@
-//! The way over the underlay is the kernel's to know, though programs do not ask it for each packet.
+//! The kernel owns the path over the underlay, though programs do not ask it for each packet.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::{UDP, VXLAN, plan};
 
 /// Packets a second.
 const RATE: u32 = 1000;
-/// A next hop that was told holds for 40 ms, and clocks of programs lag 10 ms behind. The rest is the machine's.
+/// A next hop is valid for 40 ms, and clocks of programs lag 10 ms behind. The rest is for the machine.
 const LATEST: u64 = RATE as u64 / 10;
 
 #[rstest]

@@ -23,7 +23,7 @@ const DATAGRAMS: usize = 150;
 
 fn set_options(socket: &UdpSocket, options: &[u8]) {
     let length = libc::socklen_t::try_from(options.len()).unwrap();
-    // SAFETY: the kernel reads so many bytes.
+    // SAFETY: the kernel reads this number of bytes.
     let code = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),

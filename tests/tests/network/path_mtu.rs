@@ -1,4 +1,4 @@
-//! A router on the way carries less than the hosts' interfaces say.
+//! A router on the path carries less than the hosts' interfaces say.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::{UDP, VXLAN};
 /// What it carries.
 const PATH: u32 = 1400;
 
-/// A host on each side of a router with a narrow way to both.
+/// A host on each side of a router with a narrow link to both.
 fn start(backend: &str, flags: &[&str]) -> Cluster {
     let plan = Plan { places: vec![Place::Near, Place::Far], is_counted: true, ..Plan::new(backend) };
     let cluster = Cluster::start(&flags.iter().fold(plan, |plan, flag| plan.with_flag(flag))).unwrap();
@@ -81,7 +81,7 @@ fn so_does_the_kernels_own_device() {
     check_large(cluster.pod(0).unwrap(), stock.node.endpoints().next().unwrap(), vxlan_host::MTU);
 }
 
-/// Pods of either host are not told of it, and go on.
+/// Pods of either host do not learn of it, and continue.
 #[test]
 fn the_mtu_of_a_hosts_route_to_a_peer_is_not_looked_at() {
     let cluster = start(VXLAN, &[]);

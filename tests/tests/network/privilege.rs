@@ -1,5 +1,5 @@
-//! The daemon goes on with the two capabilities that forwarding takes, and does all its work with them. Where it was given
-//! the one that programs are loaded with, it keeps that at rest, and loads with it again.
+//! The daemon keeps the two capabilities that forwarding takes, and does all its work with them. Where it was given the
+//! one that programs are loaded with, it keeps that at rest, and loads with it again.
 
 use std::fs;
 use std::time::Duration;

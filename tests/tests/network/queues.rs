@@ -1,4 +1,4 @@
-//! An underlay with several queues keeps them, and what they are told of CPUs; flows of the tunnel spread over them.
+//! An underlay with several queues keeps them and their CPUs; flows of the tunnel spread over them.
 
 use std::collections::BTreeMap;
 use std::net::UdpSocket;
@@ -22,7 +22,7 @@ const FLOWS: u64 = 128;
 const DATAGRAMS: u64 = 10;
 /// As many as the sink has room for.
 const AT_A_TIME: usize = 64;
-/// Where the kernel has what is told of the underlay's queues.
+/// Where the kernel has the settings of the underlay's queues.
 const SYSFS: &str = "/sys/class/net/eth0/queues";
 
 /// Runs a line of shell where /sys is that of the namespace.
@@ -44,7 +44,7 @@ fn steer(machine: &Namespace) {
     }
 }
 
-/// What is told of the queues, one line for each setting.
+/// The settings of the queues, one line each.
 fn settings(machine: &Namespace) -> String {
     let files = format!("{SYSFS}/rx-*/rps_cpus {SYSFS}/rx-*/rps_flow_cnt {SYSFS}/tx-*/xps_cpus");
     shell(machine, &format!("grep . {files}"))

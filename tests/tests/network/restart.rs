@@ -59,7 +59,7 @@ fn nothing_is_lost_while_daemons_go_and_come(#[case] backend: &str, #[case] hook
 }
 
 /// What a daemon finds after one with maps of another layout: programs in their places, and maps it cannot use. Every
-/// packet passes by programs that know its peer all the same.
+/// packet passes by programs that know its peer nevertheless.
 #[rstest]
 #[case::udp(UDP, "auto")]
 #[case::vxlan(VXLAN, "auto")]

@@ -10,7 +10,7 @@ use flannel_common::maps::COUNTERS;
 use flannel_datapath::PinDir;
 use flannel_tests::cluster::Member;
 
-/// One line for each thing, sorted. Numbers that another start may choose anew are left out.
+/// One line per object, sorted. Numbers that another start may choose differently are left out.
 pub fn of(member: &Member) -> String {
     let mut traces = files("pin", member.daemon.pin_dir());
     traces.extend(files("file", member.daemon.log().parent().unwrap()));

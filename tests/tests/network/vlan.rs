@@ -39,7 +39,7 @@ fn tagged(cluster: &Cluster, vlan: u16) -> Vec<u8> {
     frame
 }
 
-/// A tag that names no VLAN tells a priority alone (IEEE 802.1Q), and the frame is one of the trunk itself.
+/// A tag that names no VLAN has only a priority (IEEE 802.1Q), and the frame is one of the trunk itself.
 #[rstest]
 #[case::of_a_vlan(5, 0)]
 #[case::with_a_priority(0, COUNT)]

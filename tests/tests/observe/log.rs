@@ -35,7 +35,7 @@ fn signals_make_it_louder_and_as_it_was_told() {
     assert!(!log(daemon).contains("DEBUG"), "{}", log(daemon));
     daemon.signal(Signal::SIGUSR1).unwrap();
     logs_from(daemon, "DEBUG", 1);
-    // Something to tell of.
+    // Something to log.
     cluster
         .etcd
         .put(

@@ -1,4 +1,4 @@
-//! What operators look at: Prometheus itself scrapes a running daemon, and reads the alerts and the dashboard that come
+//! What operators see: Prometheus itself scrapes a running daemon, and reads the alerts and the dashboard that come
 //! with it.
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 

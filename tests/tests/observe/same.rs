@@ -27,7 +27,7 @@ const NO_FIGURES: &[(&str, &str)] = &[
     ("leases age_seconds", "flannel_file_written_timestamp_seconds tells when, not how long ago"),
 ];
 
-/// What tells of the daemon and its files, which `flannelctl` sees from outside; and the room maps are made with.
+/// Metrics of the daemon and its files, which `flannelctl` sees from outside; and the capacities of maps.
 const OF_THE_DAEMON: &[&str] = &[
     "flannel_bpf_map_capacity",
     "flannel_bpf_map_pressure_ratio",
@@ -219,7 +219,7 @@ fn leaves(value: &Value, path: &str, found: &mut BTreeSet<String>) {
     }
 }
 
-/// Fails where `flannelctl` shows a number that is not held against a metric.
+/// Fails if `flannelctl` shows a number that is not compared with a metric.
 fn all_are_known(numbers: &BTreeSet<String>) -> Result<()> {
     let compared = [
         "status peers",

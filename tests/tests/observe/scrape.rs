@@ -49,7 +49,7 @@ fn a_running_daemon_is_scraped() {
         becomes(&prometheus, expression, expected).unwrap();
     }
     assert_eq!(prometheus.query("flannel_pending").unwrap(), [0.0; 0]);
-    // The same as flannelctl tells.
+    // The same as flannelctl shows.
     let peers = member.daemon.ctl_json("peers").unwrap();
     let peer = &peers["peers"][0];
     let sent = peer["sent_packets"].as_f64().unwrap();

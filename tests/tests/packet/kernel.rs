@@ -286,8 +286,8 @@ fn decapsulation_equals_the_model(
     assert!(kernel.count(hook, Reason::Forwarded).packets > u64::from(frames_per_program()) / 50);
 }
 
-/// What the loader tells programs of the host decides which of their branches the verifier looks at, and with the two
-/// capabilities of a running daemon it lets them do less.
+/// What programs know of the host decides which of their branches the verifier examines, and with the two capabilities
+/// of a running daemon it lets them do less.
 #[rstest]
 fn programs_are_accepted_with_two_capabilities_whatever_the_host(
     #[values(Encapsulation::Udp, Encapsulation::Vxlan)] encapsulation: Encapsulation,

@@ -160,7 +160,7 @@ fn leaving(
     assert_counted_once(&kernel, Hook::Encap, reason);
 }
 
-/// A stock daemon's datagrams come from a socket, which computes a checksum; the programs' bear none.
+/// A stock daemon's datagrams come from a socket, which computes a checksum; the programs' have none.
 #[rstest]
 #[case::strict(Guard::Strict)]
 #[case::by_peer(Guard::Peer)]

@@ -1,8 +1,7 @@
 //! Finds calls of memory functions in an object file for the kernel.
 //!
-//! Symbols do not tell: the linker keeps the functions in every object. Calls do, and there are two sorts:
-//! from one section to another a relocation names the function, within a section the instruction holds the
-//! distance.
+//! Symbols do not show them: the linker keeps the functions in every object. Calls do, and there are two sorts: from
+//! one section to another a relocation names the function, within a section the instruction holds the distance.
 
 use std::collections::BTreeSet;
 
@@ -218,7 +217,7 @@ mod tests {
         rig.function("bridge", rig.program, &[kernel_helper, call(-1), EXIT]);
         let helper = rig.function("helper", rig.text, &[EXIT]);
         rig.relocate(8, helper);
-        // memmove may use memcpy: whoever calls memmove is reported for that.
+        // memmove may use memcpy: callers of memmove are reported for that.
         rig.function("memcpy", rig.text, &[EXIT]);
         rig.function("memmove", rig.text, &[call(-2), EXIT]);
         assert!(rig.found().is_empty());

@@ -13,9 +13,9 @@ const QUEUES: u32 = 4;
 pub enum Card {
     /// Nothing
     Bare,
-    /// Checksums and the merging of packets, until the driver turns that off for XDP; the wire looks at checksums
+    /// Checksums and the merging of packets, until the driver turns that off for XDP; the wire verifies checksums
     Offloading,
-    /// The same for ever, so that its driver refuses native XDP
+    /// The same for good, so that its driver refuses native XDP
     Stubborn,
 }
 
@@ -36,7 +36,7 @@ impl Card {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 
-    /// Whether what arrives bears a verdict on its checksums (`VIRTIO_NET_HDR_F_DATA_VALID`), as with hardware.
+    /// Whether what arrives has a verdict on its checksums (`VIRTIO_NET_HDR_F_DATA_VALID`), as with hardware.
     pub fn has_verdicts(self) -> bool {
         self == Self::Offloading
     }

@@ -101,7 +101,7 @@ impl Said {
             Stream::Console | Stream::Status => return,
         }
         if side == Side::Near {
-            // Whoever reads may have gone; the guests' end is waited for all the same.
+            // The reader may have gone; the guests' end is waited for anyway.
             drop(io::stdout().write_all(bytes).and_then(|()| io::stdout().flush()));
         }
     }

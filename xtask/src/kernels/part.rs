@@ -8,7 +8,7 @@ use crate::vm::{OBJECT, TIME_LIMIT};
 pub enum Part {
     /// The verifier alone
     Verifier,
-    /// The verifier, and the shortest tests that show packets on their way
+    /// The verifier, and the shortest tests with packets
     Gate,
     /// The verifier, frames through every program, and tests for whatever a kernel can change
     Whole,
@@ -34,7 +34,7 @@ const GATE: &[Tests] = &[Tests {
     skipped: &[],
 }];
 
-/// An emulated machine takes 20 to 60 s for a test of the network, so each kind of way a packet can go is taken once.
+/// An emulated machine takes 20 to 60 s for a test of the network, so each kind of path of a packet is tested once.
 const WHOLE: &[Tests] = &[
     Tests {
         suite: "packet",
@@ -114,7 +114,7 @@ impl Part {
     }
 }
 
-/// What names of tests hold that the kernel `release` cannot run. One whose release tells nothing is to run all.
+/// Parts of the names of tests that the kernel `release` cannot run. One whose release says nothing is to run all.
 fn too_new_for(release: &str) -> impl Iterator<Item = &'static str> {
     let mut numbers = release.split(['.', '-']).map(str::parse);
     let version = match (numbers.next(), numbers.next()) {

@@ -1,8 +1,8 @@
-//! What a kernel's verifier made of the programs, as the program `verifier` of the tests crate tells it.
+//! Whether a kernel's verifier accepts the programs, as the program `verifier` of the tests crate reports it.
 
 use serde::Deserialize;
 
-/// All that is told of a kernel.
+/// All that is reported about a kernel.
 #[derive(Deserialize)]
 pub struct Verdict {
     /// Whether it has TCX.

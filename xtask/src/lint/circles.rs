@@ -61,7 +61,7 @@ fn circles(modules: &BTreeMap<Name, Module>) -> Vec<String> {
         .collect()
 }
 
-/// The shortest way from `start` back to it.
+/// The shortest path from `start` back to it.
 fn circle(needs: &BTreeMap<String, BTreeSet<String>>, start: &String) -> Option<Vec<String>> {
     let mut ways = vec![vec![start.clone()]];
     let mut seen = BTreeSet::new();

@@ -1,12 +1,12 @@
 //! Beside which others a test runs.
 //!
-//! Tests share the processors of this machine and nothing else: each has network namespaces, directories and pins of its
-//! own, named after its process. What one measures can still be another's doing, and packets get lost where the queues of
-//! a processor are full, whosever they are.
+//! Tests share the processors of this machine and nothing else: each has network namespaces, directories and pins of
+//! its own, named after its process. What one measures can still be another's doing, and packets get lost where the
+//! queues of a processor are full, whoever fills them.
 
 use super::job::Job;
 
-/// What a test can bear, in the order in which they run.
+/// What a test tolerates beside it, in the order in which they run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Company {
     /// Others that load the machine as little as it does: it fails where a packet is lost, and loses none for want of time

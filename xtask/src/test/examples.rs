@@ -15,7 +15,7 @@ use crate::{privilege, step, workspace};
 /// What stands behind ``` where the block is no example.
 const TEXT: &str = "text";
 
-/// Runs those that are selected, if there are any: cargo builds the libraries anew for them.
+/// Runs those that are selected, if there are any: cargo builds the libraries again for them.
 pub fn run(selection: &Selection, summary: &mut Summary) -> Result<()> {
     if !are_there_any()? {
         println!("\nThere are no examples in documentation.");

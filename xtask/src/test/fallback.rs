@@ -5,8 +5,8 @@ use std::process::Command;
 use clap::ValueEnum as _;
 
 /// Left out where filters stand under clsact. The hook decides how programs come to their places, are found again,
-/// replaced and taken away, and in which order they and those of others see a packet. It decides nothing of what a
-/// program does with a packet: that is the same code, called at the same point of the kernel with the same packet. So these
+/// replaced and removed, and in which order they and those of others see a packet. It decides nothing of what a program
+/// does with a packet: that is the same code, called at the same point of the kernel with the same packet. So these
 /// lose nothing:
 const CLSACT: &[&str] = &[
     // They choose a hook themselves, and run the same with whatever is forced.
@@ -50,7 +50,7 @@ const CLSACT: &[&str] = &[
     "without_programs::",
 ];
 
-/// What is lacked.
+/// What is lacking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Fallback {
     /// TCX: programs are filters under clsact
@@ -71,8 +71,8 @@ impl Fallback {
         }
     }
 
-    /// Parts of the names of tests that are left out: they say themselves what is used, are about what is lacked, or
-    /// cannot tell whether it is.
+    /// Parts of the names of tests that are left out: they choose it themselves, are about what is lacking, or cannot
+    /// find out whether it is.
     pub const fn left_out(self) -> &'static [&'static str] {
         match self {
             Self::Clsact => CLSACT,

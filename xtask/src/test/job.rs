@@ -73,7 +73,7 @@ impl Job {
 }
 
 impl Verdict {
-    /// That of a program with one test to run. One that ends otherwise than by saying what became of it has failed.
+    /// That of a program with one test to run. One that ends without reporting a result has failed.
     fn of(is_success: bool, output: &str) -> Self {
         // Another process may just have begun a line of its own.
         let result = output.lines().rev().find_map(|line| line.split_once("test result: ok. "));

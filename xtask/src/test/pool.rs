@@ -14,13 +14,13 @@ use super::job::{Job, Outcome};
 /// After so much time without the end of a test, those that run are named.
 const SILENCE: Duration = Duration::from_mins(1);
 
-/// What becomes of one of several jobs, by its place among them.
+/// The result of one of several jobs, by its place among them.
 enum Event {
     Started(usize),
     Ended(usize, Result<Outcome>),
 }
 
-/// Runs all of `jobs`, so many at a time, in their order, and gives each to `ended` when it has ended.
+/// Runs all of `jobs`, this number at a time, in their order, and gives each to `ended` when it has ended.
 ///
 /// # Errors
 /// One cannot be started, or `ended` fails; those that run are waited for.

@@ -25,7 +25,7 @@ pub struct Program {
 }
 
 /// Builds every program with tests, and those that the tests start. They are built together: cargo chooses the features
-/// of dependencies for all that one command builds, and another one would build them anew.
+/// of dependencies for all that one command builds, and another one would build them again.
 pub fn build() -> Result<Vec<Program>> {
     let mut cargo = workspace::cargo();
     cargo.args(["build", "--workspace", "--locked", "--bins", "--tests"]);

@@ -1,4 +1,4 @@
-//! Which tests, and how they run: what is told behind `--`.
+//! Which tests, and how they run: the words behind `--`.
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -43,8 +43,8 @@ impl Selection {
         selection
     }
 
-    /// How many tests run side by side, unless told otherwise twice as many as there are processors: most of what they do
-    /// is waiting.
+    /// How many tests run side by side; by default twice as many as there are processors: most of what they do is
+    /// waiting.
     ///
     /// # Errors
     /// Nobody knows how many processors there are.
@@ -52,7 +52,7 @@ impl Selection {
         self.test_threads.map_or_else(|| Ok(thread::available_parallelism()?.saturating_mul(TWICE)), Ok)
     }
 
-    /// What a test program is told to list these tests.
+    /// The arguments by which a test program lists these tests.
     pub fn filters(&self) -> Vec<String> {
         let skipped = self.skip.iter().flat_map(|name| ["--skip".to_owned(), name.clone()]);
         let exact = self.exact.then(|| "--exact".to_owned());

@@ -36,7 +36,7 @@ pub struct Apt {
 }
 
 impl Source {
-    /// What tells it from others.
+    /// Its identity.
     pub fn name(&self) -> String {
         let archives = self.archives.iter().map(|(url, suites)| {
             let host = url.split_once("://").map_or(&**url, |(_, rest)| rest).trim_end_matches('/');
@@ -116,7 +116,8 @@ impl Apt {
 
 const SETTINGS: &str = "apt.conf";
 
-/// What has apt work in `folder`. The machine's own settings hold beside, for it may reach archives through a proxy.
+/// What has apt work in `folder`. The machine's own settings apply as well, because it may reach archives through a
+/// proxy.
 fn settings(folder: &Path) -> String {
     let folder = folder.display();
     // apt's own user cannot write below somebody's home.

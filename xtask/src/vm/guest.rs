@@ -254,7 +254,7 @@ impl Drop for Running {
     }
 }
 
-/// What a kernel that was told to be quiet has on its console, but for its end.
+/// The console of a quiet kernel, except its end.
 fn kernel_log(console: &[u8]) -> String {
     let text = String::from_utf8_lossy(console);
     let lines = text

@@ -17,7 +17,7 @@ const SUMS: &str = "SHA256SUMS";
 /// Package files that together are one kernel.
 pub struct Packages {
     pub files: Vec<PathBuf>,
-    /// As `sha256sum` writes it: tells these files from any others.
+    /// As `sha256sum` writes it; identifies these files.
     pub sums: String,
     /// Where what is made of them is kept.
     pub folder: PathBuf,

@@ -74,8 +74,8 @@ pub struct Program {
     pub path: PathBuf,
 }
 
-/// Builds the programs, and these suites of the tests crate. The command is the one that `test` builds with: cargo chooses
-/// the features of dependencies for all that one command builds, and another one would build them anew.
+/// Builds the programs, and these suites of the tests crate. The command is the one that `test` builds with: cargo
+/// chooses the features of dependencies for all that one command builds, and another one would build them again.
 pub fn build(is_release: bool, suites: &[String]) -> Result<Vec<Program>> {
     let mut cargo = workspace::cargo();
     cargo.args(["build", "--workspace", "--locked", "--bins", "--tests"]);

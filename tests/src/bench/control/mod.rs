@@ -59,7 +59,7 @@ pub struct Figures {
     pub peers: u32,
     /// From the start of the process until the subnet file is there.
     pub subnet_file: Duration,
-    /// Until the service manager is told that it is ready.
+    /// Until the service manager is notified that it is ready.
     pub ready: Duration,
     /// Used until then.
     pub at_ready: Usage,

@@ -21,7 +21,7 @@ const TIME: Duration = Duration::from_secs(20);
 const RATE: u32 = 325;
 /// A deleted lease comes back after so many more were deleted: some four seconds, when its peer is gone.
 const ABSENT: u32 = 400;
-/// Pause between two looks at the table.
+/// Pause between two reads of the table.
 const LOOK: Duration = Duration::from_micros(200);
 /// How long an entry may take.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -23,7 +23,7 @@ impl Machine {
     /// The machine as it is now, at the beginning of a measurement.
     ///
     /// # Errors
-    /// `/proc` does not tell.
+    /// `/proc` does not say.
     pub fn now() -> Result<Self> {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo")?;
         let field = |name: &str| {
@@ -41,7 +41,7 @@ impl Machine {
     /// Also notes what it is like at the end.
     ///
     /// # Errors
-    /// `/proc` does not tell.
+    /// `/proc` does not say.
     pub fn end(&mut self) -> Result<()> {
         self.load[1] = load()?;
         Ok(())

@@ -1,4 +1,4 @@
-//! What a packet costs on its way between pods, with flannel-ebpf and with what it stands in for.
+//! What a packet between pods costs, with flannel-ebpf and with what it replaces.
 //!
 //! Every path has two hosts of its own with one cable between them, all network namespaces of this machine,
 //! and all paths are there at the same time. They are measured in turn, in rounds; a ratio is made within a

@@ -2,7 +2,7 @@
 
 use super::link::Link;
 
-/// A way from one host to the other.
+/// A path from one host to the other.
 #[derive(Clone, Copy, Debug)]
 pub struct Path {
     /// For people, and for `--paths`.
@@ -99,7 +99,7 @@ pub const PATHS: &[Path] = &[
         links: VETH,
         quick: false,
     },
-    // Every packet is held against what is asked for, and none is told.
+    // Every packet is compared with the filter, and none matches.
     Path { name: "vxlan, traced", carrier: traced("--reason ttl_exceeded"), links: VETH, quick: false },
     Path { name: "vxlan, sampled", carrier: traced("--every 1000"), links: VETH, quick: false },
     Path { name: "vxlan, no guard", carrier: flanneld(VXLAN, NO_GUARD), links: Link::FAST, quick: false },

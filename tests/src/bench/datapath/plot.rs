@@ -24,7 +24,7 @@ const BAR: u32 = 26;
 const FRAME: u32 = 90;
 const OURS: RGBColor = RGBColor(0x2b, 0x7a, 0xb8);
 const REFERENCE: RGBColor = RGBColor(0xa8, 0xb0, 0xb8);
-/// No font is needed where the plot is made; whoever looks at it has one of these.
+/// No font is needed where the plot is made; viewers have one of these.
 const FONT: &str = "sans-serif";
 
 /// An SVG with bars from top to bottom.

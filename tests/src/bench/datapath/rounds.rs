@@ -36,7 +36,7 @@ pub(super) fn measure(lab: &mut Lab, link: Link, extent: Extent, samples: &mut S
     lab.check_running()
 }
 
-/// A machine that does much else can starve a connection until it times out: that is told, and tried once more.
+/// A busy machine can starve a connection until it times out: that is reported, and tried once more.
 fn take(step: Step, way: &Way, link: Link, time: Duration) -> Result<Vec<(Measure, f64)>> {
     let what = || format!("path {}, {step:?}, link {}", way.path.name, link.name());
     step.take(way, time).or_else(|error| {

@@ -42,7 +42,7 @@ pub(super) fn subnet(number: u32) -> Ipv4Addr {
 /// A peer.
 pub(super) fn peer(number: u32) -> Peer {
     let [a, b, c, d] = number.to_be_bytes();
-    // It takes packets whole, for ever: none takes the way around.
+    // It always takes packets whole: none goes through the segmenter.
     Peer {
         public_ip: public_ip(number).into(),
         vtep_mac: Mac([0x02, 1, a, b, c, d]),

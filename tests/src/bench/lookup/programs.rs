@@ -85,7 +85,7 @@ impl Programs {
         info.verified_instruction_count().context("the kernel does not count instructions (Linux 5.16)")
     }
 
-    /// Adds peers until there are so many.
+    /// Adds peers up to this number.
     pub(super) fn fill(&mut self, peers: u32) -> Result<()> {
         let numbers = self.peers..peers;
         self.peers = peers;

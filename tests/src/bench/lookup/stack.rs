@@ -15,7 +15,7 @@ const SIGN: &str = "stack depth ";
 /// Bytes of stack of the program and of all its functions, as if each called the next.
 ///
 /// # Errors
-/// The program is refused for another reason, or the verifier does not tell.
+/// The program is refused for another reason, or the verifier does not say.
 pub(super) fn depth(program: Program) -> Result<u32> {
     let mut ebpf = program.open()?;
     let loaded = without_descriptors(|| program.load(&mut ebpf))??;

@@ -1,4 +1,4 @@
-//! `flannelctl explain` tells what then happens.
+//! `flannelctl explain` says what then happens.
 
 use flannel_tests::cluster::{Cluster, Plan, check_reached, pod_pairs};
 use rstest::rstest;

@@ -1,4 +1,4 @@
-//! Lists, dumps and what is told of one peer.
+//! Lists, dumps and the answer about one peer.
 
 use std::fs;
 use std::process::Command;

@@ -39,7 +39,7 @@ fn ask_json(member: &Member, arguments: &[&str]) -> (Option<i32>, Value) {
     (code, value.unwrap())
 }
 
-/// The flag that names the daemon's state file, once it knows so many peers.
+/// The flag that names the daemon's state file, once it has this number of peers.
 fn state_file(member: &Member, peers: usize) -> String {
     let path = member.daemon.state_file();
     let knows = |path: &Path| {

@@ -1,4 +1,4 @@
-//! Commands that go on, and what does not need a datapath.
+//! Commands that keep running, and those that need no datapath.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::{ask, ask_json, command};
 use crate::{run, text};
 
-/// The first answer that `is_it`, of a command that goes on, while `meanwhile` happens again and again. The command
+/// The first answer that `is_it`, of a command that keeps running, while `meanwhile` happens repeatedly. The command
 /// ends by itself when nobody reads it any more.
 fn first(member: &Member, words: &[&str], is_it: impl Fn(&Value) -> bool, meanwhile: impl Fn()) -> Value {
     let words = [&["-o", "json"], words].concat();

@@ -11,7 +11,7 @@ use rstest::rstest;
 use super::damage::{check_found, differences};
 use super::{ask_json, state_file};
 
-/// What somebody does, and what is told of it.
+/// What somebody does, and what is reported about it.
 type Damage = (&'static str, &'static str, &'static str);
 
 const IPTABLES: &[Damage] = &[

@@ -1,4 +1,4 @@
-//! Single packets, as programs tell of them.
+//! Single packets, as programs report them.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Stdio};

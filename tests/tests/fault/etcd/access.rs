@@ -23,7 +23,7 @@ fn ctl(cluster: &Cluster, command: &str) {
     cluster.etcd.ctl(&command.split(' ').collect::<Vec<_>>()).unwrap();
 }
 
-/// Has every connection and every token made anew.
+/// Makes every daemon connect and log in again.
 fn restart(cluster: &mut Cluster) {
     cluster.etcd.kill().unwrap();
     cluster.etcd.restart().unwrap();

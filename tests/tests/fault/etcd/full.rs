@@ -23,7 +23,7 @@ fn no_space() {
     Scenario::new("etcd without space for longer than a lease lasts").play(&mut cluster, |cluster| {
         fill(cluster);
         let daemon = third.insert(newcomer(cluster));
-        // The newcomer cannot write; who is there need not.
+        // The newcomer cannot write; the others need not.
         let remedy = ["database space exceeded", "etcdctl alarm disarm"];
         let tells = || remedy.iter().all(|words| said(daemon).contains(words));
         time_until("the newcomer to tell the remedy", Instant::now(), Duration::from_secs(5), tells);

@@ -26,7 +26,7 @@ use crate::sight::{UDP, VXLAN, all_know, learn, none_knows, own_key, paper_lease
 
 /// A daemon that lost etcd waits for 2 s at most before it tries again, and needs a little more.
 const RETURN: Duration = Duration::from_secs(4);
-/// How soon what is told by the watch is in the maps: sooner than by the next listing, after a minute.
+/// How soon a change from the watch is in the maps: sooner than by the next listing, after a minute.
 const PROMPT: Duration = Duration::from_secs(2);
 
 #[rstest]
@@ -106,7 +106,8 @@ fn save_without_own_lease(cluster: &Cluster) {
     time_until("the lease to stand again", Instant::now(), RETURN, stands);
 }
 
-/// Two hosts, and an etcd that is like that. Leases last for so many seconds, and are renewed after a third of that.
+/// Two hosts, and an etcd that is like that. Leases last for this number of seconds, and are renewed after a third of
+/// that.
 fn planned(etcd: EtcdPlan, ttl: u8) -> Plan {
     Plan { etcd, ..plan(VXLAN) }.with_flag(&format!("--subnet-lease-ttl={ttl}s"))
 }

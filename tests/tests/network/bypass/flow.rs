@@ -47,7 +47,7 @@ impl Drop for Arrivals {
     }
 }
 
-/// Whatever goes on between two pods.
+/// Any traffic between two pods.
 pub trait Flow {
     /// What has arrived so far.
     fn count(&self) -> u64;
@@ -79,7 +79,7 @@ impl Datagrams {
         Self::to(from, far)
     }
 
-    /// Sends to whoever has the address and the port of `far`.
+    /// Sends to the address and the port of `far`.
     pub fn to(from: &Endpoint, far: UdpSocket) -> Result<Self> {
         let socket = from.namespace.within(|| Ok(UdpSocket::bind((from.address, 0))?))?;
         socket.connect(far.local_addr()?)?;
@@ -123,7 +123,7 @@ impl Datagrams {
         Ok(self.socket.peer_addr()?)
     }
 
-    /// Sends datagrams of that payload which must not be cut, until the sender is told how long they may be.
+    /// Sends datagrams of that payload which must not be cut, until the sender learns how long they may be.
     pub fn send_unfragmented(&self, payload: usize, limit: Duration) -> Result<Option<u32>> {
         set_option(&self.socket, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO)?;
         let end = Instant::now() + limit;

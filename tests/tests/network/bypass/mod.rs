@@ -36,7 +36,7 @@ pub fn start_plan(plan: &Plan) -> Cluster {
     cluster
 }
 
-/// The mode by which tests mean the bypass: told outright, it stays where a run is to go without.
+/// The mode for tests of the bypass: given explicitly, it stays in a run without the bypass.
 pub fn told(bypass: &str) -> &str {
     if bypass == "auto" { "flow" } else { bypass }
 }
@@ -176,7 +176,7 @@ fn a_packet_too_long_for_the_tunnel_is_answered(#[case] backend: &str, #[case] m
         pod.endpoint.namespace.ip("route flush cache")?;
         let error = flow.send_unfragmented(mtu as usize + 1 - 28, Duration::from_secs(2))?;
         assert_eq!(error, Some(mtu), "the sender learns the size that may be");
-        // One that comes just as its flow is to be confirmed anew is answered by the stack.
+        // One that comes just when its flow is to be confirmed again is answered by the stack.
         ensure!(cluster.members[0].daemon.count("pod_out", "too_long")? > 0, "none was");
         Ok(())
     })

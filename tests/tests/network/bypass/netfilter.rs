@@ -130,7 +130,7 @@ fn a_tracked_gigabyte_arrives_whole(#[case] backend: &str) {
     }
 }
 
-/// Connections in a zone of their own cannot be told to connection tracking.
+/// Connections in a zone of their own cannot be set liberal in connection tracking.
 #[rstest]
 #[case::with_regard("flow", false)]
 #[case::without_regard("direct", true)]

@@ -297,7 +297,7 @@ fn a_flow_takes_a_place_that_is_free() {
     assert_eq!(keys(&kernel), [neighbours[0], neighbours[1], new, neighbours[3]]);
     assert_eq!(kernel.flow_at(first + 2).flow.entered.in_stack, 1);
 
-    // It is found there, and no other place is taken for it.
+    // It is found there, and takes no other place.
     kernel.run("pod_out", &packet);
     assert_eq!(kernel.flow_at(first + 2).flow.entered.in_stack, 2);
 }

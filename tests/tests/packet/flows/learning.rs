@@ -38,7 +38,7 @@ fn enter_from(origin: Origin, packet: &Packet, memory: &Memory) -> Result<Bypass
     bypass(packet, &read, origin, memory).ok_or_else(|| enter(packet, &read, origin, memory))
 }
 
-/// One packet of a pod on its way to a peer.
+/// One packet from a pod to a peer.
 struct Way {
     memory: Memory,
     node: Node,

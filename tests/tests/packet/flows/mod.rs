@@ -22,7 +22,7 @@ pub enum Carried {
 
 pub const DATA: Carried = Carried::Tcp { syn: false, fin: false, rst: false };
 
-/// A frame between two pods with so many bytes of payload.
+/// A frame between two pods with this number of bytes of payload.
 pub fn frame(carried: Carried, from: [u8; 4], to: [u8; 4], ttl: u8, payload: usize) -> Vec<u8> {
     let start = PacketBuilder::ethernet2(POD_MAC, DEVICE_MAC).ipv4(from, to, ttl);
     let (mut frame, payload) = (Vec::new(), vec![0x5a; payload]);

@@ -1,4 +1,4 @@
-//! A host off the kernel: a packet with what is known of its way, and what is learned.
+//! A host outside the kernel: a packet with what is known of its path, and what is learned.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
