@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-/// Builds `map` anew, of full nodes. One that was filled in the order of its keys is of half-full ones, which of tens
-/// of thousands of peers are megabytes.
+/// Builds `map` again, of full nodes. One that was filled in the order of its keys has half-full ones, which of tens of
+/// thousands of peers are megabytes.
 pub(crate) fn compact<K: Ord, V>(map: &mut BTreeMap<K, V>) {
     *map = std::mem::take(map).into_iter().collect();
 }

@@ -37,7 +37,7 @@ pub trait Kernel: Send + 'static {
         current: Option<&Underlay>,
     ) -> impl Future<Output = Result<Underlay, KernelError>> + Send;
 
-    /// The device as it is; nothing where it is missing.
+    /// The device as it is; `None` if it is missing.
     ///
     /// # Errors
     /// The kernel refused.
@@ -91,7 +91,7 @@ pub trait Kernel: Send + 'static {
     /// The kernel refused.
     fn find_pods(&mut self) -> impl Future<Output = Result<(), KernelError>> + Send;
 
-    /// Hears that the table of peers is complete, so that programs of another build can be replaced.
+    /// To be called when the table of peers is complete: replaces programs of another build.
     ///
     /// # Errors
     /// The kernel refused.

@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep_until};
 
 pub use metrics::Metrics;
 
-/// Waits until then; for ever where there is no such time.
+/// Waits until then; without end if there is no such time.
 async fn until(due: Option<Instant>) {
     match due {
         Some(due) => sleep_until(due).await,

@@ -12,7 +12,7 @@ use crate::reconcile::ReconcileMetrics;
 pub struct Metrics {
     /// The own lease, and those of others.
     pub leases: LeaseMetrics,
-    /// The way to etcd.
+    /// The connection to etcd.
     pub etcd: EtcdMetrics,
     /// What is done in the kernel.
     pub reconcile: ReconcileMetrics,

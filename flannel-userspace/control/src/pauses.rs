@@ -6,7 +6,7 @@ use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 
 use crate::chance;
 
-/// Pauses from `first` to `longest`, each about twice the one before, for ever. Chance sets them apart: hosts that lost
+/// Pauses from `first` to `longest`, each about twice the one before, without end. They are randomised: hosts that lost
 /// the same etcd must not all come back to it at the same moment.
 pub fn growing((first, longest): (Duration, Duration)) -> ExponentialBackoff {
     ExponentialBuilder::new()

@@ -227,7 +227,7 @@ impl Remembered {
         self.identity == *identity && self.config == config
     }
 
-    /// The peers' leases, older than anything the registry can tell.
+    /// The peers' leases, older than anything in the registry.
     #[must_use]
     pub fn snapshot(&self, kind: Kind) -> Snapshot {
         let lease = |peer: &RememberedPeer| {

@@ -1,5 +1,5 @@
-//! The subnet file: tells the container runtime, the CNI plugin and the next start of the daemon which
-//! subnet this host leases.
+//! The subnet file: says to the container runtime, the CNI plugin and the next start of the daemon which subnet this
+//! host leases.
 
 use std::fmt;
 use std::fs::{self, File};

@@ -1,18 +1,18 @@
-//! What fails again and again, and must not be logged each time.
+//! Failures that repeat, and must not be logged each time.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The same trouble is told again after this long.
+/// The same error is logged again after this long.
 const REMINDER: Duration = Duration::from_secs(60);
 
-/// Something that is tried again and again, and must not be told each time.
+/// Something that is tried repeatedly, and must not be logged each time.
 #[derive(Default)]
 pub struct LogThrottle(Option<(String, Instant)>);
 
 impl LogThrottle {
-    /// Whether `text` is to be told: it is another trouble than before, or one not told for long.
+    /// Whether to log `text`: it is another error than before, or was not logged for long.
     pub fn should_log(&mut self, text: &str) -> bool {
         let told = self.0.as_ref().is_some_and(|(told, when)| told == text && when.elapsed() < REMINDER);
         if !told {

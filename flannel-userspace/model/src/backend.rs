@@ -12,7 +12,7 @@ pub enum Kind {
     Udp,
     /// Ethernet frames in VXLAN (RFC 7348).
     Vxlan,
-    /// Routes by way of the other hosts' addresses, nothing encapsulated.
+    /// Routes via the other hosts' addresses, nothing encapsulated.
     HostGw,
     /// A lease and nothing else: somebody else carries the packets.
     Alloc,

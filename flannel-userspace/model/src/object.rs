@@ -1,5 +1,5 @@
-//! The things in the kernel by which a peer is reached. The wanted set of them is a function of the peers;
-//! what is in the kernel is compared with it and corrected.
+//! The objects in the kernel by which a peer is reached. The wanted set of them is a function of the peers; what is in
+//! the kernel is compared with it and corrected.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -8,8 +8,8 @@ use ipnetwork::IpNetwork;
 
 use crate::family::Family;
 
-/// One thing in the kernel. The order of the variants is the order in which they are put there, and the
-/// reverse of the one in which they are removed: a route that attracts traffic comes last.
+/// One object in the kernel. The order of the variants is the order in which they are put there, and the reverse of the
+/// one in which they are removed: a route that attracts traffic comes last.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Object {
     /// An entry of the neighbour table: `ip neighbour replace IP lladdr MAC dev … nud permanent`.
@@ -98,10 +98,10 @@ impl Object {
 /// Something changed in the network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// A neighbour, a forwarding entry or a route that bears the marks of ours, or stands where one of ours
-    /// should, is there or is gone.
+    /// A neighbour, a forwarding entry or a route that has the marks of ours, or stands where one of ours should, is
+    /// there or is gone.
     Object {
-        /// What was told. Of a neighbour that is gone the Ethernet address may be zero.
+        /// The announced object. The Ethernet address of a neighbour that is gone may be zero.
         object: Object,
         /// Whether it is there.
         present: bool,

@@ -26,7 +26,7 @@ pub struct Underlay {
 }
 
 impl Underlay {
-    /// Whether packets go by the same way as over `other`, whatever networks the host is connected to besides.
+    /// Whether packets take the same path as over `other`, whatever other networks the host is connected to.
     #[must_use]
     pub fn is_same_way(&self, other: &Self) -> bool {
         let networks = Vec::new();

@@ -21,7 +21,7 @@ pub struct Address {
     pub scope: AddressScope,
     /// Whether it was configured without a lifetime.
     pub permanent: bool,
-    /// Whether it is on its way out: not to be used by anything new.
+    /// Whether it is deprecated: not to be used by anything new.
     pub deprecated: bool,
 }
 

@@ -10,7 +10,7 @@ use super::link::{Kind, Link};
 use super::objects::link_layer_address;
 use super::{Error, Netlink, collect};
 
-/// Who is behind which port of the bridges that were asked for.
+/// Which pods are behind which ports of the bridges.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BridgeFdb {
     /// Interface indexes of the bridges that exist.
@@ -67,8 +67,8 @@ impl Netlink {
     }
 }
 
-/// Whether the entry is of somebody behind a port. Permanent ones are the ports' own, and on a bridge that divides
-/// its ports into VLANs the address alone does not tell the port.
+/// Whether the entry is of somebody behind a port. Permanent ones are the ports' own, and on a bridge that divides its
+/// ports into VLANs the address alone does not determine the port.
 fn is_learned(bridge: u32, message: &NeighbourMessage) -> bool {
     let is_of_bridge = |attribute: &NeighbourAttribute| *attribute == NeighbourAttribute::Controller(bridge);
     let has_vlan = |attribute: &NeighbourAttribute| matches!(attribute, NeighbourAttribute::Vlan(_));

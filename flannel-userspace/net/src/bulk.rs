@@ -57,7 +57,7 @@ impl Bulk {
         self.requests.clear();
         let mut requests = requests.peekable();
         while let Some((request, flags)) = requests.next() {
-            // A refusal is always told. That of the last one, or its success, tells that there are no more.
+            // A refusal is always answered. The answer to the last request says that there are no more.
             let flags = if requests.peek().is_none() { flags | NLM_F_ACK } else { flags };
             self.append(request, flags);
         }

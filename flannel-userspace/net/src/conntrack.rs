@@ -1,7 +1,7 @@
-//! Connection tracking, told of TCP connections that it is not to see all of.
+//! Sets connection tracking liberal for TCP connections that it will not see all of.
 //!
 //! It follows the sequence numbers of a connection and calls a packet invalid whose number it does not expect. Of a
-//! connection whose packets mostly skip it, every later packet would be; unless it was told to be liberal with that
+//! connection whose packets mostly bypass it, every later packet would be; unless it was set to be liberal with that
 //! connection, as the kernel's own flow tables do.
 
 use std::fs;
@@ -20,7 +20,7 @@ use rtnetlink::packet_core::{
 use rtnetlink::sys::Socket;
 use rtnetlink::sys::constants::NETLINK_NETFILTER;
 
-/// `IP_CT_TCP_FLAG_BE_LIBERAL`: sequence numbers are not looked at.
+/// `IP_CT_TCP_FLAG_BE_LIBERAL`: sequence numbers are not checked.
 const BE_LIBERAL: u8 = 0x08;
 /// How many connections are tracked in this network namespace. It is not there without connection tracking.
 const COUNT: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
@@ -28,7 +28,7 @@ const COUNT: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
 /// A conversation with connection tracking in the network namespace in which it was opened.
 pub struct Conntrack(Socket);
 
-/// What connection tracking makes of a connection.
+/// What connection tracking knows of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tracking {
     /// It knows it, and is liberal with it from now on.

@@ -95,7 +95,7 @@ pub async fn choose(netlink: &Netlink, options: &InterfaceOptions) -> Result<Und
 }
 
 /// The underlay as it is by now. While the interface has its address the choice stands, however the routes have
-/// changed; otherwise it is made again. Where the default route told which interface to use and went with the
+/// changed; otherwise it is made again. If the interface was that of the default route, and the route went with the
 /// interface's address, the interface stays.
 ///
 /// # Errors

@@ -42,8 +42,8 @@ pub use route::hops;
 pub use xdp_refusal::xdp_refusal;
 pub use xdp_support::{XdpSupport, xdp_support};
 
-/// The protocol number of routes on interfaces that are not flannel's own, by which they are told from
-/// those of the host's owner. Not in use by a routing daemon known to iproute2.
+/// The protocol number of routes on interfaces that are not flannel's own, by which they are distinguished from those
+/// of the host's owner. Not in use by a routing daemon known to iproute2.
 pub const ROUTE_PROTOCOL: u8 = 85;
 
 /// A conversation with the kernel about the network namespace in which it was opened.
@@ -65,7 +65,7 @@ pub struct Error {
 }
 
 impl Error {
-    /// The error number the kernel answered with; nothing where the request did not reach it.
+    /// The error number the kernel answered with; `None` if the request did not reach it.
     #[must_use]
     pub fn errno(&self) -> Option<Errno> {
         self.source.raw_os_error().map(Errno::from_raw)
@@ -91,8 +91,7 @@ impl Netlink {
     /// Opens a netlink socket in the calling thread's network namespace and serves it in a task of the
     /// running tokio runtime until the last clone is dropped.
     ///
-    /// The kernel is told to check requests strictly: it then filters what it lists instead of
-    /// ignoring the filter.
+    /// The kernel is asked to check requests strictly: it then filters what it lists instead of ignoring the filter.
     ///
     /// # Errors
     /// The socket cannot be opened.

@@ -18,8 +18,8 @@ use super::objects::{forwarding_entry, neighbour, route};
 /// Longest datagram that is received, in bytes.
 const DATAGRAM: usize = 64 << 10;
 
-/// A subscription to the kernel's announcements. They wait in the socket: when there are too many to wait there,
-/// that is told in their place, and memory does not grow.
+/// A subscription to the kernel's announcements. They wait in the socket: when there are too many to wait there, that
+/// is reported in their place, and memory does not grow.
 pub struct Monitor {
     socket: TokioSocket,
     datagram: Vec<u8>,

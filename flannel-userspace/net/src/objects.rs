@@ -20,7 +20,7 @@ use super::bulk::Bulk;
 use super::route::{Route, RouteFilter};
 use super::{During, Error, Netlink, ROUTE_PROTOCOL, absence_is_success};
 
-/// `RTPROT_BOOT`: what routes bear that state no protocol, as stock flannel's.
+/// `RTPROT_BOOT`: the protocol of routes that state none, as stock flannel's.
 const PROTOCOL_BOOT: u8 = 3;
 
 /// The objects of one backend in the kernel.
@@ -238,19 +238,19 @@ fn listing(operation: &str, listed: io::Result<()>) -> Result<(), Error> {
 #[cfg(test)]
 pub(super) use put::neighbour_message;
 
-/// The neighbour a message tells of. The Ethernet address is zero where it tells none.
+/// The neighbour of a message. The Ethernet address is zero if the message has none.
 pub(super) fn neighbour(message: &NeighbourMessage) -> Option<Object> {
     let mac = link_layer_address(message).unwrap_or(Mac::ZERO);
     Some(Object::Neighbour { device: message.header.ifindex, ip: destination(message)?, mac })
 }
 
-/// The forwarding entry of a vxlan device a message tells of; nothing for those of a bridge.
+/// The forwarding entry of a vxlan device in a message; `None` for those of a bridge.
 pub(super) fn forwarding_entry(message: &NeighbourMessage) -> Option<Object> {
     let mac = link_layer_address(message)?;
     Some(Object::Fdb { device: message.header.ifindex, mac, vtep: destination(message)? })
 }
 
-/// The route of the main table a message tells of.
+/// The route of the main table in a message.
 pub(super) fn route(message: &RouteMessage) -> Option<Object> {
     Route::of_main_table(message).as_ref().and_then(object_of)
 }

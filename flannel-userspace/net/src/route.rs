@@ -65,7 +65,7 @@ impl Route {
         route
     }
 
-    /// The route a message tells of, if it is a unicast one of the main table.
+    /// The route of a message, if it is a unicast one of the main table.
     pub(super) fn of_main_table(message: &RouteMessage) -> Option<Self> {
         let header = &message.header;
         let is_it = header.table == RouteHeader::RT_TABLE_MAIN && header.kind == RouteType::Unicast;
@@ -98,7 +98,7 @@ impl Route {
 }
 
 impl Route {
-    /// The request that adds or removes this route by the next hop of that address, which tells of gateway and device.
+    /// The request that adds or removes this route by the next hop of that address, which has gateway and device.
     pub(super) fn message_by(&self, gateway: Ipv4Addr) -> RouteMessage {
         let route = Self { via: None, device: None, onlink: false, ..self.clone() };
         let mut message = route.message();
@@ -140,7 +140,7 @@ fn hop_by(route: &Route, underlay: &Underlay) -> Hop {
 }
 
 impl Netlink {
-    /// The route the host would use to `address`; nothing where there is none.
+    /// The route the host would use to `address`; `None` if there is none.
     ///
     /// # Errors
     /// The kernel refused.

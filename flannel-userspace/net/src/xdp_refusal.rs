@@ -1,5 +1,5 @@
-//! Why a driver refuses a native XDP program, in its own words. The system call that makes a link has no place for them;
-//! the older way by netlink answers with them (`extack`).
+//! Why a driver refuses a native XDP program, in its own words. The system call that makes a link has no place for
+//! them; the older request by netlink answers with them (`extack`).
 
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
@@ -22,8 +22,8 @@ const MESSAGE: u16 = 1;
 /// Bytes of an attribute's header.
 const ATTRIBUTE: usize = 4;
 
-/// Asks again for what was refused, and returns what the kernel says. Nothing where it says no more than a number, or
-/// where it accepts the program now: that is taken off again, for nobody holds it.
+/// Repeats the refused request, and returns the kernel's text. `None` if it answers only with a number, or where it
+/// accepts the program now: that is taken off again, for nobody holds it.
 ///
 /// # Errors
 /// The socket cannot be used.

@@ -48,7 +48,7 @@ const MEMORY: [&str; 4] = ["virtio", "xen", "vmbus", "netdevsim"];
 /// What an interface offers to XDP programs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct XdpSupport {
-    /// Whether the driver takes native XDP; nothing where the kernel does not tell: it is older than 6.3.
+    /// Whether the driver supports native XDP; `None` if the kernel does not say: it is older than 6.3.
     pub native: Option<bool>,
     /// Whether a native program may be handed packets of several buffers.
     pub several_buffers: bool,
@@ -62,7 +62,7 @@ pub struct XdpSupport {
     pub attached: Option<XdpProgram>,
 }
 
-/// What the interface offers to XDP programs. Nothing where there is none of that index.
+/// What the interface offers to XDP programs; `None` if there is none with that index.
 ///
 /// # Errors
 /// The socket cannot be used.
@@ -150,7 +150,7 @@ fn request(family: u16, command: u8, kind: u16, value: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The value of an attribute of an answer; none in one that tells of an error.
+/// The value of an attribute of an answer; none in an error.
 fn attribute(answer: &[u8], wanted: u16) -> Option<&[u8]> {
     let number = |bytes: &[u8], at: usize| Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
     if number(answer, 4)? == ERROR {

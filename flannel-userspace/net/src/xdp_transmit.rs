@@ -30,7 +30,7 @@ struct Queues {
 }
 
 /// How XDP programs send, or would if one were attached, by a card of [`DRIVER`] that can have `most` queues for each
-/// direction. `sysfs` is the folder of the card. Nothing where that tells nothing.
+/// direction. `sysfs` is the folder of the card. `None` if that says nothing.
 #[must_use]
 pub fn xdp_transmit(sysfs: &Path, most: u32, is_native: bool) -> Option<XdpTransmit> {
     let (mut receive, mut transmit) = (0, 0);

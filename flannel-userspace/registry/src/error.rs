@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use flannel_model::lease::{Revision, ValueError};
 
-/// The registry could not be used. Errors of the client stand in the text as far as they tell people anything; what
-/// lies below them would only say it again.
+/// The registry could not be used. Errors of the client are in the text as far as they help people; what lies below
+/// them would only say it again.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     /// The list of endpoints is empty.
@@ -57,7 +57,7 @@ pub enum RegistryError {
     Login {
         /// The endpoint.
         endpoint: String,
-        /// Who is not let in.
+        /// The refused user.
         user: String,
         /// Why.
         error: etcd_client::Error,
@@ -77,7 +77,7 @@ pub enum RegistryError {
         /// What every key begins with.
         prefix: String,
     },
-    /// etcd, or the way to it, refused a request.
+    /// etcd, or the connection to it, refused a request.
     #[error("etcd at {endpoint} did not {operation}: {}", cause(error))]
     Request {
         /// What was asked.
@@ -156,13 +156,13 @@ impl RegistryError {
 /// A watch has ended.
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
-    /// History that was still to be told is gone: list, then watch from the revision of the list.
+    /// History that was not received yet is gone: list, then watch from the revision of the list.
     #[error("etcd has compacted its history up to revision {revision}")]
     Compacted {
         /// The oldest revision that is left.
         revision: Revision,
     },
-    /// The history has begun again, or goes on from an older copy: list.
+    /// The history has started again, or continues from an older copy: list.
     #[error(
         "etcd is at revision {revision} of another history than the one known up to {known}: it was restored or made again"
     )]

@@ -32,8 +32,8 @@ pub trait LeaseSource: Clone + Send + Sync + 'static {
     /// Follows the leases.
     type Watch: Watch;
 
-    /// Everything below the lease prefix at one revision. What does not read as a lease is told as such and
-    /// spoils nothing else.
+    /// Everything below the lease prefix at one revision. What does not parse as a lease is returned as such and spoils
+    /// nothing else.
     ///
     /// # Errors
     /// The registry cannot be read.
@@ -56,8 +56,8 @@ pub trait LeaseStore: Clone + Send + Sync + 'static {
     /// never: a reservation.
     ///
     /// # Errors
-    /// The registry cannot be written. Whether it was written is then unknown; the next call with the same
-    /// expectation tells.
+    /// The registry cannot be written. Whether it was written is then unknown; the next call with the same expectation
+    /// says.
     fn write(
         &self,
         key: SubnetKey,
@@ -66,14 +66,13 @@ pub trait LeaseStore: Clone + Send + Sync + 'static {
         expected: Expected,
     ) -> impl Future<Output = Result<Written, RegistryError>> + Send;
 
-    /// Deletes a lease unless somebody has written it since; tells whether it did.
+    /// Deletes a lease unless somebody has written it since; returns whether it did.
     ///
     /// # Errors
     /// The registry cannot be written.
     fn delete(&self, lease: &Lease) -> impl Future<Output = Result<bool, RegistryError>> + Send;
 
-    /// How long until `term` ends by itself; nothing when it has ended. One request: not for every lease of
-    /// a listing.
+    /// How long until the etcd lease `term` expires; `None` if it has. One request: not for every lease of a listing.
     ///
     /// # Errors
     /// The registry cannot be read.
@@ -94,13 +93,13 @@ pub trait LeaseStore: Clone + Send + Sync + 'static {
         ttl: Duration,
     ) -> impl Future<Output = Result<Claim, RegistryError>> + Send;
 
-    /// Has `term` begin anew; tells whether it had not ended.
+    /// Renews the etcd lease `term`; returns whether it had not expired.
     ///
     /// # Errors
     /// The registry cannot be reached.
     fn keep(&self, term: EtcdLeaseId) -> impl Future<Output = Result<bool, RegistryError>> + Send;
 
-    /// Ends `term` before its time, and with it every key that still hangs on it.
+    /// Revokes the etcd lease `term`, and with it every key that is still attached to it.
     ///
     /// # Errors
     /// The registry cannot be reached.
@@ -132,7 +131,7 @@ pub enum Expected {
 /// What came of a write.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Written {
-    /// The lease stands as told.
+    /// The lease is written.
     Done(Lease),
     /// The key was not as expected, and is untouched.
     Refused(Found),
@@ -141,7 +140,7 @@ pub enum Written {
 /// What came of a claim to an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// It is the claimer's, for this term.
+    /// It is the claimer's, by this etcd lease.
     Held(Option<EtcdLeaseId>),
     /// Another machine has it.
     Taken(String),

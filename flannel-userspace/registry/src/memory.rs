@@ -47,7 +47,7 @@ pub struct Write {
     pub ttl: Option<Duration>,
 }
 
-/// What becomes of a write.
+/// The outcome of a write.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// Nothing is written.

@@ -1,4 +1,4 @@
-//! The way to etcd.
+//! The connection to etcd.
 
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
@@ -22,15 +22,15 @@ pub enum EtcdOperation {
     Config,
     /// A page of leases.
     List,
-    /// A new term.
+    /// A new etcd lease.
     Grant,
-    /// The end of a term.
+    /// The end of an etcd lease.
     Revoke,
     /// A lease written.
     Write,
     /// A lease deleted.
     Delete,
-    /// The rest of a term.
+    /// The remaining time of an etcd lease.
     TimeToLive,
     /// A watch opened.
     Watch,
@@ -93,7 +93,7 @@ impl EtcdOperation {
     }
 }
 
-/// Metrics of the way to etcd.
+/// Metrics of the connection to etcd.
 #[derive(Clone, Debug)]
 pub struct EtcdMetrics {
     connected: Gauge,

@@ -59,7 +59,7 @@ impl Plan {
         Pool::new(first.into(), last.into(), self.subnet_len).expect("a network has subnets")
     }
 
-    /// What leases are held against.
+    /// What leases are checked against.
     pub fn site(
         &self,
         kind: Kind,
@@ -83,7 +83,7 @@ impl Plan {
     }
 }
 
-/// Shared with whoever looks at it.
+/// Shared with its observers.
 type Shared<T> = Arc<Mutex<T>>;
 
 /// What is on the host's disk.
@@ -220,7 +220,7 @@ impl Daemon {
         tell(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Serves the host until that ends; nothing where it could not begin.
+    /// Serves the host until that ends; `None` if it could not start.
     async fn serve(&self) -> Option<End> {
         self.cluster.start(self.number);
         let vitals = Vitals::default();
@@ -253,7 +253,7 @@ impl Daemon {
             metrics: metrics.leases.clone(),
         };
         let last = remembered.as_ref().map(|remembered| Last { own: &remembered.own, patience: PATIENCE });
-        // One it came by since and has not told anybody of is as good.
+        // One that it acquired since and has not announced counts as well.
         let leases = self.cluster.snapshot().leases;
         let has_lease = leases.iter().any(|lease| lease.attributes.public.first() == Some(public_ip));
         let is_free = |before: &SubnetKey| self.cluster.is_free_for(*before, public_ip);

@@ -36,7 +36,7 @@ pub enum Refusal {
 }
 
 struct State {
-    /// Nothing where the interface has lost its address.
+    /// `None` if the interface has lost its address.
     underlay: Option<Underlay>,
     device: Option<Device>,
     address: Option<IpAddr>,

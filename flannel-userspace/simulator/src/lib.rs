@@ -18,13 +18,13 @@ use flannel_control::chance;
 use tokio::runtime::{Builder, Runtime};
 use world::World;
 
-/// How many of the last things that happened are told when something is wrong.
+/// How many of the last events are reported when something is wrong.
 const TOLD: usize = 40;
 
-/// Runs the network of that seed, to which so many things happen.
+/// Runs the network of that seed, with this number of events.
 ///
 /// # Errors
-/// Something is not as it must be; the error tells what happened last.
+/// Something does not hold; the error has the last events.
 pub fn run(seed: u64, steps: usize) -> Result<()> {
     runtime()?.block_on(async {
         let mut world = World::new(seed);
@@ -60,7 +60,7 @@ mod tests {
 
     use super::{cost, run};
 
-    /// Seeds that failed once; each is replayed for ever.
+    /// Seeds that failed once; each is replayed by every run.
     const FAILED: &str = include_str!("../seeds.txt");
 
     /// So many seeds in a row; `cargo xtask simulate` runs more.

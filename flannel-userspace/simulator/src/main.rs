@@ -1,4 +1,4 @@
-//! `simulate`: runs the control planes of networks to which things happen by chance.
+//! `simulate`: runs the control planes of networks with random events.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,8 +8,8 @@ use clap::Parser;
 
 /// Runs the control planes of whole networks in one process, and checks what must be so
 ///
-/// Each seed is a network of 3 to 50 hosts to which things happen by chance. The seed that fails is printed with what
-/// happened last; with --seed it fails again in the same way.
+/// Each seed is a network of 3 to 50 hosts with random events. The seed that fails is printed with its last events;
+/// with --seed it fails again in the same way.
 #[derive(Parser)]
 #[command(name = "simulate", version)]
 struct Arguments {
@@ -19,7 +19,7 @@ struct Arguments {
     /// How many seeds to run, from 0 on
     #[arg(long, default_value_t = 200, conflicts_with = "seed")]
     seeds: u64,
-    /// How many things happen to each network
+    /// How many events each network has
     #[arg(long, default_value_t = 1000)]
     steps: usize,
     /// Prints what the daemons log from this level on, and what happens in between

@@ -1,4 +1,4 @@
-//! A registry as etcd is one: revisions, terms that end, watches that break, history that is compacted or begins again.
+//! A registry like etcd: revisions, leases that expire, watches that break, history that is compacted or starts again.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +18,7 @@ use crate::store::{Data, EtcdLease, Store};
 
 /// How long a request takes that nobody answers.
 const TIMEOUT: Duration = Duration::from_secs(1);
-/// By then a term that was granted without an answer has ended.
+/// By then an etcd lease that was granted without an answer has expired.
 const FORGOTTEN: Duration = Duration::from_secs(150);
 
 /// What all hosts share. Clones are the same one.
@@ -39,7 +39,7 @@ impl Cluster {
         done
     }
 
-    /// The way of a host to it.
+    /// The connection of a host to it.
     pub fn client(&self, host: usize, seed: u64) -> Client {
         Client {
             cluster: self.clone(),
@@ -50,7 +50,7 @@ impl Cluster {
         }
     }
 
-    /// Ends terms that are over, for ever.
+    /// Expires etcd leases, without end.
     pub async fn run(self) {
         loop {
             sleep(Duration::from_secs(1)).await;
@@ -127,7 +127,7 @@ impl Cluster {
             store.data = saved.0;
             store.history += 1;
             store.breaks += 1;
-            // Terms begin again when a member becomes the leader.
+            // etcd leases are renewed when a member becomes the leader.
             let now = Instant::now();
             store.data.terms.values_mut().for_each(|term| term.ends = now + term.ttl);
         });
@@ -153,8 +153,8 @@ impl Cluster {
         self.change(|store| if is_away { store.away.insert(host) } else { store.away.remove(&host) });
     }
 
-    /// How many terms of a host's daemon have not ended; nothing where answers are lost, for what is granted without an
-    /// answer ends by itself.
+    /// How many etcd leases of a host's daemon have not expired; `None` if answers are lost, because what is granted
+    /// without an answer ends by itself.
     pub fn terms(&self, host: usize) -> Option<usize> {
         let store = self.store();
         let of = (host, store.daemons.get(&host).copied().unwrap_or_default());
@@ -168,7 +168,7 @@ impl Cluster {
         self.store().busiest
     }
 
-    /// Hears that another daemon starts on a host, which may ask again what the one before has asked.
+    /// To be called when another daemon starts on a host, which may ask again what the former one has asked.
     pub fn start(&self, host: usize) {
         let mut store = self.store();
         store.asked.remove(&host);
@@ -179,7 +179,7 @@ impl Cluster {
 /// A registry at one moment.
 pub struct Saved(Data);
 
-/// One host's way to the registry.
+/// One host's connection to the registry.
 #[derive(Clone)]
 pub struct Client {
     cluster: Cluster,

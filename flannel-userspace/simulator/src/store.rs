@@ -13,7 +13,7 @@ use tokio::time::Instant;
 /// The window in which requests are counted.
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// Keys, terms and history; and what is wrong with it.
+/// Keys, etcd leases and history; and what is wrong with it.
 #[derive(Default)]
 pub struct Store {
     pub data: Data,

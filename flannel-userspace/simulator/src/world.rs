@@ -1,4 +1,4 @@
-//! A network of hosts to which things happen by chance, and what must be so when they have stopped.
+//! A network of hosts with random events, and what must hold when they have stopped.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -25,11 +25,11 @@ use crate::host::{Host, Plan};
 use crate::kernel::{Machine, Refusal};
 use crate::registry::{Cluster, Saved};
 
-/// After this long nothing that happened before may show any more: a term, a held mass deletion, a listing.
+/// After this long no earlier event may show any more: an etcd lease, a held mass deletion, a listing.
 const QUIET: Duration = Duration::from_secs(150);
 /// The most listings and watches of one host within ten seconds.
 const MOST_ASKED: usize = 25;
-/// The most terms of one daemon: of its lease, of its claim, and of those it was refused or cut off in the middle of.
+/// The most etcd leases of one daemon: of its lease, of its claim, and of requests that were refused or interrupted.
 const MOST_TERMS: usize = 8;
 /// Index of the underlay's interface.
 const UNDERLAY: u32 = 2;
@@ -77,7 +77,7 @@ impl World {
         Self { dice, cluster, plan, hosts, saved: None, moves, foreign, log: Vec::new() }
     }
 
-    /// Lets so many things happen, and checks what must be so afterwards.
+    /// Runs this number of events, and checks what must hold afterwards.
     ///
     /// # Errors
     /// It is not so.
@@ -112,7 +112,7 @@ impl World {
         SubnetKey(Ipv4Network::new(Ipv4Addr::new(10, 5, third, 0), 24).expect("a subnet").into())
     }
 
-    /// One thing, by chance.
+    /// One random event.
     async fn happen(&mut self) -> Result<String> {
         let host = self.some_host();
         Ok(match self.dice.random_range(0..30) {
@@ -303,7 +303,7 @@ impl World {
         }
     }
 
-    /// A daemon that is started again takes over what is there: nothing is taken away that is wanted.
+    /// A daemon that is started again takes over what is there: nothing that is wanted is removed.
     async fn restart(&mut self, host: usize) -> Result<String> {
         let machine = self.hosts[host].machine.clone();
         let is_clear = self.each_host_has_its_lease();
@@ -318,7 +318,7 @@ impl World {
     }
 
     /// Whether the registry is as everybody wants it: which of two leases of one host is accepted depends on which was
-    /// known first, and what vanishes from it is rightly taken away.
+    /// known first, and what vanishes from it is rightly removed.
     fn each_host_has_its_lease(&self) -> bool {
         let leases = self.cluster.snapshot().leases;
         let addresses: BTreeSet<Option<IpAddr>> =
@@ -488,7 +488,7 @@ impl World {
     }
 }
 
-/// The underlay of a host after so many moves.
+/// The underlay of a host after this number of moves.
 fn underlay(host: usize, moves: u8) -> Underlay {
     let third = u8::try_from(host + 1).unwrap_or(u8::MAX);
     let address = Ipv4Addr::new(192, 168, third, 10 + moves);

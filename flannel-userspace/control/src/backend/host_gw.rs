@@ -1,4 +1,4 @@
-//! Routes by way of the other hosts' addresses; nothing is encapsulated.
+//! Routes via the other hosts' addresses; nothing is encapsulated.
 
 use flannel_model::backend::Kind;
 use flannel_model::object::Object;

@@ -20,7 +20,8 @@ use ipnetwork::IpNetwork;
 
 use crate::peers::Peer;
 
-/// How packets get from host to host: what a backend needs, and what it makes of each peer. It does nothing by itself.
+/// How packets travel between hosts: what a backend needs, and the objects it wants for each peer. It does nothing by
+/// itself.
 pub trait Backend: fmt::Debug + Send + Sync {
     /// Its kind.
     fn kind(&self) -> Kind;
@@ -64,7 +65,7 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// Everything by which `peer`, whose address is reached by `hop`, is reached; in any order.
     ///
     /// # Errors
-    /// The backend has no way to the peer.
+    /// The backend has no path to the peer.
     fn objects(&self, peer: &Peer, hop: Hop, links: &Links) -> Result<Vec<Object>, Unreachable>;
 }
 
@@ -154,7 +155,7 @@ pub enum Unsuitable {
     },
 }
 
-/// A peer the backend has no way to.
+/// A peer to which the backend has no path.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unreachable {
     /// There is a router between.

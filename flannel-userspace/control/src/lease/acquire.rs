@@ -126,7 +126,7 @@ async fn discard_misfits<R: LeaseSource + LeaseStore>(
     Ok(snapshot)
 }
 
-/// The lease to go on with: the previous one, else a reservation, else any.
+/// The lease to continue with: the previous one, else a reservation, else any.
 fn own_lease<'a>(config: &AcquireConfig, snapshot: &'a Snapshot) -> Option<&'a Lease> {
     snapshot
         .leases
@@ -159,8 +159,8 @@ fn is_own(config: &AcquireConfig, lease: &Lease) -> bool {
     is_known && Family::ALL.into_iter().all(is_served)
 }
 
-/// Whether this host wrote the lease when it had another address: it was its previous subnet, and the VTEP or the term
-/// are its own. With a second lease for the same VTEP the host would not be reached before this one has expired.
+/// Whether this host wrote the lease when it had another address: it was its previous subnet, and the VTEP or the etcd
+/// lease are its own. With a second lease for the same VTEP the host would not be reached before this one has expired.
 fn is_of_former_address(config: &AcquireConfig, lease: &Lease) -> bool {
     let own = &config.attributes;
     let has_own_vtep = !own.backend_data.is_empty() && lease.attributes.backend_data == own.backend_data;

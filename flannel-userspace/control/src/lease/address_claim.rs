@@ -17,7 +17,7 @@ use tracing::{debug, error, info, warn};
 
 use super::LeaseState;
 
-/// How long an address stays a host's after it was last heard of.
+/// How long an address stays a host's after its last renewal.
 const TTL: Duration = Duration::from_secs(60);
 /// Pause between two signs of life.
 const PAUSE: Duration = Duration::from_secs(20);

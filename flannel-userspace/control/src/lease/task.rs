@@ -19,12 +19,12 @@ use crate::until;
 const MIN_PAUSE: Duration = Duration::from_millis(500);
 /// Pauses after failed writes: from the first to the longest.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
-/// For so long after a host took over a lease that stood already, it yields to another that insists on it.
+/// How long after it took over an existing lease a host yields to another host that insists on it.
 const PROBATION: Duration = Duration::from_secs(60);
-/// A lease that another wrote with the same content is put back on an own term within this time.
+/// A lease that another wrote with the same content is written again with an own etcd lease within this time.
 const ADOPTION: Duration = Duration::from_secs(60);
 
-/// So many of its own terms a host knows again.
+/// How many of its own etcd leases a host recognises.
 const MOST_TERMS: usize = 64;
 
 /// For how long to hold a lease at a time.
@@ -99,7 +99,7 @@ enum Order {
 }
 
 impl LeaseHandle {
-    /// Passes an event on if it is of the own lease; tells whether it was.
+    /// Passes an event on if it is of the own lease; returns whether it was.
     pub fn observe(&self, event: &Event) -> bool {
         let is_own = event.key() == Key::Subnet(self.key);
         if is_own {
@@ -138,7 +138,7 @@ impl LeaseHandle {
     }
 
     fn send(&self, order: Order) {
-        // Nobody listens once the lease is lost, which the task has told.
+        // Nobody listens once the lease is lost, which the task has reported.
         let _ = self.orders.send(order);
     }
 }
@@ -161,10 +161,10 @@ pub struct LeaseTask<R> {
     last_write: Instant,
     /// Until when to yield to another host.
     probation: Option<Instant>,
-    /// The term of the last write by this task.
+    /// The etcd lease of the last write by this task.
     granted: Option<EtcdLeaseId>,
-    /// The terms this host wrote the lease for, the last last: by them it knows its own lease again, whatever the
-    /// lease says.
+    /// The etcd leases with which this host wrote the lease, the latest last: by them it recognises its own lease,
+    /// whatever the lease says.
     own_terms: VecDeque<EtcdLeaseId>,
     pauses: ExponentialBackoff,
     metrics: LeaseMetrics,
@@ -240,7 +240,7 @@ impl<R: LeaseStore> LeaseTask<R> {
         match order {
             Order::Seen { found, revision } => self.see(found, revision),
             Order::Listed { found, revision, listing, history_reset } => {
-                // Revisions only grow, but those of a registry that was made anew or restored begin again.
+                // Revisions only grow, but those of a registry that was created again or restored start again.
                 if std::mem::replace(&mut self.listed, listing) > listing || history_reset {
                     self.revision = Revision::ZERO;
                 }
@@ -353,8 +353,8 @@ impl<R: LeaseStore> LeaseTask<R> {
         Ok(())
     }
 
-    /// What cannot be written anew may still be kept: by an etcd without space, or one that lets this host write no
-    /// more.
+    /// A lease that cannot be written may still be kept alive: by an etcd without space, or one that lets this host
+    /// write no more.
     async fn keep(&mut self, since: Instant) {
         let Some(term) = self.lease.term else { return };
         if self.expected == Expected::Absent || !matches!(self.registry.keep(term).await, Ok(true)) {
@@ -364,7 +364,7 @@ impl<R: LeaseStore> LeaseTask<R> {
         self.state.send_modify(|state| state.expires = expires);
     }
 
-    /// Nothing hangs any more on the term of the write before. Left to itself it would stay for as long as it was granted,
+    /// No key is attached to the etcd lease of the write before any more. It would stay for as long as it was granted,
     /// and a lease that is written again and again would leave thousands.
     async fn end_former_term(&mut self) {
         let former = std::mem::replace(&mut self.granted, self.lease.term);

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::Peer;
 
-/// For so long the lease of a peer that left may come back as if it had never been away.
+/// How long the lease of a peer may be missing without any effect.
 const GRACE: Duration = Duration::from_secs(1);
 /// Deletions within this time count together.
 const WINDOW: Duration = Duration::from_secs(10);
@@ -27,11 +27,11 @@ pub struct DeletionPolicy {
     pub hold: Duration,
 }
 
-/// Who left lately, and who is held.
+/// Peers whose leases vanished lately, and peers that are held.
 #[derive(Debug)]
 pub struct DeletionGuard {
     policy: DeletionPolicy,
-    /// Who left within the window, in that order; nobody during a mass deletion.
+    /// Deletions within the window, in their order; none during a mass deletion.
     recent: VecDeque<Deletion>,
     /// The peers of a mass deletion.
     held: BTreeMap<IpNetwork, Peer>,
@@ -88,8 +88,8 @@ impl DeletionGuard {
         !self.policy.hold.is_zero() && gone >= SMALLEST && gone * 100 > limit
     }
 
-    /// Hears of a new peer: whoever held its subnet before is neither held nor brought back. Returns those to let go
-    /// at once, because their VTEP is now at this peer's address.
+    /// Takes note of a new peer: the former holder of its subnet is neither held nor brought back. Returns peers to
+    /// expire at once, because their VTEP is now at this peer's address.
     pub fn arrive(&mut self, peer: &Peer) -> Vec<Peer> {
         self.held.remove(&peer.subnet);
         if self.held.is_empty() {

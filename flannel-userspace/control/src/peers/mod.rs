@@ -19,7 +19,7 @@ use crate::lease::LeaseMetrics;
 pub use admission::{FamilySite, Refusal, Site};
 pub use deletion_guard::{DeletionGuard, DeletionPolicy};
 
-/// After so many new peers at once the table is made compact.
+/// After this number of new peers at once the table is compacted.
 const MANY: usize = 1000;
 
 /// A host whose lease was accepted, in one family.
@@ -46,7 +46,7 @@ impl Peer {
 pub struct Diff {
     /// Peers that are new.
     pub added: Vec<Peer>,
-    /// Peers that are told otherwise now: before and after, with one subnet.
+    /// Changed peers: before and after, with one subnet.
     pub changed: Vec<(Peer, Peer)>,
     /// Peers that are gone.
     pub removed: Vec<Peer>,
@@ -152,8 +152,8 @@ impl PeerTable {
         self.index.holder(subnet).is_some()
     }
 
-    /// Has leases held against the underlay as it is now. Whether it is another one than before: then those that were
-    /// refused are looked at again when the next snapshot tells them.
+    /// Checks leases against the present underlay from now on. Returns whether it changed: then refused leases are
+    /// examined again with the next snapshot.
     pub fn move_to(&mut self, underlay: &Underlay) -> bool {
         let addresses: Vec<IpAddr> = underlay.addresses.iter().chain(underlay.public.iter()).collect();
         if self.site.addresses == addresses && self.site.connected == underlay.networks {
@@ -178,7 +178,7 @@ impl PeerTable {
         self.refusals
     }
 
-    /// Makes the table what `snapshot` says, but for keys of which later events have told already.
+    /// Makes the table match `snapshot`, except keys with later events.
     pub fn apply_snapshot(&mut self, snapshot: &Snapshot) -> Diff {
         let mut diff = Diff::default();
         if snapshot.history_reset || snapshot.revision < self.listed {

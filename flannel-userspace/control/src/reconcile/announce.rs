@@ -1,5 +1,4 @@
-//! What this host tells others of itself: its lease, for the other hosts, and the subnet file, for the programs on
-//! this one.
+//! What this host announces: its lease, to the other hosts, and the subnet file, to the programs on this one.
 
 use flannel_model::underlay::Links;
 

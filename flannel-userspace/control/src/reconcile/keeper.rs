@@ -27,10 +27,10 @@ use crate::until;
 const SWEEP: Duration = Duration::from_secs(10);
 /// How often programs are looked for that somebody has detached, which the kernel does not announce.
 const LOOK: Duration = Duration::from_secs(1);
-/// For so long announcements of the kernel are gathered, for they come in bursts.
+/// How long announcements of the kernel are gathered, because they come in bursts.
 const SETTLE: Duration = Duration::from_millis(100);
-/// The kernel is compared with what is wanted at most in one part of so many of the time: with many peers less often.
-/// What changes in its tables is announced; this finds what is not.
+/// Comparing the kernel with what is wanted takes at most this fraction of the time: with many peers it is done less
+/// often. What changes in its tables is announced; this finds what is not.
 const UNHURRIED: u32 = 1000;
 /// However long a comparison took: one may have waited for another user of the kernel's tables.
 const RAREST: Duration = Duration::from_secs(15 * 60);
@@ -46,7 +46,7 @@ const PUT_BACKS: u32 = 10;
 /// More failures at once are summed up in the log.
 const FEW: usize = 20;
 
-/// After so many peers at once what is wanted is made compact.
+/// After this number of peers at once the wanted set is compacted.
 const MANY: usize = 1000;
 
 /// Keeps the kernel.
@@ -73,7 +73,7 @@ pub(super) struct Keeper<K> {
     looks: Interval,
     /// When to look where the pods are.
     fdb_due: Option<Instant>,
-    /// When to look at interfaces, and at everything else along with them if that is due.
+    /// When to compare interfaces, and everything else along with them if that is due.
     interfaces_due: Option<Instant>,
     /// When everything was compared last, and how long that took.
     compared: (Instant, Duration),
@@ -165,7 +165,7 @@ impl<K: Kernel> Keeper<K> {
         }
     }
 
-    /// Repairs at once what an announcement tells to be missing or replaced, and notes what else to look at.
+    /// Repairs at once what is missing or replaced by an announcement, and notes what else to compare.
     pub(super) async fn note(&mut self, change: Change) {
         let soon = Instant::now() + SETTLE;
         match change {
@@ -337,12 +337,12 @@ impl<K: Kernel> Keeper<K> {
         self.put_and_remove(put, remove).await;
     }
 
-    /// How many peers the kernel refuses something of, and to how many there is no way.
+    /// How many peers the kernel refuses something of, and how many have no path.
     pub(super) fn failing(&self) -> (usize, usize) {
         (self.failing_peers, self.unreachable.len())
     }
 
-    /// Hears how much of what is to be wanted is.
+    /// Sets how complete the wanted set is.
     pub(super) fn inform(&mut self, knowledge: Knowledge) {
         self.knowledge = self.knowledge.max(knowledge);
     }
@@ -385,7 +385,7 @@ impl<K: Kernel> Keeper<K> {
         self.metrics.corrected(since.elapsed());
     }
 
-    /// Has interfaces looked at soon, and everything else at most in one part of `unhurried` of the time.
+    /// Compares interfaces soon, and everything else in at most one part of `unhurried` of the time.
     fn look_soon(&mut self, unhurried: u32) {
         let soon = Instant::now() + SETTLE;
         let (since, cost) = self.compared;

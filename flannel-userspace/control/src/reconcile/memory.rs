@@ -51,7 +51,7 @@ impl Memory {
         None
     }
 
-    /// Hears that more is known than is written.
+    /// To be called when more is known than is written.
     pub(super) fn note(&mut self) {
         let now = Instant::now();
         let earliest = self.last.map_or(now + SOON, |last| (last + PAUSE).max(now + SOON));

@@ -10,14 +10,14 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-/// What became of the lease of another host.
+/// The state of another host's lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerState {
     /// Everything by which the peer is reached is in the kernel.
     Programmed,
     /// The kernel refuses something of it, which is tried again.
     Failing,
-    /// This backend has no way to it.
+    /// This backend has no path to it.
     Unreachable,
     /// It vanished, and is reached for a while still.
     Held,
@@ -52,7 +52,7 @@ pub enum ResyncCause {
     Periodic,
     /// Leases that were refused may be acceptable now that this host has changed.
     HostChanged,
-    /// etcd has compacted the history that was still to be told.
+    /// etcd has compacted history that was not received yet.
     Compacted,
     /// The watch ended otherwise, or could not be opened.
     WatchEnded,

@@ -37,16 +37,16 @@ pub use metrics::{PeerState, ReconcileMetrics, ResyncCause};
 pub use node::{Node, Prepared};
 use wanted::Discard;
 
-/// How often the leases are listed and compared, whether or not the watch told anything: etcd has been seen
-/// to lose events.
+/// How often the leases are listed and compared, whether or not the watch reported anything: etcd has been seen to lose
+/// events.
 const RESYNC: Duration = Duration::from_secs(60);
-/// Listing takes at most one part in so many of the time: with many leases it is done less often.
+/// Listing takes at most this fraction of the time: with many leases it is done less often.
 const UNHURRIED: u32 = 1000;
 /// However long listings take: one over a connection that was slow once may have taken a minute.
 const RAREST: Duration = Duration::from_secs(15 * 60);
 /// Pauses between attempts to reach the registry: from the first to the longest.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
-/// A watch that lasted for so long shows that the registry is well.
+/// A watch that lasted for this time shows that the registry is well.
 const STEADY: Duration = Duration::from_secs(30);
 /// Why the known peers may be out of date.
 const STALE: &str = "etcd is away; forwarding continues with the known peers";
@@ -57,7 +57,7 @@ const FEW: usize = 20;
 pub struct Reconciler<R, K> {
     /// Where the leases stand.
     pub registry: R,
-    /// What this host tells others.
+    /// What this host announces.
     pub announcement: Announcement,
     /// This host, kept in the kernel.
     pub node: Node<K>,
@@ -83,7 +83,7 @@ pub struct Reconciler<R, K> {
     pub releases: UnboundedReceiver<()>,
 }
 
-/// Runs the loop, for ever.
+/// Runs the loop, without end.
 pub struct Loop<R, K> {
     registry: R,
     announcement: Announcement,
@@ -99,7 +99,7 @@ pub struct Loop<R, K> {
     conditions: Conditions,
     synced: Option<oneshot::Sender<()>>,
     releases: UnboundedReceiver<()>,
-    /// Whether the registry has ever told its leases.
+    /// Whether the leases were ever listed.
     has_listed: bool,
     registry_is_away: bool,
     /// How long the last listing took.
@@ -153,7 +153,7 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
         }
     }
 
-    /// Lists and follows, for ever. The caller drops the future to end it; what is in the kernel stays.
+    /// Lists and watches, without end. The caller drops the future to end it; what is in the kernel stays.
     pub async fn run(mut self) -> Infallible {
         if let Some(known) = self.known.take() {
             self.want(known, &mut Discard).await;
@@ -195,7 +195,7 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
 
     fn tell_synced(&mut self) {
         if let Some(synced) = self.synced.take() {
-            // Nobody may be left to hear it.
+            // Nobody may be left to receive it.
             let _ = synced.send(());
         }
     }
@@ -277,7 +277,7 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
         }
     }
 
-    /// Makes everything in the kernel, and what others are told, what it is meant to be.
+    /// Brings everything in the kernel, and what this host announces, to what is wanted.
     async fn sweep(&mut self) {
         self.keeper.hold().await;
         let links = self.keeper.node().links();
@@ -390,7 +390,7 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
         self.memory.write(own, self.peers.peers().chain(self.deletion_guard.held()));
     }
 
-    /// Who has left has not come back.
+    /// Peers that vanished have not come back.
     async fn expire(&mut self) {
         let was_holding = self.deletion_guard.is_holding();
         let gone = self.deletion_guard.expire();
@@ -453,7 +453,7 @@ async fn releasing(deletion_guard: &DeletionGuard, releases: &mut UnboundedRecei
     }
 }
 
-/// Says what became of `peers`; of many of them, only how many they are.
+/// Logs what happened to `peers`; of many, only their number.
 fn log_peers(peers: &[Peer], what: &str) {
     if peers.len() > FEW {
         info!(peers = peers.len(), "many peers {what}");

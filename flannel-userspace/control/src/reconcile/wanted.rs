@@ -7,7 +7,7 @@ use ipnetwork::IpNetwork;
 
 use crate::compact::compact;
 
-/// Takes touched objects where the comparison of everything tells what to do: of all peers, they are many.
+/// Takes touched objects if everything is compared anyway: of all peers, they are many.
 pub(super) struct Discard;
 
 impl Extend<Object> for Discard {
@@ -87,7 +87,7 @@ impl Wanted {
         self.refcounts.range(first..=last).next().map(|(object, _)| object)
     }
 
-    /// What is wanted and not among `actual`, and the other way round; all of it in order.
+    /// What is wanted and not among `actual`, and the reverse; all of it in order.
     pub(super) fn differences(&self, actual: &[Object]) -> (Vec<Object>, Vec<Object>) {
         let (mut missing, mut stale) = (Vec::new(), Vec::new());
         let mut actual = actual.iter().peekable();

@@ -24,7 +24,7 @@ pub enum BackendConfig {
     Udp(UdpConfig),
     /// Ethernet frames in VXLAN.
     Vxlan(VxlanConfig),
-    /// Routes by way of the other hosts' addresses.
+    /// Routes via the other hosts' addresses.
     HostGw,
     /// A lease and nothing else.
     Alloc,

@@ -6,8 +6,8 @@ use ipnetwork::Ipv4Network;
 
 use super::json::{JsonError, TypeError};
 
-/// A network configuration that cannot be served. It can be written anew at any time, so the daemon
-/// tries again, unless it [`is_final`](Self::is_final).
+/// A network configuration that cannot be served. It can be changed at any time, so the daemon tries again, unless it
+/// [`is_final`](Self::is_final).
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// No JSON, or not an object.

@@ -116,7 +116,7 @@ impl Scalar for String {
     const IS: &'static str = "a string in quotes";
 }
 
-/// As much of `text` as an error message can bear, on one line: nobody can write lines of their own to the log.
+/// As much of `text` as fits an error message, on one line: nobody can write lines of their own to the log.
 #[must_use]
 pub fn excerpt(text: &str) -> String {
     const LONGEST: usize = 80;

@@ -1,4 +1,4 @@
-//! What the daemon is told: the network's configuration, the choice of the interface, and where its files are.
+//! The daemon's settings: the network's configuration, the choice of the interface, and where its files are.
 
 pub mod backend;
 pub mod cidr;

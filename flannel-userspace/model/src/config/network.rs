@@ -37,7 +37,7 @@ pub struct FamilyConfig {
 /// The `Backend` object; [`BackendConfig::parse`](super::backend::BackendConfig::parse) looks into it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawBackend {
-    /// `Type` in lower case; empty where the object does not tell it.
+    /// `Type` in lower case; empty if the object has none.
     pub kind: String,
     /// Every member of the object.
     pub options: Object,
@@ -172,7 +172,7 @@ fn subnet_len(network: Ipv4Network, asked: u32) -> Result<u8, ConfigError> {
     u8::try_from(len).map_err(|_| ConfigError::SubnetLenTooLong(len))
 }
 
-/// What `SubnetMin` and `SubnetMax` are held against.
+/// What `SubnetMin` and `SubnetMax` are checked against.
 struct Bounds {
     network: Ipv4Network,
     subnet_len: u8,

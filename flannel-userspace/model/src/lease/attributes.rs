@@ -37,8 +37,8 @@ struct Written<'a> {
     backend_v6_data: Option<&'a Data>,
 }
 
-/// What one backend tells another. Kept as text: leases come by the ten thousand, and a parsed value is ten times as
-/// large.
+/// What one backend publishes to another. Kept as text: leases come by the ten thousand, and a parsed value is ten
+/// times as large.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Data(Box<str>);
 
@@ -77,14 +77,14 @@ pub enum ValueError {
     /// No JSON object.
     #[error("the value is not a JSON object")]
     NotAnObject(#[source] JsonError),
-    /// A field bears something else than it should.
+    /// A field holds something else than it should.
     #[error("{field} must be {expected}, not {found}")]
     Field {
         /// Name of the field.
         field: &'static str,
-        /// What it should bear.
+        /// What it should hold.
         expected: &'static str,
-        /// Its content, abbreviated.
+        /// What it holds, abbreviated.
         found: String,
     },
 }

@@ -50,7 +50,7 @@ impl Key {
 }
 
 impl fmt::Display for Key {
-    /// A subnet's name as it stands in etcd; of junk, which may be of any length, as much as a log line can bear.
+    /// A subnet's name as it is in etcd; of junk, which may be of any length, as much as fits a log line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Subnet(key) => key.fmt(f),

@@ -13,8 +13,8 @@ pub struct Snapshot {
     pub leases: Vec<Lease>,
     /// The keys that do not.
     pub rejected: Vec<Rejected>,
-    /// Whether the registry has told of a later moment before: it was restored from an older copy or made anew, and
-    /// revisions known from before mean nothing any more.
+    /// Whether the registry has reported a later revision before: it was restored from an older copy or created again,
+    /// and revisions known from before mean nothing any more.
     pub history_reset: bool,
 }
 

@@ -77,7 +77,7 @@ impl fmt::Display for Revision {
 pub struct EtcdLeaseId(NonZeroI64);
 
 impl EtcdLeaseId {
-    /// The id as etcd tells it; zero stands for "none".
+    /// etcd's number; zero stands for "none".
     #[must_use]
     pub const fn from_id(id: i64) -> Option<Self> {
         match NonZeroI64::new(id) {

@@ -64,7 +64,7 @@ pub enum DeviceError {
         name: String,
         /// UDP port.
         port: u16,
-        /// Who has the port, as far as can be told.
+        /// Who has the port, as far as known.
         culprit: String,
     },
     /// The name is longer than the kernel allows.
@@ -107,8 +107,7 @@ impl Netlink {
         }
     }
 
-    /// The device as it is; nothing where it is missing. A segmenter's end that is missing has the index of no
-    /// interface.
+    /// The device as it is; `None` if it is missing. A segmenter's end that is missing has the index of no interface.
     ///
     /// # Errors
     /// The kernel refused.

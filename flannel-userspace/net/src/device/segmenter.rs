@@ -69,7 +69,7 @@ impl Netlink {
         Ok(differences)
     }
 
-    /// Deletes the segmenter; tells whether there was one.
+    /// Deletes the segmenter; returns whether there was one.
     ///
     /// # Errors
     /// The name belongs to something else; the kernel refused.

@@ -48,7 +48,7 @@ fn address_of_a_new_vxlan_device_counts_as_set_by_hand() {
     // NET_ADDR_SET, which systemd-udevd leaves alone, is 3; a random one of the kernel's is 1.
     on_host(async |netlink, underlay| {
         netlink.ensure_vxlan(&spec(&underlay)).await.unwrap();
-        // /sys/class/net shows the namespace in which /sys was mounted, so it is mounted anew.
+        // /sys/class/net shows the namespace in which /sys was mounted, so it is mounted again.
         let script = "mount -t sysfs none /sys && cat /sys/class/net/flannel.1/addr_assign_type";
         let output =
             std::process::Command::new("unshare").args(["--mount", "sh", "-c", script]).output().unwrap();

@@ -13,11 +13,10 @@ impl Netlink {
     /// packets come. It is a bridge without ports, and the programs at its egress take the packets before
     /// it gets to see them; what no program takes, it drops.
     ///
-    /// A bridge, because it is one device that stays when the daemon goes, has a carrier for as long as it
-    /// never had a port, and takes super-packets whole. The alternatives, as tried: a persistent TUN has
-    /// no carrier without a reader, so its routes are `linkdown` and it offers no TCP segmentation; a veth
-    /// pair does as well but leaves a second device behind, which would hand an untaken packet back to
-    /// the host to be looked at again.
+    /// A bridge, because it is one device that stays when the daemon goes, has a carrier for as long as it never had a
+    /// port, and takes super-packets whole. The alternatives, as tried: a persistent TUN has no carrier without a
+    /// reader, so its routes are `linkdown` and it offers no TCP segmentation; a veth pair does as well but leaves a
+    /// second device behind, which would hand an untaken packet back to the host to be compared again.
     ///
     /// It resolves no neighbours, and neither multicast nor IPv6 makes it speak of its own accord.
     ///

@@ -55,7 +55,7 @@ impl Netlink {
         let link = self.create_vxlan(&name, spec).await?;
         match self.set_up_vxlan(&link, spec).await {
             Err(error) => {
-                // A half-made device would only stand in the way of the next attempt.
+                // A half-made device would only hinder the next attempt.
                 if let Err(leftover) = self.delete_link(&link).await {
                     tracing::warn!(device = name, %leftover, "a device that cannot be brought up is left");
                 }
@@ -129,9 +129,9 @@ impl Netlink {
     }
 }
 
-/// A random unicast address from the locally administered range. It is given to the kernel, which would
-/// choose one just as well, because programs such as systemd-udevd change addresses the kernel chose, and
-/// peers would go on sending to the old one.
+/// A random unicast address from the locally administered range. It is given to the kernel, which would choose one just
+/// as well, because programs such as systemd-udevd change addresses the kernel chose, and peers would continue to send
+/// to the old one.
 fn random_mac() -> Mac {
     let mut mac: [u8; 6] = rand::random();
     mac[0] = (mac[0] & 0xfc) | 0x02;

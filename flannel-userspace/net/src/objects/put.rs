@@ -154,8 +154,8 @@ impl Objects {
         Ok(self.netlink.add_route(route, true).await?)
     }
 
-    /// Ours is what bears our protocol, what uses a flannel device (of whichever backend was configured
-    /// before), and what stock flannel's host-gw left on the interface ours is to use.
+    /// Ours is what has our protocol, what uses a flannel device (of whichever backend was configured before), and what
+    /// stock flannel's host-gw left on the interface ours is to use.
     async fn may_replace(&self, existing: &Route, wanted: &Route) -> Result<bool, Error> {
         if existing.protocol == ROUTE_PROTOCOL {
             return Ok(true);
@@ -183,7 +183,7 @@ impl Objects {
     }
 }
 
-/// Removes `route` if it is by the next hop of that address, and the next hop after it; tells whether it was.
+/// Removes `route` if it is by the next hop of that address, and the next hop after it; returns whether it was.
 pub(super) fn remove_with_next_hop(route: &Route, gateway: Ipv4Addr) -> bool {
     let Ok(mut bulk) = Bulk::open() else { return false };
     let removal = RouteNetlinkMessage::DelRoute(route.message_by(gateway));

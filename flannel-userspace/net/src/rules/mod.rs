@@ -20,10 +20,10 @@
 //! names something still counts, one that means "and nothing else" does not hold for the network.
 //!
 //! # More than one packet filter
-//! A packet is forwarded only if nft tables and both variants of iptables let it pass. So wherever an
-//! iptables FORWARD chain drops by default, FLANNEL-FWD is kept there as well, whichever the engine; and
-//! whatever else is there of an engine not in use is removed, after the other one is in place. Tables of the
-//! user's own are not written to: [`Rules::obstacles`] tells which of them drops by default.
+//! A packet is forwarded only if nft tables and both variants of iptables let it pass. So wherever an iptables FORWARD
+//! chain drops by default, FLANNEL-FWD is kept there as well, whichever the engine; and whatever else is there of an
+//! engine not in use is removed, after the other one is in place. Tables of the user's own are not written to:
+//! [`Rules::obstacles`] returns those that drop by default.
 
 mod error;
 mod iptables;
@@ -78,12 +78,12 @@ pub struct Rules {
     turn: Mutex<()>,
 }
 
-/// What becomes of differences.
+/// What is done about differences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Intent {
     /// They are put right.
     Correct,
-    /// They are told.
+    /// They are reported.
     Compare,
 }
 

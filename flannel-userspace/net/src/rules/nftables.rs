@@ -22,7 +22,7 @@ struct Base {
 const POSTROUTING: Base = Base { name: "postrtg", kind: "nat", hook: "postrouting", priority: 100 };
 const FORWARD: Base = Base { name: "forward", kind: "filter", hook: "forward", priority: 0 };
 
-/// Makes the table what is `wanted`, and tells what was changed.
+/// Makes the table what is `wanted`, and returns what was changed.
 pub(super) async fn ensure(
     names: &Names,
     wanted: &Wanted,
@@ -92,7 +92,7 @@ pub(super) async fn dropping_chains(has_iptables: bool) -> Result<Vec<String>, R
 /// The objects of one table.
 type Listing = Vec<Value>;
 
-/// One table; nothing where it does not exist. To list all tables would read every rule of the host.
+/// One table; `None` if it does not exist. To list all tables would read every rule of the host.
 async fn list(family: &str, table: &str) -> Result<Option<Listing>, RulesError> {
     match objects(&["-j", "list", "table", family, table]).await {
         Ok(listing) => Ok(Some(listing)),

@@ -13,7 +13,7 @@ pub enum Fault {
     Unexpected,
 }
 
-/// One thing, and what putting it right is called.
+/// One object, and the name of its repair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Repair {
     /// How it was not as it should be.
@@ -66,7 +66,7 @@ impl Repairs {
         self.0.is_empty()
     }
 
-    /// How many things were put right.
+    /// How many repairs there were.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()

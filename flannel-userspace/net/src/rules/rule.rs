@@ -27,7 +27,7 @@ pub(super) struct Side {
     pub(super) is_negated: bool,
 }
 
-/// What becomes of a packet.
+/// The verdict on a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// Other rules decide.

@@ -1,4 +1,4 @@
-//! External programs: never by a shell, never for ever.
+//! External programs: never by a shell, never without a deadline.
 
 use std::io;
 use std::process::Stdio;

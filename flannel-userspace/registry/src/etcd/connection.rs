@@ -59,7 +59,7 @@ impl History {
 
 #[derive(Default)]
 struct State {
-    /// Counts the connections that came to an end; tells the endpoint of the next.
+    /// Counts the connections that ended; selects the endpoint of the next.
     turn: usize,
     client: Option<Client>,
     /// Counts the attempts since an endpoint answered last.
@@ -165,7 +165,7 @@ impl Connection {
         known.newest = known.newest.max(revision);
     }
 
-    /// Whether an answer is of another history than the last listing, as far as it tells.
+    /// Whether an answer is of another history than the last listing, as far as it says.
     pub(super) fn is_of_another_history(&self, header: &ResponseHeader) -> bool {
         self.known().history.is_some_and(|known| !known.goes_on_in(&History::of(header)))
     }
@@ -208,7 +208,7 @@ impl Connection {
         }
     }
 
-    /// How long an endpoint has for an answer when so many attempts at it and at others were fruitless.
+    /// How long an endpoint has for an answer after this number of fruitless attempts.
     fn deadline(&self, fruitless: usize) -> Duration {
         let rounds = u32::try_from(fruitless / self.urls.len()).unwrap_or(u32::MAX);
         match self.urls.len() {
@@ -217,7 +217,7 @@ impl Connection {
         }
     }
 
-    /// Hears that an endpoint has answered.
+    /// Takes note that an endpoint has answered.
     async fn note_answer(&self, session: &Session) {
         if !session.reused {
             self.state.lock().await.fruitless = 0;
@@ -293,7 +293,7 @@ impl Connection {
 
 /// What etcd says to a user where everybody is let in.
 const NOT_ENABLED: &str = "authentication is not enabled";
-/// What etcd says of who asks: another connection, with a token of its own, may be let in.
+/// etcd's complaint about the client: another connection, with a token of its own, may be accepted.
 const STRANGER: [&str; 4] =
     [NOT_ENABLED, "invalid user ID or password", "user name is empty", "revision of auth store is old"];
 

@@ -1,4 +1,4 @@
-//! Where things stand in etcd, and how a key and its value read.
+//! The keys in etcd, and how a key and its value are parsed.
 
 use std::net::IpAddr;
 

@@ -34,7 +34,7 @@ const SLOW_PAGE: i64 = 16;
 const BRISK: Duration = Duration::from_secs(1);
 /// Longest answer that is accepted, in bytes: the library's limit breaks at some 22,000 leases.
 const MAX_ANSWER: usize = 64 << 20;
-/// How often a listing starts anew because history was compacted under it.
+/// How often a listing starts again because history was compacted meanwhile.
 const MAX_LISTINGS: usize = 5;
 
 /// A registry in etcd.
@@ -42,7 +42,7 @@ const MAX_LISTINGS: usize = 5;
 pub struct Etcd {
     connection: Arc<Connection>,
     keys: Keys,
-    /// Leases per request of a listing, by what the way to etcd has carried.
+    /// Leases per request of a listing, by what the connection to etcd has carried.
     page: Arc<AtomicI64>,
 }
 
@@ -96,8 +96,8 @@ impl Etcd {
                     most = (page / 8).max(1);
                     continue;
                 }
-                // The way to etcd may be so narrow that a page takes longer than a request may. The next listing is
-                // by smaller ones.
+                // The path to etcd may be so slow that a page takes longer than a request may. The next listing is by
+                // smaller ones.
                 Err(error) if is_too_slow(&error) => {
                     self.page.fetch_min(SLOW_PAGE, Ordering::Relaxed);
                     return Err(error);
@@ -131,7 +131,7 @@ impl Etcd {
 }
 
 impl Etcd {
-    /// A term for a key that is to expire.
+    /// An etcd lease for a key that is to expire.
     async fn grant(&self, ttl: Duration) -> Result<Option<EtcdLeaseId>, RegistryError> {
         let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX).max(1);
         let request =
@@ -140,7 +140,7 @@ impl Etcd {
         Ok(EtcdLeaseId::from_id(answer.id()))
     }
 
-    /// Ends a term that no key hangs on. It would end by itself, so failure does not matter.
+    /// Revokes an etcd lease without keys. It would expire by itself, so failure does not matter.
     async fn discard(&self, term: Option<EtcdLeaseId>) {
         if let Some(term) = term
             && let Err(error) = self.revoke(term).await
@@ -149,7 +149,7 @@ impl Etcd {
         }
     }
 
-    /// Puts the value if the key is as expected, else tells what stands there.
+    /// Puts the value if the key is as expected, else returns what is there.
     async fn put(
         &self,
         key: SubnetKey,
@@ -164,7 +164,7 @@ impl Etcd {
             Expected::Absent => 0,
             Expected::Revision(revision) => revision.number(),
         };
-        // The key as it was tells when it was created.
+        // The former key has its time of creation.
         let put = PutOptions::new().with_lease(term.map_or(0, EtcdLeaseId::id)).with_prev_key();
         let txn = Txn::new()
             .when([Compare::mod_revision(key.clone(), CompareOp::Equal, revision)])
@@ -334,7 +334,7 @@ impl LeaseStore for Etcd {
             answers.message().await
         };
         let answer = self.connection.call(EtcdOperation::Keep, request).await?;
-        // Zero stands for a term that is gone.
+        // Zero stands for an etcd lease that is gone.
         Ok(answer.is_some_and(|answer| answer.ttl() > 0))
     }
 
@@ -354,7 +354,7 @@ fn large(client: KvClient) -> KvClient {
     client.max_decoding_message_size(MAX_ANSWER)
 }
 
-/// Whether an answer may have been under way when there was no more time for it: a ping behind it got no answer.
+/// Whether an answer may have been in transit at the timeout: a ping behind it got no answer.
 fn is_too_slow(error: &RegistryError) -> bool {
     match error {
         RegistryError::Timeout { .. } => true,
@@ -365,7 +365,7 @@ fn is_too_slow(error: &RegistryError) -> bool {
     }
 }
 
-/// Whether etcd's, or the library's, refusal bears that text.
+/// Whether etcd's, or the library's, refusal has that text.
 fn says(error: &RegistryError, text: &str) -> bool {
     matches!(error, RegistryError::Request { error, .. } if error.to_string().contains(text))
 }

@@ -42,7 +42,7 @@ pub struct Options {
 pub enum Password {
     /// As it is.
     Literal(String),
-    /// The first line of a file, which is read anew for each connection: it may have been changed.
+    /// The first line of a file, which is read again for each connection: it may have changed.
     File(PathBuf),
 }
 
@@ -126,7 +126,7 @@ impl Options {
         self.key_file.is_some() || self.cert_file.is_some() || self.ca_file.is_some()
     }
 
-    /// Who is to be let in, and the password as it is now.
+    /// The user, and the present password.
     ///
     /// # Errors
     /// The password cannot be read.
@@ -142,7 +142,7 @@ impl Options {
         Ok(Some((username, password)))
     }
 
-    /// What to connect to `url` with. The TLS files are read anew each time: they may have been renewed.
+    /// How to connect to `url`. The TLS files are read again each time: they may have been renewed.
     ///
     /// # Errors
     /// A TLS file cannot be read.

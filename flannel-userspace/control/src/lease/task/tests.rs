@@ -51,13 +51,13 @@ async fn acquired(registry: &Memory, attributes: Attributes, ttl: Duration) -> O
     own
 }
 
-/// A task that holds the lease and hears of it only what it is told.
+/// A task that holds the lease and receives only the events given to it.
 fn held_deaf(registry: &Memory, config: HoldConfig, own: OwnLease) -> (LeaseHandle, JoinHandle<Lost>) {
     let (hold, holder) = LeaseTask::new(registry.clone(), config, own);
     (holder, tokio::spawn(hold.run()))
 }
 
-/// The same with somebody who tells every event.
+/// The same, with every event passed on.
 async fn held(registry: &Memory, config: HoldConfig, own: OwnLease) -> (LeaseHandle, JoinHandle<Lost>) {
     let mut watch = registry.watch(own.lease.mod_revision).await.unwrap();
     let (holder, task) = held_deaf(registry, config, own);
@@ -229,7 +229,7 @@ async fn renewal_whose_answer_was_lost_is_recognised() {
     registry.fail(Fault::Answer, 1);
     sleep(DAY).await;
     assert!(!task.is_finished());
-    // The lost one, and one that begins a term whose length is known.
+    // The lost one, and one with an etcd lease of known length.
     assert_eq!(registry.writes().len(), 3);
     assert_eq!(Some(holder.state().borrow().lease.clone()), registry.lease(SUBNET));
 }

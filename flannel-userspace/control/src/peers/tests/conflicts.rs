@@ -119,7 +119,7 @@ fn chain_of_changes_in_one_snapshot_is_followed_to_its_end() {
     ] {
         table.apply_event(&put(key, &vxlan(ip, mac), revision));
     }
-    // Each takes the Ethernet address of the next one, which is told later.
+    // Each takes the Ethernet address of the next one, which arrives later.
     let leases = [
         lease("10.5.2.0-24", &vxlan("192.168.77.12", B), 5, 8),
         lease("10.5.3.0-24", &vxlan("192.168.77.13", C), 6, 9),

@@ -1,4 +1,4 @@
-//! What the table makes of a sequence of events and snapshots.
+//! How the table handles a sequence of events and snapshots.
 
 use flannel_model::backend::Kind;
 use flannel_model::lease::{Event, Lease, Snapshot};

@@ -148,8 +148,8 @@ impl Content {
 }
 
 proptest! {
-    /// Events in any order, late, doubled and lost, listings in between: the rules hold all the time, and a
-    /// listing told twice tells nothing new.
+    /// Events in any order, late, doubled and lost, listings in between: the rules hold all the time, and a listing
+    /// applied twice changes nothing.
     #[test]
     fn rules_hold_whatever_is_told(
         steps in prop::collection::vec((0..KEYS.len(), word(), 0i64..60, 0..8u8), 0..60),
@@ -170,7 +170,7 @@ proptest! {
         }
     }
 
-    /// Without conflicts and junk only the last listing counts: not what was told before, nor what was lost.
+    /// Without conflicts and junk only the last listing counts: not earlier events, nor lost ones.
     #[test]
     fn listing_makes_up_for_lost_late_and_doubled_events(
         steps in prop::collection::vec((2u8..8, 0u8..3, any::<bool>(), any::<bool>(), any::<prop::sample::Index>()), 1..60),

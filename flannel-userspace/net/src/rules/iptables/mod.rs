@@ -70,7 +70,7 @@ pub(super) async fn tools(first: Tool) -> Result<Vec<Tool>, RulesError> {
     }
 }
 
-/// Makes the rules of one variant what is `wanted`, and tells what was changed.
+/// Makes the rules of one variant what is `wanted`, and returns what was changed.
 pub(super) async fn ensure(
     tool: &Tool,
     names: &Names,

@@ -30,7 +30,7 @@ struct SavedChain {
 pub(super) struct Line {
     /// As printed, fit to be read again.
     pub(super) text: String,
-    /// `!`, an option, its arguments. Modules are left out: their options tell them.
+    /// `!`, an option, its arguments. Modules are left out: their options imply them.
     options: BTreeSet<Vec<String>>,
 }
 
@@ -69,7 +69,7 @@ impl Table {
         self.chains.entry(name.to_owned()).or_default()
     }
 
-    /// The rules of a chain; nothing where there is no such chain.
+    /// The rules of a chain; `None` if there is no such chain.
     pub(super) fn rules(&self, chain: &str) -> Option<&[Line]> {
         self.chains.get(chain).map(|chain| chain.rules.as_slice())
     }

@@ -101,7 +101,7 @@ fn place_of_the_jump(#[case] theirs: &str, #[case] order: &[&str]) {
             };
             in_order(&run(program, "-w -S FORWARD"));
             assert!(means.ensure(&spec()).await.is_empty());
-            // firewalld loads its rules anew: everything else first.
+            // firewalld loads its rules again: everything else first.
             let number = 1 + order.iter().position(|rule| *rule == "FLANNEL-FWD").unwrap();
             run(program, &format!("-w -D FORWARD {number}"));
             run(program, "-w -A FORWARD -j FLANNEL-FWD");

@@ -52,7 +52,7 @@ impl Space {
         socket
     }
 
-    /// Sends a packet from `address` to `to`, and tells from where `listener` got it.
+    /// Sends a packet from `address` to `to`, and returns from where `listener` got it.
     pub(super) fn source_seen(&self, address: &str, to: &UdpSocket) -> String {
         let target = to.local_addr().unwrap();
         self.run(|| UdpSocket::bind((address, 0)).unwrap().send_to(b"from where?", target)).unwrap();
@@ -75,7 +75,7 @@ impl Space {
     }
 }
 
-/// From which address the next packet comes; nothing where none comes in time.
+/// From which address the next packet comes; `None` if none comes in time.
 pub(super) fn receive(socket: &UdpSocket, packet: &mut [u8]) -> Option<String> {
     loop {
         match socket.recv_from(packet) {

@@ -69,7 +69,7 @@ impl Means {
         }
     }
 
-    /// What is there, with what changes where a rule is written anew: handles, or counters.
+    /// What is there, with what changes when a rule is written again: handles, or counters.
     fn identity(self) -> String {
         match self {
             Self::Nftables => run("nft", "-a list ruleset"),
