@@ -1,4 +1,4 @@
-//! All chance of the control plane comes from here, so that a run can be repeated.
+//! All randomness of the control plane comes from here, so that a run can be repeated.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -10,7 +10,7 @@ thread_local! {
     static SOURCE: RefCell<StdRng> = RefCell::new(StdRng::from_rng(&mut rand::rng()));
 }
 
-/// Has this thread throw the same dice as any other with that seed.
+/// Seeds this thread's random numbers.
 pub fn seed(seed: u64) {
     SOURCE.set(StdRng::seed_from_u64(seed));
 }

@@ -1,4 +1,4 @@
-//! Maps without the room that filling them leaves.
+//! Compacts maps.
 
 use std::collections::BTreeMap;
 

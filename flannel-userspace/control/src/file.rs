@@ -19,14 +19,14 @@ pub fn create_directory_of(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o755).create(directory_of(path))
 }
 
-/// Puts `bytes` at `path`, whose directory exists, in one step: who reads it sees all of them, or what was there
-/// before. The mode is `mode`, whatever the umask.
+/// Replaces the file at `path`, whose directory exists, by `bytes` in one step: a reader sees all of them, or the
+/// former content. The mode is `mode`, independent of the umask.
 ///
 /// # Errors
 /// The file system refuses. What was at `path` is still there.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let new = new_name(path)?;
-    // One whose writer was killed is overwritten, so that no more than one is ever left.
+    // The file of a killed writer is overwritten, so that at most one is left.
     ignore_absent(fs::remove_file(&new))?;
     let mut file = File::options().write(true).create_new(true).mode(PRIVATE).open(&new)?;
     let written = file
@@ -41,7 +41,7 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     File::open(directory_of(path))?.sync_all()
 }
 
-/// What a file is called beside `path` until it is whole.
+/// The name of the file beside `path` until it is complete.
 fn new_name(path: &Path) -> io::Result<PathBuf> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
     let mut new = OsString::from(".flannel.");

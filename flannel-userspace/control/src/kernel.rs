@@ -1,6 +1,6 @@
 //! The kernel as the control plane sees it: an interface that carries packets, a device, objects, programs.
 //!
-//! Whatever the control plane does to a host goes through [`Kernel`], so that it can be run against one that is played.
+//! Everything the control plane does to a host goes through [`Kernel`], so that it can run against a simulated one.
 
 use std::error::Error;
 use std::future::Future;
@@ -25,7 +25,7 @@ pub struct NodeContext {
     pub subnets: Subnets,
 }
 
-/// One host's kernel. Nothing here decides what should be there.
+/// One host's kernel. Nothing here decides what should be in it.
 pub trait Kernel: Send + 'static {
     /// The underlay as it is now. While the interface of `current` has its address, it stays; otherwise it is chosen
     /// again, as at the start.
@@ -66,14 +66,14 @@ pub trait Kernel: Send + 'static {
         network: IpNetwork,
     ) -> impl Future<Output = Result<(), KernelError>> + Send;
 
-    /// Has programs forward over `links` from now on. Those that forwarded before stay until all new ones are loaded,
-    /// and in any case when the kernel refuses.
+    /// Makes programs forward over `links`. The former ones stay until all new ones are loaded, and if the kernel
+    /// refuses.
     ///
     /// # Errors
     /// The kernel refused.
     fn build(&mut self, context: &NodeContext, links: &Links) -> Result<(), KernelError>;
 
-    /// Has the programs of the last [`Kernel::build`] in their places.
+    /// Keeps the programs of the last [`Kernel::build`] in their places.
     ///
     /// # Errors
     /// The kernel refused.
@@ -85,7 +85,7 @@ pub trait Kernel: Send + 'static {
     /// Whether programs have a table of peers.
     fn has_programs(&self) -> bool;
 
-    /// Tells the programs where the pods are.
+    /// Updates the pods' ports for the programs.
     ///
     /// # Errors
     /// The kernel refused.
@@ -107,8 +107,8 @@ pub trait Kernel: Send + 'static {
     /// those that could not be put.
     fn put(&mut self, objects: &[Object]) -> impl Future<Output = Vec<(Object, KernelError)>> + Send;
 
-    /// Removes exactly `objects`, which are in order, not what has taken their place, in the reverse order of kinds.
-    /// Returns those that could not be removed.
+    /// Removes exactly `objects`, which are in order, not their replacements, in the reverse order of kinds. Returns
+    /// those that could not be removed.
     fn remove(&mut self, objects: &[Object]) -> impl Future<Output = Vec<(Object, KernelError)>> + Send;
 
     /// How each of `addresses` is reached.

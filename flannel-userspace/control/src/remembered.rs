@@ -16,16 +16,16 @@ use crate::file;
 use crate::lease::Identity;
 use crate::peers::Peer;
 
-/// The layout of the file; another one is not read.
+/// The version of the file's layout; another one is not read.
 const VERSION: u32 = 1;
 
 /// What was last known.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remembered {
     version: u32,
-    /// When it was so, in seconds since 1970.
+    /// The time of this knowledge, in seconds since 1970.
     when: u64,
-    /// Which machine wrote it: a copy of the file on another one says nothing of that.
+    /// The machine that wrote it: a copy of the file on another one is ignored.
     identity: Identity,
     /// The network's configuration as it stood in the registry.
     pub config: String,
@@ -125,7 +125,7 @@ impl Own {
 
 /// Where what is known is kept.
 pub trait Store: Send {
-    /// Keeps it, in the place of what was kept before.
+    /// Keeps it, replacing what was kept before.
     ///
     /// # Errors
     /// It cannot be kept.
@@ -151,7 +151,7 @@ pub enum RememberedError {
         /// Why not.
         source: io::Error,
     },
-    /// The file has another content than this daemon writes.
+    /// The file's content was not written by a daemon.
     #[error("the state file {path} cannot be parsed: it is ignored, and written again")]
     Content {
         /// The file.
@@ -188,7 +188,7 @@ impl Remembered {
     /// Reads the file; nothing if there is none, or one of another version.
     ///
     /// # Errors
-    /// There is one, but it cannot be read or understood.
+    /// There is one, but it cannot be read or parsed.
     pub fn read(path: &Path) -> Result<Option<Self>, RememberedError> {
         let json = match std::fs::read(path) {
             Ok(json) => json,
@@ -214,7 +214,7 @@ impl Remembered {
             .map_err(failed)
     }
 
-    /// For how long it has been out of date at most; zero where the file says it is of the future.
+    /// Its age; zero if the file claims to be from the future.
     #[must_use]
     pub fn age(&self) -> Duration {
         let when = UNIX_EPOCH.checked_add(Duration::from_secs(self.when));

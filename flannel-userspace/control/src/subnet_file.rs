@@ -20,7 +20,7 @@ const IPV6_SUBNET: &str = "FLANNEL_IPV6_SUBNET";
 const MTU: &str = "FLANNEL_MTU";
 const IP_MASQ: &str = "FLANNEL_IPMASQ";
 
-/// More than any subnet file holds; the rest of a larger file is not read.
+/// Larger than any subnet file; the rest of a larger file is not read.
 const LONGEST: u64 = 64 * 1024;
 
 /// What is written. `Display` gives the bytes of the file.
@@ -39,7 +39,7 @@ pub struct SubnetFile {
 
 /// Where the subnet file is kept.
 pub trait Store: Send {
-    /// Writes the file, unless it says already what it should.
+    /// Writes the file, unless it already has this content.
     ///
     /// # Errors
     /// The file system refuses.
@@ -53,7 +53,7 @@ impl Store for PathBuf {
     }
 }
 
-/// What a file left by an earlier daemon, of this kind or stock flannel's, says as far as it can be read.
+/// The content of a file of an earlier daemon, ours or stock flannel's, as far as it can be parsed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Previous {
     /// `FLANNEL_NETWORK`: the valid ones of a list with commas, host bits cleared.
@@ -102,8 +102,8 @@ pub enum SubnetFileError {
 }
 
 impl SubnetFile {
-    /// Puts the file at `path` in one step: who reads it sees all of it, or what was there before. It is
-    /// readable by everybody; its directory is made where it is absent.
+    /// Replaces the file at `path` in one step: a reader sees all of it, or the former one. It is readable by
+    /// everybody; its directory is created if it is absent.
     ///
     /// # Errors
     /// The file system refuses. What was at `path` is still there.
@@ -112,7 +112,7 @@ impl SubnetFile {
             directory: file::directory_of(path).to_owned(),
             source,
         })?;
-        // Whatever the umask is: the CNI plugin may run as another user.
+        // Independent of the umask: the CNI plugin may run as another user.
         file::replace(path, self.to_string().as_bytes(), file::PUBLIC)
             .map_err(|source| SubnetFileError::Write { path: path.to_owned(), source })
     }
@@ -180,7 +180,7 @@ fn assignment(line: &str) -> Option<(&str, &str)> {
     Some((key, unquoted(value.trim())))
 }
 
-/// What stands in quotes, or before a comment.
+/// The text in quotes, or before a comment.
 fn unquoted(value: &str) -> &str {
     for quote in ['"', '\''] {
         if let Some((inside, _)) = value.strip_prefix(quote).and_then(|rest| rest.split_once(quote)) {

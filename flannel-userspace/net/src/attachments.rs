@@ -62,11 +62,11 @@ fn filter(message: &TcMessage, ingress: bool) -> Option<Filter> {
     // The upper half of the field is the priority, the lower one the protocol.
     let priority = u16::try_from(message.header.info >> 16).ok()?;
     let handle: u32 = message.header.handle.into();
-    // A priority is listed by itself, too, without any handle.
+    // A priority is also listed by itself, without a handle.
     (handle != 0).then_some(Filter { ingress, priority, handle })
 }
 
-/// The XDP program the kernel names of a link.
+/// The XDP program of a link.
 pub(super) fn xdp_of(message: &LinkMessage) -> Option<XdpProgram> {
     let attributes = message.attributes.iter().find_map(|attribute| match attribute {
         LinkAttribute::Xdp(attributes) => Some(attributes),

@@ -1,4 +1,4 @@
-//! A route that swallows what this host's own subnet has no pod for.
+//! A route that drops packets to this host's subnet that no pod has.
 
 use flannel_model::config::cidr::masked;
 use ipnetwork::IpNetwork;
@@ -13,8 +13,8 @@ use super::{During, Error, Netlink, ROUTE_PROTOCOL, collect};
 const METRIC: u32 = u32::MAX;
 
 impl Netlink {
-    /// Keeps a blackhole route for `subnet`: what is sent to no pod ends here, and does not leave by the
-    /// default route. Returns whether it was missing.
+    /// Keeps a blackhole route for `subnet`: packets to no pod end here, and do not leave by the default route. Returns
+    /// whether it was missing.
     ///
     /// # Errors
     /// The kernel refused.
@@ -48,7 +48,7 @@ impl Netlink {
         Ok(!found.is_empty())
     }
 
-    /// Removes the blackhole route for `subnet`. Whether there was one.
+    /// Removes the blackhole route for `subnet`. Returns whether there was one.
     ///
     /// # Errors
     /// The kernel refused.

@@ -17,12 +17,12 @@ pub struct BridgeFdb {
     pub bridges: BTreeSet<u32>,
     /// Interface index of the port, by that of the bridge and the pod's Ethernet address.
     pub ports: BTreeMap<(u32, Mac), u32>,
-    /// Interface indexes of the ports that are pairs with pods, and at which nobody else does anything to packets.
+    /// Interface indexes of the ports that are veth pairs with pods, without qdiscs or filters of others.
     pub pods: BTreeSet<u32>,
 }
 
 impl Netlink {
-    /// The bridges called as in `names`, and the pods their ports have learned.
+    /// The bridges with these `names`, and the pods their ports have learned.
     ///
     /// # Errors
     /// The kernel refused.
@@ -41,7 +41,7 @@ impl Netlink {
         Ok(fdb)
     }
 
-    /// A packet handed over to a pod would pass by queues that shape its traffic, and by filters of others.
+    /// A packet redirected to a pod would bypass queues that shape its traffic, and filters of others.
     async fn pods(&self, bridges: &BTreeSet<u32>) -> Result<BTreeSet<u32>, Error> {
         let is_pod = |link: &Link| {
             link.peer_in_other_netns
@@ -67,8 +67,8 @@ impl Netlink {
     }
 }
 
-/// Whether the entry is of somebody behind a port. Permanent ones are the ports' own, and on a bridge that divides its
-/// ports into VLANs the address alone does not determine the port.
+/// Whether the entry was learned from a port. Permanent ones are the ports' own, and on a bridge that divides its ports
+/// into VLANs the address alone does not determine the port.
 fn is_learned(bridge: u32, message: &NeighbourMessage) -> bool {
     let is_of_bridge = |attribute: &NeighbourAttribute| *attribute == NeighbourAttribute::Controller(bridge);
     let has_vlan = |attribute: &NeighbourAttribute| matches!(attribute, NeighbourAttribute::Vlan(_));

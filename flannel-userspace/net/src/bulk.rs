@@ -25,7 +25,7 @@ pub(super) struct Bulk {
 }
 
 impl Bulk {
-    /// As many requests as should go together: the refusals of all of them fit into the socket's buffer.
+    /// The most requests to send together: the refusals of all of them fit into the socket's buffer.
     pub(super) const MAX: usize = 100;
 
     /// Opens a socket in the calling thread's network namespace.
@@ -137,7 +137,7 @@ pub(super) fn messages<T: NetlinkDeserializable>(
     std::iter::from_fn(move || {
         let (length, _) = rest.split_first_chunk::<4>()?;
         let length = usize::try_from(u32::from_ne_bytes(*length)).ok()?;
-        // A length below that of a header would never come to an end.
+        // A length below that of a header would loop without end.
         let message = rest.get(..length).filter(|_| length >= 16)?;
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         Some(NetlinkMessage::deserialize(message))
@@ -167,7 +167,7 @@ mod tests {
                 (RouteNetlinkMessage::NewNeighbour(neighbour_message(device, ip, Mac([2; 6]))), NLM_F_CREATE)
             };
             let mut bulk = Bulk::open().unwrap();
-            // Two rounds: the second must not take answers of the first for its own.
+            // Two rounds: the second must not read answers of the first.
             for _ in 0..2 {
                 let device = |place| if place % 2 == 0 { underlay.index } else { 4_000_000 };
                 let refused = bulk.send((0..Bulk::MAX).map(|place| put(place, device(place)))).unwrap();

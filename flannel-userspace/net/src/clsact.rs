@@ -18,8 +18,8 @@ const LOOPBACK: i32 = 1;
 const EVERY_PROTOCOL: u32 = 0x0300;
 
 /// Whether the kernel has the clsact qdisc (`CONFIG_NET_SCH_INGRESS`) and programs as filters under it
-/// (`CONFIG_NET_CLS_BPF`). Tried in a network namespace of its own, which is gone afterwards; nothing where that cannot be
-/// had, as without `CAP_SYS_ADMIN`.
+/// (`CONFIG_NET_CLS_BPF`). Tried in a temporary network namespace; `None` if that cannot be had, as without
+/// `CAP_SYS_ADMIN`.
 #[must_use]
 pub fn knows_clsact() -> Option<bool> {
     knows("clsact", "bpf")
@@ -43,7 +43,7 @@ fn add_qdisc(kind: &str) -> io::Result<bool> {
     is_known(refused.pop())
 }
 
-/// Whether the kind is known (`tcf_proto_lookup_ops`). That it lacks a program is found out later (`cls_bpf_change`).
+/// Whether the kind is known (`tcf_proto_lookup_ops`). A missing program is reported later (`cls_bpf_change`).
 fn add_filter(kind: &str) -> io::Result<bool> {
     let parent = TcHandle { major: TcHandle::CLSACT.major, minor: TcHandle::MIN_INGRESS };
     let mut message = message(kind, parent);
@@ -62,7 +62,7 @@ fn message(kind: &str, parent: TcHandle) -> TcMessage {
     message
 }
 
-/// What a kernel without a kind of that name answers, built in or as a module.
+/// The answer of a kernel without a kind of that name, built in or as a module.
 fn is_known(refused: Option<(usize, io::Error)>) -> io::Result<bool> {
     match refused {
         None => Ok(true),

@@ -1,8 +1,8 @@
 //! Sets connection tracking liberal for TCP connections that it will not see all of.
 //!
-//! It follows the sequence numbers of a connection and calls a packet invalid whose number it does not expect. Of a
-//! connection whose packets mostly bypass it, every later packet would be; unless it was set to be liberal with that
-//! connection, as the kernel's own flow tables do.
+//! Connection tracking follows the sequence numbers of a connection and calls packets with unexpected numbers invalid.
+//! Of a connection whose packets mostly bypass it, every later packet would be; unless it was set to be liberal with
+//! that connection, as the kernel's own flow tables do.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -22,7 +22,7 @@ use rtnetlink::sys::constants::NETLINK_NETFILTER;
 
 /// `IP_CT_TCP_FLAG_BE_LIBERAL`: sequence numbers are not checked.
 const BE_LIBERAL: u8 = 0x08;
-/// How many connections are tracked in this network namespace. It is not there without connection tracking.
+/// How many connections are tracked in this network namespace. The file does not exist without connection tracking.
 const COUNT: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
 
 /// A conversation with connection tracking in the network namespace in which it was opened.
@@ -52,14 +52,14 @@ impl Conntrack {
         Ok(Self(socket))
     }
 
-    /// Has a TCP connection tracked liberally, whichever of its ends opened it.
+    /// Sets a TCP connection liberal, whichever of its ends opened it.
     ///
     /// # Errors
-    /// Neither the connection nor whether there is any can be found out.
+    /// Connection tracking cannot be asked.
     pub fn be_liberal(&self, one: SocketAddrV4, other: SocketAddrV4) -> io::Result<Tracking> {
         match self.request(update(one, other)) {
             Ok(()) => Ok(Tracking::Liberal),
-            // Where nothing is tracked, the part of the kernel that is asked need not be there either.
+            // If nothing is tracked, the kernel module that answers may be missing, too.
             Err(error) => match (is_idle()?, error.raw_os_error().map(Errno::from_raw)) {
                 (true, _) => Ok(Tracking::Idle),
                 (false, Some(Errno::ENOENT)) => Ok(Tracking::Unknown),
@@ -137,7 +137,7 @@ mod tests {
         }
     }
 
-    /// Has connections tracked that this namespace opens.
+    /// Makes the kernel track connections that this namespace opens.
     fn track(more: &str) {
         run("nft", "add table ip track");
         run("nft", "add chain ip track output { type filter hook output priority raw ; }");

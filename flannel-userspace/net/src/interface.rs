@@ -94,12 +94,12 @@ pub async fn choose(netlink: &Netlink, options: &InterfaceOptions) -> Result<Und
     Ok(underlay)
 }
 
-/// The underlay as it is by now. While the interface has its address the choice stands, however the routes have
-/// changed; otherwise it is made again. If the interface was that of the default route, and the route went with the
-/// interface's address, the interface stays.
+/// The present underlay. While the interface has its address the choice stands, whatever routes have changed; otherwise
+/// it is made again. If the interface was that of the default route, and the route went with the interface's address,
+/// the interface stays.
 ///
 /// # Errors
-/// The interface or its address is gone, and there is nothing in its place.
+/// The interface or its address is gone, and nothing has replaced it.
 pub async fn follow(
     netlink: &Netlink,
     options: &InterfaceOptions,
@@ -207,7 +207,7 @@ impl Host {
         let link = route.device.and_then(|index| self.link(index));
         let link = link.ok_or(InterfaceError::CannotReach(address))?;
         match route.source {
-            // The host reaches its own addresses by the loopback; meant is the interface that has it.
+            // The route to an own address is by the loopback; the interface that has the address is meant.
             Some(source) if link.flags.contains(LinkFlags::Loopback) => self.by_address(source),
             Some(source) => usable(link, source),
             None => self.first_address(link),

@@ -1,7 +1,6 @@
 //! The host's network: interfaces, addresses, routes and neighbours over netlink, and the rules of its firewall.
 //!
-//! What asks the kernel for one of them or changes it lives here. Which of them should be there does not, nor do programs
-//! and maps.
+//! Reading and changing them lives here. Which of them should exist does not, nor do programs and maps.
 
 pub mod address;
 mod attachments;
@@ -43,7 +42,7 @@ pub use xdp_refusal::xdp_refusal;
 pub use xdp_support::{XdpSupport, xdp_support};
 
 /// The protocol number of routes on interfaces that are not flannel's own, by which they are distinguished from those
-/// of the host's owner. Not in use by a routing daemon known to iproute2.
+/// of the host's owner. No routing daemon known to iproute2 uses it.
 pub const ROUTE_PROTOCOL: u8 = 85;
 
 /// A conversation with the kernel about the network namespace in which it was opened.
@@ -102,7 +101,7 @@ impl Netlink {
     }
 }
 
-/// Says which operation it was that failed.
+/// Names the operation that failed.
 trait During<T> {
     fn during(self, operation: impl FnOnce() -> String) -> Result<T, Error>;
 }
@@ -125,7 +124,7 @@ impl<T> During<T> for io::Result<T> {
     }
 }
 
-/// The removal of what does not exist has succeeded.
+/// Removing what does not exist succeeds.
 fn absence_is_success(result: Result<(), Error>) -> Result<(), Error> {
     match result {
         Err(error) if error.is_absence() => Ok(()),

@@ -39,9 +39,9 @@ pub enum Kind {
     Vxlan(Vxlan),
     /// A bridge.
     Bridge,
-    /// Another virtual device, by the kernel's name for its kind.
+    /// Another virtual device, by the kernel's name of its kind.
     Other(String),
-    /// A device whose driver states no kind, as those of network cards.
+    /// A device without a kind, such as a network card.
     Unstated,
 }
 
@@ -152,7 +152,7 @@ impl Vxlan {
         vxlan
     }
 
-    /// In what `self` is not as `wanted`, in words; empty where they are alike.
+    /// How `self` differs from `wanted`, in words; empty if they are equal.
     #[must_use]
     pub fn differences(&self, wanted: &Self) -> Vec<String> {
         fn parameter<T: PartialEq + std::fmt::Debug>(name: &str, is: &T, wanted: &T) -> Option<String> {

@@ -1,4 +1,4 @@
-//! What changes in the kernel's tables, as it happens.
+//! Changes in the kernel's tables, as they happen.
 
 use std::collections::VecDeque;
 use std::io;
@@ -18,8 +18,8 @@ use super::objects::{forwarding_entry, neighbour, route};
 /// Longest datagram that is received, in bytes.
 const DATAGRAM: usize = 64 << 10;
 
-/// A subscription to the kernel's announcements. They wait in the socket: when there are too many to wait there, that
-/// is reported in their place, and memory does not grow.
+/// A subscription to the kernel's announcements. They queue in the socket: when it overflows, that is reported in their
+/// place, and memory does not grow.
 pub struct Monitor {
     socket: TokioSocket,
     datagram: Vec<u8>,

@@ -1,4 +1,4 @@
-//! Next hops by themselves, apart from the routes that use them.
+//! Next hop objects, separate from the routes that use them.
 //!
 //! The kernel looks for an equal next hop before it adds a route, and finds all those of one device, however
 //! different, in one chain: the ten-thousandth route takes a millisecond. Next hops with numbers of their own are
@@ -25,7 +25,7 @@ const ATTRIBUTE: usize = 8;
 /// A request about a next hop on flannel's device. Its number is its address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NextHop {
-    /// Adds it; what the gateway is on the link of is the device.
+    /// Adds it, on the link of the device.
     New { gateway: Ipv4Addr, device: u32 },
     /// Removes it.
     Delete { gateway: Ipv4Addr },
@@ -69,7 +69,7 @@ impl NetlinkSerializable for NextHop {
     fn serialize(&self, buffer: &mut [u8]) {
         let (header, attributes) = buffer.split_at_mut(HEADER);
         header.fill(0);
-        // A removal must not state anything but the number.
+        // A removal must state only the number.
         if let Self::New { .. } = self {
             header[0] = u8::try_from(AF_INET).unwrap_or_default();
             header[2] = ROUTE_PROTOCOL;

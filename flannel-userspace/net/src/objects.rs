@@ -1,4 +1,4 @@
-//! Neighbours, forwarding entries and routes: what a peer is made of in the kernel's own tables.
+//! Neighbours, forwarding entries and routes: a peer's objects in the kernel's own tables.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -65,8 +65,8 @@ impl Objects {
         self.families.get(family).copied().flatten()
     }
 
-    /// Puts `object` into the kernel, in place of another one of the same key: a neighbour's address, a
-    /// forwarding entry's Ethernet address, a route's destination.
+    /// Puts `object` into the kernel, replacing another one of the same key: a neighbour's address, a forwarding
+    /// entry's Ethernet address, a route's destination.
     ///
     /// # Errors
     /// The kernel refused; a route that is not flannel's leads to the same destination; `object` is not one
@@ -75,7 +75,7 @@ impl Objects {
         self.put_all(std::slice::from_ref(object)).await.pop().map_or(Ok(()), |(_, error)| Err(error))
     }
 
-    /// Removes exactly `object`: one that has taken its place since stays. Absence is success.
+    /// Removes exactly `object`: one that has replaced it stays. Absence is success.
     ///
     /// # Errors
     /// The kernel refused; `object` is not one of netlink.
@@ -96,9 +96,9 @@ impl Objects {
         }
     }
 
-    /// Everything of flannel's that is in the kernel, whoever put it there: the permanent neighbours and
-    /// forwarding entries of flannel's device, the routes by it, and routes by other devices that bear
-    /// [`ROUTE_PROTOCOL`]; in no order, and from the calling thread's network namespace.
+    /// Everything of flannel's in the kernel, also by earlier or stock daemons: the permanent neighbours and forwarding
+    /// entries of flannel's device, the routes by it, and routes by other devices that bear [`ROUTE_PROTOCOL`]; in no
+    /// order, and from the calling thread's network namespace.
     ///
     /// # Errors
     /// The kernel refused.
@@ -201,7 +201,7 @@ fn list_neighbours(
     let mut request = NeighbourMessage::default();
     request.header.family = family;
     let (operation, object): (_, fn(&NeighbourMessage) -> Option<Object>) = match family {
-        // The two tables are asked for one device in two ways.
+        // The two tables filter by device differently.
         AddressFamily::Bridge => {
             request.header.ifindex = device;
             ("list the forwarding entries", forwarding_entry)

@@ -1,4 +1,4 @@
-//! What a device promises to do with packets, by the ioctl of ethtool: rtnetlink has no message for it.
+//! The offloads of a device, by ethtool's ioctl: rtnetlink has no message for them.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -25,21 +25,21 @@ mod ioctl {
     nix::ioctl_readwrite_bad!(ethtool, SIOCETHTOOL, ifreq);
 }
 
-/// Has the kernel finish the checksums of packets before it gives them to the device. With that the device promises
-/// no segmentation either, because the kernel does not let it without checksums.
+/// Turns checksum offload off, so that the kernel completes checksums before the device. That also turns segmentation
+/// offload off, which the kernel does not allow without it (`netdev_fix_features`).
 ///
 /// # Errors
 /// The kernel refused.
 pub(super) fn finish_checksums(device: &str) -> Result<(), Error> {
     let during = || format!("turn off transmit checksum offload of interface {device}");
-    // A change is announced, and what is announced is looked into.
+    // Every change is announced, and causes a comparison.
     if call(device, GET_TX_CHECKSUM, 0).during(during)? == 0 {
         return Ok(());
     }
     call(device, SET_TX_CHECKSUM, 0).map(drop).during(during)
 }
 
-/// Whether the device promises to finish checksums.
+/// Whether the device offers checksum offload.
 ///
 /// # Errors
 /// The kernel refused.

@@ -1,4 +1,4 @@
-//! The clsact qdisc, under which programs hang where the kernel knows no TCX, and what others have put there.
+//! The clsact qdisc, which holds programs as filters if the kernel has no TCX, and what others have put there.
 
 use std::collections::BTreeSet;
 
@@ -36,7 +36,7 @@ impl Netlink {
         Ok(treated)
     }
 
-    /// Removes the clsact qdisc of an interface unless somebody's filter hangs under it. Whether it did.
+    /// Removes the clsact qdisc of an interface unless it holds somebody's filter. Returns whether it did.
     ///
     /// # Errors
     /// The kernel refused.

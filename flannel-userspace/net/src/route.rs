@@ -177,7 +177,7 @@ impl Netlink {
         }
     }
 
-    /// Adds `route` where no route to its destination exists, or else takes the place of that.
+    /// Adds `route`, or replaces the route to its destination.
     pub(super) async fn add_route(&self, route: &Route, replace: bool) -> Result<(), Error> {
         let request = self.0.route().add(route.message());
         let request = if replace { request.replace() } else { request };
@@ -271,7 +271,7 @@ fn question(address: IpAddr) -> RouteMessage {
     message
 }
 
-/// Clears what a strictly checked look-up must not state.
+/// Clears the fields that a strictly checked look-up must not have.
 fn strip(header: &mut RouteHeader) {
     header.table = RouteHeader::RT_TABLE_UNSPEC;
     header.protocol = RouteProtocol::Unspec;

@@ -1,5 +1,5 @@
-//! Why a driver refuses a native XDP program, in its own words. The system call that makes a link has no place for
-//! them; the older request by netlink answers with them (`extack`).
+//! A driver's own reason for refusing a native XDP program. The system call that makes a link has no place for them;
+//! the older request by netlink answers with them (`extack`).
 
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
@@ -23,7 +23,7 @@ const MESSAGE: u16 = 1;
 const ATTRIBUTE: usize = 4;
 
 /// Repeats the refused request, and returns the kernel's text. `None` if it answers only with a number, or where it
-/// accepts the program now: that is taken off again, for nobody holds it.
+/// accepts the program now: then it is detached again, because nobody holds it.
 ///
 /// # Errors
 /// The socket cannot be used.
@@ -46,7 +46,7 @@ fn open() -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Sets the program of an interface, or takes it off by -1.
+/// Sets the program of an interface, or removes it by -1.
 fn ask(socket: &Socket, interface: u32, program: i32) -> io::Result<Vec<u8>> {
     let mut wanted = LinkMessage::default();
     wanted.header.index = interface;
@@ -119,7 +119,7 @@ mod tests {
         in_namespace(async |netlink| {
             add_interface("eth0", "192.168.77.11/24");
             let cable = netlink.link("eth0").await.unwrap().unwrap().index;
-            // There is nothing to take off, and no such program.
+            // There is nothing to remove, and no such program.
             let socket = open().unwrap();
             assert!(is_acceptance(&ask(&socket, cable, -1).unwrap()));
             assert!(!is_acceptance(&ask(&socket, cable, 0).unwrap()));

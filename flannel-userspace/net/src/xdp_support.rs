@@ -42,7 +42,7 @@ const HEADERS: usize = 16 + 4;
 /// Bytes of an attribute's header.
 const ATTRIBUTE: usize = 4;
 
-/// Buses whose devices hand packets from memory to memory, as veth pairs do, and no wire.
+/// Buses whose devices copy packets in memory, as veth pairs do, instead of sending them on a wire.
 const MEMORY: [&str; 4] = ["virtio", "xen", "vmbus", "netdevsim"];
 
 /// What an interface offers to XDP programs.
@@ -54,9 +54,9 @@ pub struct XdpSupport {
     pub several_buffers: bool,
     /// Largest packet, in bytes, without the link's own header.
     pub mtu: u32,
-    /// How many queues there can be to send by, in use or not.
+    /// How many send queues it has, in use or not.
     pub transmit_queues: u32,
-    /// Whether it is a network card, and no virtual device.
+    /// Whether it is a network card, not a virtual device.
     pub is_card: bool,
     /// The program that is attached.
     pub attached: Option<XdpProgram>,

@@ -1,4 +1,4 @@
-//! Whether XDP programs have queues of their own to send by, where a driver gives them some only while there are any.
+//! Whether XDP programs have send queues of their own, if the driver allocates them on attachment.
 
 use std::fs;
 use std::path::Path;
@@ -25,7 +25,7 @@ struct Queues {
     receive: u32,
     /// For packets of the stack, and in use.
     transmit: u32,
-    /// As many there can be for each direction.
+    /// The maximum for each direction.
     most: u32,
 }
 
@@ -45,15 +45,15 @@ pub fn xdp_transmit(sysfs: &Path, most: u32, is_native: bool) -> Option<XdpTrans
     Some(transmit_of(Queues { receive, transmit, most }, cpus, is_native))
 }
 
-/// `virtnet_xdp_set` takes a queue for each CPU beside those in use, or none if there are not as many. Those it has
-/// taken count as in use for packets that arrive, and not for those of the stack.
+/// `virtnet_xdp_set` takes one more queue per CPU, or none if there are too few. Those count as receive queues in use,
+/// not as send queues of the stack.
 const fn transmit_of(queues: Queues, cpus: u32, is_native: bool) -> XdpTransmit {
     let is_own =
         if is_native { queues.receive > queues.transmit } else { queues.transmit + cpus <= queues.most };
     if is_own { XdpTransmit::Own } else { XdpTransmit::Locked }
 }
 
-/// `nr_cpu_ids`: the number behind the last CPU in a list such as `0-3,8`.
+/// `nr_cpu_ids`: one more than the last CPU in a list such as `0-3,8`.
 fn cpus(possible: &str) -> Option<u32> {
     let last = possible.trim().rsplit([',', '-']).next()?;
     last.parse::<u32>().ok()?.checked_add(1)

@@ -1,4 +1,4 @@
-//! Backends: what a peer becomes in the kernel. Each backend is a file here, and a line in [`of`].
+//! Backends: the objects of a peer in the kernel. Each backend is a file here, and a line in [`of`].
 
 mod alloc;
 mod host_gw;
@@ -62,7 +62,7 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// Whether [`Backend::objects`] depends on the hop.
     fn depends_on_hop(&self) -> bool;
 
-    /// Everything by which `peer`, whose address is reached by `hop`, is reached; in any order.
+    /// The objects by which `peer` is reached, whose address is reached by `hop`; in any order.
     ///
     /// # Errors
     /// The backend has no path to the peer.
@@ -185,8 +185,8 @@ pub enum Unreachable {
     },
 }
 
-/// What leads to a peer that is on the link of the underlay's interface: a route. The entry in the programs'
-/// table forwards nothing; it makes the peer known to the guard and to readers of the table.
+/// The route to a peer on the link of the underlay's interface. The entry in the programs' table forwards nothing; it
+/// makes the peer known to the guard and to readers of the table.
 fn direct(peer: &Peer, underlay: &Underlay) -> Vec<Object> {
     let Peer { subnet, public_ip, vtep_mac } = *peer;
     vec![

@@ -1,4 +1,4 @@
-//! How a host comes by a lease.
+//! How a host acquires a lease.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ pub struct OwnLease {
 /// No lease was acquired.
 #[derive(Debug, thiserror::Error)]
 pub enum AcquireError {
-    /// The registry failed; it is worth another try.
+    /// The registry failed; another attempt may succeed.
     #[error(transparent)]
     Registry(#[from] RegistryError),
     /// Every subnet is taken.

@@ -1,6 +1,6 @@
-//! One host per public address. Stock flannel gives two hosts that announce one address the same lease, and packets
-//! for the one go to the other. So each host says under a key of its own, `<prefix>/hosts/<address>`, which machine it
-//! is, and keeps saying so; stock flannel does not look there.
+//! One host per public address. Stock flannel gives two hosts that announce one address the same lease, and packets for
+//! the one go to the other. So each host writes which machine it is to a key of its own, `<prefix>/hosts/<address>`,
+//! and renews it; stock flannel does not read it.
 
 use std::convert::Infallible;
 use std::fs;
@@ -24,8 +24,8 @@ const PAUSE: Duration = Duration::from_secs(20);
 /// Pause after one that failed.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// Which machine this is: two hosts never have both the same identifier and the same Ethernet address, also where one
-/// is a copy of the other, and the same host has them again after a restart.
+/// Which machine this is: two hosts never have both the same identifier and the same Ethernet address, even if one is a
+/// copy of the other, and a host keeps them over a restart.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity(String);
 
@@ -62,8 +62,8 @@ impl Identity {
 }
 
 impl<R: LeaseStore> AddressClaim<R> {
-    /// Claims the address. A registry that cannot be asked, or lets this user not write there, is no obstacle: then
-    /// the claim is made as soon as it can be.
+    /// Claims the address. A registry that is away, or denies the write, is no obstacle: then the claim is made as soon
+    /// as it can be.
     ///
     /// # Errors
     /// Another host has it.
@@ -89,7 +89,7 @@ impl<R: LeaseStore> AddressClaim<R> {
         }
     }
 
-    /// Gives signs of life, and follows the lease to another address.
+    /// Renews the claim, and follows the lease to another address.
     pub async fn run(mut self, mut held: watch::Receiver<LeaseState>) -> Infallible {
         loop {
             let pause = match self.keep().await {

@@ -1,4 +1,4 @@
-//! Leases: who owns which subnet, how a host comes by one and how it keeps it.
+//! Leases: who owns which subnet, how a host acquires one and keeps it.
 
 mod acquire;
 mod address_claim;

@@ -27,7 +27,7 @@ const ADOPTION: Duration = Duration::from_secs(60);
 /// How many of its own etcd leases a host recognises.
 const MOST_TERMS: usize = 64;
 
-/// For how long to hold a lease at a time.
+/// How long a lease lasts, and when it is renewed.
 #[derive(Clone, Copy, Debug)]
 pub struct HoldConfig {
     /// How long the lease lasts after each renewal.
@@ -60,7 +60,7 @@ pub enum Lost {
         /// What the holder says of itself.
         holder: Box<Attributes>,
     },
-    /// A host that announces the same address holds it, and did before.
+    /// A host that announces the same address held it first.
     #[error(
         "lease of {subnets} yielded: another host announces PublicIP {}, too, and holds the lease; give every \
          host its own address (--public-ip, --iface)",
@@ -74,7 +74,7 @@ pub enum Lost {
     },
 }
 
-/// Tells the task that holds the lease what is seen of it in the registry.
+/// Passes what is seen of the lease in the registry to the task that holds it.
 #[derive(Clone, Debug)]
 pub struct LeaseHandle {
     key: SubnetKey,
@@ -113,7 +113,7 @@ impl LeaseHandle {
         is_own
     }
 
-    /// Passes on what a listing says of the own lease, which may be that it is gone.
+    /// Passes on the own lease of a listing, or its absence.
     pub fn sync(&self, snapshot: &Snapshot) {
         let lease = snapshot.leases.iter().find(|lease| lease.key() == self.key);
         let rejected = snapshot.rejected.iter().find(|rejected| rejected.key == Key::Subnet(self.key));
@@ -126,7 +126,7 @@ impl LeaseHandle {
         self.send(Order::Listed { found, revision, listing, history_reset });
     }
 
-    /// Has the lease say something else of this host: its address or its VTEP changed.
+    /// Changes the content of the lease: the host's address or VTEP changed.
     pub fn publish(&self, attributes: Attributes) {
         self.send(Order::Publish(attributes));
     }
@@ -150,7 +150,7 @@ pub struct LeaseTask<R> {
     orders: mpsc::UnboundedReceiver<Order>,
     state: watch::Sender<LeaseState>,
     lease: Lease,
-    /// What stands at the key as far as is known.
+    /// What is at the key, as far as known.
     expected: Expected,
     /// The revision of that knowledge; older news is no news.
     revision: Revision,
@@ -199,8 +199,8 @@ impl<R: LeaseStore> LeaseTask<R> {
         (task, handle)
     }
 
-    /// The same for a lease that is only remembered: whether it still stands is not known. It is written as soon as
-    /// the registry is there, which may still know another address of this host.
+    /// The same for a remembered lease, which may not exist any more. It is written as soon as the registry is there,
+    /// which may still know another address of this host.
     #[must_use]
     pub fn resume(registry: R, config: HoldConfig, remembered: Lease) -> (Self, LeaseHandle) {
         let own = OwnLease { lease: remembered, since: Instant::now(), reused: false };
@@ -225,7 +225,7 @@ impl<R: LeaseStore> LeaseTask<R> {
     pub async fn run(mut self) -> Lost {
         loop {
             let outcome = tokio::select! {
-                // What is known first, then what follows from it.
+                // Events first, then what follows from them.
                 biased;
                 Some(order) = self.orders.recv() => self.obey(order),
                 () = until(self.due) => self.write().await,

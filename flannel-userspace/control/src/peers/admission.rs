@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::Peer;
 use super::index::Index;
 
-/// What this host is, against which leases are held.
+/// This host, against which leases are checked.
 #[derive(Clone, Debug)]
 pub struct Site {
     /// The families that are served.
@@ -45,7 +45,7 @@ pub struct FamilySite {
 /// Why a lease does not become a peer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The key is no subnet's, or the value no lease.
+    /// The key names no subnet, or the value is no lease.
     #[error("{0}")]
     Unreadable(String),
     /// Bits are set behind the prefix.

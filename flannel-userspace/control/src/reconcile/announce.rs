@@ -6,7 +6,7 @@ use crate::backend::{Backend, attributes};
 use crate::lease::LeaseHandle;
 use crate::subnet_file::{Store, SubnetFile, SubnetFileError};
 
-/// The lease and the subnet file, kept true.
+/// Keeps the lease and the subnet file up to date.
 pub struct Announcement {
     /// The own lease.
     pub lease: LeaseHandle,
@@ -17,13 +17,13 @@ pub struct Announcement {
 }
 
 impl Announcement {
-    /// Has the lease say what is so by now.
+    /// Updates the lease.
     pub(super) fn publish(&mut self, backend: &dyn Backend, links: &Links) {
         self.file.mtu = backend.mtu(links);
         self.lease.publish(attributes(backend, links));
     }
 
-    /// Has the subnet file say what it should.
+    /// Updates the subnet file.
     ///
     /// # Errors
     /// The file system refuses.

@@ -25,12 +25,12 @@ use crate::until;
 
 /// How often the kernel is compared with what is wanted, whether or not anything happened.
 const SWEEP: Duration = Duration::from_secs(10);
-/// How often programs are looked for that somebody has detached, which the kernel does not announce.
+/// How often to check for detached programs, which the kernel does not announce.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long announcements of the kernel are gathered, because they come in bursts.
 const SETTLE: Duration = Duration::from_millis(100);
 /// Comparing the kernel with what is wanted takes at most this fraction of the time: with many peers it is done less
-/// often. What changes in its tables is announced; this finds what is not.
+/// often. The kernel announces most changes; this finds the others.
 const UNHURRIED: u32 = 1000;
 /// However long a comparison took: one may have waited for another user of the kernel's tables.
 const RAREST: Duration = Duration::from_secs(15 * 60);
@@ -38,10 +38,10 @@ const RAREST: Duration = Duration::from_secs(15 * 60);
 const BATCH: usize = 2000;
 /// The same when something was announced that can have changed more than was told.
 const HURRIED: u32 = 50;
-/// The same when it was an interface of ours: with one that is down its routes are gone, which nobody announces.
+/// The same after a change of flannel's device: when it goes down its routes vanish without an announcement.
 const AT_ONCE: u32 = 1;
-/// So many times within [`SWEEP`] an object is put back at once: two who both want something in the kernel must not fight
-/// over it as fast as they can.
+/// How often within [`SWEEP`] an object is put back at once: two programs that both change an object must not fight
+/// over it at full speed.
 const PUT_BACKS: u32 = 10;
 /// More failures at once are summed up in the log.
 const FEW: usize = 20;

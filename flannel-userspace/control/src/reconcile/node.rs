@@ -187,7 +187,7 @@ impl<K: Kernel> Node<K> {
         self.kernel.list(&self.context.subnets).await
     }
 
-    /// What must be in the kernel whichever peers there are.
+    /// The objects that must exist whatever peers there are.
     pub(super) fn standing(&self) -> Vec<Object> {
         let NodeContext { backend, networks, .. } = &self.context;
         networks.iter().flat_map(|network| backend.standing(network, &self.links)).collect()

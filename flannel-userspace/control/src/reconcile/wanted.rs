@@ -7,7 +7,7 @@ use ipnetwork::IpNetwork;
 
 use crate::compact::compact;
 
-/// Takes touched objects if everything is compared anyway: of all peers, they are many.
+/// Discards touched objects: after a listing everything is compared anyway.
 pub(super) struct Discard;
 
 impl Extend<Object> for Discard {

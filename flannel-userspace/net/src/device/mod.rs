@@ -75,7 +75,7 @@ pub enum DeviceError {
     Vanished(String),
 }
 
-/// In what the interface is not as the device of that spec should be.
+/// How the interface differs from the device of that spec.
 #[must_use]
 pub fn differences(link: &Link, spec: &DeviceSpec) -> Vec<String> {
     let mut differences = match (spec, &link.kind) {
@@ -146,8 +146,8 @@ impl Netlink {
         Ok(true)
     }
 
-    /// Corrects the MTU where it differs and brings the device up. The Ethernet address is read once the
-    /// device is up, for until then other programs may still change it.
+    /// Corrects the MTU where it differs and brings the device up. The Ethernet address is read once the device is up,
+    /// because until then other programs may still change it.
     async fn bring_up(&self, link: &Link, mtu: u32) -> Result<Device, DeviceError> {
         if link.mtu != mtu {
             self.change_link(link, "set the MTU", |change| change.mtu(mtu)).await?;
@@ -166,13 +166,13 @@ fn set_ipv6(name: &str, setting: &str, value: &'static str) -> Result<(), Device
     let path = format!("/proc/sys/net/ipv6/conf/{name}/{setting}");
     match std::fs::write(&path, value) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        // Containers often see /proc/sys read-only; what stands there already is as good.
+        // Containers often see /proc/sys read-only; a value that is already right need not be written.
         Err(_) if std::fs::read_to_string(&path).is_ok_and(|now| now.trim() == value) => Ok(()),
         written => written.map_err(|source| DeviceError::Setting { path, value, source }),
     }
 }
 
-/// Whether the kernel said that something of this kind is there already.
+/// Whether the kernel said that something of this kind exists already.
 fn is_conflict(error: &Error) -> bool {
     matches!(error.errno(), Some(Errno::EEXIST | Errno::EADDRINUSE))
 }

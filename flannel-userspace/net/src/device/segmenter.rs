@@ -1,6 +1,6 @@
-//! The segmenter of the UDP backend: two ends of a veth pair, of which the one where packets enter promises nothing.
-//! So the kernel cuts super-packets and finishes checksums before it lets them in, as it does in front of a card
-//! without offloads, and at the other end ordinary packets come out.
+//! The segmenter of the UDP backend: a veth pair whose entrance offers no offloads. So the kernel segments
+//! super-packets and completes checksums before they enter, as for a card without offloads, and ordinary packets come
+//! out of the other end.
 
 use flannel_model::device::Segmenter;
 use rtnetlink::LinkVeth;
@@ -23,7 +23,7 @@ impl Netlink {
     pub async fn ensure_segmenter(&self, mtu: u32) -> Result<Segmenter, DeviceError> {
         if self.link(ENTRANCE).await?.is_none() && self.link(EXIT).await?.is_none() {
             let pair = LinkVeth::new(ENTRANCE, EXIT).down().arp(false);
-            // Whatever the transport, also one whose segmentation does not hang on checksum offload, such as SCTP.
+            // For every transport, also one whose segmentation does not depend on checksum offload, such as SCTP.
             let pair = pair.append_extra_attribute(LinkAttribute::GsoMaxSegs(1));
             self.add_link(ENTRANCE, pair.build()).await?;
         }
@@ -33,7 +33,7 @@ impl Netlink {
         }
         offload::finish_checksums(ENTRANCE)?;
         for end in [&entrance, &exit] {
-            // None: no address, so nothing that the kernel says by itself.
+            // None: no address, so the kernel sends nothing by itself.
             set_ipv6(&end.name, "addr_gen_mode", "1")?;
             self.bring_up(end, mtu).await?;
         }
@@ -46,8 +46,8 @@ impl Netlink {
         Ok(Segmenter { entrance: index(ENTRANCE).await?, exit: index(EXIT).await? })
     }
 
-    /// In what the ends of the segmenter for packets up to `mtu` bytes, as far as they are there, are not as they should
-    /// be: the end's name and the difference.
+    /// How the existing ends of the segmenter for packets up to `mtu` bytes differ from what they should be: the end's
+    /// name and the difference.
     ///
     /// # Errors
     /// The kernel refused.

@@ -9,16 +9,16 @@ use crate::link::{Kind, Link};
 use crate::{Error, Netlink};
 
 impl Netlink {
-    /// The device whose routes draw packets to the programs of the UDP backend, and out of which decapsulated
-    /// packets come. It is a bridge without ports, and the programs at its egress take the packets before
-    /// it gets to see them; what no program takes, it drops.
+    /// The device whose routes draw packets to the programs of the UDP backend, and out of which decapsulated packets
+    /// come. It is a bridge without ports. The programs at its egress take packets before the bridge sees them; it
+    /// drops the rest.
     ///
-    /// A bridge, because it is one device that stays when the daemon goes, has a carrier for as long as it never had a
-    /// port, and takes super-packets whole. The alternatives, as tried: a persistent TUN has no carrier without a
-    /// reader, so its routes are `linkdown` and it offers no TCP segmentation; a veth pair does as well but leaves a
-    /// second device behind, which would hand an untaken packet back to the host to be compared again.
+    /// A bridge, because it is one device that outlives the daemon, has a carrier as long as it never had a port, and
+    /// takes super-packets whole. The alternatives, as tried: a persistent TUN has no carrier without a reader, so its
+    /// routes are `linkdown` and it offers no TCP segmentation; a veth pair does as well but leaves a second device
+    /// behind, which would hand an untaken packet back to the host to be compared again.
     ///
-    /// It resolves no neighbours, and neither multicast nor IPv6 makes it speak of its own accord.
+    /// It resolves no neighbours, and sends nothing by itself, neither multicast nor IPv6.
     ///
     /// # Errors
     /// The name belongs to something else, such as the TUN device of a stock daemon; the kernel refused.

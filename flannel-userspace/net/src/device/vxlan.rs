@@ -25,8 +25,8 @@ pub(super) fn parameters(spec: &VxlanSpec) -> Vxlan {
 }
 
 impl Netlink {
-    /// The vxlan device, made if it is missing. One that fits is kept as it is, with its Ethernet address,
-    /// addresses and routes; one whose parameters differ is replaced, for the kernel cannot change them.
+    /// The vxlan device, made if it is missing. One that fits is kept as it is, with its Ethernet address, addresses
+    /// and routes; one whose parameters differ is replaced, because the kernel cannot change them.
     ///
     /// # Errors
     /// The name, the VNI or the port belongs to something else; the kernel refused.
@@ -119,7 +119,7 @@ impl Netlink {
         }
     }
 
-    /// Name of a vxlan device, not called `name`, for which `is_it` holds.
+    /// Name of a vxlan device other than `name` for which `is_it` holds.
     async fn other_vxlan(&self, name: &str, is_it: impl Fn(&Vxlan) -> bool) -> Option<String> {
         let links = self.links().await.ok()?;
         let found = links
@@ -129,9 +129,8 @@ impl Netlink {
     }
 }
 
-/// A random unicast address from the locally administered range. It is given to the kernel, which would choose one just
-/// as well, because programs such as systemd-udevd change addresses the kernel chose, and peers would continue to send
-/// to the old one.
+/// A random unicast address from the locally administered range. It is given to the kernel, because programs such as
+/// systemd-udevd change addresses that the kernel chose, and peers would continue to send to the old one.
 fn random_mac() -> Mac {
     let mut mac: [u8; 6] = rand::random();
     mac[0] = (mac[0] & 0xfc) | 0x02;

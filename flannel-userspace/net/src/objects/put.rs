@@ -1,4 +1,4 @@
-//! Putting objects into the kernel, many at a time.
+//! Puts objects into the kernel, many at a time.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -20,7 +20,7 @@ use crate::nexthop::{self, NextHop};
 use crate::route::Route;
 use crate::{Error, ROUTE_PROTOCOL};
 
-/// So many routes at once get next hops of their own. Fewer cost the kernel little, and look as stock flannel's do.
+/// From this number on, routes get next hops of their own. Fewer cost the kernel little, and look like stock flannel's.
 const BULK: usize = 1000;
 
 impl Objects {
@@ -68,7 +68,7 @@ impl Objects {
         let with_gateways = objects.iter().zip(&gateways);
         let requests = with_gateways.filter_map(|(object, gateway)| self.request(object, *gateway));
         let refused = bulk.send(requests)?;
-        // A route that is refused leaves a next hop that nobody uses.
+        // A refused route leaves an unused next hop.
         let unused: Vec<Ipv4Addr> =
             refused.iter().filter_map(|(place, _)| gateways.get(*place).copied().flatten()).collect();
         bulk.send(unused.into_iter().map(|gateway| (NextHop::Delete { gateway }, 0)))?;
@@ -80,7 +80,7 @@ impl Objects {
     }
 
     /// Adds next hops for those of `objects` that are routes by flannel's device; returns their addresses. A number
-    /// that is in use may be somebody else's: such a route does without.
+    /// that is in use may be somebody else's: such a route gets none.
     fn put_next_hops(&self, bulk: &mut Bulk, objects: &[Object]) -> io::Result<Vec<Option<Ipv4Addr>>> {
         let mut gateways: Vec<Option<Ipv4Addr>> =
             objects.iter().map(|object| self.gateway_of(object)).collect();
@@ -108,8 +108,8 @@ impl Objects {
         }
     }
 
-    /// The request that puts `object` there, in the place of another one. Only a route's place may be somebody
-    /// else's. The route is by the next hop of that address, if one is given.
+    /// The request that puts `object`, replacing another one. Only a route may be somebody else's. The route uses the
+    /// next hop of that address, if one is given.
     fn request(&self, object: &Object, gateway: Option<Ipv4Addr>) -> Option<(RouteNetlinkMessage, u16)> {
         Some(match *object {
             Object::Neighbour { device, ip, mac } => {
@@ -189,7 +189,7 @@ pub(super) fn remove_with_next_hop(route: &Route, gateway: Ipv4Addr) -> bool {
     let removal = RouteNetlinkMessage::DelRoute(route.message_by(gateway));
     let is_removed = bulk.send(std::iter::once((removal, 0))).is_ok_and(|refused| refused.is_empty());
     if is_removed {
-        // Nobody else uses a number that is an address of ours.
+        // Only flannel uses a number that is a peer's address.
         let _ = bulk.send(std::iter::once((NextHop::Delete { gateway }, 0)));
     }
     is_removed

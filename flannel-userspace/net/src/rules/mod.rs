@@ -116,7 +116,7 @@ impl Rules {
         let elsewhere = wanted.elsewhere();
         let mut repairs = Vec::new();
         match engine {
-            // No program need be there for nothing.
+            // Without rules no program is needed.
             _ if wanted.is_nothing() => return tidy(*iptables, names, wanted, intent).await,
             Engine::Nftables => {
                 repairs.extend(nftables::ensure(names, wanted, intent).await?);

@@ -15,8 +15,8 @@ pub struct Names {
 }
 
 impl Names {
-    /// The names for the network below `etcd_prefix`: stock flannel's for its default prefix, and such with
-    /// a suffix for any other. A chain of iptables has at most 28 characters, so the suffix is a digest.
+    /// The names for the network below `etcd_prefix`: stock flannel's for its default prefix, with a suffix for any
+    /// other. A chain of iptables has at most 28 characters, so the suffix is a digest.
     #[must_use]
     pub fn of(etcd_prefix: &str) -> Self {
         match etcd_prefix.trim_matches('/') {

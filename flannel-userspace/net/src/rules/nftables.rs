@@ -31,7 +31,7 @@ pub(super) async fn ensure(
     put(list("ip", &names.table).await?, names, wanted, intent).await
 }
 
-/// As [`ensure`], where nftables is not the chosen engine: where it cannot be read it has no rules.
+/// As [`ensure`], if nftables is not the chosen engine: if it cannot be read it has no rules.
 pub(super) async fn tidy(names: &Names, wanted: &Wanted, intent: Intent) -> Result<Vec<Repair>, RulesError> {
     match list("ip", &names.table).await {
         Ok(listing) => put(listing, names, wanted, intent).await,
@@ -72,8 +72,8 @@ async fn put(
     Ok(edit.done)
 }
 
-/// The chains of others that drop by default what this host forwards. That of iptables is not told of where
-/// iptables is there, for then the rules are in it.
+/// The chains of others that drop by default what this host forwards. That of iptables is left out if iptables is
+/// installed, because then the rules are in it.
 pub(super) async fn dropping_chains(has_iptables: bool) -> Result<Vec<String>, RulesError> {
     let objects = objects(&["-j", "list", "chains"]).await?;
     let chains = objects.iter().filter_map(|object| object.get("chain"));
@@ -132,8 +132,8 @@ impl Edit<'_> {
         self.done.push(Repair::removal(format!("table {family} {table}")));
     }
 
-    /// Deletes what stock flannel left under its own names: its table for IPv6, which it always makes, and
-    /// its table for a network that has another name here.
+    /// Deletes what stock flannel has left under its own names: its table for IPv6, which it always makes, and its
+    /// table for a network that has another name here.
     async fn delete_left(&mut self, names: &Names, wanted: &Wanted) -> Result<(), RulesError> {
         let stock = Names::stock().table;
         if names.is_stock() {
@@ -149,7 +149,7 @@ impl Edit<'_> {
         Ok(())
     }
 
-    /// Makes a chain what is wanted; without rules it is not wanted.
+    /// Makes a chain what is wanted; one without rules is not wanted.
     fn put(&mut self, listing: &[Value], base: Base, wanted: &[Rule]) {
         let mut chains = listing.iter().filter_map(|object| object.get("chain"));
         let found = chains.find(|chain| chain["name"] == base.name);
@@ -199,7 +199,7 @@ impl Base {
     }
 }
 
-/// A rule as `nft` reads it and prints it.
+/// A rule as `nft` reads and prints it.
 fn expression(rule: &Rule) -> Value {
     let mut statements = Vec::new();
     if rule.marked {

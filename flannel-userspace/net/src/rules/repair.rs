@@ -1,8 +1,8 @@
-//! What is not as it should be, or was not.
+//! Differences from what is wanted, and repairs.
 
 use std::fmt;
 
-/// How something is not as it should be.
+/// How something differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// It is not there.
@@ -16,7 +16,7 @@ pub enum Fault {
 /// One object, and the name of its repair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Repair {
-    /// How it was not as it should be.
+    /// How it differed.
     pub fault: Fault,
     /// What, such as `chain FLANNEL-FWD (iptables)`.
     pub thing: String,
@@ -24,12 +24,12 @@ pub struct Repair {
 }
 
 impl Repair {
-    /// A chain that was there or not, and is not as wanted.
+    /// A chain that is missing or differs.
     pub(super) fn chain(is_there: bool, thing: String) -> Self {
         Self { fault: not_as_wanted(is_there), thing, verb: "wrote" }
     }
 
-    /// A jump that was there or not, and is not where wanted.
+    /// A jump that is missing or in the wrong place.
     pub(super) fn jump(is_there: bool, from: &str, to: &str) -> Self {
         Self { fault: not_as_wanted(is_there), thing: format!("the jump from {from} to {to}"), verb: "put" }
     }
@@ -55,7 +55,7 @@ impl fmt::Display for Repair {
     }
 }
 
-/// All that was not as it should be.
+/// All differences.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Repairs(pub(super) Vec<Repair>);
 

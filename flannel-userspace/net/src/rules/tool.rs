@@ -62,12 +62,12 @@ impl Program {
     }
 }
 
-/// Writes and reads at the same time, for either pipe may be full.
+/// Writes and reads at the same time, because either pipe may be full.
 async fn talk(mut child: Child, input: &str) -> io::Result<std::process::Output> {
     let stdin = child.stdin.take();
     let write = async {
         if let Some(mut stdin) = stdin {
-            // A program that does not read to the end says why by its status.
+            // A program that does not read to the end says so by its status.
             let _ = stdin.write_all(input.as_bytes()).await;
         }
     };

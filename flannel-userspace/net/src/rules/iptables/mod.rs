@@ -14,9 +14,9 @@ use super::{Intent, Names, Repair, RulesError};
 use plan::{Chain, Edit};
 use saved::{Line, Saved, Table};
 
-/// How often rules are read again where others changed them between reading and writing.
+/// How often rules are read again if others changed them between reading and writing.
 const ATTEMPTS: u32 = 3;
-/// For how long the lock of the legacy variant is waited for, in seconds.
+/// How long to wait for the lock of the legacy variant, in seconds.
 const WAIT: &str = "--wait=10";
 
 /// A variant of iptables.
@@ -48,17 +48,17 @@ impl Tool {
     }
 
     async fn read(&self) -> Result<Saved, RulesError> {
-        // Without a table named it looks into those that are there, and makes none.
+        // Without the name of a table it reads existing ones, and creates none.
         Ok(Saved::parse(&self.save.run(&[], "").await?))
     }
 }
 
-/// `first`, and then the other variant where it is installed.
+/// `first`, and then the other variant if it is installed.
 ///
 /// # Errors
 /// `first` is missing.
 pub(super) async fn tools(first: Tool) -> Result<Vec<Tool>, RulesError> {
-    // Before 1.8 there was one variant, and it said nothing.
+    // Before 1.8 there was one variant, which did not name itself.
     let other = if first.version().await?.contains("nf_tables") { LEGACY } else { NFT };
     match other.version().await {
         Ok(_) => Ok(vec![first, other]),
@@ -80,7 +80,7 @@ pub(super) async fn ensure(
     put(tool, tool.read().await?, names, wanted, intent).await
 }
 
-/// As [`ensure`], for a variant that is not the chosen one: where it cannot be read it has no rules.
+/// As [`ensure`], for a variant that is not the chosen one: if it cannot be read it has no rules.
 pub(super) async fn tidy(
     tool: &Tool,
     names: &Names,

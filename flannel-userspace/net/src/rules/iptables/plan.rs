@@ -1,4 +1,4 @@
-//! From what is there to what is wanted, in as few changes as it takes.
+//! From what is there to what is wanted, in as few changes as possible.
 
 use super::saved::{Line, Table};
 use super::{Repair, Rule, line};
@@ -25,7 +25,7 @@ impl Edit {
         Self { table, lines: Vec::new(), done: Vec::new() }
     }
 
-    /// What `iptables-restore --noflush` does in one transaction; empty where nothing is to be done.
+    /// The input of `iptables-restore --noflush` for one transaction; empty if there is nothing to do.
     pub(super) fn payload(&self) -> String {
         if self.lines.is_empty() {
             return String::new();
@@ -41,7 +41,7 @@ impl Edit {
         }
         let wanted: Vec<Line> = wanted.iter().map(|rule| line(rule, comment)).collect();
         if table.rules(name) != Some(&wanted) {
-            // Empties the chain where there is one: within the transaction.
+            // Empties an existing chain, within the transaction.
             self.lines.push(format!(":{name} - [0:0]"));
             self.lines.extend(wanted.iter().map(|rule| format!("-A {name} {}", rule.text)));
             self.done.push(Repair::chain(table.rules(name).is_some(), format!("chain {name}")));
@@ -67,7 +67,7 @@ impl Edit {
         let Some(rules) = table.rules(name) else { return };
         let jumps = table.rules(parent).unwrap_or_default().iter().filter(|rule| rule.leads_to(name));
         let mut lines: Vec<String> = jumps.map(|jump| format!("-D {parent} {}", jump.text)).collect();
-        // A chain that the user's rules lead to cannot go.
+        // A chain that the user's rules jump to cannot be removed.
         let can_go = !table.is_used_outside(parent, name);
         if !rules.is_empty() || can_go {
             lines.push(format!("-F {name}"));

@@ -28,7 +28,7 @@ struct SavedChain {
 /// is not the same in all versions.
 #[derive(Clone, Debug)]
 pub(super) struct Line {
-    /// As printed, fit to be read again.
+    /// As printed, so that it can be parsed again.
     pub(super) text: String,
     /// `!`, an option, its arguments. Modules are left out: their options imply them.
     options: BTreeSet<Vec<String>>,
@@ -139,7 +139,7 @@ impl Line {
         self.options.iter().any(|option| option.last() == Some(&network))
     }
 
-    /// The same without what versions of stock flannel differ in.
+    /// The same without what differs between versions of stock flannel.
     fn bare(&self) -> Self {
         let mut bare = self.clone();
         bare.options.retain(|option| option[0] != "--comment" && option[0] != "--random-fully");
@@ -180,7 +180,7 @@ pub(super) fn old_forward(table: &Table, network: IpNetwork) -> Vec<Line> {
     rules.iter().filter(|rule| old.contains(rule)).cloned().collect()
 }
 
-/// The words, and whether each stood in quotes.
+/// The words, and whether each was quoted.
 fn words(text: &str) -> Vec<(String, bool)> {
     let mut words = Vec::new();
     let mut characters = text.chars().peekable();
