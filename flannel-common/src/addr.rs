@@ -88,7 +88,7 @@ impl fmt::Debug for Ip4 {
 pub struct Mac(pub [u8; 6]);
 
 impl Mac {
-    /// 00:00:00:00:00:00, which no interface bears.
+    /// 00:00:00:00:00:00, which no interface has.
     pub const ZERO: Self = Self([0; 6]);
 
     /// The same address, put together from its three words.

@@ -263,8 +263,8 @@ pub enum Guard {
     Strict = 2,
 }
 
-/// What the programs know of the host they run on. It is baked into them when they are loaded; a change
-/// means loading them again and swapping them through their links.
+/// What the programs know of the host they run on. It is written into them when they are loaded; after a change they
+/// are loaded again and swapped through their links.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Node {

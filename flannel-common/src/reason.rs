@@ -6,7 +6,7 @@ use core::fmt;
 /// What happens to a packet in the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Encapsulated or decapsulated and sent on its way by the program.
+    /// Encapsulated or decapsulated and sent on by the program.
     Forward,
     /// Left untouched to the next program and the network stack.
     Pass,

@@ -16,7 +16,7 @@ pub fn find(name: &str) -> Result<PathBuf> {
     let directories = match env::var_os(DIRECTORY_VARIABLE) {
         Some(directory) => vec![PathBuf::from(directory)],
         None => {
-            let this = env::current_exe().context("cannot tell where this program is")?;
+            let this = env::current_exe().context("cannot find out where this program is")?;
             // Tests are in `deps`, a directory below the programs.
             this.ancestors().skip(1).take(2).map(PathBuf::from).collect()
         }

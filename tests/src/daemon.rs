@@ -141,12 +141,12 @@ impl Daemon {
                 return Ok(Err(ended));
             }
             let mut message = [0; 256];
-            let length = service_manager.recv(&mut message).context("it has told nothing")?;
+            let length = service_manager.recv(&mut message).context("it has notified nothing")?;
             let text = String::from_utf8_lossy(&message[..length]).into_owned();
             if text.lines().any(|line| line == "READY=1") {
                 Ok(Ok(()))
             } else {
-                bail!("it has told {text:?}")
+                bail!("it has notified {text:?}")
             }
         });
         ready.with_context(|| {

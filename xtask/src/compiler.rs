@@ -43,7 +43,7 @@ impl Compiler {
         let text = String::from_utf8_lossy(&output.stdout);
         let Some(compiler) = parse(&text) else {
             let error = String::from_utf8_lossy(&output.stderr);
-            bail!("{shown} tells no version: {}{}", text.trim(), error.trim());
+            bail!("{shown} shows no version: {}{}", text.trim(), error.trim());
         };
         Ok(compiler)
     }

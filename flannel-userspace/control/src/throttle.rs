@@ -14,11 +14,12 @@ pub struct LogThrottle(Option<(String, Instant)>);
 impl LogThrottle {
     /// Whether to log `text`: it is another error than before, or was not logged for long.
     pub fn should_log(&mut self, text: &str) -> bool {
-        let told = self.0.as_ref().is_some_and(|(told, when)| told == text && when.elapsed() < REMINDER);
-        if !told {
+        let is_repeated =
+            self.0.as_ref().is_some_and(|(logged, when)| logged == text && when.elapsed() < REMINDER);
+        if !is_repeated {
             self.0 = Some((text.to_owned(), Instant::now()));
         }
-        !told
+        !is_repeated
     }
 }
 
@@ -27,12 +28,12 @@ mod tests {
     use super::LogThrottle;
 
     #[tokio::test(start_paused = true)]
-    async fn the_same_trouble_is_told_once_a_minute() {
-        let mut trouble = LogThrottle::default();
-        assert!(trouble.should_log("away"));
-        assert!(!trouble.should_log("away"));
-        assert!(trouble.should_log("refused"), "another trouble");
+    async fn the_same_error_is_logged_once_a_minute() {
+        let mut throttle = LogThrottle::default();
+        assert!(throttle.should_log("away"));
+        assert!(!throttle.should_log("away"));
+        assert!(throttle.should_log("refused"), "another error");
         tokio::time::advance(super::REMINDER).await;
-        assert!(trouble.should_log("refused"), "a reminder");
+        assert!(throttle.should_log("refused"), "a reminder");
     }
 }

@@ -235,7 +235,7 @@ fn remedy(text: &str) -> Option<&'static str> {
         ("certificate: Expired", "have etcd's certificate renewed"),
         ("UnknownIssuer", "give the authority that signed etcd's certificate with --etcd-cafile"),
         ("CertificateRequired", "give a client certificate with --etcd-certfile and --etcd-keyfile"),
-        ("NotValidForName", "connect by a name or address that etcd's certificate bears"),
+        ("NotValidForName", "connect by a name or address of etcd's certificate"),
         ("database space exceeded", "compact and defragment etcd, then: etcdctl alarm disarm"),
     ];
     REMEDIES.iter().find(|(sign, _)| text.contains(sign)).map(|(_, remedy)| *remedy)

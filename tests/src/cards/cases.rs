@@ -127,7 +127,7 @@ fn refused(pair: &mut Pair, wanted: &Wanted) -> Result<String> {
     let mechanism = mechanism(pair, Side::Far)?;
     ensure!(mechanism == "tcx" || mechanism == "clsact", "decapsulated by {mechanism}");
     let log: String = pair.ask(Side::Far, &Order::Log)?;
-    let line = log.lines().find(|line| line.contains(FALLBACK)).context("the log does not tell")?;
+    let line = log.lines().find(|line| line.contains(FALLBACK)).context("the log does not say so")?;
     let said = line.split_once("WARN").map_or(line, |(_, said)| said).trim().to_owned();
     let whole = whole(pair)?;
     let pings = pair.restart_under_pings().context("pings over kill -9 of both daemons")?;

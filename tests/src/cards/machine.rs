@@ -165,7 +165,7 @@ impl Machine {
     }
 
     fn heard(&self) -> Result<Vec<u8>> {
-        let socket = self.hearing.as_ref().context("nothing is heard")?;
+        let socket = self.hearing.as_ref().context("nothing is received")?;
         let (mut heard, mut buffer) = (Vec::new(), [0]);
         while socket.recv(&mut buffer).is_ok() {
             heard.extend(buffer);

@@ -112,7 +112,7 @@ fn reachable<'a>(backend: &str, cluster: &'a Cluster) -> Vec<&'a Node> {
 fn unreachable(cluster: &Cluster) -> Result<String> {
     let Member { daemon, node } = &cluster.members[0];
     let host = &node.host.name;
-    let line = wait::until(&format!("flanneld on {host} to tell who is out of reach"), PATIENCE, || {
+    let line = wait::until(&format!("flanneld on {host} to report who is out of reach"), PATIENCE, || {
         let log = fs::read_to_string(daemon.log())?;
         log.lines().find(|line| line.contains("is not on the link")).map(str::to_owned).context("it does not")
     })?;

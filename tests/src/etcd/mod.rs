@@ -363,7 +363,7 @@ impl Etcd {
         let (from, to) = url(leader).zip(url(number)).context("there is no such member")?;
         let status: Value =
             serde_json::from_str(&self.ctl(&["--endpoints", &to, "endpoint", "status", "-w", "json"])?)?;
-        let id = status[0]["Status"]["header"]["member_id"].as_u64().context("it does not tell its id")?;
+        let id = status[0]["Status"]["header"]["member_id"].as_u64().context("it does not show its id")?;
         self.ctl(&["--endpoints", &from, "move-leader", &format!("{id:x}")]).map(drop)
     }
 

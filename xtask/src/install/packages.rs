@@ -39,7 +39,7 @@ pub const TOOLS: &[Package] = &[
     command("ethtool", "ethtool", "tests: checksum and segmentation offloads, on and off"),
     command("iptables", "iptables", "flanneld and tests: masquerading and forwarding rules"),
     command("nftables", "nft", "flanneld and tests: masquerading and forwarding rules"),
-    command("bpftool", "bpftool", "tests: programs and their places, as the kernel tells them"),
+    command("bpftool", "bpftool", "tests: programs and where they are attached"),
     command("prometheus", "promtool", "tests: metrics, alerts and dashboard are read by Prometheus itself"),
 ];
 

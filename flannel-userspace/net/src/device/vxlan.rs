@@ -111,7 +111,7 @@ impl Netlink {
     async fn port_taken(&self, name: &str, spec: &VxlanSpec) -> DeviceError {
         let culprit = self.other_vxlan(name, |vxlan| vxlan.port == spec.port).await;
         let unknown =
-            || format!("a process that `ss --udp --listening --processes 'sport = {}'` tells", spec.port);
+            || format!("a process that `ss --udp --listening --processes 'sport = {}'` shows", spec.port);
         DeviceError::PortTaken {
             name: name.to_owned(),
             port: spec.port,

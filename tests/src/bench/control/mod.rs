@@ -138,7 +138,7 @@ fn list_anew(etcd: &mut Etcd, daemon: &Daemon) -> Result<()> {
     etcd.kill()?;
     sleep(SETTLE);
     etcd.restart()?;
-    wait::until_true("the leases to be listed anew", PATIENCE, || {
+    wait::until_true("the leases to be listed again", PATIENCE, || {
         fs::read_to_string(daemon.log()).is_ok_and(|log| log.contains("the registry is back"))
     })?;
     sleep(SETTLE);

@@ -49,7 +49,7 @@ impl Machine {
 }
 
 fn load() -> Result<String> {
-    let text = fs::read_to_string("/proc/loadavg").context("the kernel does not tell its load")?;
+    let text = fs::read_to_string("/proc/loadavg").context("the kernel does not show its load")?;
     Ok(text.split_whitespace().take(3).collect::<Vec<_>>().join(" "))
 }
 

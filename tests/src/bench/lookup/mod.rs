@@ -111,7 +111,7 @@ pub fn check_sizes() -> Result<()> {
     for program in Program::ALL {
         let name = program.name;
         let found = written.programs.iter().find(|figures| figures.program == name);
-        let written = found.with_context(|| format!("lookup.toml tells nothing of {name}"))?;
+        let written = found.with_context(|| format!("lookup.toml has nothing about {name}"))?;
         let instructions = Programs::load(program)?.verified_instructions()?;
         check(name, "verified instructions", instructions, written.verified_instructions)?;
         check(name, "bytes of stack", stack::depth(program)?, written.stack_bytes)?;

@@ -24,7 +24,7 @@ pub(super) fn depth(program: Program) -> Result<u32> {
         Err(error) => return Err(error).with_context(|| format!("{} is refused", program.name)),
         Ok(()) => bail!("{} found a descriptor where there is none", program.name),
     };
-    parse(&log).with_context(|| format!("the verifier does not tell the stack of {}:\n{log}", program.name))
+    parse(&log).with_context(|| format!("the verifier does not show the stack of {}:\n{log}", program.name))
 }
 
 /// Does `work` while no descriptor can be opened in this process.
