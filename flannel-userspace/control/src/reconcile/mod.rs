@@ -433,7 +433,7 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
     fn report_registry(&mut self, is_there: bool, error: &dyn std::fmt::Display) {
         match (is_there, self.registry_is_away) {
             (false, false) => {
-                warn!(%error, "the registry is away; forwarding continues with the known peers")
+                warn!(%error, "the registry is away; forwarding continues with the known peers");
             }
             (true, true) => info!("the registry is back"),
             _ => {}
