@@ -65,7 +65,7 @@ impl Line {
     }
 }
 
-/// What is told of a key with this value.
+/// What the registry reports of a key with this value.
 fn written(name: &[u8], mod_revision: Revision, value: &[u8]) -> Event {
     let key = Key::from_bytes(name);
     let (SubnetKey(subnets), attributes) = match (&key, Attributes::from_json(value)) {

@@ -83,7 +83,7 @@ impl Host {
         }
     }
 
-    /// What the datapath is to be.
+    /// What the datapath should be.
     fn spec(&self, context: &NodeContext, links: &Links) -> Spec {
         let format = match context.backend.tunnel() {
             Some(Tunnel::Udp { .. }) => {
@@ -160,7 +160,7 @@ impl Kernel for Host {
         let mut objects_of = PerFamily::NONE;
         families.for_each(|family| objects_of.set(family, Some(links.device_index(family))));
         self.objects = Objects::new(self.netlink.clone(), objects_of);
-        self.serves_pods = !links.devices.is_empty() || self.fast_path(kind) != FastPath::Off;
+        self.serves_pods = !links.devices.is_empty() || self.bypass(kind) != Bypass::Off;
         let Some(pins) = self.settings.pins.clone() else { return Ok(()) };
         let datapath = Datapath::start(pins, self.spec(context, links)).map_err(KernelError::refused)?;
         self.datapath = Some(datapath);

@@ -152,7 +152,7 @@ pub(super) const fn address_family(family: Family) -> AddressFamily {
 
 impl Netlink {
     async fn remove_neighbour(&self, device: u32, ip: IpAddr, mac: Mac) -> Result<(), Error> {
-        // The kernel removes by address alone, and would take an entry that has a new MAC by now.
+        // The kernel removes by address alone, and would remove an entry with a new MAC.
         let now = self.neighbour(device, ip).await?;
         if now.is_none_or(|now| link_layer_address(&now) != Some(mac)) {
             return Ok(());
@@ -276,7 +276,7 @@ fn destination(message: &NeighbourMessage) -> Option<IpAddr> {
     message.attributes.iter().find_map(|attribute| match attribute {
         NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
         NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
-        // A forwarding entry's message is of the bridge's family, which does not tell that of its address.
+        // A forwarding entry's message has the bridge's family, not that of its address.
         NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => address_of(bytes),
         _ => None,
     })

@@ -31,7 +31,7 @@ pub struct Route {
     pub protocol: u8,
     /// Metric; of two routes to one destination the one with the lower metric is used.
     pub priority: u32,
-    /// Source address of what the host itself sends by this route.
+    /// Source address of packets that the host itself sends by this route.
     pub source: Option<IpAddr>,
 }
 

@@ -115,7 +115,7 @@ pub trait Watch: Send + 'static {
     /// The stream has ended: open another one after [`Watch::revision`], or list when history was compacted.
     fn next(&mut self) -> impl Future<Output = Result<Vec<Event>, WatchError>> + Send;
 
-    /// A revision up to which every event was told.
+    /// A revision up to which every event was delivered.
     fn revision(&self) -> Revision;
 }
 

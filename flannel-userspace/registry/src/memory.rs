@@ -31,7 +31,7 @@ struct State {
     events: Vec<Event>,
     /// Which machine has which address.
     hosts: BTreeMap<IpAddr, String>,
-    /// What becomes of the next writes.
+    /// The outcome of the next writes.
     faults: VecDeque<Fault>,
     writes: Vec<Write>,
 }

@@ -46,7 +46,7 @@ struct State {
     built_for: Option<Links>,
     is_attached: bool,
     changes: VecDeque<Change>,
-    trouble: Trouble,
+    refusal: Refusal,
     /// One that is never taken.
     refused: Option<Object>,
     puts: usize,
@@ -67,7 +67,7 @@ impl Machine {
             built_for: None,
             is_attached: true,
             changes: VecDeque::new(),
-            trouble: Trouble::None,
+            refusal: Refusal::None,
             refused: None,
             puts: 0,
             removed: BTreeSet::new(),

@@ -85,7 +85,7 @@ impl Cluster {
         }
     }
 
-    /// Writes like an operator or a host of another make; without a term it stays.
+    /// Writes like an operator or a host of another implementation; without an etcd lease it stays.
     pub fn put(&self, key: SubnetKey, attributes: &Attributes) {
         self.change(|store| store.put(key, attributes, None));
     }

@@ -46,7 +46,7 @@ pub struct Data {
     /// The events after `compacted`.
     pub events: VecDeque<Event>,
     pub compacted: Revision,
-    pub terms: BTreeMap<i64, Term>,
+    pub terms: BTreeMap<i64, EtcdLease>,
     pub claims: BTreeMap<IpAddr, (String, i64)>,
 }
 

@@ -16,8 +16,8 @@ use crate::peers::Peer;
 /// By how many bytes the header of IPv6 is longer than that of IPv4.
 const LONGER_HEADER: u32 = 20;
 
-/// The VXLAN backend. Its device, and what stock flannel would put there for each peer, forward without
-/// any program; the programs are a shorter path to the same end.
+/// The VXLAN backend. Its device, and what stock flannel would put there for each peer, forward without any program;
+/// the programs do the same faster.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Vxlan {
     config: VxlanConfig,

@@ -27,7 +27,7 @@ pub struct AcquireConfig {
     pub attributes: Attributes,
     /// The subnets it had before, from the subnet file.
     pub previous: Subnets,
-    /// The term for which this host wrote its lease last, if it remembers that.
+    /// The etcd lease with which this host last wrote its lease, if it remembers that.
     pub former_term: Option<EtcdLeaseId>,
     /// How long the lease lasts unless it is renewed.
     pub ttl: Duration,
@@ -109,7 +109,7 @@ fn free_subnets(
     Ok(SubnetKey(chosen))
 }
 
-/// Deletes the leases of this host that the pool has no place for: the configuration changed.
+/// Deletes the leases of this host that the pool does not contain: the configuration changed.
 async fn discard_misfits<R: LeaseSource + LeaseStore>(
     registry: &R,
     config: &AcquireConfig,

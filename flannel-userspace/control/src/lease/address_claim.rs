@@ -38,7 +38,7 @@ pub struct Identity(String);
 pub struct AddressTaken {
     /// The address.
     pub public_ip: IpAddr,
-    /// Which machine says it is its own.
+    /// The machine that claims it.
     pub other: String,
 }
 

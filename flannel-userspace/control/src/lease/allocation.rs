@@ -30,7 +30,7 @@ pub struct Allocation<R> {
     pub pools: PerFamily<Pool>,
     /// The subnets it had before, from the subnet file.
     pub previous: Subnets,
-    /// The term for which this host wrote its lease last, if it remembers that.
+    /// The etcd lease with which this host last wrote its lease, if it remembers that.
     pub former_term: Option<EtcdLeaseId>,
     /// For how long leases are held at a time.
     pub hold: HoldConfig,
@@ -50,7 +50,7 @@ impl<R: LeaseSource + LeaseStore> LeaseOwner for Allocation<R> {
             Ok(own) => LeaseTask::new(registry, hold, own),
             Err(last) => {
                 let lease = last.lease(wanted.attributes);
-                warn!(subnet = %lease.subnets, "etcd is away: continuing with the lease that was held last");
+                warn!(subnet = %lease.subnets, "etcd is away: continuing with the lease held last");
                 LeaseTask::resume(registry, hold, lease)
             }
         };

@@ -48,7 +48,7 @@ pub struct OutOfSubnets {
     pub last: IpAddr,
     /// Their prefix length.
     pub len: u8,
-    /// How many subnets the pool has; none where SubnetMin is above SubnetMax.
+    /// How many subnets the pool has; none if SubnetMin is above SubnetMax.
     pub total: u128,
 }
 

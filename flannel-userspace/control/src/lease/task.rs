@@ -152,11 +152,11 @@ pub struct LeaseTask<R> {
     lease: Lease,
     /// What is at the key, as far as known.
     expected: Expected,
-    /// The revision of that knowledge; older news is no news.
+    /// The revision of that knowledge; older events are ignored.
     revision: Revision,
     /// The revision of the last listing.
     listed: Revision,
-    /// When to write the lease next; never, for a reservation that stands.
+    /// When to write the lease next; never, for an existing reservation.
     due: Option<Instant>,
     last_write: Instant,
     /// Until when to yield to another host.
@@ -259,7 +259,7 @@ impl<R: LeaseStore> LeaseTask<R> {
         if revision > self.revision { self.judge(found, revision) } else { Ok(()) }
     }
 
-    /// Decides what to do about what stands at the key, which is not what was written there.
+    /// Decides what to do about content at the key that this task has not written.
     fn judge(&mut self, found: Found, revision: Revision) -> Result<(), Lost> {
         let subnets = self.lease.subnets;
         self.revision = revision;
@@ -285,7 +285,7 @@ impl<R: LeaseStore> LeaseTask<R> {
             Found::Lease(lease) if self.is_former(&lease) => {
                 tracing::info!(
                     subnet = %subnets, former = %lease.attributes.public, now = %self.lease.attributes.public,
-                    "own lease tells of the former address: writing it again"
+                    "own lease names the former address: writing it again"
                 );
                 self.write_soon();
             }

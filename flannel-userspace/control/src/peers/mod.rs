@@ -185,13 +185,13 @@ impl PeerTable {
             tracing::warn!(
                 before = %self.listed,
                 now = %snapshot.revision,
-                "the registry has begun another history: was it made anew, or restored?"
+                "the registry began another history: was it created again, or restored?"
             );
             self.revisions.values_mut().for_each(|revision| *revision = Revision::ZERO);
         }
         self.listed = snapshot.revision;
         self.forget_absent(snapshot, &mut diff);
-        let is_news = |key: &Key, revision: Revision, known: &BTreeMap<Key, Revision>| {
+        let is_newer = |key: &Key, revision: Revision, known: &BTreeMap<Key, Revision>| {
             known.get(key).is_none_or(|known| *known != revision && *known <= snapshot.revision)
         };
         // The older key first: of two leases that exclude each other, every host then accepts the same.
@@ -295,7 +295,7 @@ impl PeerTable {
         let leases = snapshot.leases.iter().map(|lease| Key::Subnet(lease.key()));
         let rejected = snapshot.rejected.iter().map(|rejected| rejected.key.clone());
         let present: BTreeSet<Key> = leases.chain(rejected).collect();
-        // What was written after the listing is for the watch to tell.
+        // What was written after the listing comes by the watch.
         let is_gone =
             |(key, known): &(&Key, &Revision)| **known <= snapshot.revision && !present.contains(*key);
         let gone: Vec<Key> = self.revisions.iter().filter(is_gone).map(|(key, _)| key.clone()).collect();

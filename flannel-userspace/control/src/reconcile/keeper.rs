@@ -36,7 +36,7 @@ const UNHURRIED: u32 = 1000;
 const RAREST: Duration = Duration::from_secs(15 * 60);
 /// So many objects are put or removed between two signs of life.
 const BATCH: usize = 2000;
-/// The same when something was announced that can have changed more than was told.
+/// The same after an announcement that can stand for more changes than it names.
 const HURRIED: u32 = 50;
 /// The same after a change of flannel's device: when it goes down its routes vanish without an announcement.
 const AT_ONCE: u32 = 1;
@@ -62,7 +62,7 @@ pub(super) struct Keeper<K> {
     /// To how many peers those belong. It is counted when the failures change: to do that with each event would cost
     /// more the more peers there are.
     failing_peers: usize,
-    /// Peers without a way to them, reported as well.
+    /// Peers without a path to them, reported as well.
     unreachable: BTreeMap<IpNetwork, Unreachable>,
     /// Whether device and programs are where they should be.
     in_place: Condition,

@@ -145,7 +145,7 @@ fn features(has_tcx: Option<bool>) -> Vec<Feature> {
         all.push(feature("program", name, supported, required, purpose));
     }
     let maps = [
-        (MapType::Hash, "hash", "peers, their addresses, pods' ports"),
+        (MapType::Hash, "hash", "peers, their addresses, pods' ports' ports"),
         (MapType::PerCpuHash, "percpu_hash", "counters of peers"),
         (MapType::Array, "array", "what programs know of the host and of flows"),
         (MapType::PerCpuArray, "percpu_array", "counters"),

@@ -106,7 +106,7 @@ impl RuleKeeper {
         for subnet in self.blackholes.iter() {
             if let Err(error) = self.netlink.ensure_blackhole(subnet).await {
                 let text = Chain(&error).to_string();
-                if self.trouble.should_log(&text) {
+                if self.throttle.should_log(&text) {
                     warn!("{text}; trying again");
                 }
             }
@@ -122,7 +122,9 @@ impl RuleKeeper {
                     "{} drop by default what this host forwards: accept packets from and to the network there",
                     chains.join(", ")
                 ),
-                Err(error) => warn!("cannot tell whether other rules drop pods' packets: {}", Chain(&error)),
+                Err(error) => {
+                    warn!("cannot find out whether other rules drop pods' packets: {}", Chain(&error))
+                }
             }
         }
     }

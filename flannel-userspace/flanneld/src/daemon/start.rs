@@ -133,7 +133,7 @@ pub(super) async fn start(
         hold: options.lease,
         metrics: metrics.leases.clone(),
     };
-    // Who has waited for the configuration in vain need not wait for etcd once more.
+    // After waiting for the configuration in vain it need not wait for etcd once more.
     let patience = if configuration.is_remembered { Duration::ZERO } else { PATIENCE };
     let last = own.map(|own| Last { own, patience });
     let (lease, lease_keeping) = owner.acquire(prepared.attributes(), last).await?;
@@ -155,7 +155,7 @@ pub(super) async fn start(
     let rules =
         RuleKeeper::start(&options.rules, &options.etcd.prefix, config, &subnets, netlink.clone()).await?;
     let node = Node::start(prepared, networks, subnets).await.map_err(DaemonError::State)?;
-    let approver = if unavailable.is_none() { approver(options.fast_path, &options.pin_dir) } else { None };
+    let approver = if unavailable.is_none() { approver(options.bypass, &options.pin_dir) } else { None };
     pending.datapath.meet();
 
     let announcement = Announcement { lease, file, place: Box::new(options.subnet_file.clone()) };

@@ -32,14 +32,14 @@ pub(super) struct Connection {
 /// What is known of etcd's history.
 #[derive(Default)]
 struct Known {
-    /// The newest revision that etcd has told of.
+    /// The newest revision that etcd has reported.
     newest: Revision,
     /// Of which history the last listing was.
     history: Option<History>,
 }
 
-/// What tells one history from another whose revisions are the same: an etcd that is restored from a copy counts on from
-/// there, and so did the one before.
+/// What distinguishes histories with the same revisions: an etcd that is restored from a copy counts on from there, and
+/// so did the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct History {
     cluster: u64,
@@ -153,9 +153,9 @@ impl Connection {
         outcome
     }
 
-    /// The newest revision that etcd has told of. A listing that is begun now and tells of an older one is of an etcd
+    /// The newest revision that etcd has reported. A listing that is begun now and tells of an older one is of an etcd
     /// that was restored or made anew.
-    pub(super) fn newest_told(&self) -> Revision {
+    pub(super) fn newest_revision(&self) -> Revision {
         self.known().newest
     }
 

@@ -267,7 +267,7 @@ impl LeaseStore for Etcd {
             None => None,
         };
         let written = self.put(key, attributes, term, expected).await;
-        // Where it is not known whether it was written, the term may be needed.
+        // If it is not known whether it was written, the etcd lease may be needed.
         if matches!(written, Ok(Written::Refused(_)) | Err(RegistryError::Denied { .. })) {
             self.discard(term).await;
         }

@@ -147,8 +147,8 @@ impl Line {
     }
 }
 
-/// The rules that stock flannel wrote straight into POSTROUTING before v0.20, for `network`. Those of v0.7
-/// bear no comment; they are known by the two that masquerade, which nobody else writes.
+/// The rules that stock flannel wrote straight into POSTROUTING before v0.20, for `network`. Those of v0.7 have no
+/// comment; they are known by the two that masquerade, which nobody else writes.
 pub(super) fn old_masquerade(table: &Table, network: IpNetwork) -> Vec<Line> {
     let n = network;
     let out = Line::parse(&format!("-s {n} ! -d 224.0.0.0/4 -j MASQUERADE"));
