@@ -10,6 +10,7 @@ use flannel_model::lease::{Attributes, EtcdLeaseId, Lease, Revision};
 use flannel_model::object::Object;
 use flannel_observe::{Format, Vitals};
 use flannel_registry::{EtcdOperation, RegistryError, WatchError};
+use ipnetwork::Ipv4Network;
 use nix::sys::resource::{Resource, getrlimit};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -206,11 +207,10 @@ fn an_event_is_dated() {
 async fn the_end_of_the_lease_is_dated() {
     const SERIES: &str = "flannel_lease_expires_timestamp_seconds";
     let lease = Lease {
-        subnet: Ipv4Network::new(Ipv4Addr::new(10, 5, 1, 0), 24).unwrap(),
-        ipv6_subnet: None,
-        attributes: Attributes::new(Ipv4Addr::new(192, 168, 77, 11)),
-        mod_revision: 1,
-        created: 1,
+        subnets: Ipv4Network::new(Ipv4Addr::new(10, 5, 1, 0), 24).unwrap().into(),
+        attributes: Attributes::new(Ipv4Addr::new(192, 168, 77, 11).into()),
+        mod_revision: Revision::new(1),
+        created: Revision::new(1),
         term: EtcdLeaseId::from_id(1),
     };
     let held = |expires| LeaseState { lease: lease.clone(), expires };
