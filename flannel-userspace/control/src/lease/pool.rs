@@ -67,7 +67,7 @@ impl Pool {
             return Err(PoolError::Length { len, longest: family.bits() });
         }
         let pool = Self { first, last, len };
-        match [first, last].into_iter().find(|end| bits(*end) % pool.step() != 0) {
+        match [first, last].into_iter().find(|end| !bits(*end).is_multiple_of(pool.step())) {
             Some(end) => Err(PoolError::Boundary(end, len)),
             None => Ok(pool),
         }
