@@ -8,6 +8,7 @@ pub mod backend;
 pub mod chance;
 mod compact;
 pub mod file;
+pub mod identity;
 pub mod kernel;
 pub mod lease;
 mod metrics;

@@ -13,7 +13,7 @@ use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use serde::{Deserialize, Serialize};
 
 use crate::file;
-use crate::lease::Identity;
+use crate::identity::Identity;
 use crate::peers::Peer;
 
 /// The version of the file's layout; another one is not read.
@@ -271,7 +271,7 @@ mod tests {
     use rstest::rstest;
 
     use super::{Addresses, EtcdLeaseId, Ipv4Addr, Own, PerFamily, Remembered, Subnets};
-    use crate::lease::Identity;
+    use crate::identity::Identity;
     use crate::peers::Peer;
 
     const CONFIG: &str = r#"{"Network":"10.5.0.0/16"}"#;

@@ -1,5 +1,6 @@
 //! Failures that repeat, and must not be logged each time.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -23,9 +24,44 @@ impl LogThrottle {
     }
 }
 
+/// Many things of one kind that are logged one by one, such as refused leases: of each kind a few a minute, and then how
+/// many there were.
+#[derive(Debug, Default)]
+pub struct LogBudget(BTreeMap<&'static str, (Instant, usize)>);
+
+impl LogBudget {
+    /// So many of one kind are logged within [`REMINDER`].
+    pub const FEW: usize = 20;
+
+    /// Whether to log one more of `kind`; and how many of it were not logged in the time before, once that is over.
+    pub fn spend(&mut self, kind: &'static str) -> (bool, Option<usize>) {
+        let (since, count) = self.0.entry(kind).or_insert_with(|| (Instant::now(), 0));
+        let mut unlogged = None;
+        if since.elapsed() >= REMINDER {
+            unlogged = count.checked_sub(Self::FEW).filter(|unlogged| *unlogged > 0);
+            (*since, *count) = (Instant::now(), 0);
+        }
+        *count += 1;
+        (*count <= Self::FEW, unlogged)
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::LogThrottle;
+    use super::{LogBudget, LogThrottle};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_few_of_each_kind_are_logged_and_the_others_counted() {
+        let mut budget = LogBudget::default();
+        let logged = (0..100).filter(|_| budget.spend("host_bits").0).count();
+        assert_eq!(logged, LogBudget::FEW);
+        assert_eq!(budget.spend("vni"), (true, None), "another kind");
+        tokio::time::advance(super::REMINDER).await;
+        assert_eq!(budget.spend("host_bits"), (true, Some(100 - LogBudget::FEW)));
+        assert_eq!(budget.spend("host_bits"), (true, None), "told once");
+        tokio::time::advance(super::REMINDER).await;
+        assert_eq!(budget.spend("vni"), (true, None), "there were not too many");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn the_same_error_is_logged_once_a_minute() {

@@ -5,10 +5,11 @@ use std::net::IpAddr;
 use flannel_model::device::Device;
 use flannel_model::family::Family;
 use ipnetwork::IpNetwork;
+use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 
 use super::objects::address_family;
-use super::{During, Error, Netlink, absence_is_success, collect};
+use super::{During, Error, Netlink, absence_is_success, bulk};
 
 /// An address of an interface.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -54,14 +55,19 @@ impl Address {
 }
 
 impl Netlink {
-    /// The addresses of `family` of every interface.
+    /// The addresses of `family` of every interface, in the calling thread's network namespace.
     ///
     /// # Errors
     /// The kernel refused.
     pub async fn addresses(&self, family: Family) -> Result<Vec<Address>, Error> {
-        let mut request = self.0.address().get();
-        request.message_mut().header.family = address_family(family);
-        collect(request.execute(), "list the addresses", |message| Address::from_message(&message)).await
+        let mut request = AddressMessage::default();
+        request.header.family = address_family(family);
+        let pick = |message| match message {
+            RouteNetlinkMessage::NewAddress(message) => Address::from_message(&message),
+            _ => None,
+        };
+        let addresses = bulk::listed(&RouteNetlinkMessage::GetAddress(request), pick);
+        addresses.map_err(|source| Error { operation: "list the addresses".to_owned(), source })
     }
 
     /// Gives `device` the address `own` alone, as a /32 or /128, and takes every other address inside `network` from it.
@@ -103,5 +109,43 @@ impl Netlink {
         absence_is_success(
             deleted.during(|| format!("take the address {address} from interface {}", device.name)),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use flannel_model::family::Family;
+
+    use crate::namespace::{add_interface, in_namespace, ip, run};
+
+    /// The kernel lists addresses page by page, and what comes and goes meanwhile moves the others between pages.
+    #[test]
+    fn none_is_missing_while_others_come_and_go() {
+        in_namespace(async |netlink| {
+            add_interface("eth0", "192.168.77.1/24");
+            let stable: Vec<String> = (0..1500).map(|n| format!("10.{}.{}.1/32", n / 250, n % 250)).collect();
+            let batch: String =
+                stable.iter().map(|address| format!("address add {address} dev eth0\n")).collect();
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), batch).unwrap();
+            run("ip", &format!("-batch {}", file.path().display()));
+            let is_over = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    while !is_over.load(Ordering::Relaxed) {
+                        ip("address add 192.168.78.1/24 dev eth0");
+                        ip("address del 192.168.78.1/24 dev eth0");
+                    }
+                });
+                for _ in 0..50 {
+                    let listed = futures::executor::block_on(netlink.addresses(Family::V4)).unwrap();
+                    let found = listed.iter().filter(|address| address.network.prefix() == 32).count();
+                    assert_eq!(found, stable.len());
+                }
+                is_over.store(true, Ordering::Relaxed);
+            });
+        });
     }
 }

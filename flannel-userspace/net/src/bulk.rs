@@ -5,8 +5,8 @@ use std::io;
 
 use nix::libc::MSG_DONTWAIT;
 use rtnetlink::packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload, NetlinkSerializable,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::sys::constants::NETLINK_ROUTE;
@@ -14,6 +14,9 @@ use rtnetlink::sys::{Socket, SocketAddr};
 
 /// Longest datagram that is received, in bytes; the kernel's own limit is half of it.
 const DATAGRAM: usize = 64 << 10;
+
+/// So often a listing is made that is interrupted again and again.
+pub(super) const MOST_LISTINGS: usize = 20;
 
 /// A socket of its own. The kernel has done what it is asked for, and has answered, when the system call returns:
 /// nothing here waits for anything.
@@ -68,7 +71,8 @@ impl Bulk {
         self.socket.send_to(&self.requests, &SocketAddr::new(0, 0), 0)?;
         let mut refused = Vec::new();
         loop {
-            for (sequence, payload) in self.receive()? {
+            for NetlinkMessage { header, payload, .. } in self.receive()? {
+                let sequence = header.sequence_number;
                 let place = usize::try_from(sequence.wrapping_sub(first)).unwrap_or(usize::MAX);
                 match payload {
                     NetlinkPayload::InnerMessage(answer) => take(place, answer),
@@ -87,6 +91,10 @@ impl Bulk {
     }
 
     /// Hands every message of a listing to `take`.
+    ///
+    /// # Errors
+    /// The kernel refused; [`io::ErrorKind::Interrupted`] where something changed meanwhile, so that messages may be
+    /// missing (`nl_dump_check_consistent`).
     pub(super) fn list(
         &mut self,
         request: RouteNetlinkMessage,
@@ -95,11 +103,16 @@ impl Bulk {
         self.requests.clear();
         self.append(request, NLM_F_DUMP);
         self.socket.send_to(&self.requests, &SocketAddr::new(0, 0), 0)?;
+        let mut is_interrupted = false;
         loop {
-            for (_, payload) in self.receive()? {
+            for NetlinkMessage { header, payload, .. } in self.receive()? {
+                is_interrupted |= header.flags & NLM_F_DUMP_INTR != 0;
                 match payload {
                     NetlinkPayload::InnerMessage(message) => take(message),
                     NetlinkPayload::Error(refusal) => return Err(refusal.to_io()),
+                    NetlinkPayload::Done(_) if is_interrupted => {
+                        return Err(io::ErrorKind::Interrupted.into());
+                    }
                     NetlinkPayload::Done(_) => return Ok(()),
                     _ => {}
                 }
@@ -119,13 +132,30 @@ impl Bulk {
         message.serialize(&mut self.requests[start..start + message.buffer_len()]);
     }
 
-    /// The messages of the next datagram with their sequence numbers.
-    fn receive(
-        &mut self,
-    ) -> io::Result<impl Iterator<Item = (u32, NetlinkPayload<RouteNetlinkMessage>)> + use<'_>> {
+    /// The messages of the next datagram.
+    fn receive(&mut self) -> io::Result<impl Iterator<Item = NetlinkMessage<RouteNetlinkMessage>> + use<'_>> {
         self.answer.clear();
         self.socket.recv(&mut self.answer, MSG_DONTWAIT)?;
-        Ok(messages(&self.answer).map(|message| (message.header.sequence_number, message.payload)))
+        Ok(messages(&self.answer))
+    }
+}
+
+/// What `pick` makes of each message of a listing, in the calling thread's network namespace. One that is interrupted by
+/// changes is made again; after that often what there is of it is better than nothing.
+pub(super) fn listed<T>(
+    request: &RouteNetlinkMessage,
+    pick: impl Fn(RouteNetlinkMessage) -> Option<T>,
+) -> io::Result<Vec<T>> {
+    let mut bulk = Bulk::open()?;
+    let mut attempts = 0;
+    loop {
+        let mut all = Vec::new();
+        attempts += 1;
+        match bulk.list(request.clone(), |message| all.extend(pick(message))) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted && attempts < MOST_LISTINGS => {}
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            _ => return Ok(all),
+        }
     }
 }
 

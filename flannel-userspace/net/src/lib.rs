@@ -70,6 +70,11 @@ impl Error {
         self.source.raw_os_error().map(Errno::from_raw)
     }
 
+    /// Whether something changed while it was listed.
+    fn is_interrupted(&self) -> bool {
+        self.source.kind() == std::io::ErrorKind::Interrupted
+    }
+
     /// Whether what was asked for does not exist.
     fn is_absence(&self) -> bool {
         matches!(self.errno(), Some(Errno::ENOENT | Errno::ESRCH | Errno::ENODEV | Errno::EADDRNOTAVAIL))

@@ -4,12 +4,13 @@ use std::net::IpAddr;
 
 use flannel_common::Mac;
 use futures::TryStreamExt;
+use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{
     InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
-use super::{During, Error, Netlink, collect};
+use super::{During, Error, Netlink, bulk};
 
 /// An interface.
 #[derive(Clone, Debug, PartialEq)]
@@ -182,8 +183,12 @@ impl Netlink {
     /// # Errors
     /// The kernel refused.
     pub async fn links(&self) -> Result<Vec<Link>, Error> {
-        let listing = self.0.link().get().execute();
-        collect(listing, "list the interfaces", |message| Some(Link::from_message(message))).await
+        let pick = |message| match message {
+            RouteNetlinkMessage::NewLink(message) => Some(Link::from_message(message)),
+            _ => None,
+        };
+        let links = bulk::listed(&RouteNetlinkMessage::GetLink(LinkMessage::default()), pick);
+        links.map_err(|source| Error { operation: "list the interfaces".to_owned(), source })
     }
 
     /// The interface called `name`.

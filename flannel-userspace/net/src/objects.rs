@@ -16,7 +16,7 @@ use rtnetlink::packet_route::route::RouteMessage;
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use self::put::remove_with_next_hop;
-use super::bulk::Bulk;
+use super::bulk::{self, Bulk};
 use super::route::{Route, RouteFilter};
 use super::{During, Error, Netlink, ROUTE_PROTOCOL, absence_is_success};
 
@@ -107,7 +107,21 @@ impl Objects {
             Bulk::open().map_err(|source| Error { operation: "list anything".to_owned(), source })?;
         let mut objects = Vec::new();
         for (family, device) in self.families.iter() {
-            list_family(&mut bulk, family, *device, &mut objects).await?;
+            // What changes meanwhile is announced; what is missing from a listing would be put again.
+            let before = objects.len();
+            for attempt in 1.. {
+                match list_family(&mut bulk, family, *device, &mut objects).await {
+                    Err(ObjectError::Kernel(error))
+                        if error.is_interrupted() && attempt < bulk::MOST_LISTINGS =>
+                    {
+                        objects.truncate(before);
+                    }
+                    listed => {
+                        listed?;
+                        break;
+                    }
+                }
+            }
         }
         Ok(objects)
     }

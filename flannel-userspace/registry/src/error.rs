@@ -22,6 +22,24 @@ pub enum RegistryError {
         /// The endpoint.
         endpoint: String,
     },
+    /// Endpoints with TLS and without.
+    #[error(
+        "etcd endpoint {endpoint} is plaintext although another one has TLS: a password would be sent to either; write \
+         https:// for all of --etcd-endpoints, or for none"
+    )]
+    MixedSchemes {
+        /// The plaintext endpoint.
+        endpoint: String,
+    },
+    /// A user, perhaps with a password, in a URL, which is logged.
+    #[error(
+        "etcd endpoint {endpoint} was given with a user in it: leave that out, and use --etcd-username and \
+         --etcd-password or --etcd-password-file"
+    )]
+    UserInEndpoint {
+        /// The endpoint without it.
+        endpoint: String,
+    },
     /// One half of a client certificate.
     #[error("--etcd-certfile and --etcd-keyfile belong together: give both or neither")]
     HalfIdentity,
@@ -142,6 +160,8 @@ impl RegistryError {
             | Self::Timeout { .. } => true,
             Self::NoEndpoint
             | Self::Plaintext { .. }
+            | Self::MixedSchemes { .. }
+            | Self::UserInEndpoint { .. }
             | Self::HalfIdentity
             | Self::ReadFile { .. }
             | Self::NotPem { .. }

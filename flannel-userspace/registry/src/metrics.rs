@@ -203,6 +203,8 @@ fn code(error: &RegistryError) -> Cow<'static, str> {
         | RegistryError::Request { error, .. } => status(error),
         RegistryError::NoEndpoint
         | RegistryError::Plaintext { .. }
+        | RegistryError::MixedSchemes { .. }
+        | RegistryError::UserInEndpoint { .. }
         | RegistryError::HalfIdentity
         | RegistryError::ReadFile { .. }
         | RegistryError::NotPem { .. }

@@ -2,12 +2,14 @@
 
 use std::future::pending;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use flannel_common::{Mac, Vni};
+use flannel_control::identity::Identity;
 use flannel_control::kernel::Kernel as _;
-use flannel_control::lease::{AddressClaim, Allocation, HoldConfig, Identity, Last, LeaseOwner as _, Pool};
+use flannel_control::lease::{AddressClaim, Allocation, HoldConfig, Last, LeaseOwner as _, Pool};
 use flannel_control::peers::{DeletionGuard, DeletionPolicy, FamilySite, PeerTable, Site};
 use flannel_control::reconcile::{Announcement, Loop, Memory, Node, Prepared, Reconciler};
 use flannel_control::remembered::{self, Own, Remembered, RememberedError};
@@ -93,11 +95,18 @@ struct Disk {
     subnet: Shared<Option<SubnetFile>>,
 }
 
-struct StateFile(Shared<Option<Remembered>>);
+/// The state file as one daemon has it. One that was killed writes nothing more.
+struct StateFile {
+    content: Shared<Option<Remembered>>,
+    is_killed: Arc<AtomicBool>,
+}
 
 impl remembered::Store for StateFile {
     fn keep(&self, remembered: &Remembered) -> Result<(), RememberedError> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(remembered.clone());
+        if self.is_killed.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        *self.content.lock().unwrap_or_else(PoisonError::into_inner) = Some(remembered.clone());
         Ok(())
     }
 }
@@ -136,6 +145,7 @@ pub struct Host {
     disk: Disk,
     status: Shared<Status>,
     bug: Arc<Notify>,
+    is_killed: Arc<AtomicBool>,
     life: Option<JoinHandle<()>>,
 }
 
@@ -151,6 +161,7 @@ impl Host {
             disk: Disk::default(),
             status: Arc::default(),
             bug: Arc::default(),
+            is_killed: Arc::default(),
             life: None,
         }
     }
@@ -163,6 +174,7 @@ impl Host {
     /// Ends its daemon, wherever that is in what it does, if one runs.
     pub fn stop(&mut self) {
         if let Some(life) = self.life.take() {
+            self.is_killed.store(true, Ordering::Relaxed);
             life.abort();
         }
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
@@ -172,6 +184,7 @@ impl Host {
     /// Starts a daemon, and another one whenever that ends.
     pub fn start(&mut self) {
         self.stop();
+        self.is_killed = Arc::default();
         let daemon = Daemon {
             number: self.number,
             machine: self.machine.clone(),
@@ -181,6 +194,7 @@ impl Host {
             disk: self.disk.clone(),
             status: self.status.clone(),
             bug: self.bug.clone(),
+            is_killed: self.is_killed.clone(),
         };
         self.life = Some(tokio::spawn(async move {
             let span = tracing::info_span!("host", number = daemon.number);
@@ -213,6 +227,7 @@ struct Daemon {
     disk: Disk,
     status: Shared<Status>,
     bug: Arc<Notify>,
+    is_killed: Arc<AtomicBool>,
 }
 
 impl Daemon {
@@ -274,7 +289,8 @@ impl Daemon {
         let held = lease_handle.state();
         let place = Box::new(SubnetStore(self.disk.subnet.clone()));
         let announcement = Announcement { lease: lease_handle, file, place };
-        let store = Box::new(StateFile(self.disk.state.clone()));
+        let (content, is_killed) = (self.disk.state.clone(), self.is_killed.clone());
+        let store = Box::new(StateFile { content, is_killed });
         let mut memory = Memory::new(store, identity, config);
         let remembered = memory.begin(remembered, Own::of(&held.borrow().lease, vteps));
         announcement.write_file().ok()?;

@@ -3,19 +3,17 @@
 //! and renews it; stock flannel does not read it.
 
 use std::convert::Infallible;
-use std::fs;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use flannel_common::Mac;
 use flannel_model::lease::EtcdLeaseId;
 use flannel_registry::{Claim, LeaseStore, RegistryError};
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{debug, error, info, warn};
 
 use super::LeaseState;
+use crate::identity::Identity;
 
 /// How long an address stays a host's after its last renewal.
 const TTL: Duration = Duration::from_secs(60);
@@ -23,11 +21,6 @@ const TTL: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_secs(20);
 /// Pause after one that failed.
 const RETRY: Duration = Duration::from_secs(2);
-
-/// Which machine this is: two hosts never have both the same identifier and the same Ethernet address, even if one is a
-/// copy of the other, and a host keeps them over a restart.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Identity(String);
 
 /// Another host announces the address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,15 +45,6 @@ pub struct AddressClaim<R> {
     is_contested: bool,
 }
 
-impl Identity {
-    /// The identity of a host whose underlay has this Ethernet address.
-    #[must_use]
-    pub fn of(mac: Mac) -> Self {
-        let machine = fs::read_to_string("/etc/machine-id").unwrap_or_default();
-        Self(format!("machine {} with Ethernet address {mac}", machine.trim()))
-    }
-}
-
 impl<R: LeaseStore> AddressClaim<R> {
     /// Claims the address. A registry that is away, or denies the write, is no obstacle: then the claim is made as soon
     /// as it can be.
@@ -80,7 +64,7 @@ impl<R: LeaseStore> AddressClaim<R> {
     }
 
     async fn try_claim(&mut self) -> Result<Option<AddressTaken>, RegistryError> {
-        match self.registry.claim(self.public_ip, &self.identity.0, TTL).await? {
+        match self.registry.claim(self.public_ip, self.identity.as_str(), TTL).await? {
             Claim::Held(term) => {
                 self.term = term;
                 Ok(None)

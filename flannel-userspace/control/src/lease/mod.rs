@@ -10,7 +10,7 @@ mod state;
 mod task;
 
 pub use acquire::{AcquireConfig, AcquireError, OwnLease, acquire};
-pub use address_claim::{AddressClaim, AddressTaken, Identity};
+pub use address_claim::{AddressClaim, AddressTaken};
 pub use allocation::Allocation;
 pub use metrics::LeaseMetrics;
 pub use owner::{Keeping, Last, LeaseOwner};

@@ -16,6 +16,7 @@ use ipnetwork::IpNetwork;
 use self::index::Index;
 use crate::compact::compact;
 use crate::lease::LeaseMetrics;
+use crate::throttle::LogBudget;
 pub use admission::{FamilySite, Refusal, Site};
 pub use deletion_guard::{DeletionGuard, DeletionPolicy};
 
@@ -89,6 +90,7 @@ pub struct PeerTable {
     /// The revision of the last snapshot, up to which there is no further word on any key.
     listed: Revision,
     refusals: u64,
+    log: LogBudget,
     metrics: LeaseMetrics,
 }
 
@@ -124,6 +126,7 @@ impl PeerTable {
             revisions: BTreeMap::new(),
             listed: Revision::ZERO,
             refusals: 0,
+            log: LogBudget::default(),
             metrics: LeaseMetrics::default(),
         }
     }
@@ -282,7 +285,16 @@ impl PeerTable {
     }
 
     fn refuse(&mut self, refused: RefusedKey, refusal: Refusal, candidate: Option<Candidate>) {
-        tracing::warn!(key = %refused.0, reason = refusal.label(), "lease refused: {refusal}");
+        let reason = refusal.label();
+        let (is_logged, unlogged) = self.log.spend(reason);
+        if let Some(leases) = unlogged {
+            tracing::warn!(leases, reason, "other leases were refused for this reason, too");
+        }
+        if is_logged {
+            tracing::warn!(key = %refused.0, reason, "lease refused: {refusal}");
+        } else {
+            tracing::debug!(key = %refused.0, reason, "lease refused: {refusal}");
+        }
         self.refusals += 1;
         self.metrics.rejected(refusal.label());
         self.refused.insert(refused, RefusedLease { refusal, candidate });

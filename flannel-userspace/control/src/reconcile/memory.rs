@@ -6,7 +6,7 @@ use flannel_model::error::Chain;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::lease::Identity;
+use crate::identity::Identity;
 use crate::peers::Peer;
 use crate::remembered::{Own, Remembered, Store};
 

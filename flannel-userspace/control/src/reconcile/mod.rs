@@ -84,7 +84,7 @@ pub struct Reconciler<R, K> {
 }
 
 /// Runs the loop, without end.
-pub struct Loop<R, K> {
+pub struct Loop<R: LeaseSource, K: Kernel> {
     registry: R,
     announcement: Announcement,
     peers: PeerTable,
@@ -441,6 +441,15 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
         self.registry_is_away = !is_there;
         self.etcd_metrics.set_connected(is_there);
         self.conditions.set_stale((!is_there).then_some(STALE));
+    }
+}
+
+/// What is known and not written yet is written on the way out: the host may boot while the registry is away.
+impl<R: LeaseSource, K: Kernel> Drop for Loop<R, K> {
+    fn drop(&mut self) {
+        if self.memory.due().is_some() {
+            self.write_memory();
+        }
     }
 }
 

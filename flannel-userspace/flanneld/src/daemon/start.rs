@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use flannel_common::flow::Bypass;
 use flannel_common::{Mac, Vni};
+use flannel_control::identity::Identity;
 use flannel_control::lease::{
-    AddressClaim, Allocation, Identity, Keeping, Last, LeaseOwner as _, LeaseState, Pool, PoolError,
+    AddressClaim, Allocation, Keeping, Last, LeaseOwner as _, LeaseState, Pool, PoolError,
 };
 use flannel_control::peers::{DeletionGuard, FamilySite, PeerTable, Site};
 use flannel_control::reconcile::{Announcement, Memory, Node, Prepared, Reconciler};

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use ipnetwork::{Ipv4Network, Ipv6Network};
+use sha2::{Digest as _, Sha256};
 
 use crate::config::json::excerpt;
 use crate::family::Subnets;
@@ -17,7 +18,8 @@ use crate::family::Subnets;
 pub enum Key {
     /// It names a subnet, which may still be one nobody can lease.
     Subnet(SubnetKey),
-    /// It names none; bytes that are no UTF-8 are replaced.
+    /// It names none. Bytes that are no UTF-8 are replaced, and of a long name there is the beginning and a hash: every
+    /// host keeps the names of all keys.
     Junk(String),
 }
 
@@ -35,6 +37,9 @@ impl Key {
     /// The key of a name as it stands in etcd.
     #[must_use]
     pub fn from_bytes(name: &[u8]) -> Self {
+        if name.len() > LONGEST {
+            return Self::Junk(shortened(name));
+        }
         let name = String::from_utf8_lossy(name);
         name.parse().map_or_else(|ParseKeyError| Self::Junk(name.into_owned()), Self::Subnet)
     }
@@ -47,6 +52,15 @@ impl Key {
             Self::Junk(_) => Subnets::NONE,
         }
     }
+}
+
+/// Longest name that is kept whole, in bytes. That of a lease has at most 66.
+const LONGEST: usize = 128;
+
+/// The beginning of a long name, and what tells it from others with the same beginning.
+fn shortened(name: &[u8]) -> String {
+    let beginning = String::from_utf8_lossy(name.get(..LONGEST).unwrap_or(name));
+    format!("{beginning}…{}", hex::encode(Sha256::digest(name)))
 }
 
 impl fmt::Display for Key {
@@ -149,6 +163,15 @@ mod tests {
     fn junk_fits_a_log_line() {
         assert_eq!(Key::from_bytes(b"10.5.1.0-24\nx\xff").to_string(), "10.5.1.0-24\\nx\u{fffd}");
         assert_eq!(Key::from_bytes(&[b'x'; 100_000]).to_string().chars().count(), 81);
+    }
+
+    #[test]
+    fn long_junk_takes_little_room_and_is_told_apart() {
+        let long = |last| Key::from_bytes(&[&[b'x'; 1 << 20][..], &[last]].concat());
+        let Key::Junk(text) = long(1) else { panic!("a megabyte names no subnet") };
+        assert!(text.len() < 256, "{} bytes", text.len());
+        assert_eq!(long(1), long(1));
+        assert_ne!(long(1), long(2));
     }
 
     proptest! {

@@ -29,7 +29,14 @@ impl Program {
     /// It is missing, cannot be started, fails, or takes longer than [`DEADLINE`].
     pub(super) async fn run(self, arguments: &[&str], input: &str) -> Result<String, RulesError> {
         let command = || [&[self.name], arguments].concat().join(" ");
-        let child = Command::new(self.name)
+        let mut program = Command::new(self.name);
+        // Among the daemon's own variables may be a password.
+        for (name, _) in std::env::vars_os() {
+            if name.as_encoded_bytes().starts_with(b"FLANNELD_") {
+                program.env_remove(name);
+            }
+        }
+        let child = program
             .args(arguments)
             .env("LC_ALL", "C")
             .stdin(Stdio::piped())

@@ -92,7 +92,8 @@ impl Options {
     /// The endpoints as URLs.
     ///
     /// # Errors
-    /// There is none; one is plaintext although TLS is asked for; a key is given without its certificate.
+    /// There is none; one is plaintext although TLS is asked for, by a file or by another endpoint; one has a user in it; a
+    /// key is given without its certificate.
     pub(super) fn urls(&self) -> Result<Vec<String>, RegistryError> {
         if self.key_file.is_some() != self.cert_file.is_some() {
             return Err(RegistryError::HalfIdentity);
@@ -107,8 +108,15 @@ impl Options {
         if urls.is_empty() {
             return Err(RegistryError::NoEndpoint);
         }
-        match urls.iter().find(|url| self.wants_tls() && !is_https(url)) {
-            Some(url) => Err(RegistryError::Plaintext { endpoint: url.clone() }),
+        if let Some(url) = urls.iter().find(|url| has_user(url)) {
+            return Err(RegistryError::UserInEndpoint { endpoint: without_user(url) });
+        }
+        if let Some(url) = urls.iter().find(|url| self.wants_tls() && !is_https(url)) {
+            return Err(RegistryError::Plaintext { endpoint: url.clone() });
+        }
+        // On trouble the next endpoint is used, with the same password.
+        match urls.iter().find(|url| !is_https(url)).filter(|_| urls.iter().any(|url| is_https(url))) {
+            Some(url) => Err(RegistryError::MixedSchemes { endpoint: url.clone() }),
             None => Ok(urls),
         }
     }
@@ -177,6 +185,23 @@ impl Options {
     }
 }
 
+/// What is before an `@` in the authority of a URL (RFC 3986, 3.2.1).
+fn user_of(url: &str) -> Option<(&str, &str, &str)> {
+    let (scheme, rest) = url.split_once("://")?;
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (user, _) = rest.get(..end)?.rsplit_once('@')?;
+    Some((scheme, user, rest.get(user.len() + 1..)?))
+}
+
+fn has_user(url: &str) -> bool {
+    user_of(url).is_some()
+}
+
+/// The URL as it may be logged.
+fn without_user(url: &str) -> String {
+    user_of(url).map_or_else(|| url.to_owned(), |(scheme, _, rest)| format!("{scheme}://{rest}"))
+}
+
 fn is_https(url: &str) -> bool {
     url.starts_with("https://")
 }
@@ -234,6 +259,25 @@ mod tests {
     #[case::other_scheme("unix:///run/etcd", &["ca"])]
     fn tls_never_ends_in_plaintext(#[case] endpoints: &str, #[case] tls: &[&str]) {
         assert!(matches!(options(endpoints, tls).urls(), Err(RegistryError::Plaintext { .. })));
+    }
+
+    #[rstest]
+    #[case::first("https://a:1,http://b:2", "http://b:2")]
+    #[case::last("http://a:1,https://b:2", "http://a:1")]
+    #[case::no_scheme("https://a:1,b:2", "http://b:2")]
+    fn failover_never_ends_in_plaintext(#[case] endpoints: &str, #[case] plain: &str) {
+        let error = options(endpoints, &[]).urls().unwrap_err();
+        assert!(matches!(&error, RegistryError::MixedSchemes { endpoint } if endpoint == plain), "{error}");
+    }
+
+    #[rstest]
+    #[case::user_and_password("http://root:canary@127.0.0.1:2379/x", "http://127.0.0.1:2379/x")]
+    #[case::an_at_in_the_password("https://root:can@ary@etcd:2379", "https://etcd:2379")]
+    #[case::user_alone("root@etcd:2379", "http://etcd:2379")]
+    fn users_in_endpoints_are_refused_and_not_told(#[case] endpoint: &str, #[case] told: &str) {
+        let error = options(endpoint, &[]).urls().unwrap_err().to_string();
+        assert!(error.contains(told) && error.contains("--etcd-username"), "{error}");
+        assert!(!error.contains("canary") && !error.contains("root"), "{error}");
     }
 
     #[rstest]
