@@ -113,7 +113,7 @@ impl Host {
             segmenter: segmenter.map_or(0, |segmenter| segmenter.entrance),
             local_ip: underlay.addresses.v4.unwrap_or(Ipv4Addr::UNSPECIFIED).into(),
             subnet: subnet.map_or(Ipv4Addr::UNSPECIFIED, |subnet| subnet.network()).into(),
-            netmask: Ip4::netmask(subnet.map_or(0, |subnet| subnet.prefix())),
+            netmask: Ip4::netmask(subnet.map_or(0, Ipv4Network::prefix)),
             vni: tunnel.map_or(0, Tunnel::vni),
             port: tunnel.map_or(0, |tunnel| tunnel.port().into()),
             guard: guard as u32,
@@ -193,7 +193,7 @@ impl Kernel for Host {
     async fn list(&mut self, subnets: &Subnets) -> Result<Vec<Object>, KernelError> {
         let mut all = self.objects.list().await.map_err(object_refused)?;
         if let Some(datapath) = &mut self.datapath {
-            let subnet_len = subnets.v4.map_or(0, |subnet| subnet.prefix());
+            let subnet_len = subnets.v4.map_or(0, Ipv4Network::prefix);
             all.append(&mut peers_in(datapath.tables(), subnet_len).map_err(KernelError::refused)?);
         }
         all.sort_unstable();

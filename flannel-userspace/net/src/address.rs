@@ -139,7 +139,7 @@ mod tests {
             let kept: BTreeSet<String> = (REMOVED..REMOVED + KEPT).map(address).collect();
             std::thread::scope(|scope| {
                 let remover = scope.spawn(|| {
-                    (0..REMOVED).for_each(|n| drop(ip(&format!("address del {} dev eth0", address(n)))))
+                    (0..REMOVED).for_each(|n| drop(ip(&format!("address del {} dev eth0", address(n)))));
                 });
                 while !remover.is_finished() {
                     let listed = block_on(netlink.addresses(Family::V4)).unwrap();

@@ -11,11 +11,10 @@ use tracing::{info, warn};
 
 use super::{
     AcquireConfig, AcquireError, HoldConfig, Keeping, Last, LeaseHandle, LeaseMetrics, LeaseOwner, LeaseTask,
-    OwnLease, Pool, acquire,
+    Own, OwnLease, Pool, acquire,
 };
 use crate::chance;
 use crate::pauses::growing;
-use crate::remembered::Own;
 use crate::throttle::LogThrottle;
 
 /// Pauses between attempts to get a lease from a registry that fails: from the first to the longest.

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use flannel_model::lease::Attributes;
 
-use super::{AcquireError, LeaseHandle, Lost};
-use crate::remembered::Own;
+use super::{AcquireError, LeaseHandle, Lost, Own};
 
 /// A way by which a host owns a lease.
 pub trait LeaseOwner: Send {

@@ -7,8 +7,9 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::identity::Identity;
+use crate::lease::Own;
 use crate::peers::Peer;
-use crate::remembered::{Own, Remembered, Store};
+use crate::remembered::{Remembered, Store};
 
 /// Pause between two writings: peers come and go all the time, and the file is written whole.
 const PAUSE: Duration = Duration::from_secs(30);

@@ -26,9 +26,9 @@ use tracing::{debug, info, warn};
 
 use crate::chance;
 use crate::kernel::{Kernel, NodeContext};
+use crate::lease::Own;
 use crate::pauses::growing;
 use crate::peers::{DeletionGuard, Diff, Peer, PeerTable};
-use crate::remembered::Own;
 use crate::{backend, until};
 pub use announce::Announcement;
 use keeper::{Difference, Keeper, Knowledge, Task};

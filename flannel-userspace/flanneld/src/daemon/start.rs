@@ -9,11 +9,11 @@ use flannel_common::flow::Bypass;
 use flannel_common::{Mac, Vni};
 use flannel_control::identity::Identity;
 use flannel_control::lease::{
-    AddressClaim, Allocation, Keeping, Last, LeaseOwner as _, LeaseState, Pool, PoolError,
+    AddressClaim, Allocation, Keeping, Last, LeaseOwner as _, LeaseState, Own, Pool, PoolError,
 };
 use flannel_control::peers::{DeletionGuard, FamilySite, PeerTable, Site};
 use flannel_control::reconcile::{Announcement, Memory, Node, Prepared, Reconciler};
-use flannel_control::remembered::{Own, Remembered};
+use flannel_control::remembered::Remembered;
 use flannel_control::subnet_file::{Previous, SubnetFile};
 use flannel_control::{Metrics, backend};
 use flannel_datapath::{Approver, PinDir, Unavailable};
