@@ -19,23 +19,37 @@ const OPTIONS: [&str; 6] = [
     "--option=Acquire::Retries=3",
 ];
 
+/// By itself, `apt-get update` succeeds also where it has fetched nothing.
+const EVERY_LIST: &str = "--option=APT::Update::Error-Mode=any";
+
 /// apt-get on this machine.
 #[derive(Default)]
 pub struct Apt {
-    /// The lists of packages are as new as this process.
-    fresh: bool,
+    lists: Lists,
+}
+
+/// What is known of this machine's lists of packages.
+#[derive(Default)]
+enum Lists {
+    /// Nothing, not even that there are any.
+    #[default]
+    Unasked,
+    /// They are as new as this process.
+    Fresh,
+    /// They may be old, because they could not be fetched.
+    Old { why: String },
 }
 
 impl Apt {
     /// Installs those of `packages` that are missing, and checks that they then are there.
     pub fn install(&mut self, packages: &[Package]) -> Result<()> {
         let missing: Vec<&Package> = packages.iter().filter(|package| !package.is_present()).collect();
-        let names: Vec<&str> = missing.iter().map(|package| &*package.name).collect();
         eprintln!("These packages are missing:");
         for package in &missing {
             eprintln!("  {:<18} for {}", package.name, package.purpose);
         }
         if !privilege::is_available() {
+            let names: Vec<&str> = missing.iter().map(|package| &*package.name).collect();
             bail!(
                 "installing packages needs root, and there is no sudo: as root, run\n    apt-get update && apt-get \
                  install -y --no-install-recommends {}",
@@ -43,16 +57,18 @@ impl Apt {
             );
         }
         self.refresh()?;
+        let names = missing.iter().map(|package| name(package, |name| Ok(policy(name)?.is_some())));
+        let names: Vec<&str> = names.collect::<Result<_>>()?;
         let held = Held::before(&names)?;
-        let mut install = apt_get("install")?;
-        install.args(OPTIONS).args(held.options()).args(&names);
+        let mut install = apt_get("install");
+        install.args(held.options()).args(&names);
         let label = match names.len() {
             1 => format!("Installing {}", names[0]),
             count => format!("Installing {count} packages"),
         };
-        let outcome = step::run(&label, install);
+        let outcome = step::run(&label, privilege::as_root(install)?);
         held.release()?;
-        outcome?;
+        outcome.with_context(|| self.lists.remedy())?;
         match missing.iter().find(|package| !package.is_present()) {
             Some(package) => {
                 bail!("apt-get installed {}, yet there is no {}", package.name, package.proof.shown())
@@ -70,23 +86,51 @@ impl Apt {
         policy(package)
     }
 
-    /// A fresh machine has no lists of packages, an old one may have lists of files that are gone.
+    /// A fresh machine has no lists of packages, an old one may have lists of files that are gone. A list that does not
+    /// come is no failure yet: it may be one that nothing here needs, and if it is not, installing fails.
     fn refresh(&mut self) -> Result<()> {
-        if !self.fresh {
+        if matches!(self.lists, Lists::Unasked) {
             privilege::authenticate()?;
-            let mut update = apt_get("update")?;
-            update.args(OPTIONS);
-            step::run("Updating the lists of packages", update)?;
-            self.fresh = true;
+            let mut update = apt_get("update");
+            update.arg(EVERY_LIST);
+            self.lists = match step::run("Updating the lists of packages", privilege::as_root(update)?) {
+                Ok(()) => Lists::Fresh,
+                Err(error) => {
+                    eprintln!("warning: what follows goes by lists of packages that may be old: {error:#}");
+                    Lists::Old { why: format!("{error:#}") }
+                }
+            };
         }
         Ok(())
     }
 }
 
-fn apt_get(verb: &str) -> Result<Command> {
-    let mut command = privilege::command("env")?;
-    command.args(["DEBIAN_FRONTEND=noninteractive", "LC_ALL=C", "apt-get", verb]);
-    Ok(command)
+impl Lists {
+    /// What a person does where a package cannot be installed.
+    fn remedy(&self) -> String {
+        match self {
+            Self::Old { why } => {
+                format!("have `apt-get update` succeed, then run this again: the lists may be old, because {why}")
+            }
+            Self::Unasked | Self::Fresh => {
+                "have apt-get install these packages, then run this again".to_owned()
+            }
+        }
+    }
+}
+
+/// What this distribution calls a package: by the first of its names that can be installed.
+fn name<'a>(package: &'a Package, is_offered: impl Fn(&str) -> Result<bool>) -> Result<&'a str> {
+    match package.otherwise {
+        Some(otherwise) if !is_offered(&package.name)? => Ok(otherwise),
+        _ => Ok(&package.name),
+    }
+}
+
+fn apt_get(verb: &str) -> Command {
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C").arg(verb).args(OPTIONS);
+    command
 }
 
 fn policy(package: &str) -> Result<Option<String>> {
@@ -103,7 +147,8 @@ fn candidate(policy: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::candidate;
+    use super::{Lists, candidate, name};
+    use crate::install::packages::TOOLS;
 
     #[test]
     fn the_candidate_is_read() {
@@ -116,5 +161,21 @@ mod tests {
     fn a_package_without_a_version_has_no_candidate() {
         assert_eq!(candidate("rustc-web:\n  Installed: (none)\n  Candidate: (none)\n"), None);
         assert_eq!(candidate(""), None);
+    }
+
+    #[test]
+    fn another_name_is_taken_only_where_the_first_is_not_offered() {
+        let bpftool = TOOLS.iter().find(|package| package.name == "bpftool").unwrap();
+        assert_eq!(name(bpftool, |_| Ok(true)).unwrap(), "bpftool");
+        assert_eq!(name(bpftool, |_| Ok(false)).unwrap(), "linux-tools-generic");
+        let gcc = TOOLS.iter().find(|package| package.name == "gcc").unwrap();
+        assert_eq!(name(gcc, |_| Ok(false)).unwrap(), "gcc");
+    }
+
+    #[test]
+    fn a_failure_by_old_lists_says_why_they_are_old() {
+        let remedy = Lists::Old { why: "no network".to_owned() }.remedy();
+        assert!(remedy.contains("`apt-get update`") && remedy.ends_with("no network"), "{remedy}");
+        assert!(!Lists::Fresh.remedy().contains("update"));
     }
 }
