@@ -121,7 +121,9 @@ mod tests {
 
     #[test]
     fn of_the_environment_only_what_is_needed_is_kept() {
-        for name in ["FLANNEL_TEST_PATIENCE", "RUST_BACKTRACE", "CARGO_MANIFEST_DIR", "https_proxy", "NO_PROXY"] {
+        for name in
+            ["FLANNEL_TEST_PATIENCE", "RUST_BACKTRACE", "CARGO_MANIFEST_DIR", "https_proxy", "NO_PROXY"]
+        {
             assert!(is_kept(name), "{name}");
         }
         for name in ["HOME", "LD_PRELOAD", "SSH_AUTH_SOCK", "AWS_SECRET_ACCESS_KEY", "PATH", "BASH_ENV"] {

@@ -34,8 +34,9 @@ pub struct Flag {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Choice {
-    /// rustup's nightly if it is here with rust-src and bpf-linker, else the distribution's if it packages
-    /// one, else another one of rustup's
+    /// Of what is here: rustup's nightly if it has rust-src and bpf-linker is on PATH, the distribution's, the toolchain
+    /// that runs this cargo if it has rust-src. Else the distribution's if it packages one, else that toolchain, which is
+    /// given rust-src
     Auto,
     /// rustup's nightly if it is here with rust-src, else the toolchain that runs this cargo, which is given rust-src
     Rustup,
@@ -59,7 +60,7 @@ pub struct Toolchain {
 
 /// Chooses a compiler, and installs what is missing of it and of `others`.
 pub fn ensure(flag: Flag, installer: &mut Installer, others: &[Package]) -> Result<Toolchain> {
-    let (choice, reason) = choose(flag.toolchain, nightly_is_complete(), || debian_offers(installer))?;
+    let (choice, reason) = choose(flag.toolchain, &Here::look(), || debian_offers(installer))?;
     if choice == Choice::Rustup {
         installer.ensure(others)?;
         return of_rustup(reason, installer);
@@ -97,19 +98,43 @@ fn of_rustup(reason: &'static str, installer: &mut Installer) -> Result<Toolchai
     Ok(Toolchain { kind: Kind::Rustup(rustup), reason, compiler, linker })
 }
 
-/// One of the two, and why it is that one.
+/// Compilers that are on this machine with their sources.
+#[derive(Clone, Copy, Debug)]
+struct Here {
+    /// rustup's nightly, and a linker that somebody put on PATH. That in target/tools does not count: it is there because
+    /// of a choice, and must not change the next one.
+    nightly: bool,
+    debian: bool,
+    /// The toolchain of rustup that runs this cargo.
+    active: bool,
+}
+
+impl Here {
+    fn look() -> Self {
+        let nightly = Rustup::nightly().usable();
+        Self {
+            nightly: nightly.is_some_and(|compiler| linker::on_path(compiler.llvm).is_some()),
+            debian: DEBIAN_RUST.iter().all(Package::is_present),
+            active: Rustup::active().usable().is_some(),
+        }
+    }
+}
+
+/// One of the two, and why it is that one. What is here comes before what could be: nobody is asked for lists then.
 fn choose(
     choice: Choice,
-    nightly: bool,
-    debian: impl FnOnce() -> Result<bool>,
+    here: &Here,
+    debian_offers: impl FnOnce() -> Result<bool>,
 ) -> Result<(Choice, &'static str)> {
+    const WITH_SOURCES: &str = "it is here with the sources of the core library";
     Ok(match choice {
         Choice::Rustup | Choice::Debian => (choice, "--toolchain asks for it"),
-        Choice::Auto if nightly => (Choice::Rustup, "it is here with rust-src and bpf-linker"),
-        Choice::Auto if debian()? => (
+        Choice::Auto if here.nightly => (Choice::Rustup, "it is here with rust-src and bpf-linker"),
+        Choice::Auto if here.debian => (Choice::Debian, WITH_SOURCES),
+        Choice::Auto if here.active => (Choice::Rustup, WITH_SOURCES),
+        Choice::Auto if debian_offers()? => (
             Choice::Debian,
-            "it comes with the sources of the core library, and rustup's nightly is not here with rust-src and \
-             bpf-linker",
+            "it comes with the sources of the core library, and no compiler of rustup is here with them",
         ),
         Choice::Auto => {
             (Choice::Rustup, "this distribution packages no compiler that is new enough and has its sources")
@@ -127,13 +152,6 @@ fn debian_offers(installer: &mut Installer) -> Result<bool> {
     }
     let candidate = installer.candidate("rustc-web")?;
     Ok(candidate.and_then(|version| compiler::version(&version)).is_some_and(|version| version >= MINIMUM))
-}
-
-/// Whether a person has set rustup's nightly up for kernel programs. The linker in target/tools does not count: it is
-/// there because of a choice, and must not change the next one.
-fn nightly_is_complete() -> bool {
-    let usable = Rustup::nightly().usable();
-    usable.is_some_and(|compiler| linker::on_path(compiler.llvm).is_some())
 }
 
 impl Toolchain {
@@ -194,31 +212,35 @@ impl Display for Toolchain {
 mod tests {
     use anyhow::bail;
 
-    use super::{Choice, about_another_build, choose};
+    use super::{Choice, Here, about_another_build, choose};
 
-    fn chosen(choice: Choice, nightly: bool, debian: bool) -> Choice {
-        choose(choice, nightly, || Ok(debian)).unwrap().0
-    }
+    const NOTHING: Here = Here { nightly: false, debian: false, active: false };
 
-    #[test]
-    fn a_complete_nightly_comes_first() {
+    fn chosen(here: Here) -> Choice {
         let asked = || bail!("the distribution was asked for nothing");
-        assert_eq!(choose(Choice::Auto, true, asked).unwrap().0, Choice::Rustup);
+        choose(Choice::Auto, &here, asked).unwrap().0
     }
 
     #[test]
-    fn the_distribution_comes_second() {
-        assert_eq!(chosen(Choice::Auto, false, true), Choice::Debian);
-        assert_eq!(chosen(Choice::Auto, false, false), Choice::Rustup);
+    fn what_is_here_is_taken_in_order_and_nobody_is_asked() {
+        let all = Here { nightly: true, debian: true, active: true };
+        assert_eq!(chosen(all), Choice::Rustup);
+        assert_eq!(chosen(Here { nightly: false, ..all }), Choice::Debian);
+        assert_eq!(chosen(Here { active: true, ..NOTHING }), Choice::Rustup);
+    }
+
+    #[test]
+    fn where_nothing_is_here_the_distribution_comes_first() {
+        assert_eq!(choose(Choice::Auto, &NOTHING, || Ok(true)).unwrap().0, Choice::Debian);
+        assert_eq!(choose(Choice::Auto, &NOTHING, || Ok(false)).unwrap().0, Choice::Rustup);
+        assert!(choose(Choice::Auto, &NOTHING, || bail!("no lists")).is_err());
     }
 
     #[test]
     fn a_forced_choice_asks_nothing() {
         for choice in [Choice::Rustup, Choice::Debian] {
-            for nightly in [true, false] {
-                let asked = || bail!("the distribution was asked for nothing");
-                assert_eq!(choose(choice, nightly, asked).unwrap().0, choice);
-            }
+            let asked = || bail!("the distribution was asked for nothing");
+            assert_eq!(choose(choice, &NOTHING, asked).unwrap().0, choice);
         }
     }
 

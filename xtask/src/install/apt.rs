@@ -110,7 +110,9 @@ impl Lists {
     fn remedy(&self) -> String {
         match self {
             Self::Old { why } => {
-                format!("have `apt-get update` succeed, then run this again: the lists may be old, because {why}")
+                format!(
+                    "have `apt-get update` succeed, then run this again: the lists may be old, because {why}"
+                )
             }
             Self::Unasked | Self::Fresh => {
                 "have apt-get install these packages, then run this again".to_owned()

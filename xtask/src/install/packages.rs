@@ -70,19 +70,41 @@ pub const GUESTS: &[Package] = &[
     command("xz-utils", "xz", "guests: unpacking modules"),
     command("zstd", "zstd", "guests: unpacking modules"),
     command("binutils", "strip", "guests: making programs small"),
-    command("util-linux", "setpriv", "guests: ending them with the command that started them"),
-    file(
-        "debian-archive-keyring",
-        "/usr/share/keyrings/debian-archive-keyring.gpg",
-        "guests: checking Debian's kernels",
-    ),
+    SETPRIV,
+    DEBIAN_KEYS,
     file("netbase", "/etc/protocols", "guests: names of protocols"),
 ];
+
+/// What trying setup in bare systems needs.
+pub const BARE_ROOTS: &[Package] = &[
+    command("mmdebstrap", "mmdebstrap", "bare systems: making them"),
+    command("e2fsprogs", "mkfs.ext4", "bare systems: their disk"),
+    command("mount", "mount", "bare systems: their disk"),
+    command("git", "git", "bare systems: the project's files"),
+    SETPRIV,
+    DEBIAN_KEYS,
+];
+
+const SETPRIV: Package = command(
+    "util-linux",
+    "setpriv",
+    "guests and bare systems: ending them with the command that started them",
+);
+const DEBIAN_KEYS: Package = file(
+    "debian-archive-keyring",
+    "/usr/share/keyrings/debian-archive-keyring.gpg",
+    "guests and bare systems: checking Debian's packages",
+);
 
 /// The libraries of one major version of LLVM, to build a linker with.
 pub fn llvm(major: u32) -> [Package; 2] {
     const PURPOSE: &str = "building bpf-linker, the linker of the kernel programs";
-    let package = |name, file| Package { name, otherwise: None, proof: Proof::File(Cow::Owned(file)), purpose: PURPOSE };
+    let package = |name, file| Package {
+        name,
+        otherwise: None,
+        proof: Proof::File(Cow::Owned(file)),
+        purpose: PURPOSE,
+    };
     let folder = compiler::llvm_prefix(major);
     [
         package(format!("llvm-{major}-dev").into(), format!("{folder}/include/llvm-c/Core.h")),
@@ -144,10 +166,12 @@ mod tests {
     use std::collections::HashSet;
     use std::path::Path;
 
-    use super::{DEBIAN_RUST, GUESTS, Package, Proof, TOOLS, command, file, list, llvm, tells_version};
+    use super::{
+        BARE_ROOTS, DEBIAN_RUST, GUESTS, Package, Proof, TOOLS, command, file, list, llvm, tells_version,
+    };
 
     fn all() -> Vec<Package> {
-        [TOOLS, DEBIAN_RUST, GUESTS, &llvm(22)].concat()
+        [TOOLS, DEBIAN_RUST, GUESTS, BARE_ROOTS, &llvm(22)].concat()
     }
 
     #[test]

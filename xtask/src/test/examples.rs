@@ -96,8 +96,10 @@ fn has_example(source: &str) -> bool {
 
 /// The cargo setting by which test programs, and only they, run as root.
 fn runner(words: &[OsString]) -> String {
-    let words: Vec<String> =
-        words.iter().map(|word| format!("\"{}\"", word.to_string_lossy().replace('\\', r"\\").replace('"', "\\\""))).collect();
+    let words: Vec<String> = words
+        .iter()
+        .map(|word| format!("\"{}\"", word.to_string_lossy().replace('\\', r"\\").replace('"', "\\\"")))
+        .collect();
     format!("target.'cfg(unix)'.runner=[{}]", words.join(","))
 }
 

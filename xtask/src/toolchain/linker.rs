@@ -74,15 +74,14 @@ pub fn ensure(
         checked(llvm)
     };
     first(sources, build).with_context(|| {
-        format!("there is no linker of the kernel programs: put bpf-linker {VERSION} on PATH, then run this again")
+        format!(
+            "there is no linker of the kernel programs: put bpf-linker {VERSION} on PATH, then run this again"
+        )
     })
 }
 
 /// What is made of the first source of which it can be made; else every failure.
-fn first<T>(
-    sources: impl IntoIterator<Item = Llvm>,
-    mut make: impl FnMut(Llvm) -> Result<T>,
-) -> Result<T> {
+fn first<T>(sources: impl IntoIterator<Item = Llvm>, mut make: impl FnMut(Llvm) -> Result<T>) -> Result<T> {
     let mut failures = Vec::new();
     for source in sources {
         if !failures.is_empty() {

@@ -39,7 +39,9 @@ impl Rustup {
             }
         }
         if workspace::find("rustup").is_none() {
-            bail!("there is no rustup, whose compilers come with their sources: install it (https://rustup.rs)");
+            bail!(
+                "there is no rustup, whose compilers come with their sources: install it (https://rustup.rs)"
+            );
         }
         let (active, nightly) = (Self::active(), Self::nightly());
         let Err(error) = active.add_sources() else { return active.into_usable() };
@@ -68,7 +70,8 @@ impl Rustup {
     }
 
     fn has_sources(&self) -> bool {
-        self.sysroot().is_ok_and(|sysroot| sysroot.join("lib/rustlib/src/rust/library/core/src/lib.rs").is_file())
+        self.sysroot()
+            .is_ok_and(|sysroot| sysroot.join("lib/rustlib/src/rust/library/core/src/lib.rs").is_file())
     }
 
     /// Its folder.

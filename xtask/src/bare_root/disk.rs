@@ -1,0 +1,90 @@
+//! A disk that is there only for this process and its children, and goes with them, however they end: it is mounted in a
+//! mount namespace of its own, and the file that it lies in has no name any more.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+
+use anyhow::{Context as _, Result, anyhow};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+use crate::vm::output;
+use crate::workspace;
+
+/// How large it is. Of the file, only what was written takes space.
+const BYTES: u64 = 16 << 30;
+
+/// A mounted disk.
+pub struct Disk {
+    folder: PathBuf,
+}
+
+impl Disk {
+    /// Where it is, for the thread that was given it and what that starts.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+}
+
+/// Does `work` where there is a disk.
+pub fn with<T: Send>(work: impl FnOnce(&Disk) -> T + Send) -> Result<T> {
+    let enter = || {
+        unshare(CloneFlags::CLONE_NEWNS).context("cannot make a mount namespace")?;
+        let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)
+            .context("cannot keep mounts to this process")?;
+        Ok(work(&make()?))
+    };
+    thread::scope(|scope| scope.spawn(enter).join()).map_err(|_| anyhow!("the work on the disk panicked"))?
+}
+
+fn make() -> Result<Disk> {
+    // Empty, but for this thread.
+    let folder = workspace::root().join("target/bare-root");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let file = tempfile::Builder::new()
+        .prefix("bare-root-")
+        .suffix(".img")
+        .tempfile_in(workspace::root().join("target"));
+    let file = file.context("cannot make the file of a disk")?;
+    file.as_file().set_len(BYTES).context("cannot make the file of a disk")?;
+    let mut format = Command::new("mkfs.ext4");
+    format.args(["-q", "-F", "-m", "0"]).arg(file.path());
+    output(format)?;
+    let mut mount = Command::new("mount");
+    // The loop device goes with its last mount.
+    mount.args(["--types", "ext4", "--options", "loop"]).arg(file.path()).arg(&folder);
+    output(mount).context("a disk in a file needs loop devices (modprobe loop)")?;
+    file.close().context("cannot remove the name of the disk's file")?;
+    Ok(Disk { folder })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::with;
+    use crate::{privilege, workspace};
+
+    #[test]
+    fn a_disk_is_seen_by_its_own_thread_alone_and_leaves_nothing() {
+        let ours = || {
+            let files =
+                fs::read_dir(workspace::root().join("target")).unwrap().map(|file| file.unwrap().file_name());
+            files.filter(|name| name.to_string_lossy().starts_with("bare-root-")).count()
+        };
+        let outcome = with(|disk| {
+            fs::write(disk.folder().join("file"), "text").unwrap();
+            (disk.folder().to_owned(), ours())
+        });
+        if !privilege::is_root() {
+            return assert!(outcome.is_err());
+        }
+        let (folder, names) = outcome.unwrap();
+        assert_eq!(names, 0);
+        assert!(!folder.join("file").exists(), "{} is seen by all", folder.display());
+        assert!(!fs::read_to_string("/proc/mounts").unwrap().contains("target/bare-root"));
+    }
+}
