@@ -42,8 +42,8 @@ impl Root {
         let root = Self { system, folder: disk.folder().join("root") };
         step::run(&format!("Making a bare {system}"), root.bootstrap()?)?;
         root.trust_as_this_machine()?;
-        root.copy_toolchain()?;
         root.copy_project()?;
+        root.copy_toolchain()?;
         Ok(root)
     }
 
@@ -109,9 +109,7 @@ impl Root {
         let name = sysroot.file_name().context("rustup's stable toolchain has no name")?;
         let copied = self.folder.join(RUSTUP).join("toolchains").join(name);
         copy(Command::new("tar").arg("-C").arg(&sysroot).args(["--exclude=share/doc", "-c", "."]), &copied)?;
-        let mut default = Command::new("chroot");
-        default.arg(&self.folder).args(["env", "HOME=/root", "/root/.cargo/bin/rustup", "default"]).arg(name);
-        output(default).map(drop)
+        output(self.script(&format!("rustup default {}", name.display()))).map(drop)
     }
 
     /// What a clone of the repository holds.
