@@ -1,8 +1,10 @@
 //! Installing with apt-get, without questions and without removing anything.
 
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Error, Result, bail};
 
 use super::packages::Package;
 use super::service::Held;
@@ -21,6 +23,11 @@ const OPTIONS: [&str; 6] = [
 
 /// By itself, `apt-get update` succeeds also where it has fetched nothing.
 const EVERY_LIST: &str = "--option=APT::Update::Error-Mode=any";
+
+/// How long another apt has to come to its end.
+const OTHERS_TIME: Duration = Duration::from_mins(2);
+/// How long is waited before it is tried again.
+const PAUSE: Duration = Duration::from_secs(3);
 
 /// apt-get on this machine.
 #[derive(Default)]
@@ -91,9 +98,7 @@ impl Apt {
     fn refresh(&mut self) -> Result<()> {
         if matches!(self.lists, Lists::Unasked) {
             privilege::authenticate()?;
-            let mut update = apt_get("update");
-            update.arg(EVERY_LIST);
-            self.lists = match step::run("Updating the lists of packages", privilege::as_root(update)?) {
+            self.lists = match update() {
                 Ok(()) => Lists::Fresh,
                 Err(error) => {
                     eprintln!("warning: what follows goes by lists of packages that may be old: {error:#}");
@@ -103,6 +108,24 @@ impl Apt {
         }
         Ok(())
     }
+}
+
+/// Fetches the lists. For another apt that does, as a system's own does after its start, apt itself does not wait.
+fn update() -> Result<()> {
+    let started = Instant::now();
+    loop {
+        let mut update = apt_get("update");
+        update.arg(EVERY_LIST);
+        match step::run("Updating the lists of packages", privilege::as_root(update)?) {
+            Err(error) if is_locked(&error) && started.elapsed() < OTHERS_TIME => thread::sleep(PAUSE),
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Whether a failure of apt-get says that another one is at work.
+fn is_locked(error: &Error) -> bool {
+    error.to_string().contains("E: Could not get lock ")
 }
 
 impl Lists {
@@ -149,7 +172,9 @@ fn candidate(policy: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Lists, candidate, name};
+    use anyhow::anyhow;
+
+    use super::{Lists, candidate, is_locked, name};
     use crate::install::packages::TOOLS;
 
     #[test]
@@ -179,5 +204,12 @@ mod tests {
         let remedy = Lists::Old { why: "no network".to_owned() }.remedy();
         assert!(remedy.contains("`apt-get update`") && remedy.ends_with("no network"), "{remedy}");
         assert!(!Lists::Fresh.remedy().contains("update"));
+    }
+
+    #[test]
+    fn only_a_lock_of_another_apt_is_waited_for() {
+        let said = "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 812 (apt-get)";
+        assert!(is_locked(&anyhow!("apt-get update failed (exit status: 100); it said:\n    {said}")));
+        assert!(!is_locked(&anyhow!("E: Failed to fetch http://deb.debian.org/debian/dists/sid/InRelease")));
     }
 }
