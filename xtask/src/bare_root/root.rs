@@ -49,10 +49,12 @@ impl Root {
 
     /// Runs a script there, in which the first failure is the end. Of what it starts, nothing outlives it.
     pub fn run(&self, label: &str, script: &str) -> Result<()> {
-        step::run(label, self.script(script))
+        fs::write(self.folder.join("check"), script).context("cannot write a script")?;
+        step::run(label, self.command(&["bash", "-euo", "pipefail", "/check"]))
     }
 
-    fn script(&self, script: &str) -> Command {
+    /// A command among the project's files.
+    fn command(&self, words: &[&str]) -> Command {
         let mut command = enclosed();
         command.arg(format!("--mount-proc={}/proc", self.folder.display()));
         command.args(["nice", "chroot"]).arg(&self.folder);
@@ -66,7 +68,7 @@ impl Root {
         command.arg("PATH=/root/.cargo/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
         command.args(proxies());
         command.arg(format!("COMPILER={}", self.system.compiler()));
-        command.args(["bash", "-euo", "pipefail", "-c", script]);
+        command.args(words);
         command
     }
 
@@ -109,7 +111,7 @@ impl Root {
         let name = sysroot.file_name().context("rustup's stable toolchain has no name")?;
         let copied = self.folder.join(RUSTUP).join("toolchains").join(name);
         copy(Command::new("tar").arg("-C").arg(&sysroot).args(["--exclude=share/doc", "-c", "."]), &copied)?;
-        output(self.script(&format!("rustup default {}", name.display()))).map(drop)
+        output(self.command(&["rustup", "default", &name.to_string_lossy()])).map(drop)
     }
 
     /// What a clone of the repository holds.

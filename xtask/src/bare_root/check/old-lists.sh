@@ -4,5 +4,5 @@ for list in /var/lib/apt/lists/*_Packages; do
 done
 rm /var/lib/apt/lists/*Release
 find /var/lib/apt/lists -type f -exec touch --date='-7 days' {} +
-apt-cache policy etcd-server | grep --quiet 'Candidate: 0$'
+[[ $(apt-cache policy etcd-server) == *'Candidate: 0'* ]]
 cargo build --quiet --locked --package xtask
