@@ -2,7 +2,7 @@
 //! mount namespace of its own, and the file that it lies in has no name any more.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 
@@ -16,15 +16,17 @@ use crate::workspace;
 /// How large it is. Of the file, only what was written takes space.
 const BYTES: u64 = 16 << 30;
 
+/// Where it is mounted: an empty folder to everybody else. apt's own user comes there, as it does not to somebody's home.
+const FOLDER: &str = "/run/flannel-bare-root";
+
 /// A mounted disk.
-pub struct Disk {
-    folder: PathBuf,
-}
+pub struct Disk(());
 
 impl Disk {
     /// Where it is, for the thread that was given it and what that starts.
-    pub fn folder(&self) -> &Path {
-        &self.folder
+    #[expect(clippy::unused_self, reason = "only who has a disk has a folder on it")]
+    pub fn folder(&self) -> &'static Path {
+        Path::new(FOLDER)
     }
 }
 
@@ -41,9 +43,7 @@ pub fn with<T: Send>(work: impl FnOnce(&Disk) -> T + Send) -> Result<T> {
 }
 
 fn make() -> Result<Disk> {
-    // Empty, but for this thread.
-    let folder = workspace::root().join("target/bare-root");
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    fs::create_dir_all(FOLDER).with_context(|| format!("cannot make {FOLDER}"))?;
     let file = tempfile::Builder::new()
         .prefix("bare-root-")
         .suffix(".img")
@@ -51,21 +51,21 @@ fn make() -> Result<Disk> {
     let file = file.context("cannot make the file of a disk")?;
     file.as_file().set_len(BYTES).context("cannot make the file of a disk")?;
     let mut format = Command::new("mkfs.ext4");
-    format.args(["-q", "-F", "-m", "0"]).arg(file.path());
+    format.args(["-q", "-F", "-m", "0", "-O", "^has_journal"]).arg(file.path());
     output(format)?;
     let mut mount = Command::new("mount");
-    // The loop device goes with its last mount.
-    mount.args(["--types", "ext4", "--options", "loop"]).arg(file.path()).arg(&folder);
+    // The loop device goes with its last mount. Nothing need outlive a loss of power, and dpkg asks for that all the time.
+    mount.args(["--types", "ext4", "--options", "loop,nobarrier"]).arg(file.path()).arg(FOLDER);
     output(mount).context("a disk in a file needs loop devices (modprobe loop)")?;
     file.close().context("cannot remove the name of the disk's file")?;
-    Ok(Disk { folder })
+    Ok(Disk(()))
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
 
-    use super::with;
+    use super::{FOLDER, with};
     use crate::{privilege, workspace};
 
     #[test]
@@ -77,7 +77,7 @@ mod tests {
         };
         let outcome = with(|disk| {
             fs::write(disk.folder().join("file"), "text").unwrap();
-            (disk.folder().to_owned(), ours())
+            (disk.folder(), ours())
         });
         if !privilege::is_root() {
             return assert!(outcome.is_err());
@@ -85,6 +85,6 @@ mod tests {
         let (folder, names) = outcome.unwrap();
         assert_eq!(names, 0);
         assert!(!folder.join("file").exists(), "{} is seen by all", folder.display());
-        assert!(!fs::read_to_string("/proc/mounts").unwrap().contains("target/bare-root"));
+        assert!(!fs::read_to_string("/proc/mounts").unwrap().contains(FOLDER));
     }
 }

@@ -40,7 +40,9 @@ impl Root {
     /// A system as the README asks for, with the files of HEAD.
     pub fn make(disk: &Disk, system: System) -> Result<Self> {
         let root = Self { system, folder: disk.folder().join("root") };
-        step::run(&format!("Making a bare {system}"), root.bootstrap()?)?;
+        let keyring = disk.folder().join("keyring.gpg");
+        fs::copy(system.keyring()?, &keyring).context("cannot copy the keys of an archive")?;
+        step::run(&format!("Making a bare {system}"), root.bootstrap(&keyring))?;
         root.trust_as_this_machine()?;
         root.copy_project()?;
         root.copy_toolchain()?;
@@ -72,12 +74,12 @@ impl Root {
         command
     }
 
-    fn bootstrap(&self) -> Result<Command> {
+    fn bootstrap(&self, keyring: &Path) -> Command {
         let mut command = enclosed();
         command.args(["mmdebstrap", "--quiet", "--mode=root", "--variant=apt", "--skip=cleanup/apt/lists"]);
-        command.args(["--include=ca-certificates,gcc,libc6-dev", "--keyring"]).arg(self.system.keyring()?);
+        command.args(["--include=ca-certificates,gcc,libc6-dev", "--keyring"]).arg(keyring);
         command.arg(self.system.suite()).arg(&self.folder).args(self.system.sources());
-        Ok(command)
+        command
     }
 
     fn trust_as_this_machine(&self) -> Result<()> {
