@@ -23,7 +23,7 @@ use crate::privilege;
 /// and a C linker; and with the files of HEAD. Runs `cargo xtask setup` there as root, with lists of packages that are
 /// old, and after it was killed while it worked; runs what it installed, and builds the kernel programs and the daemon;
 /// then takes the network, the disk and the distribution's LLVM away from it. A line says of each check whether it
-/// passed. Needs root, the network, 16 GB of disk and about ten minutes for each; all it makes is on a disk that goes with
+/// passed. Needs root, the network, 8 GB of disk and about ten minutes for each; all it makes is on a disk that goes with
 /// this process, however it ends.
 #[derive(clap::Args)]
 pub struct Args {

@@ -64,7 +64,7 @@ fn assignment(name: &OsStr, value: &OsStr) -> OsString {
 /// Whether a command that runs as root has a variable of this process: those of the tests and of this project's programs,
 /// of colours, of temporary files, and of the way to the network.
 fn is_kept(variable: &str) -> bool {
-    const PREFIXES: [&str; 4] = ["CARGO_", "FLANNEL", "PROPTEST_", "RUST_"];
+    const PREFIXES: [&str; 3] = ["FLANNEL", "PROPTEST_", "RUST_"];
     const NAMES: [&str; 7] =
         ["CLICOLOR", "NO_COLOR", "TMPDIR", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"];
     PREFIXES.iter().any(|prefix| variable.starts_with(prefix))
@@ -121,9 +121,7 @@ mod tests {
 
     #[test]
     fn of_the_environment_only_what_is_needed_is_kept() {
-        for name in
-            ["FLANNEL_TEST_PATIENCE", "RUST_BACKTRACE", "CARGO_MANIFEST_DIR", "https_proxy", "NO_PROXY"]
-        {
+        for name in ["FLANNEL_TEST_PATIENCE", "RUST_BACKTRACE", "https_proxy", "NO_PROXY"] {
             assert!(is_kept(name), "{name}");
         }
         for name in ["HOME", "LD_PRELOAD", "SSH_AUTH_SOCK", "AWS_SECRET_ACCESS_KEY", "PATH", "BASH_ENV"] {

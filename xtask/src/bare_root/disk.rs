@@ -6,15 +6,18 @@ use std::path::Path;
 use std::process::Command;
 use std::thread;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::statvfs::statvfs;
 
 use crate::vm::output;
 use crate::workspace;
 
 /// How large it is. Of the file, only what was written takes space.
 const BYTES: u64 = 16 << 30;
+/// How much of it a system takes in the end.
+const NEEDED: u64 = 8 << 30;
 
 /// Where it is mounted: an empty folder to everybody else. apt's own user comes there, as it does not to somebody's home.
 const FOLDER: &str = "/run/flannel-bare-root";
@@ -44,10 +47,9 @@ pub fn with<T: Send>(work: impl FnOnce(&Disk) -> T + Send) -> Result<T> {
 
 fn make() -> Result<Disk> {
     fs::create_dir_all(FOLDER).with_context(|| format!("cannot make {FOLDER}"))?;
-    let file = tempfile::Builder::new()
-        .prefix("bare-root-")
-        .suffix(".img")
-        .tempfile_in(workspace::root().join("target"));
+    let target = workspace::root().join("target");
+    check_space(&target)?;
+    let file = tempfile::Builder::new().prefix("bare-root-").suffix(".img").tempfile_in(target);
     let file = file.context("cannot make the file of a disk")?;
     file.as_file().set_len(BYTES).context("cannot make the file of a disk")?;
     let mut format = Command::new("mkfs.ext4");
@@ -59,6 +61,22 @@ fn make() -> Result<Disk> {
     output(mount).context("a disk in a file needs loop devices (modprobe loop)")?;
     file.close().context("cannot remove the name of the disk's file")?;
     Ok(Disk(()))
+}
+
+/// A system that runs out of space because this machine does would fail as if it were its own fault.
+fn check_space(folder: &Path) -> Result<()> {
+    let data =
+        statvfs(folder).with_context(|| format!("cannot ask for the space in {}", folder.display()))?;
+    let free = data.blocks_available() * data.fragment_size();
+    if free < NEEDED {
+        bail!(
+            "a bare system takes {} GB of disk, and {} has {} GB: make space there",
+            NEEDED >> 30,
+            folder.display(),
+            free >> 30
+        );
+    }
+    Ok(())
 }
 
 #[cfg(test)]
