@@ -145,7 +145,7 @@ impl Lists {
 }
 
 /// What this distribution calls a package: by the first of its names that can be installed.
-fn name<'a>(package: &'a Package, is_offered: impl Fn(&str) -> Result<bool>) -> Result<&'a str> {
+fn name(package: &Package, is_offered: impl Fn(&str) -> Result<bool>) -> Result<&str> {
     match package.otherwise {
         Some(otherwise) if !is_offered(&package.name)? => Ok(otherwise),
         _ => Ok(&package.name),
