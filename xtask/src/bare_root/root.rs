@@ -29,10 +29,9 @@ pub struct Root {
     folder: PathBuf,
 }
 
-/// What has come over the network, in bytes.
+/// What has come over the network and is still there, in bytes. apt unpacks its lists, whose size says nothing.
 pub struct Downloads {
     packages: u64,
-    lists: u64,
     crates: u64,
 }
 
@@ -128,7 +127,6 @@ impl Root {
         let size = |folder: &str| size(&self.folder.join(folder));
         Ok(Downloads {
             packages: size("var/cache/apt/archives")?,
-            lists: size("var/lib/apt/lists")?,
             crates: size("root/.cargo/registry/cache")?,
         })
     }
@@ -183,8 +181,8 @@ fn size(folder: &Path) -> Result<u64> {
 impl Display for Downloads {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
         let mega = |bytes: u64| bytes.div_ceil(1_000_000);
-        let (packages, lists, crates) = (mega(self.packages), mega(self.lists), mega(self.crates));
-        write!(formatter, "{packages} MB of packages, {lists} MB of lists, {crates} MB of crates")
+        let (packages, crates) = (mega(self.packages), mega(self.crates));
+        write!(formatter, "{packages} MB of packages, {crates} MB of crates")
     }
 }
 
