@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use super::disk::Disk;
 use super::system::System;
 use crate::vm::output;
-use crate::{step, workspace};
+use crate::{privilege, step, workspace};
 
 /// Where this machine has certificates of its own, without which a system may reach no registry.
 const CERTIFICATES: &str = "/usr/local/share/ca-certificates";
@@ -93,7 +93,7 @@ impl Root {
             "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
             "update-ca-certificates",
         ]);
-        output(update).map(drop)
+        output(privilege::as_root(update)?).map(drop)
     }
 
     /// rustup, and its stable toolchain without the documentation.
@@ -135,6 +135,7 @@ impl Root {
 /// The beginning of a command with mounts and processes of its own, which end with it and with this thread.
 fn enclosed() -> Command {
     let mut command = Command::new("setpriv");
+    command.env("PATH", workspace::search_path());
     command.args(["--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child"]);
     command
 }
