@@ -79,7 +79,8 @@ impl Args {
     /// Checks one system, as far as what later checks build on passes.
     fn try_system(&self, disk: &Disk, verdict: &mut Verdict) -> Result<()> {
         let system = verdict.system;
-        let root = Root::make(disk, system).with_context(|| format!("there is no bare {system} to try"))?;
+        let root = Root::make(disk, system)
+            .with_context(|| format!("no bare {system} could be made from {}", system.archive()))?;
         let checks = CHECKS.iter().filter(|check| {
             check.is_for(system)
                 && self.checks.as_ref().is_none_or(|text| check.is_needed() || check.name.contains(text))

@@ -75,7 +75,7 @@ impl Root {
 
     fn bootstrap(&self, keyring: &Path) -> Command {
         let mut command = enclosed();
-        command.args(["mmdebstrap", "--quiet", "--mode=root", "--variant=apt", "--skip=cleanup/apt/lists"]);
+        command.args(["mmdebstrap", "--mode=root", "--variant=apt", "--skip=cleanup/apt/lists"]);
         command.args(["--include=ca-certificates,gcc,libc6-dev", "--keyring"]).arg(keyring);
         command.arg(self.system.suite()).arg(&self.folder).args(self.system.sources());
         command

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 
 use crate::vm::{Apt, Cache, Source, output};
 
+const DEBIAN_ARCHIVE: &str = "http://deb.debian.org/debian";
 const DEBIAN_KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// Of the keys of Ubuntu's archive: where Ubuntu has them, and Debian's package.
 const UBUNTU_KEYRING: &str = "usr/share/keyrings/ubuntu-archive-keyring.gpg";
@@ -47,17 +48,21 @@ impl System {
         matches!(self, Self::Debian12 | Self::Debian13)
     }
 
+    /// Where its packages are.
+    pub const fn archive(self) -> &'static str {
+        match self {
+            Self::Debian12 | Self::Debian13 => DEBIAN_ARCHIVE,
+            Self::Ubuntu2404 => "http://archive.ubuntu.com/ubuntu",
+        }
+    }
+
     /// Its sources.list.
     pub fn sources(self) -> Vec<String> {
         let suite = self.suite();
-        let (archive, security, components) = match self {
-            Self::Debian12 | Self::Debian13 => {
-                ("http://deb.debian.org/debian", "http://deb.debian.org/debian-security", "main")
-            }
-            Self::Ubuntu2404 => {
-                let archive = "http://archive.ubuntu.com/ubuntu";
-                (archive, archive, "main universe")
-            }
+        let archive = self.archive();
+        let (security, components) = match self {
+            Self::Debian12 | Self::Debian13 => ("http://deb.debian.org/debian-security", "main"),
+            Self::Ubuntu2404 => (archive, "main universe"),
         };
         let line = |archive: &str, suite: &str| format!("deb {archive} {suite} {components}");
         vec![
@@ -81,7 +86,7 @@ impl System {
 
 fn fetch_ubuntu_keyring() -> Result<PathBuf> {
     let source = Source {
-        archives: vec![("http://deb.debian.org/debian".to_owned(), vec!["trixie".to_owned()])],
+        archives: vec![(DEBIAN_ARCHIVE.to_owned(), vec!["trixie".to_owned()])],
         components: vec!["main".to_owned()],
         keyring: DEBIAN_KEYRING.into(),
     };
