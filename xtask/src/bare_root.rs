@@ -89,7 +89,7 @@ impl Args {
             let time = check.run(&root).with_context(|| check.name)?;
             let got = root.downloads()?;
             verdict.passed += 1;
-            verdict.lines.push(format!("PASS {:<58} {:>6.1} s  {got}", check.name, time.as_secs_f32()));
+            verdict.lines.push(format!("PASS {:<61} {:>6.1} s  {got}", check.name, time.as_secs_f32()));
         }
         Ok(())
     }

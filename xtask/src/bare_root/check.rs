@@ -47,6 +47,11 @@ pub const CHECKS: &[Check] = &[
         scope: Scope::All,
     },
     Check {
+        name: "an archive of somebody else that is gone is said, and no more",
+        script: include_str!("check/gone-archive.sh"),
+        scope: Scope::All,
+    },
+    Check {
         name: "the kernel programs are built",
         script: include_str!("check/build-ebpf.sh"),
         scope: Scope::All,
