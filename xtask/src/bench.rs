@@ -1,6 +1,6 @@
 //! `bench`: measurements on this machine.
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 
@@ -84,11 +84,11 @@ fn bench(program: &str, common: &Common, target: &str, flags: &[&str]) -> Result
     ]);
     build.arg("--bins");
     workspace::run(build)?;
-    let mut bench = privilege::command(workspace::built("release", program)?)?;
+    let mut bench = Command::new(workspace::built("release", program)?);
     if common.write {
         bench.arg("--write").arg(workspace::root().join("docs/benchmarks").join(target));
     }
     bench.args(flags).args(&common.arguments);
     // Ctrl-C then reaches the measurement alone, and nothing ends before it has cleaned up.
-    Err(privilege::become_command(bench))
+    Err(privilege::become_command(privilege::as_root(bench)?))
 }

@@ -1,6 +1,6 @@
 //! `demo`: the whole of flannel-ebpf at work on this machine.
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 
@@ -46,8 +46,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         build.args(["--bin", program]);
     }
     workspace::run(build)?;
-    let mut demo = privilege::command(workspace::built(PROFILE, DEMO)?)?;
+    let mut demo = Command::new(workspace::built(PROFILE, DEMO)?);
     demo.args(&args.arguments);
     // Ctrl-C then reaches the demo alone, and nothing ends before it has cleaned up.
-    Err(privilege::become_command(demo))
+    Err(privilege::become_command(privilege::as_root(demo)?))
 }

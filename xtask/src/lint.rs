@@ -1,13 +1,16 @@
 //! `lint`: everything that is checked without running a test.
 
 mod circles;
+mod dependencies;
 mod licences;
 mod modules;
+mod versions;
 
 use std::process::ExitCode;
 
 use anyhow::{Error, Result};
 
+use self::dependencies::Dependencies;
 use crate::toolchain::Flag;
 use crate::{build_ebpf, setup, workspace};
 
@@ -15,7 +18,7 @@ use crate::{build_ebpf, setup, workspace};
 ///
 /// Checks that rustfmt would change nothing; that clippy has nothing to say about any target, tests
 /// included; that the kernel programs call no memory functions; that no two modules of a crate need each other; and
-/// that every dependency comes from crates.io under a licence that deny.toml allows. First does what `setup` and
+/// that every dependency comes from crates.io under a licence that deny.toml allows, and in one version. First does what `setup` and
 /// `build-ebpf` do. Continues after a failure, to report all.
 #[derive(clap::Args)]
 pub struct Args {
@@ -26,10 +29,15 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<ExitCode> {
     // The object is checked as it is built.
     build_ebpf::build(&setup::ensure(args.toolchain)?)?;
-    let failures: Vec<Error> = [format(), clippy(), circles::check(), licences::check()]
-        .into_iter()
-        .filter_map(Result::err)
-        .collect();
+    let dependencies = Dependencies::read()?;
+    let checks = [
+        format(),
+        clippy(),
+        circles::check(),
+        licences::check(&dependencies),
+        versions::check(&dependencies),
+    ];
+    let failures: Vec<Error> = checks.into_iter().filter_map(Result::err).collect();
     for failure in &failures {
         eprintln!("error: {failure:#}");
     }

@@ -1,5 +1,6 @@
 //! The project's own commands: `cargo xtask --help` lists them.
 
+mod bare_root;
 mod bench;
 mod build_ebpf;
 mod cards;
@@ -47,6 +48,7 @@ enum Verb {
     Kernels(kernels::Args),
     Vm(Box<vm::Args>),
     Cards(cards::Args),
+    BareRoot(bare_root::Args),
 }
 
 fn main() -> ExitCode {
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         Verb::Kernels(args) => kernels::run(&args),
         Verb::Vm(args) => vm::run(&args),
         Verb::Cards(args) => cards::run(&args),
+        Verb::BareRoot(args) => bare_root::run(&args),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

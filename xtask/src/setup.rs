@@ -7,11 +7,12 @@ use anyhow::Result;
 use crate::install::{Installer, TOOLS};
 use crate::toolchain::{self, Flag, Toolchain};
 
-/// Installs everything that building, the demo and the tests need
+/// Installs everything that building, the demo and the tests on this machine's kernel need
 ///
 /// Skips what is there already and says what each package is for. On the Debian and Ubuntu family it
-/// installs packages with apt (as root or through sudo); elsewhere it names what is missing, and succeeds
-/// once all of it is found. The linker for kernel programs goes to target/tools.
+/// installs packages with apt (as root or through sudo), by lists that it has updated; elsewhere it names what is
+/// missing, and succeeds once all of it is found. The linker for kernel programs goes to target/tools. What guests with
+/// other kernels need is installed by the verbs that start some.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]

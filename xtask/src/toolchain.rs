@@ -1,27 +1,28 @@
 //! The compiler and the linker of the kernel programs.
 //!
 //! The core library has to be built for the kernel's target, so the compiler must come with its sources and
-//! take unstable flags. Two do: rustup's nightly with `rust-src`, and the compiler that Debian packages to
+//! take unstable flags. Those of rustup do with the component `rust-src`, and so does the one that Debian packages to
 //! build browsers. The programs, maps and sections they make are the same; the bytes differ.
 
 mod linker;
+mod rustup;
 
 use std::env;
 use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::ValueEnum;
 
+use self::linker::Llvm;
+use self::rustup::Rustup;
 use crate::compiler::{self, Compiler, DEBIAN_CARGO, DEBIAN_RUSTC, MINIMUM};
 use crate::install::{DEBIAN_RUST, Installer, Package};
-use crate::{step, workspace};
+use crate::workspace;
 
 /// rustup as Debian packages it, which cannot be there together with the packaged compiler.
 const DEBIAN_RUSTUP: &str = "/usr/bin/rustup";
-/// What a person types to get the other compiler.
-const RUSTUP_COMMAND: &str = "rustup toolchain install nightly --profile minimal --component rust-src";
 
 /// Which compiler builds the kernel programs, on every verb's command line.
 #[derive(Clone, Copy, clap::Args)]
@@ -31,20 +32,21 @@ pub struct Flag {
     toolchain: Choice,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Choice {
-    /// rustup's nightly if it is here with rust-src and bpf-linker, else the distribution's if it packages
-    /// one, else rustup's nightly
+    /// Of what is here: rustup's nightly if it has rust-src and bpf-linker is on PATH, the distribution's, the toolchain
+    /// that runs this cargo if it has rust-src. Else the distribution's if it packages one, else that toolchain, which is
+    /// given rust-src
     Auto,
-    /// rustup's nightly with rust-src, which is installed if it is missing
+    /// rustup's nightly if it is here with rust-src, else the toolchain that runs this cargo, which is given rust-src
     Rustup,
     /// The compiler in /usr/bin with its sources: Debian's rustc-web, cargo-web and rust-web-src
     Debian,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Kind {
-    Rustup,
+    Rustup(Rustup),
     Debian,
 }
 
@@ -58,49 +60,84 @@ pub struct Toolchain {
 
 /// Chooses a compiler, and installs what is missing of it and of `others`.
 pub fn ensure(flag: Flag, installer: &mut Installer, others: &[Package]) -> Result<Toolchain> {
-    let (kind, reason) = choose(flag.toolchain, nightly_is_complete(), || debian_offers(installer))?;
-    let compiler = match kind {
-        Kind::Rustup => {
+    let (choice, reason) = choose(flag.toolchain, &Here::look(), || debian_offers(installer))?;
+    if choice == Choice::Rustup {
+        installer.ensure(others)?;
+        return of_rustup(reason, installer);
+    }
+    if !debian_offers(installer)? {
+        bail!(
+            "this distribution packages no rustc-web of Rust {}.{} or later: use --toolchain=rustup",
+            MINIMUM.0,
+            MINIMUM.1
+        );
+    }
+    match installer.ensure(&[DEBIAN_RUST, others].concat()) {
+        Ok(()) => of_debian(reason, installer),
+        Err(error) if flag.toolchain == Choice::Auto => {
+            eprintln!("warning: {error:#}\nTrying without the distribution's compiler.");
             installer.ensure(others)?;
-            rustup_nightly()?
+            of_rustup("the distribution's could not be installed", installer)
         }
-        Kind::Debian => {
-            if !debian_offers(installer)? {
-                bail!(
-                    "this distribution packages no rustc-web of Rust {}.{} or later; take rustup's nightly:\n    \
-                     {RUSTUP_COMMAND}",
-                    MINIMUM.0,
-                    MINIMUM.1
-                );
-            }
-            installer.ensure(&[DEBIAN_RUST, others].concat())?;
-            Compiler::of(Command::new(DEBIAN_RUSTC))?
-        }
-    };
-    let linker = match (linker::find(compiler.llvm), kind) {
-        (Some(linker), _) => linker,
-        (None, Kind::Rustup) => linker::build_with_sysroot(compiler.llvm, &nightly_sysroot()?, installer)?,
-        (None, Kind::Debian) => linker::build_with_packages(compiler.llvm, installer)?,
-    };
-    Ok(Toolchain { kind, reason, compiler, linker })
+        Err(error) => Err(error),
+    }
 }
 
+fn of_debian(reason: &'static str, installer: &mut Installer) -> Result<Toolchain> {
+    let compiler = Compiler::of(Command::new(DEBIAN_RUSTC))?;
+    // That of rustup serves too, where there is one.
+    let sources = [Some(Llvm::Distribution), Rustup::active().sysroot().ok().map(Llvm::Compiler)];
+    let linker = linker::ensure(compiler.llvm, sources.into_iter().flatten(), installer)?;
+    Ok(Toolchain { kind: Kind::Debian, reason, compiler, linker })
+}
+
+fn of_rustup(reason: &'static str, installer: &mut Installer) -> Result<Toolchain> {
+    let (rustup, compiler) = Rustup::with_sources()?;
+    let sources = [Llvm::Compiler(rustup.sysroot()?), Llvm::Distribution];
+    let linker = linker::ensure(compiler.llvm, sources, installer)?;
+    Ok(Toolchain { kind: Kind::Rustup(rustup), reason, compiler, linker })
+}
+
+/// Compilers that are on this machine with their sources.
+#[derive(Clone, Copy, Debug)]
+struct Here {
+    /// rustup's nightly, and a linker that somebody put on PATH. That in target/tools does not count: it is there because
+    /// of a choice, and must not change the next one.
+    nightly: bool,
+    debian: bool,
+    /// The toolchain of rustup that runs this cargo.
+    active: bool,
+}
+
+impl Here {
+    fn look() -> Self {
+        let nightly = Rustup::nightly().usable();
+        Self {
+            nightly: nightly.is_some_and(|compiler| linker::on_path(compiler.llvm).is_some()),
+            debian: DEBIAN_RUST.iter().all(Package::is_present),
+            active: Rustup::active().usable().is_some(),
+        }
+    }
+}
+
+/// One of the two, and why it is that one. What is here comes before what could be: nobody is asked for lists then.
 fn choose(
     choice: Choice,
-    nightly: bool,
-    debian: impl FnOnce() -> Result<bool>,
-) -> Result<(Kind, &'static str)> {
+    here: &Here,
+    debian_offers: impl FnOnce() -> Result<bool>,
+) -> Result<(Choice, &'static str)> {
+    const WITH_SOURCES: &str = "it is here with the sources of the core library";
     Ok(match choice {
-        Choice::Rustup => (Kind::Rustup, "--toolchain asks for it"),
-        Choice::Debian => (Kind::Debian, "--toolchain asks for it"),
-        Choice::Auto if nightly => (Kind::Rustup, "it is here with rust-src and bpf-linker"),
-        Choice::Auto if debian()? => (
-            Kind::Debian,
-            "it comes with the sources of the core library, and rustup's nightly is not here with rust-src and \
-             bpf-linker",
+        Choice::Rustup | Choice::Debian => (choice, "--toolchain asks for it"),
+        Choice::Auto if here.nightly => (Choice::Rustup, "it is here with rust-src and bpf-linker"),
+        Choice::Auto if here.debian => (Choice::Debian, WITH_SOURCES),
+        Choice::Auto if here.active => (Choice::Rustup, WITH_SOURCES),
+        Choice::Auto if debian_offers()? => (
+            Choice::Debian,
+            "it comes with the sources of the core library, and no compiler of rustup is here with them",
         ),
         Choice::Auto => {
-            (Kind::Rustup, "this distribution packages no compiler that is new enough and has its sources")
+            (Choice::Rustup, "this distribution packages no compiler that is new enough and has its sources")
         }
     })
 }
@@ -117,56 +154,12 @@ fn debian_offers(installer: &mut Installer) -> Result<bool> {
     Ok(candidate.and_then(|version| compiler::version(&version)).is_some_and(|version| version >= MINIMUM))
 }
 
-/// A program of rustup's nightly. `rustup run` never installs a toolchain by itself, unlike `+nightly`.
-fn nightly(program: &str) -> Command {
-    let mut command = Command::new("rustup");
-    command.args(["run", "nightly", program]);
-    command
-}
-
-fn nightly_has_sources() -> bool {
-    nightly_sysroot().is_ok_and(|sysroot| sysroot.join("lib/rustlib/src/rust/library/core").is_dir())
-}
-
-/// The folder of rustup's nightly.
-fn nightly_sysroot() -> Result<PathBuf> {
-    let mut rustc = nightly("rustc");
-    rustc.args(["--print", "sysroot"]);
-    let shown = step::shown(&rustc);
-    let output = rustc.output().with_context(|| format!("cannot run {shown}"))?;
-    if !output.status.success() {
-        bail!("{shown} failed: {}", String::from_utf8_lossy(&output.stderr).trim());
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).trim().into())
-}
-
-/// Whether a person has set it up for kernel programs. The linker in target/tools does not count: it is there
-/// because of a choice, and must not change the next one.
-fn nightly_is_complete() -> bool {
-    nightly_has_sources()
-        && Compiler::of(nightly("rustc")).is_ok_and(|compiler| linker::on_path(compiler.llvm).is_some())
-}
-
-fn rustup_nightly() -> Result<Compiler> {
-    if !nightly_has_sources() {
-        if workspace::find("rustup").is_none() {
-            bail!("there is no rustup: install it (https://rustup.rs), then run\n    {RUSTUP_COMMAND}");
-        }
-        let mut words = RUSTUP_COMMAND.split(' ');
-        let mut command = Command::new(words.next().unwrap_or_default());
-        command.args(words);
-        step::run("Installing rustup's nightly with its sources", command)
-            .context("the kernel programs need a compiler with its sources")?;
-    }
-    Compiler::of(nightly("rustc"))
-}
-
 impl Toolchain {
     /// The cargo that builds for the kernel, in the workspace and free of what a caller's environment says
     /// about other builds.
     pub fn cargo(&self) -> Command {
-        let mut command = match self.kind {
-            Kind::Rustup => nightly("cargo"),
+        let mut command = match &self.kind {
+            Kind::Rustup(rustup) => rustup.command("cargo"),
             Kind::Debian => Command::new(DEBIAN_CARGO),
         };
         command.current_dir(workspace::root());
@@ -174,8 +167,10 @@ impl Toolchain {
             command.env_remove(name);
         }
         if self.kind == Kind::Debian {
-            command.env("RUSTC", DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "1");
+            command.env("RUSTC", DEBIAN_RUSTC);
         }
+        // Compilers of releases then take unstable flags.
+        command.env("RUSTC_BOOTSTRAP", "1");
         // Set and empty: a wrapper in a configuration file is to be left out too.
         command.env("RUSTC_WRAPPER", "").env("RUSTC_WORKSPACE_WRAPPER", "");
         command.env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &self.linker);
@@ -199,9 +194,9 @@ fn about_another_build(variable: &str) -> bool {
 
 impl Display for Toolchain {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        let name = match self.kind {
-            Kind::Rustup => "rustup's nightly",
-            Kind::Debian => "the distribution's /usr/bin/rustc",
+        let name = match &self.kind {
+            Kind::Rustup(rustup) => format!("rustup's {rustup}"),
+            Kind::Debian => format!("the distribution's {DEBIAN_RUSTC}"),
         };
         let Compiler { release: (major, minor), llvm } = self.compiler;
         let (reason, linker) = (self.reason, self.linker.display());
@@ -217,31 +212,35 @@ impl Display for Toolchain {
 mod tests {
     use anyhow::bail;
 
-    use super::{Choice, Kind, about_another_build, choose};
+    use super::{Choice, Here, about_another_build, choose};
 
-    fn kind(choice: Choice, nightly: bool, debian: bool) -> Kind {
-        choose(choice, nightly, || Ok(debian)).unwrap().0
-    }
+    const NOTHING: Here = Here { nightly: false, debian: false, active: false };
 
-    #[test]
-    fn a_complete_nightly_comes_first() {
+    fn chosen(here: Here) -> Choice {
         let asked = || bail!("the distribution was asked for nothing");
-        assert_eq!(choose(Choice::Auto, true, asked).unwrap().0, Kind::Rustup);
+        choose(Choice::Auto, &here, asked).unwrap().0
     }
 
     #[test]
-    fn the_distribution_comes_second() {
-        assert_eq!(kind(Choice::Auto, false, true), Kind::Debian);
-        assert_eq!(kind(Choice::Auto, false, false), Kind::Rustup);
+    fn what_is_here_is_taken_in_order_and_nobody_is_asked() {
+        let all = Here { nightly: true, debian: true, active: true };
+        assert_eq!(chosen(all), Choice::Rustup);
+        assert_eq!(chosen(Here { nightly: false, ..all }), Choice::Debian);
+        assert_eq!(chosen(Here { active: true, ..NOTHING }), Choice::Rustup);
+    }
+
+    #[test]
+    fn where_nothing_is_here_the_distribution_comes_first() {
+        assert_eq!(choose(Choice::Auto, &NOTHING, || Ok(true)).unwrap().0, Choice::Debian);
+        assert_eq!(choose(Choice::Auto, &NOTHING, || Ok(false)).unwrap().0, Choice::Rustup);
+        assert!(choose(Choice::Auto, &NOTHING, || bail!("no lists")).is_err());
     }
 
     #[test]
     fn a_forced_choice_asks_nothing() {
-        for nightly in [true, false] {
+        for choice in [Choice::Rustup, Choice::Debian] {
             let asked = || bail!("the distribution was asked for nothing");
-            assert_eq!(choose(Choice::Rustup, nightly, asked).unwrap().0, Kind::Rustup);
-            let asked = || bail!("the distribution was asked for nothing");
-            assert_eq!(choose(Choice::Debian, nightly, asked).unwrap().0, Kind::Debian);
+            assert_eq!(choose(choice, &NOTHING, asked).unwrap().0, choice);
         }
     }
 

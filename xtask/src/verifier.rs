@@ -1,6 +1,6 @@
 //! `verifier`: whether the kernel accepts every program.
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 
@@ -24,7 +24,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let mut build = workspace::cargo();
     build.args(["build", "--locked", "-p", "flannel-tests", "--bin", "verifier"]);
     workspace::run(build)?;
-    let mut verifier = privilege::command(workspace::built("debug", "verifier")?)?;
+    let mut verifier = Command::new(workspace::built("debug", "verifier")?);
     verifier.arg(workspace::object());
-    Err(privilege::become_command(verifier))
+    Err(privilege::become_command(privilege::as_root(verifier)?))
 }

@@ -20,10 +20,13 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
+pub use self::apt::{Apt, Source};
+pub use self::cache::Cache;
 pub use self::channels::Stream;
 pub use self::choice::{Choice, Wanted};
 pub use self::guest::{Guest, Outcome};
 pub use self::kernel::Kernel;
+pub use self::packages::output;
 pub use self::programs::{Program, build};
 pub use self::qemu::{Device, Machine};
 use crate::install::{GUESTS, Installer};

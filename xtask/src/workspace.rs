@@ -1,6 +1,7 @@
 //! Where the workspace is, and the cargo that works on it.
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -79,12 +80,30 @@ pub fn search_path() -> String {
             path = format!("{path}:{folder}");
         }
     }
-    path.trim_start_matches(':').to_owned()
+    let path = path.trim_start_matches(':');
+    match kernel_tools(Path::new(KERNEL_TOOLS)) {
+        Some(folder) if !path.split(':').any(|known| folder == Path::new(known)) => {
+            format!("{}:{path}", folder.display())
+        }
+        _ => path.to_owned(),
+    }
+}
+
+/// Where Ubuntu has the tools of each kernel. On its PATH is a script that looks here for those of the kernel that runs,
+/// which can be another one: the tools work with it all the same.
+const KERNEL_TOOLS: &str = "/usr/lib/linux-tools";
+
+/// The last folder there that has a bpftool.
+fn kernel_tools(folder: &Path) -> Option<PathBuf> {
+    let kernels = fs::read_dir(folder).ok()?.filter_map(Result::ok).map(|kernel| kernel.path());
+    kernels.filter(|kernel| kernel.join("bpftool").is_file()).max()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{find, root, search_path};
+    use std::fs;
+
+    use super::{find, kernel_tools, root, search_path};
 
     #[test]
     fn the_root_holds_the_workspace() {
@@ -101,5 +120,18 @@ mod tests {
     fn system_folders_are_searched_once() {
         let path = search_path();
         assert_eq!(path.split(':').filter(|folder| *folder == "/usr/sbin").count(), 1, "{path}");
+    }
+
+    #[test]
+    fn the_last_kernel_with_a_bpftool_has_the_tools() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(kernel_tools(folder.path()), None);
+        for kernel in ["6.8.0-31-generic", "6.8.0-40-generic", "6.8.0-50-without"] {
+            fs::create_dir(folder.path().join(kernel)).unwrap();
+        }
+        for kernel in ["6.8.0-31-generic", "6.8.0-40-generic"] {
+            fs::write(folder.path().join(kernel).join("bpftool"), "").unwrap();
+        }
+        assert_eq!(kernel_tools(folder.path()), Some(folder.path().join("6.8.0-40-generic")));
     }
 }

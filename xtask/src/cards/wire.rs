@@ -46,7 +46,7 @@ impl Side {
 /// Fails where a wire cannot be made, before anything long is begun.
 pub fn check() -> Result<()> {
     if !privilege::is_root() {
-        bail!("guests are joined in a network namespace, which needs root: run it as root, or by `sudo -E`");
+        bail!("guests are joined in a network namespace, which needs root: run it as root");
     }
     if fs::metadata(TUN).is_err() {
         bail!("there is no {TUN}, by which guests are joined: load the module tun (modprobe tun)");

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use crate::compiler::{self, MINIMUM};
 use crate::workspace;
@@ -10,6 +11,8 @@ use crate::workspace;
 #[derive(Clone)]
 pub struct Package {
     pub name: Cow<'static, str>,
+    /// The name where there is no package of that one.
+    pub otherwise: Option<&'static str>,
     pub proof: Proof,
     /// Completes "… is needed for".
     pub purpose: &'static str,
@@ -20,6 +23,8 @@ pub struct Package {
 pub enum Proof {
     /// A command on PATH or in a system folder.
     Command(&'static str),
+    /// Such a command, and `command version` succeeds: Ubuntu has one that only says that another package is missing.
+    Working(&'static str),
     /// A file.
     File(Cow<'static, str>),
     /// A compiler or a cargo, new enough for this workspace.
@@ -39,7 +44,14 @@ pub const TOOLS: &[Package] = &[
     command("ethtool", "ethtool", "tests: checksum and segmentation offloads, on and off"),
     command("iptables", "iptables", "flanneld and tests: masquerading and forwarding rules"),
     command("nftables", "nft", "flanneld and tests: masquerading and forwarding rules"),
-    command("bpftool", "bpftool", "tests: programs and where they are attached"),
+    // Before 25.04, Ubuntu has it in the package of each kernel's tools.
+    Package {
+        name: Cow::Borrowed("bpftool"),
+        otherwise: Some("linux-tools-generic"),
+        proof: Proof::Working("bpftool"),
+        purpose: "tests: programs and their places, as the kernel tells them",
+    },
+    command("procps", "sysctl", "tests: settings of hosts and pods"),
     command("prometheus", "promtool", "tests: metrics, alerts and dashboard are read by Prometheus itself"),
 ];
 
@@ -58,19 +70,41 @@ pub const GUESTS: &[Package] = &[
     command("xz-utils", "xz", "guests: unpacking modules"),
     command("zstd", "zstd", "guests: unpacking modules"),
     command("binutils", "strip", "guests: making programs small"),
-    command("util-linux", "setpriv", "guests: ending them with the command that started them"),
-    file(
-        "debian-archive-keyring",
-        "/usr/share/keyrings/debian-archive-keyring.gpg",
-        "guests: checking Debian's kernels",
-    ),
+    SETPRIV,
+    DEBIAN_KEYS,
     file("netbase", "/etc/protocols", "guests: names of protocols"),
 ];
+
+/// What trying setup in bare systems needs.
+pub const BARE_ROOTS: &[Package] = &[
+    command("mmdebstrap", "mmdebstrap", "bare systems: making them"),
+    command("e2fsprogs", "mkfs.ext4", "bare systems: their disk"),
+    command("mount", "mount", "bare systems: their disk"),
+    command("git", "git", "bare systems: the project's files"),
+    SETPRIV,
+    DEBIAN_KEYS,
+];
+
+const SETPRIV: Package = command(
+    "util-linux",
+    "setpriv",
+    "guests and bare systems: ending them with the command that started them",
+);
+const DEBIAN_KEYS: Package = file(
+    "debian-archive-keyring",
+    "/usr/share/keyrings/debian-archive-keyring.gpg",
+    "guests and bare systems: checking Debian's packages",
+);
 
 /// The libraries of one major version of LLVM, to build a linker with.
 pub fn llvm(major: u32) -> [Package; 2] {
     const PURPOSE: &str = "building bpf-linker, the linker of the kernel programs";
-    let package = |name, file| Package { name, proof: Proof::File(Cow::Owned(file)), purpose: PURPOSE };
+    let package = |name, file| Package {
+        name,
+        otherwise: None,
+        proof: Proof::File(Cow::Owned(file)),
+        purpose: PURPOSE,
+    };
     let folder = compiler::llvm_prefix(major);
     [
         package(format!("llvm-{major}-dev").into(), format!("{folder}/include/llvm-c/Core.h")),
@@ -79,21 +113,22 @@ pub fn llvm(major: u32) -> [Package; 2] {
 }
 
 const fn command(name: &'static str, command: &'static str, purpose: &'static str) -> Package {
-    Package { name: Cow::Borrowed(name), proof: Proof::Command(command), purpose }
+    Package { name: Cow::Borrowed(name), otherwise: None, proof: Proof::Command(command), purpose }
 }
 
 const fn file(name: &'static str, path: &'static str, purpose: &'static str) -> Package {
-    Package { name: Cow::Borrowed(name), proof: Proof::File(Cow::Borrowed(path)), purpose }
+    Package { name: Cow::Borrowed(name), otherwise: None, proof: Proof::File(Cow::Borrowed(path)), purpose }
 }
 
 const fn rust(name: &'static str, program: &'static str, purpose: &'static str) -> Package {
-    Package { name: Cow::Borrowed(name), proof: Proof::Rust(program), purpose }
+    Package { name: Cow::Borrowed(name), otherwise: None, proof: Proof::Rust(program), purpose }
 }
 
 impl Package {
     pub fn is_present(&self) -> bool {
         match &self.proof {
             Proof::Command(command) => workspace::find(command).is_some(),
+            Proof::Working(command) => workspace::find(command).is_some_and(|path| tells_version(&path)),
             Proof::File(path) => Path::new(&**path).exists(),
             Proof::Rust(program) => compiler::version_of(program).is_some_and(|found| found >= MINIMUM),
         }
@@ -104,10 +139,16 @@ impl Proof {
     pub fn shown(&self) -> String {
         match self {
             Self::Command(command) => (*command).to_owned(),
+            Self::Working(command) => format!("{command} that works"),
             Self::File(path) => path.to_string(),
             Self::Rust(program) => format!("{program} {}.{} or later", MINIMUM.0, MINIMUM.1),
         }
     }
+}
+
+fn tells_version(program: &Path) -> bool {
+    let version = Command::new(program).arg("version").stdin(Stdio::null()).output();
+    version.is_ok_and(|output| output.status.success())
 }
 
 /// One line for each package: whether it is there, what proves it, its name on Debian, its purpose.
@@ -123,11 +164,14 @@ pub fn list(packages: &[Package]) -> String {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
+    use std::path::Path;
 
-    use super::{DEBIAN_RUST, GUESTS, Package, Proof, TOOLS, command, file, list, llvm};
+    use super::{
+        BARE_ROOTS, DEBIAN_RUST, GUESTS, Package, Proof, TOOLS, command, file, list, llvm, tells_version,
+    };
 
     fn all() -> Vec<Package> {
-        [TOOLS, DEBIAN_RUST, GUESTS, &llvm(22)].concat()
+        [TOOLS, DEBIAN_RUST, GUESTS, BARE_ROOTS, &llvm(22)].concat()
     }
 
     #[test]
@@ -168,5 +212,11 @@ mod tests {
         let list = list(&packages);
         assert!(list.starts_with("  found   sh (Debian's package dash) for scripts\n"), "{list}");
         assert!(list.contains("\n  MISSING /no/such/file (Debian's package none) for nothing\n"), "{list}");
+    }
+
+    #[test]
+    fn a_program_that_only_says_what_is_missing_does_not_work() {
+        assert!(tells_version(Path::new("/bin/true")));
+        assert!(!tells_version(Path::new("/bin/false")) && !tells_version(Path::new("/no/such/file")));
     }
 }

@@ -87,8 +87,10 @@ fn unit_exists(service: &str) -> bool {
 
 /// Runs a short command as root, with `input`.
 fn run(program: &str, arguments: &[&str], input: &str) -> Result<()> {
-    let mut command: Command = privilege::command(program)?;
-    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut command = Command::new(program);
+    command.args(arguments);
+    let mut command = privilege::as_root(command)?;
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let shown = step::shown(&command);
     let mut child = command.spawn().with_context(|| format!("cannot run {shown}"))?;
     if let Some(mut stdin) = child.stdin.take() {

@@ -1,46 +1,21 @@
 //! Where dependencies come from and under what terms, by the rules in deny.toml.
-//!
-//! The file is one of cargo-deny's, which checks the same and more; but building it takes longer than
-//! building everything here.
-
-use std::collections::BTreeSet;
-use std::fs;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 use spdx::{Expression, Licensee};
 
-use crate::workspace;
-
-const RULES: &str = "deny.toml";
-/// The platforms that are built for; what only others need is not shipped.
-const PLATFORMS: [&str; 2] = ["x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"];
+use super::dependencies::{Dependencies, RULES};
 
 /// Checks every dependency of the workspace.
-pub fn check() -> Result<()> {
-    let path = workspace::root().join(RULES);
-    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let rules = Rules::parse(&text).with_context(|| format!("{RULES} holds no rules"))?;
-    let platforms = PLATFORMS.iter().flat_map(|platform| ["--filter-platform", platform]);
-    let metadata = workspace::metadata(&platforms.collect::<Vec<_>>())?;
-    let used = used(&metadata)?;
-    let packages = metadata["packages"].as_array().context("cargo names no packages")?;
-    let packages: Vec<&Value> = packages
-        .iter()
-        .filter(|package| package["id"].as_str().is_some_and(|id| used.contains(id)))
-        .collect();
-    let faults: Vec<String> = packages.iter().filter_map(|package| rules.fault(package)).collect();
+pub fn check(dependencies: &Dependencies) -> Result<()> {
+    let rules = Rules::parse(&dependencies.rules).with_context(|| format!("{RULES} holds no rules"))?;
+    let faults: Vec<String> =
+        dependencies.packages.iter().filter_map(|package| rules.fault(package)).collect();
     if !faults.is_empty() {
         bail!("these dependencies break the rules of {RULES}:\n    {}", faults.join("\n    "));
     }
-    eprintln!("Licences and origins of {} packages are as {RULES} allows.", packages.len());
+    eprintln!("Licences and origins of {} packages are as {RULES} allows.", dependencies.packages.len());
     Ok(())
-}
-
-/// The packages that are built on one of the platforms.
-fn used(metadata: &Value) -> Result<BTreeSet<&str>> {
-    let nodes = metadata["resolve"]["nodes"].as_array().context("cargo resolved no dependencies")?;
-    Ok(nodes.iter().filter_map(|node| node["id"].as_str()).collect())
 }
 
 struct Rules {
@@ -49,8 +24,7 @@ struct Rules {
 }
 
 impl Rules {
-    fn parse(text: &str) -> Result<Self> {
-        let table: toml::Table = text.parse()?;
+    fn parse(table: &toml::Table) -> Result<Self> {
         let list = |section: &str, key: &str| -> Result<Vec<String>> {
             let list = table.get(section).and_then(|section| section.get(key)?.as_array());
             let list = list.with_context(|| format!("[{section}] has no list {key}"))?;
@@ -108,7 +82,7 @@ mod tests {
              [sources]\nallow-registry = [\"{REGISTRY}\"]\n"
         );
         let package = json!({"name": "a", "version": "1.0.0", "source": source, "license": licence});
-        Rules::parse(&rules).unwrap().fault(&package)
+        Rules::parse(&rules.parse().unwrap()).unwrap().fault(&package)
     }
 
     fn terms(licence: &str) -> Option<String> {
@@ -160,7 +134,7 @@ mod tests {
     #[test]
     fn rules_with_a_mistake_are_refused() {
         for rules in ["", "[licenses]\nallow = [\"MIT\"]\n", "[licenses]\nallow = [\"Mitt\"]\n[sources]\n"] {
-            assert!(Rules::parse(rules).is_err(), "{rules}");
+            assert!(Rules::parse(&rules.parse().unwrap()).is_err(), "{rules}");
         }
     }
 }

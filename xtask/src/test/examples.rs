@@ -1,5 +1,6 @@
 //! Examples in documentation, which only cargo can build.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -24,7 +25,7 @@ pub fn run(selection: &Selection, summary: &mut Summary) -> Result<()> {
     let mut test = workspace::cargo();
     test.args(["test", "--workspace", "--locked", "--no-fail-fast", "--doc"]);
     if !privilege::is_root() {
-        test.arg("--config").arg(runner(&privilege::words()?));
+        test.arg("--config").arg(runner(&privilege::sudo()?));
     }
     test.arg("--").args(selection.filters());
     // One pipe: what cargo says of programs comes before what they say.
@@ -94,14 +95,18 @@ fn has_example(source: &str) -> bool {
 }
 
 /// The cargo setting by which test programs, and only they, run as root.
-fn runner(words: &[String]) -> String {
-    let words: Vec<String> =
-        words.iter().map(|word| format!("\"{}\"", word.replace('\\', r"\\").replace('"', "\\\""))).collect();
+fn runner(words: &[OsString]) -> String {
+    let words: Vec<String> = words
+        .iter()
+        .map(|word| format!("\"{}\"", word.to_string_lossy().replace('\\', r"\\").replace('"', "\\\"")))
+        .collect();
     format!("target.'cfg(unix)'.runner=[{}]", words.join(","))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
     use super::{has_example, runner};
 
     #[test]
@@ -113,7 +118,7 @@ mod tests {
 
     #[test]
     fn the_runner_is_a_list_in_toml() {
-        let words = ["sudo".to_owned(), r#"PATH=/a "b"\c"#.to_owned()];
+        let words = ["sudo", r#"PATH=/a "b"\c"#].map(OsString::from);
         let table: toml::Table = runner(&words).parse().unwrap();
         let runner = table["target"]["cfg(unix)"]["runner"].as_array().unwrap();
         let read: Vec<_> = runner.iter().filter_map(toml::Value::as_str).collect();

@@ -49,16 +49,13 @@ impl Job {
     /// # Errors
     /// The program cannot be started.
     pub fn run(&self) -> Result<Outcome> {
-        let mut command = if privilege::is_root() {
-            Command::new(&self.program.path)
-        } else {
-            privilege::command(&self.program.path)?
-        };
+        let mut command = Command::new(&self.program.path);
         command.current_dir(&self.program.folder).env("CARGO_MANIFEST_DIR", &self.program.folder);
         command.args(["--exact", &self.name, "--test-threads=1", "--nocapture"]);
         if let Some(fallback) = self.fallback {
             fallback.force(&mut command);
         }
+        let mut command = privilege::as_root(command)?;
         let mut said = step::output(&mut command)?;
         let started = Instant::now();
         let mut child = command.spawn().with_context(|| format!("cannot run {}", step::shown(&command)))?;

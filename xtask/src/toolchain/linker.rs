@@ -1,6 +1,7 @@
 //! bpf-linker: finding one that reads what the compiler writes, or putting one into target/tools.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt::{self, Display, Formatter};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ const VERSION: &str = "0.13.0";
 const LLVM: std::ops::RangeInclusive<u32> = 21..=23;
 
 /// A linker of the right version whose LLVM is no older than the compiler's: ours, or one on PATH.
-pub fn find(llvm: u32) -> Option<PathBuf> {
+fn find(llvm: u32) -> Option<PathBuf> {
     Some(ours()).filter(|linker| fits(linker, llvm)).or_else(|| on_path(llvm))
 }
 
@@ -47,26 +48,87 @@ fn linked_llvm(ldd: &str) -> Option<u32> {
     name.split(|letter: char| !letter.is_ascii_digit()).find(|digits| !digits.is_empty())?.parse().ok()
 }
 
-/// Builds a linker with the LLVM that the distribution packages.
-pub fn build_with_packages(llvm: u32, installer: &mut Installer) -> Result<PathBuf> {
-    check_llvm(llvm)?;
-    installer.ensure(&install::llvm(llvm))?;
-    build(llvm, Path::new(&llvm_prefix(llvm)))
+/// Whose LLVM a linker is built with.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Llvm {
+    /// That of the distribution's packages, of the compiler's major version.
+    Distribution,
+    /// That which a compiler of rustup brings, in whose folder it stays. Nothing is downloaded but crates.
+    Compiler(PathBuf),
 }
 
-/// Builds a linker with the LLVM that a compiler of rustup brings, in whose folder `sysroot` it stays: nothing is
-/// downloaded but crates, whose checksums cargo knows. Where that fails, with the LLVM that the distribution packages.
-pub fn build_with_sysroot(llvm: u32, sysroot: &Path, installer: &mut Installer) -> Result<PathBuf> {
+/// A linker for code of `llvm`: one that is here, or one that is built from its crate into target/tools, with the first
+/// of `sources` with which that succeeds. cargo compares each crate with its checksum, and apt each package.
+pub fn ensure(
+    llvm: u32,
+    sources: impl IntoIterator<Item = Llvm>,
+    installer: &mut Installer,
+) -> Result<PathBuf> {
+    if let Some(linker) = find(llvm) {
+        return Ok(linker);
+    }
     check_llvm(llvm)?;
-    let first = link_llvm(sysroot).and_then(|prefix| build(llvm, &prefix));
-    let Err(first) = first else { return first };
-    eprintln!("{first:#}\nTrying the distribution's LLVM.");
-    build_with_packages(llvm, installer).with_context(|| {
-        format!("there is no linker of the kernel programs: put bpf-linker {VERSION} on PATH")
+    let build = |source: Llvm| {
+        let (major, prefix) = source.prefix(llvm, installer)?;
+        build(major, &prefix)?;
+        checked(llvm)
+    };
+    first(sources, build).with_context(|| {
+        format!(
+            "there is no linker of the kernel programs: put bpf-linker {VERSION} on PATH, then run this again"
+        )
     })
 }
 
-fn check_llvm(llvm: u32) -> Result<()> {
+/// What is made of the first source of which it can be made; else every failure.
+fn first<T>(sources: impl IntoIterator<Item = Llvm>, mut make: impl FnMut(Llvm) -> Result<T>) -> Result<T> {
+    let mut failures = Vec::new();
+    for source in sources {
+        if !failures.is_empty() {
+            eprintln!("warning: {}\nTrying {source}.", failures.join("\n"));
+        }
+        let name = source.to_string();
+        match make(source) {
+            Ok(made) => return Ok(made),
+            Err(error) => failures.push(format!("with {name}: {error:#}")),
+        }
+    }
+    bail!("{}", failures.join("\n"))
+}
+
+impl Llvm {
+    /// Its major version, and the folder where it is, for code of `llvm`.
+    fn prefix(&self, llvm: u32, installer: &mut Installer) -> Result<(u32, PathBuf)> {
+        match self {
+            Self::Distribution => {
+                installer.ensure(&install::llvm(llvm))?;
+                Ok((llvm, llvm_prefix(llvm).into()))
+            }
+            Self::Compiler(sysroot) => {
+                let folder = sysroot.join("lib");
+                let library = shared_llvm(&folder)?;
+                let major = linked_llvm(&library.to_string_lossy()).context("its LLVM has no version")?;
+                if major < llvm {
+                    bail!("LLVM {major} in {} does not read what LLVM {llvm} writes", sysroot.display());
+                }
+                check_llvm(major)?;
+                Ok((major, link_llvm(&folder, &library)?))
+            }
+        }
+    }
+}
+
+impl Display for Llvm {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Distribution => write!(formatter, "the distribution's LLVM"),
+            Self::Compiler(sysroot) => write!(formatter, "the LLVM in {}", sysroot.display()),
+        }
+    }
+}
+
+/// Fails where no linker can be built for code of that LLVM.
+pub fn check_llvm(llvm: u32) -> Result<()> {
     if !LLVM.contains(&llvm) {
         bail!(
             "bpf-linker {VERSION} works with LLVM {} to {}, and the compiler of the kernel programs has LLVM {llvm}: \
@@ -80,16 +142,15 @@ fn check_llvm(llvm: u32) -> Result<()> {
 
 /// A prefix in target/tools whose library folder has the LLVM of a compiler under the two names that linking needs: the
 /// one that linkers look for, and its own.
-fn link_llvm(sysroot: &Path) -> Result<PathBuf> {
-    let (prefix, compiler) = (workspace::tools().join("llvm"), sysroot.join("lib"));
-    let library = shared_llvm(&compiler)?;
+fn link_llvm(compiler: &Path, library: &OsStr) -> Result<PathBuf> {
+    let prefix = workspace::tools().join("llvm");
     let folder = prefix.join("lib");
     if folder.exists() {
         fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
     }
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    for name in [OsStr::new("libLLVM.so"), &library] {
-        symlink(compiler.join(&library), folder.join(name)).context("cannot link the compiler's LLVM")?;
+    for name in [OsStr::new("libLLVM.so"), library] {
+        symlink(compiler.join(library), folder.join(name)).context("cannot link the compiler's LLVM")?;
     }
     Ok(prefix)
 }
@@ -103,7 +164,7 @@ fn shared_llvm(folder: &Path) -> Result<OsString> {
 }
 
 /// Builds a linker with the LLVM in `prefix`. Not optimised: it spends its time in LLVM.
-fn build(llvm: u32, prefix: &Path) -> Result<PathBuf> {
+fn build(llvm: u32, prefix: &Path) -> Result<()> {
     let feature = format!("llvm-{llvm}");
     let mut install = workspace::cargo();
     install
@@ -115,8 +176,7 @@ fn build(llvm: u32, prefix: &Path) -> Result<PathBuf> {
     for flags in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
         install.env_remove(flags);
     }
-    step::run("Building bpf-linker, the linker of the kernel programs, into target/tools", install)?;
-    checked(llvm)
+    step::run("Building bpf-linker, the linker of the kernel programs, into target/tools", install)
 }
 
 fn checked(llvm: u32) -> Result<PathBuf> {
@@ -129,7 +189,31 @@ fn checked(llvm: u32) -> Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use super::{LLVM, check_llvm, linked_llvm, shared_llvm};
+    use anyhow::bail;
+
+    use super::{LLVM, Llvm, check_llvm, first, linked_llvm, shared_llvm};
+
+    fn sources() -> [Llvm; 2] {
+        [Llvm::Distribution, Llvm::Compiler("/toolchain".into())]
+    }
+
+    #[test]
+    fn the_second_source_is_tried_only_where_the_first_fails() {
+        assert_eq!(first(sources(), Ok).unwrap(), Llvm::Distribution);
+        let second = first(sources(), |source| match source {
+            Llvm::Distribution => bail!("no network"),
+            Llvm::Compiler(_) => Ok(source),
+        });
+        assert_eq!(second.unwrap(), Llvm::Compiler("/toolchain".into()));
+    }
+
+    #[test]
+    fn a_failure_of_all_sources_names_each() {
+        let error = first(sources(), |source| -> anyhow::Result<()> { bail!("{source} is not there") });
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("the distribution's LLVM is not there"), "{error}");
+        assert!(error.contains("the LLVM in /toolchain is not there"), "{error}");
+    }
 
     #[test]
     fn the_llvm_a_linker_loads_is_read() {

@@ -81,7 +81,7 @@ impl Apt {
         write("sources.list", &source.lines())?;
         write(SETTINGS, &settings(&folder))?;
         let apt = Self { settings: folder.join(SETTINGS) };
-        step::run("Fetching lists of kernels", apt.command("apt-get", &["update"]))?;
+        step::run("Fetching lists of packages", apt.command("apt-get", &["update"]))?;
         Ok(apt)
     }
 
@@ -104,7 +104,7 @@ impl Apt {
         let mut command = self.command("apt-get", &["download"]);
         command.args(packages.iter().map(|stanza| format!("{}={}", stanza.package, stanza.version)));
         command.current_dir(folder);
-        step::run("Fetching the kernel", command)
+        step::run("Fetching packages", command)
     }
 
     fn command(&self, program: &str, arguments: &[&str]) -> Command {

@@ -1,0 +1,2 @@
+cargo xtask build-ebpf
+test -s target/ebpf/flannel-datapath.o
