@@ -30,6 +30,8 @@ pub enum Thing {
     Namespace(String),
     /// A directory, on the BPF file system or elsewhere, with all it holds.
     Directory(PathBuf),
+    /// A file, which may be gone.
+    File(PathBuf),
 }
 
 impl Thing {
@@ -42,7 +44,10 @@ impl Thing {
             Self::Directory(path) if path.exists() => {
                 fs::remove_dir_all(path).with_context(|| format!("cannot remove {}", path.display()))
             }
-            Self::Directory(_) => Ok(()),
+            Self::File(path) if path.exists() => {
+                fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))
+            }
+            Self::Directory(_) | Self::File(_) => Ok(()),
         }
     }
 }

@@ -51,7 +51,8 @@ pub struct Daemon {
     /// Words before the command.
     by: Vec<String>,
     ledger: Option<Ledger>,
-    _claims: [Claim; 2],
+    socket: PathBuf,
+    _claims: [Claim; 3],
 }
 
 impl Daemon {
@@ -72,6 +73,9 @@ impl Daemon {
         let (directory, claim) = claim::directory(&label)?;
         let pin_dir = Path::new(BPFFS).join(claim::name(&label));
         let pins = Claim::new(Thing::Directory(pin_dir.clone()));
+        // One that is killed leaves it behind.
+        let socket = host.namespace.within(|| Ok(flannel_control::socket::path(&settings.prefix)?))?;
+        let left_behind = Claim::new(Thing::File(socket.clone()));
         let service_manager = UnixDatagram::bind(directory.join("notify"))?;
         service_manager.set_nonblocking(true)?;
         let mut daemon = Self {
@@ -84,7 +88,8 @@ impl Daemon {
             service_manager,
             by: Vec::new(),
             ledger: None,
-            _claims: [pins, claim],
+            socket,
+            _claims: [pins, claim, left_behind],
         };
         daemon.restart()?;
         Ok(daemon)
@@ -299,6 +304,12 @@ impl Daemon {
     #[must_use]
     pub fn pin_dir(&self) -> &Path {
         &self.pin_dir
+    }
+
+    /// Its control socket.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// Its log, of all its starts.

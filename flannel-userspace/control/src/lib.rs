@@ -17,6 +17,7 @@ pub mod peers;
 pub mod reconcile;
 pub mod remembered;
 pub mod service;
+pub mod socket;
 pub mod subnet_file;
 pub mod throttle;
 

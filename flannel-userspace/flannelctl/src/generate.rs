@@ -1,45 +1,22 @@
-//! `flannelctl completions` and `flannelctl man`: what an installation needs besides the programs.
+//! `flannelctl completions` and `flannelctl man`: what an installation needs besides the program.
 
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{Args, Command, CommandFactory as _, ValueEnum};
+use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;
-use flanneld::cli;
 
 use super::{Cli, output};
-
-/// One of the two programs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Program {
-    /// The command line.
-    #[default]
-    Flannelctl,
-    /// The daemon.
-    Flanneld,
-}
-
-impl Program {
-    fn command(self) -> Command {
-        match self {
-            Self::Flannelctl => Cli::command(),
-            Self::Flanneld => cli::command(),
-        }
-    }
-}
 
 #[derive(Debug, Args)]
 pub(super) struct Completions {
     /// The shell they are for.
     shell: Shell,
-    /// The program to complete.
-    #[arg(value_enum, default_value_t)]
-    program: Program,
 }
 
 impl Completions {
     pub(super) fn run(&self) -> anyhow::Result<ExitCode> {
-        let mut command = self.program.command();
+        let mut command = Cli::command();
         let name = command.get_name().to_owned();
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut command, name, &mut script);
@@ -50,7 +27,7 @@ impl Completions {
 
 #[derive(Debug, Args)]
 pub(super) struct Man {
-    /// The program, or one of flannelctl's commands, such as `flannelctl-verify`.
+    /// `flannelctl`, or one of its commands, such as `flannelctl-verify`.
     #[arg(default_value = "flannelctl", value_name = "PAGE")]
     page: String,
 }
@@ -71,10 +48,13 @@ fn page(name: &str) -> anyhow::Result<String> {
             command.build();
             command.find_subcommand(verb).cloned()
         }
-        None => Program::from_str(name, false).ok().map(Program::command),
+        None => (name == "flannelctl").then(Cli::command),
     };
     let command = command.with_context(|| {
-        format!("there is no page {name}: say flanneld, flannelctl or flannelctl-COMMAND, such as flannelctl-verify")
+        format!(
+            "there is no page {name}: say flannelctl or flannelctl-COMMAND, such as flannelctl-verify; `flanneld --man` \
+             prints flanneld's"
+        )
     })?;
     let mut page = Vec::new();
     clap_mangen::Man::new(command.version(env!("CARGO_PKG_VERSION"))).render(&mut page)?;
@@ -88,7 +68,7 @@ mod tests {
     #[test]
     fn pages_of_programs_and_commands() {
         for (name, word) in
-            [("flanneld", "etcd"), ("flannelctl", "sysdump"), ("flannelctl-counters", "watch")]
+            [("flannelctl", "sysdump"), ("flannelctl-counters", "watch"), ("flannelctl-log-level", "told")]
         {
             let page = page(name).unwrap();
             assert!(page.contains(".TH ") && page.contains(word), "{name}: {page}");

@@ -10,13 +10,17 @@ mod explain;
 mod features;
 mod generate;
 mod leases;
+mod leave;
 mod leftovers;
+mod log_level;
 mod maps;
 mod objects;
 mod output;
 mod peers;
 mod place;
 mod programless;
+mod release;
+mod reload;
 mod remedy;
 mod running;
 mod status;
@@ -35,7 +39,8 @@ use tokio::runtime::Builder;
 use self::output::{Format, Printer};
 use self::place::{Context, Place};
 
-/// Shows what flanneld's datapath does. It reads the pinned BPF maps and the kernel; the daemon need not run.
+/// Shows what flanneld's datapath does, and tells a running flanneld what to do. It reads the pinned BPF maps and the
+/// kernel; to show them the daemon need not run.
 ///
 /// Exit codes: 0 done, 1 failed or not as it should be, 2 bad usage.
 #[derive(Debug, Parser)]
@@ -76,6 +81,16 @@ enum Verb {
     Verify(verify::Arguments),
     /// Writes everything that helps to find a fault to one archive, without passwords and keys.
     Sysdump(sysdump::Arguments),
+    /// Shows how much flanneld logs, or has it log from another level on until its next start.
+    LogLevel(log_level::Arguments),
+    /// Has flanneld read its TLS and password files for etcd again and connect anew. If etcd does not answer with what
+    /// they say now, nothing is changed.
+    Reload(reload::Arguments),
+    /// Has flanneld remove the peers at once that it holds after a mass deletion of leases.
+    Release(release::Arguments),
+    /// Takes this host out of the network: deletes its lease, unless that is a reservation, and its claim to the public
+    /// address, and ends flanneld. The datapath stays until `flannelctl down`.
+    Leave(leave::Arguments),
     /// Removes what flanneld made on this host: programs, maps, device, routes and files. Stop flanneld first.
     /// The lease stays in etcd until it expires.
     Down(down::Arguments),
@@ -116,6 +131,10 @@ impl Verb {
             Self::Features(features) => features.run(context).await,
             Self::Verify(verify) => verify.run(context).await,
             Self::Sysdump(sysdump) => sysdump.run(context).await,
+            Self::LogLevel(log_level) => log_level.run(context).await,
+            Self::Reload(reload) => reload.run(context).await,
+            Self::Release(release) => release.run(context).await,
+            Self::Leave(leave) => leave.run(context).await,
             Self::Down(down) => down.run(context).await,
             Self::Completions(completions) => completions.run(),
             Self::Man(man) => man.run(),

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use flannel_control::socket::Settings;
 use flannel_datapath::{PinDir, Tables};
 use flannel_model::config::place::DEFAULT_ETCD_PREFIX;
 use flannel_model::config::{default_pin_dir, default_state_file};
 use flannel_registry::etcd::{self, Etcd, Password};
 use nix::unistd::geteuid;
 
-use super::daemon::Daemon;
 use super::output::Printer;
 
 /// Which network's maps to read.
@@ -35,6 +35,11 @@ impl Place {
     /// Where maps and links are pinned.
     pub(super) fn pin_dir(&self) -> PathBuf {
         self.pin_dir.clone().unwrap_or_else(|| default_pin_dir(&self.etcd_prefix))
+    }
+
+    /// Whether that is not to be made from the prefix.
+    pub(super) const fn names_pin_dir(&self) -> bool {
+        self.pin_dir.is_some()
     }
 
     /// The maps.
@@ -78,9 +83,9 @@ pub(super) struct StateFile {
 }
 
 impl StateFile {
-    /// Where it is.
-    pub(super) fn path(&self, place: &Place) -> PathBuf {
-        let of_daemon = || Some(Daemon::find(&place.pin_dir())?.options?.state_file);
+    /// Where it is, if the running daemon was told `settings`.
+    pub(super) fn path(&self, place: &Place, settings: Option<&Settings>) -> PathBuf {
+        let of_daemon = || Some(settings?.state_file.clone());
         self.state_file.clone().or_else(of_daemon).unwrap_or_else(|| default_state_file(&place.etcd_prefix))
     }
 }

@@ -1,68 +1,220 @@
 //! The running daemon as `flannelctl status` shows it.
 
-use std::net::SocketAddr;
-use std::path::Path;
-
-use ipnetwork::Ipv4Network;
+use flannel_control::socket::{
+    Condition, ConditionState, HeldLease, LogLevels, Registry, RegistryState, Status,
+};
 use serde::Serialize;
 
-use super::daemon::{Daemon, Failing, Readiness};
+use super::daemon::Daemon;
 use super::output::{Page, Tone};
+use super::units;
 
-/// The daemon, and its state.
-#[derive(Debug, Serialize)]
+/// The daemon, and how it is.
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct Running {
-    pub(super) pid: i32,
-    #[serde(flatten)]
-    pub(super) readiness: Readiness,
+    /// Its process; nothing where that cannot be seen from here.
+    pid: Option<u32>,
+    version: Option<String>,
+    /// Since when it runs, in seconds since 1970.
+    started: Option<u64>,
+    ready: bool,
+    /// What is not so yet, or not any more.
+    pending: Vec<String>,
+    /// Why not, of what was so before.
+    failing: Vec<Failing>,
+    /// In what it forwards less well than it should, and why.
+    limits: Vec<String>,
+    /// Whether etcd is away; nothing where it does not say so.
+    stale: Option<bool>,
+    lease: Option<HeldLease>,
+    registry: Option<Registry>,
+    log_level: Option<LogLevels>,
+    /// What told: `socket`, `nothing`.
+    told_by: &'static str,
+}
+
+/// What was so and is not any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Failing {
+    /// What.
+    condition: String,
+    /// Why.
+    reason: String,
+    /// For how long.
+    seconds: u64,
+}
+
+impl From<Daemon> for Running {
+    fn from(daemon: Daemon) -> Self {
+        match daemon.told {
+            Ok(status) => Self::of(daemon.pid, *status),
+            Err(trouble) => Self::silent(daemon.pid, trouble),
+        }
+    }
 }
 
 impl Running {
-    /// The daemon of a pin directory, if one runs; see [`Daemon`].
-    pub(super) fn find(
-        pin_dir: &Path,
-        health: Option<SocketAddr>,
-        subnet: Option<Ipv4Network>,
-    ) -> Option<Self> {
-        let daemon = Daemon::find(pin_dir)?;
-        Some(Self { pid: daemon.pid, readiness: daemon.readiness(health, subnet) })
+    pub(super) fn of(pid: Option<u32>, status: Status) -> Self {
+        let pending = status.conditions.iter().filter(|condition| condition.state != ConditionState::Met);
+        Self {
+            pid,
+            version: Some(status.version),
+            started: Some(status.started),
+            ready: status.ready,
+            pending: pending.map(|condition| condition.name.clone()).collect(),
+            failing: status.conditions.into_iter().filter_map(Failing::of).collect(),
+            limits: status.limits,
+            stale: Some(status.registry.state == RegistryState::Away),
+            lease: status.lease,
+            registry: Some(status.registry),
+            log_level: Some(status.log_level),
+            told_by: "socket",
+        }
     }
 
-    /// Whether it is ready, as far as known.
-    pub(super) fn is_ready(&self) -> bool {
-        self.readiness.ready != Some(false)
+    /// Of one that does not answer as it should nothing good is believed.
+    pub(super) fn silent(pid: Option<u32>, trouble: String) -> Self {
+        Self {
+            pid,
+            version: None,
+            started: None,
+            ready: false,
+            pending: vec![trouble],
+            failing: Vec::new(),
+            limits: Vec::new(),
+            stale: None,
+            lease: None,
+            registry: None,
+            log_level: None,
+            told_by: "nothing",
+        }
+    }
+
+    pub(super) const fn is_ready(&self) -> bool {
+        self.ready
     }
 
     pub(super) const fn is_limited(&self) -> bool {
-        !self.readiness.limits.is_empty()
+        !self.limits.is_empty()
     }
 
     /// What is not as it should be, and why.
     pub(super) fn show_reasons(&self, page: &mut Page) {
-        for Failing { condition, reason, seconds } in &self.readiness.failing {
+        for Failing { condition, reason, seconds } in &self.failing {
             page.toned_line(Tone::Bad, &format!("not {condition} for {seconds} s: {reason}"));
         }
-        for limit in &self.readiness.limits {
+        for limit in &self.limits {
             page.toned_line(Tone::Warning, limit);
+        }
+        if let Some(version) = self.version.as_deref().filter(|version| *version != env!("CARGO_PKG_VERSION"))
+        {
+            page.toned_line(
+                Tone::Warning,
+                &format!("it is flanneld {version}; this flannelctl came with another"),
+            );
         }
     }
 
     pub(super) const fn tone(&self) -> Tone {
-        match self.readiness.ready {
-            Some(true) => Tone::Good,
-            Some(false) => Tone::Bad,
-            None => Tone::Warning,
-        }
+        if self.ready { Tone::Good } else { Tone::Bad }
     }
 
     pub(super) fn text(&self) -> String {
-        let Readiness { ready, pending, stale, .. } = &self.readiness;
-        let state = match ready {
-            Some(true) if *stale == Some(true) => "ready; etcd is away".to_owned(),
-            Some(true) => "ready".to_owned(),
-            Some(false) => format!("not ready: {}", pending.join(", ")),
-            None => "running; whether it is ready is not known".to_owned(),
+        let state = match self.ready {
+            true if self.stale == Some(true) => "ready; etcd is away".to_owned(),
+            true => "ready".to_owned(),
+            false => format!("not ready: {}", self.pending.join(", ")),
         };
-        format!("{state} (process {})", self.pid)
+        match self.pid {
+            Some(pid) => format!("{state} (process {pid})"),
+            None => state,
+        }
+    }
+
+    /// Until when this host has its subnet, for people.
+    pub(super) fn lease_text(&self) -> Option<String> {
+        let lease = self.lease.as_ref()?;
+        Some(match lease.expires_seconds {
+            Some(seconds) => format!("expires in {} unless renewed", units::duration(seconds)),
+            None => "a reservation, which never expires".to_owned(),
+        })
+    }
+}
+
+impl Failing {
+    fn of(condition: Condition) -> Option<Self> {
+        let Condition { name, state, seconds, reason } = condition;
+        let is_failed = state == ConditionState::Failed;
+        is_failed.then(|| Self { condition: name, reason: reason.unwrap_or_default(), seconds })
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use flannel_control::socket::{
+        Condition, ConditionState, HeldLease, LogLevel, LogLevels, Registry, RegistryState, RuleSettings,
+        Settings, Status,
+    };
+
+    use super::Running;
+
+    /// A daemon of process 7, and what it says of one of its conditions.
+    pub(crate) fn running(state: ConditionState, reason: Option<&str>) -> Running {
+        let condition = Condition {
+            name: "datapath in place".to_owned(),
+            state,
+            seconds: 7,
+            reason: reason.map(str::to_owned),
+        };
+        let status = Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: 1,
+            started: 1_700_000_000,
+            ready: state == ConditionState::Met,
+            conditions: vec![condition],
+            limits: Vec::new(),
+            lease: Some(HeldLease {
+                subnets: vec!["10.5.39.0/24".parse().unwrap()],
+                public_ips: vec![[192, 168, 77, 11].into()],
+                expires_seconds: Some(86_000),
+            }),
+            registry: Registry {
+                endpoints: vec!["http://192.168.77.1:2379".to_owned()],
+                state: RegistryState::Reached,
+            },
+            log_level: LogLevels { level: LogLevel::Info, told: LogLevel::Info },
+            settings: Settings {
+                etcd_prefix: "/coreos.com/network".to_owned(),
+                pin_dir: "/sys/fs/bpf/x".into(),
+                state_file: "/var/lib/flannel-ebpf/x.json".into(),
+                subnet_file: "/run/flannel/subnet.env".into(),
+                rules: RuleSettings { masquerade: true, fully_random: true, forward: true, blackhole: false },
+            },
+        };
+        Running::of(Some(7), status)
+    }
+
+    impl Running {
+        /// It goes without something.
+        pub(crate) fn limit(&mut self, limit: &str) {
+            self.limits.push(limit.to_owned());
+        }
+    }
+
+    #[test]
+    fn a_daemon_that_is_stuck_is_not_ready() {
+        let running = Running::silent(Some(7), "flanneld at /x did not answer within 3s".to_owned());
+        assert!(!running.is_ready());
+        assert_eq!(running.text(), "not ready: flanneld at /x did not answer within 3s (process 7)");
+        assert_eq!(running.lease_text(), None);
+    }
+
+    #[test]
+    fn what_fails_is_told_apart_from_what_was_never_so() {
+        let failed = running(ConditionState::Failed, Some("refused"));
+        assert_eq!((failed.pending.len(), failed.failing[0].reason.as_str()), (1, "refused"));
+        let pending = running(ConditionState::Pending, None);
+        assert_eq!((pending.pending.len(), pending.failing.len()), (1, 0));
+        assert_eq!(pending.text(), "not ready: datapath in place (process 7)");
     }
 }

@@ -1,6 +1,6 @@
 //! `flannelctl status`: this host's part of the network, and whether it forwards.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use ipnetwork::Ipv4Network;
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
+use super::daemon::Daemon;
 use super::hooks::{Hook, Interface, hooks};
 use super::output::{Page, Report, Tone, cell, or_dash, toned};
 use super::place::Context;
@@ -22,27 +23,36 @@ use super::running::Running;
 
 /// Pause between two looks.
 const PAUSE: Duration = Duration::from_millis(200);
+/// A daemon that is just being started has no socket for less than that.
+const STARTING: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Wait until the programs are attached and flanneld, if it runs, is ready, at most for --timeout.
+    /// Wait until the programs are attached and flanneld, if it runs, is ready, at most for --timeout. That it does not
+    /// run is believed after a second.
     #[arg(long)]
     wait: bool,
     /// For how long.
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     timeout: u64,
-    /// Where flanneld's /readyz answers [default: by the flags of the running flanneld].
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    health: Option<SocketAddr>,
 }
 
 impl Arguments {
     pub(super) async fn run(&self, context: &Context<'_>) -> anyhow::Result<ExitCode> {
-        let deadline = Instant::now() + Duration::from_secs(self.timeout);
+        let begin = Instant::now();
+        // Nothing for a time that never comes.
+        let deadline = begin.checked_add(Duration::from_secs(self.timeout));
+        let mut last_seen = begin;
         loop {
-            let answer = Answer::read(context, self.health).await;
-            let is_up = answer.as_ref().is_ok_and(Answer::is_up);
-            if is_up || !self.wait || Instant::now() >= deadline {
+            let answer = Answer::read(context).await;
+            if answer.as_ref().is_ok_and(Answer::has_daemon) {
+                last_seen = Instant::now();
+            }
+            let is_starting = self.wait && last_seen.elapsed() < STARTING;
+            let is_up =
+                answer.as_ref().is_ok_and(|answer| answer.is_up() && (answer.has_daemon() || !is_starting));
+            let is_over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            if is_up || !self.wait || is_over {
                 context.printer.print(&answer?)?;
                 return Ok(if is_up { ExitCode::SUCCESS } else { ExitCode::FAILURE });
             }
@@ -56,14 +66,24 @@ impl Arguments {
 #[serde(untagged)]
 enum Answer {
     Status(Box<Status>),
-    Programless(Programless),
+    Programless(Box<Programless>),
 }
 
 impl Answer {
-    async fn read(context: &Context<'_>, health: Option<SocketAddr>) -> anyhow::Result<Self> {
-        match Status::read(context, health).await {
+    async fn read(context: &Context<'_>) -> anyhow::Result<Self> {
+        match Status::read(context).await {
             Ok(status) => Ok(Self::Status(Box::new(status))),
-            Err(error) => Programless::find(context, health).map(Self::Programless).ok_or(error),
+            Err(error) => match Programless::find(context, &error).await {
+                Some(programless) => Ok(Self::Programless(Box::new(programless))),
+                None => Err(error),
+            },
+        }
+    }
+
+    const fn has_daemon(&self) -> bool {
+        match self {
+            Self::Status(status) => status.daemon.is_some(),
+            Self::Programless(_) => true,
         }
     }
 
@@ -111,7 +131,7 @@ pub(super) fn network(address: Ip4, netmask: Ip4) -> Option<Ipv4Network> {
 }
 
 impl Status {
-    pub(super) async fn read(context: &Context<'_>, health: Option<SocketAddr>) -> anyhow::Result<Self> {
+    pub(super) async fn read(context: &Context<'_>) -> anyhow::Result<Self> {
         let pin_dir = context.place.pin_dir();
         let tables = context.place.tables()?;
         let node = tables.node()?;
@@ -119,7 +139,7 @@ impl Status {
         let guard = Guard::ALL.iter().find(|guard| **guard as u32 == node.guard);
         let subnet = network(node.subnet, node.netmask);
         let programs = hooks(&Netlink::open()?, &pin_dir, &node).await?;
-        let daemon = Running::find(&pin_dir, health, subnet);
+        let daemon = Daemon::find(context.place).await?.map(Running::from);
         Ok(Self {
             backend: backend.map_or("unknown", Kind::name),
             subnet,
@@ -167,11 +187,12 @@ impl Report for Status {
             ("peers", cell(self.peers)),
             ("links", cell(self.links.join(" "))),
             ("pins", cell(self.pin_dir.display())),
+            ("lease", or_dash(self.daemon.as_ref().and_then(Running::lease_text))),
             (
                 "flanneld",
                 match &self.daemon {
                     Some(daemon) => toned(daemon.tone(), daemon.text()),
-                    None => toned(Tone::Warning, "not running"),
+                    None => toned(Tone::Warning, "does not run, or has no socket to answer at"),
                 },
             ),
         ]);
@@ -193,14 +214,15 @@ impl Report for Status {
 
 #[cfg(test)]
 mod tests {
+    use flannel_control::socket::ConditionState;
     use flannel_datapath::hooks::Hook;
     use serde_json::json;
 
-    use super::{Interface, Running, Status};
-    use crate::daemon::{Failing, Readiness};
+    use super::{Interface, Status};
     use crate::output::Report as _;
+    use crate::running::tests::running;
 
-    fn status(attached: bool, ready: Option<bool>) -> Status {
+    fn status(attached: bool, ready: bool) -> Status {
         let eth0 = Interface { index: 2, name: Some("eth0".to_owned()) };
         let hook = Hook {
             program: "vxlan_decap".to_owned(),
@@ -209,15 +231,7 @@ mod tests {
             attached,
             required: true,
         };
-        let pending = if ready == Some(true) { Vec::new() } else { vec!["lease acquired".to_owned()] };
-        let readiness = Readiness {
-            ready,
-            pending,
-            failing: Vec::new(),
-            limits: Vec::new(),
-            stale: Some(false),
-            told_by: "endpoint",
-        };
+        let state = if ready { ConditionState::Met } else { ConditionState::Pending };
         Status {
             backend: "vxlan",
             subnet: Some("10.5.39.0/24".parse().unwrap()),
@@ -232,14 +246,14 @@ mod tests {
             pin_dir: "/sys/fs/bpf/x".into(),
             attached,
             programs: vec![hook],
-            daemon: Some(Running { pid: 7, readiness }),
+            daemon: Some(running(state, None)),
         }
     }
 
     #[test]
     fn table() {
         assert_eq!(
-            status(true, Some(true)).text(),
+            status(true, true).text(),
             " backend   vxlan
  subnet    10.5.39.0/24
  underlay  eth0 (index 2), 192.168.77.11
@@ -250,13 +264,14 @@ mod tests {
  peers     1
  links     vxlan_decap-2
  pins      /sys/fs/bpf/x
+ lease     expires in 23 h unless renewed
  flanneld  ready (process 7)
 "
         );
-        let text = status(false, Some(false)).text();
+        let text = status(false, false).text();
         assert!(
             text.contains(
-                "flanneld  not ready: lease acquired (process 7)\nvxlan_decap is not attached to eth0"
+                "flanneld  not ready: datapath in place (process 7)\nvxlan_decap is not attached to eth0"
             ),
             "{text}"
         );
@@ -265,7 +280,7 @@ mod tests {
     #[test]
     fn json() {
         assert_eq!(
-            serde_json::to_value(status(true, Some(true))).unwrap(),
+            serde_json::to_value(status(true, true)).unwrap(),
             json!({
                 "backend": "vxlan", "subnet": "10.5.39.0/24",
                 "public_interface": {"index": 2, "name": "eth0"}, "address": "192.168.77.11",
@@ -276,8 +291,14 @@ mod tests {
                     "mechanism": "tcx", "attached": true, "required": true,
                 }],
                 "daemon": {
-                    "pid": 7, "ready": true, "pending": [], "failing": [], "limits": [], "stale": false,
-                    "told_by": "endpoint",
+                    "pid": 7, "version": env!("CARGO_PKG_VERSION"), "started": 1_700_000_000, "ready": true,
+                    "pending": [], "failing": [], "limits": [], "stale": false,
+                    "lease": {
+                        "subnets": ["10.5.39.0/24"], "public_ips": ["192.168.77.11"], "expires_seconds": 86000,
+                    },
+                    "registry": {"endpoints": ["http://192.168.77.1:2379"], "state": "reached"},
+                    "log_level": {"level": "info", "told": "info"},
+                    "told_by": "socket",
                 },
             })
         );
@@ -285,16 +306,9 @@ mod tests {
 
     #[test]
     fn what_fails_is_told_with_its_reason() {
-        let mut status = status(true, Some(false));
-        if let Some(daemon) = &mut status.daemon {
-            let failing = Failing {
-                condition: "datapath in place".to_owned(),
-                reason: "the kernel refuses the program bridge".to_owned(),
-                seconds: 7,
-            };
-            daemon.readiness.failing = vec![failing];
-            daemon.readiness.limits = vec!["no bypass".to_owned()];
-        }
+        let mut failing = running(ConditionState::Failed, Some("the kernel refuses the program bridge"));
+        failing.limit("no bypass");
+        let status = Status { daemon: Some(failing), ..status(true, false) };
         let text = status.text();
         let told = "not datapath in place for 7 s: the kernel refuses the program bridge\nno bypass\n";
         assert!(text.ends_with(told), "{text}");
@@ -302,10 +316,9 @@ mod tests {
 
     #[test]
     fn what_is_waited_for() {
-        assert!(status(true, Some(true)).is_up());
-        assert!(status(true, None).is_up());
-        assert!(!status(false, Some(true)).is_up());
-        assert!(!status(true, Some(false)).is_up());
-        assert!(Status { daemon: None, ..status(true, None) }.is_up());
+        assert!(status(true, true).is_up());
+        assert!(!status(false, true).is_up());
+        assert!(!status(true, false).is_up());
+        assert!(Status { daemon: None, ..status(true, true) }.is_up());
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use flannel_common::Vni;
 use flannel_common::maps::Node;
-use flannel_control::peers::PeerTable;
+use flannel_control::peers::{PeerTable, Site};
 use flannel_control::remembered::Remembered;
 use flannel_model::backend::Kind;
 use flannel_model::config::interface::InterfaceOptions;
@@ -16,7 +16,6 @@ use flannel_model::underlay::Underlay;
 use flannel_net::{Netlink, interface};
 use flannel_registry::etcd::Etcd;
 use flannel_registry::{ConfigSource as _, LeaseSource as _};
-use flanneld::daemon::site;
 use ipnetwork::Ipv4Network;
 use serde::Serialize;
 
@@ -58,6 +57,8 @@ pub(super) struct Known {
     pub(super) remembered: Option<Remembered>,
     /// Where it was read, if in etcd.
     pub(super) registry: Option<Etcd>,
+    /// The daemon that runs.
+    pub(super) daemon: Option<Daemon>,
     endpoints: Vec<String>,
 }
 
@@ -69,17 +70,21 @@ impl Known {
         etcd: &EtcdFlags,
     ) -> anyhow::Result<Self> {
         let prefix = &context.place.etcd_prefix;
-        match etcd.registry(prefix)? {
+        // Who may not ask the daemon can ask etcd all the same.
+        let daemon = Daemon::find(context.place).await.unwrap_or_default();
+        let known = match etcd.registry(prefix)? {
             Some(registry) => {
                 let endpoints = etcd.options(prefix)?.map(|options| options.endpoints).unwrap_or_default();
                 Self::of_etcd(registry, endpoints).await
             }
             None => {
-                let daemon = Daemon::find(&context.place.pin_dir()).and_then(|daemon| daemon.options);
-                let endpoints = daemon.map(|options| options.etcd.endpoints).unwrap_or_default();
-                Self::of_file(&state_file.path(context.place), endpoints)
+                let path = state_file.path(context.place, daemon.as_ref().and_then(Daemon::settings));
+                let told = daemon.as_ref().and_then(|daemon| daemon.told.as_ref().ok());
+                let endpoints = told.map(|told| told.registry.endpoints.clone());
+                Self::of_file(&path, endpoints.unwrap_or_default())
             }
-        }
+        };
+        Ok(Self { daemon, ..known? })
     }
 
     async fn of_etcd(registry: Etcd, endpoints: Vec<String>) -> anyhow::Result<Self> {
@@ -92,6 +97,7 @@ impl Known {
             leases: registry.list().await?,
             remembered: None,
             registry: Some(registry),
+            daemon: None,
             endpoints,
         })
     }
@@ -114,6 +120,7 @@ impl Known {
             backend,
             remembered: Some(remembered),
             registry: None,
+            daemon: None,
             endpoints,
         })
     }
@@ -149,8 +156,8 @@ impl Known {
         let gateway = netlink.default_route(Family::V4).await?.and_then(|route| route.via);
         let vni = Vni::new(node.vni).filter(|_| self.kind() == Kind::Vxlan);
         let vteps = PerFamily { v4: vni.map(|vni| (vni, node.device_mac)), v6: None };
-        let subnets = subnet.into();
-        let site = site(&self.endpoints, &self.config, (self.kind(), vteps), underlay, &subnets, gateway);
+        let (backend, subnets) = ((self.kind(), vteps), subnet.into());
+        let site = Site::new(&self.endpoints, &self.config, backend, underlay, &subnets, gateway);
         let mut table = PeerTable::new(site);
         table.apply_snapshot(&self.leases);
         Ok(table)

@@ -26,10 +26,12 @@ struct State {
     since: Instant,
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Status {
+/// Whether a condition is met.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Status {
     /// It was never met yet.
     Pending,
+    /// It is so.
     Met,
     /// It is not met any more, and why.
     Failed(String),
@@ -114,6 +116,13 @@ impl Conditions {
         self.all.borrow().conditions.iter().filter_map(failure).collect()
     }
 
+    /// Every condition in the order in which they were added: its name, its status, and for how long it has had that.
+    #[must_use]
+    pub fn all(&self) -> Vec<(&'static str, Status, Duration)> {
+        let all = self.all.borrow();
+        all.conditions.iter().map(|state| (state.name, state.status.clone(), state.since.elapsed())).collect()
+    }
+
     /// What the host forwards without.
     #[must_use]
     pub fn limits(&self) -> Vec<Limit> {
@@ -188,7 +197,7 @@ mod tests {
 
     use futures::FutureExt as _;
 
-    use super::{Conditions, Limit};
+    use super::{Conditions, Limit, Status};
 
     #[test]
     fn ready_when_the_last_condition_is_met() {
@@ -218,8 +227,13 @@ mod tests {
         assert!(failure.age >= Duration::from_millis(20), "another reason is no other failure: {failure:?}");
         assert_eq!(conditions.pending(), ["programs attached"]);
         assert_eq!(conditions.summary(), "not so: programs attached: refused again");
+        let [(name, Status::Failed(reason), _)] = &conditions.all()[..] else {
+            panic!("{:?}", conditions.all())
+        };
+        assert_eq!((*name, reason.as_str()), ("programs attached", "refused again"));
         programs.meet();
         assert!(conditions.pending().is_empty() && conditions.failures().is_empty());
+        assert!(matches!(conditions.all()[..], [(_, Status::Met, _)]));
     }
 
     #[test]

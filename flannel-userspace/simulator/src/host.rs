@@ -296,7 +296,7 @@ impl Daemon {
         announcement.write_file().ok()?;
         let known = remembered.map(|remembered| peers.apply_snapshot(&remembered.snapshot(kind)));
         let (synced, first_sync) = oneshot::channel();
-        let (_release, releases) = mpsc::unbounded_channel();
+        let (_operator, orders) = mpsc::unbounded_channel();
         let reconciler = Reconciler {
             registry: self.client.clone(),
             announcement,
@@ -310,7 +310,7 @@ impl Daemon {
             etcd_metrics: metrics.etcd.clone(),
             in_place: datapath,
             synced,
-            releases,
+            orders,
         };
         let mut service = Service::default();
         service.hold(keeping);

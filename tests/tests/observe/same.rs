@@ -24,6 +24,11 @@ const NO_FIGURES: &[(&str, &str)] = &[
     ("status daemon.pid", "a name the kernel gives"),
     ("status vni", "a label of flannel_datapath_info"),
     ("status port", "a label of flannel_datapath_info"),
+    ("status daemon.started", "process_start_time_seconds is the kernel's, in hundredths of a second"),
+    (
+        "status daemon.lease.expires_seconds",
+        "flannel_lease_expires_timestamp_seconds tells when, not in how long",
+    ),
     ("leases age_seconds", "flannel_file_written_timestamp_seconds tells when, not how long ago"),
 ];
 

@@ -63,6 +63,18 @@ impl<R: LeaseStore> AddressClaim<R> {
         }
     }
 
+    /// Ends the claim of this machine to the address, whatever term it is held for by now.
+    ///
+    /// # Errors
+    /// The registry cannot be written; the claim ends by itself.
+    pub async fn withdraw(registry: &R, identity: &Identity, public_ip: IpAddr) -> Result<(), RegistryError> {
+        // Claimed once more, it hangs on a term that is known.
+        match registry.claim(public_ip, identity.as_str(), TTL).await? {
+            Claim::Held(Some(term)) => registry.revoke(term).await,
+            Claim::Held(None) | Claim::Taken(_) => Ok(()),
+        }
+    }
+
     async fn try_claim(&mut self) -> Result<Option<AddressTaken>, RegistryError> {
         match self.registry.claim(self.public_ip, self.identity.as_str(), TTL).await? {
             Claim::Held(term) => {

@@ -1,19 +1,23 @@
 //! How a host keeps its lease.
 
+mod withdraw;
+
 use std::collections::VecDeque;
+use std::future::pending;
 use std::time::Duration;
 
 use backon::ExponentialBackoff;
 use flannel_model::family::Subnets;
 use flannel_model::lease::{Attributes, EtcdLeaseId, Event, Key, Lease, Revision, Snapshot, SubnetKey};
 use flannel_registry::{Expected, Found, LeaseStore, Written};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::{LeaseState, OwnLease};
 use crate::lease::LeaseMetrics;
 use crate::pauses::growing;
 use crate::until;
+pub use withdraw::{WithdrawError, Withdrawn};
 
 /// Least time between two writes of the lease, so that hosts that overwrite each other do it slowly.
 const MIN_PAUSE: Duration = Duration::from_millis(500);
@@ -96,6 +100,7 @@ enum Order {
         history_reset: bool,
     },
     Publish(Attributes),
+    Withdraw(oneshot::Sender<Result<Withdrawn, WithdrawError>>),
 }
 
 impl LeaseHandle {
@@ -221,13 +226,13 @@ impl<R: LeaseStore> LeaseTask<R> {
     }
 
     /// Renews the lease in time, by the monotonic clock, and writes it again when it was deleted, expired or
-    /// overwritten with junk. Returns when another host has it.
+    /// overwritten with junk. Returns when another host has it, and never once it is withdrawn.
     pub async fn run(mut self) -> Lost {
         loop {
             let outcome = tokio::select! {
                 // Events first, then what follows from them.
                 biased;
-                Some(order) = self.orders.recv() => self.obey(order),
+                Some(order) = self.orders.recv() => self.obey(order).await,
                 () = until(self.due) => self.write().await,
             };
             if let Err(lost) = outcome {
@@ -236,7 +241,7 @@ impl<R: LeaseStore> LeaseTask<R> {
         }
     }
 
-    fn obey(&mut self, order: Order) -> Result<(), Lost> {
+    async fn obey(&mut self, order: Order) -> Result<(), Lost> {
         match order {
             Order::Seen { found, revision } => self.see(found, revision),
             Order::Listed { found, revision, listing, history_reset } => {
@@ -251,6 +256,14 @@ impl<R: LeaseStore> LeaseTask<R> {
                 self.lease.attributes = attributes;
                 self.write_soon();
                 Ok(())
+            }
+            Order::Withdraw(reply) => {
+                let outcome = self.withdraw().await;
+                let is_withdrawn = outcome.is_ok();
+                // Who asked may be gone.
+                let _ = reply.send(outcome);
+                // It is not written again, whatever is heard of it.
+                if is_withdrawn { pending().await } else { Ok(()) }
             }
         }
     }

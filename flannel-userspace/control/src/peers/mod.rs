@@ -3,6 +3,7 @@
 mod admission;
 mod deletion_guard;
 mod index;
+mod site;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

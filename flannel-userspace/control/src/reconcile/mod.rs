@@ -6,6 +6,7 @@ mod keeper;
 mod memory;
 mod metrics;
 mod node;
+mod order;
 mod wanted;
 
 use std::convert::Infallible;
@@ -35,6 +36,7 @@ use keeper::{Difference, Keeper, Knowledge, Task};
 pub use memory::Memory;
 pub use metrics::{PeerState, ReconcileMetrics, ResyncCause};
 pub use node::{Node, Prepared};
+pub use order::Order;
 use wanted::Discard;
 
 /// How often the leases are listed and compared, whether or not the watch reported anything: etcd has been seen to lose
@@ -79,8 +81,8 @@ pub struct Reconciler<R, K> {
     pub in_place: Condition,
     /// Told when every lease of the first listing was applied.
     pub synced: oneshot::Sender<()>,
-    /// By which the operator ends the hold of a mass deletion.
-    pub releases: UnboundedReceiver<()>,
+    /// What the operator has it do.
+    pub orders: UnboundedReceiver<Order>,
 }
 
 /// Runs the loop, without end.
@@ -98,7 +100,7 @@ pub struct Loop<R: LeaseSource, K: Kernel> {
     etcd_metrics: EtcdMetrics,
     conditions: Conditions,
     synced: Option<oneshot::Sender<()>>,
-    releases: UnboundedReceiver<()>,
+    orders: UnboundedReceiver<Order>,
     /// Whether the leases were ever listed.
     has_listed: bool,
     registry_is_away: bool,
@@ -125,7 +127,7 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
             etcd_metrics,
             in_place,
             synced,
-            releases,
+            orders,
         } = given;
         let Vitals { liveness, conditions } = vitals;
         conditions.set_stale(Some(STALE));
@@ -145,7 +147,7 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
             etcd_metrics,
             conditions,
             synced: Some(synced),
-            releases,
+            orders,
             has_listed: false,
             registry_is_away: false,
             listing: Duration::ZERO,
@@ -234,7 +236,8 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
         while !std::mem::take(&mut self.must_list) {
             tokio::select! {
                 biased;
-                () = releasing(&self.deletion_guard, &mut self.releases) => self.expire().await,
+                () = until(self.deletion_guard.until()) => { self.expire().await; }
+                Some(order) = self.orders.recv() => self.obey(order).await,
                 () = until(self.memory.due()) => self.write_memory(),
                 () = sleep_until(due) => return Ok(ResyncCause::Periodic),
                 events = watch.next() => {
@@ -257,7 +260,8 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
             tokio::select! {
                 biased;
                 done = &mut work => return done,
-                () = releasing(&self.deletion_guard, &mut self.releases) => self.expire().await,
+                () = until(self.deletion_guard.until()) => { self.expire().await; }
+                Some(order) = self.orders.recv() => self.obey(order).await,
                 () = until(self.memory.due()) => self.write_memory(),
                 task = self.keeper.task() => self.run_task(task).await,
             }
@@ -390,12 +394,12 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
         self.memory.write(own, self.peers.peers().chain(self.deletion_guard.held()));
     }
 
-    /// Peers that vanished have not come back.
-    async fn expire(&mut self) {
+    /// Peers that vanished have not come back. Returns how many those are.
+    async fn expire(&mut self) -> usize {
         let was_holding = self.deletion_guard.is_holding();
         let gone = self.deletion_guard.expire();
         if gone.is_empty() {
-            return;
+            return 0;
         }
         if was_holding {
             warn!(peers = gone.len(), "expiring the peers that vanished at once and have not come back");
@@ -405,6 +409,7 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
         self.keeper.apply(touched).await;
         self.memory.note();
         self.measure();
+        gone.len()
     }
 
     /// Has the keeper want `gone` no more; the objects that touches go into `touched`.
@@ -450,15 +455,6 @@ impl<R: LeaseSource, K: Kernel> Drop for Loop<R, K> {
         if self.memory.due().is_some() {
             self.write_memory();
         }
-    }
-}
-
-/// Waits until the peers that are held expire: when their time is over, or the operator says so.
-async fn releasing(deletion_guard: &DeletionGuard, releases: &mut UnboundedReceiver<()>) {
-    tokio::select! {
-        biased;
-        () = until(deletion_guard.until()) => {}
-        Some(()) = releases.recv() => {}
     }
 }
 

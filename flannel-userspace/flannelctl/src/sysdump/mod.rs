@@ -87,12 +87,14 @@ impl Arguments {
         let leases = leases::Arguments { state_file: self.state_file.clone(), etcd: self.etcd.clone() };
         let verify = verify::Arguments { state_file: self.state_file.clone(), etcd: self.etcd.clone() };
         let with_tables = || place.tables();
+        let found = Daemon::find(place).await.ok().flatten();
+        let settings = found.as_ref().and_then(Daemon::settings);
         vec![
             (
                 "version.json",
                 json!({"flannelctl": env!("CARGO_PKG_VERSION"), "abi": flannel_common::ABI_VERSION}),
             ),
-            ("status.json", value(Status::read(context, None).await)),
+            ("status.json", value(Status::read(context).await)),
             ("peers.json", value(with_tables().and_then(|tables| Ok(Peers::read(&tables)?)))),
             (
                 "counters.json",
@@ -104,8 +106,8 @@ impl Arguments {
             ("leases.json", value(leases.read(context).await)),
             ("verify.json", value(verify.read(context).await)),
             ("kernel.json", value(kernel(context).await)),
-            ("daemon.json", value(daemon(context))),
-            ("state.json", value(state(&self.state_file.path(place)))),
+            ("daemon.json", value(daemon(found.as_ref()))),
+            ("state.json", value(state(&self.state_file.path(place, settings)))),
         ]
     }
 }
@@ -139,11 +141,19 @@ async fn kernel(context: &Context<'_>) -> anyhow::Result<Value> {
     }))
 }
 
-/// The running daemon's settings.
-fn daemon(context: &Context<'_>) -> anyhow::Result<Value> {
-    let daemon =
-        Daemon::find(&context.place.pin_dir()).context("no flanneld runs with this pin directory")?;
-    let process = Process::new(daemon.pid)?;
+/// The running daemon, as it answers, and what it was told.
+fn daemon(daemon: Option<&Daemon>) -> anyhow::Result<Value> {
+    let daemon = daemon.context("no flanneld answers")?;
+    Ok(json!({
+        "pid": daemon.pid,
+        "answer": daemon.told,
+        "process": value(daemon.pid.context("its process cannot be seen from here").and_then(process)),
+    }))
+}
+
+/// What a process was told. Another one may have its number by now, which is shown by its words.
+fn process(pid: u32) -> anyhow::Result<Value> {
+    let process = Process::new(i32::try_from(pid)?)?;
     let secrets = Secrets::new()?;
     let variables: BTreeMap<String, String> = process
         .environ()?
@@ -151,11 +161,7 @@ fn daemon(context: &Context<'_>) -> anyhow::Result<Value> {
         .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
         .filter(|(name, _)| name.starts_with("FLANNELD_"))
         .collect();
-    Ok(json!({
-        "pid": daemon.pid,
-        "words": secrets.remove_from_words(&process.cmdline()?),
-        "variables": variables,
-    }))
+    Ok(json!({"words": secrets.remove_from_words(&process.cmdline()?), "variables": variables}))
 }
 
 fn state(path: &std::path::Path) -> anyhow::Result<Value> {

@@ -138,7 +138,8 @@ struct Stream {
 impl Stream {
     fn open(context: &Context<'_>, filter: TraceFilter, end: End) -> anyhow::Result<Self> {
         let session = TraceSession::ask(&context.place.pin_dir(), filter)?;
-        let until = end.duration.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+        // `None` for a time that never comes.
+        let until = end.duration.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
         Ok(Self { session, left: end.count, until })
     }
 

@@ -51,7 +51,7 @@ impl Arguments {
         found.compare(&known, &tables, &node).await?;
         found.compare_hooks(context, &node).await?;
         if let Some(subnet) = network(node.subnet, node.netmask) {
-            found.compare_settings(&known, context.place, subnet).await?;
+            found.compare_settings(&known, subnet).await?;
         }
         let Findings { checked, differences, not_compared, .. } = found;
         let equal = differences.is_empty();

@@ -1,30 +1,31 @@
 //! What flanneld keeps on the host by its settings: rules and the blackhole route.
 
-use flannel_net::rules::Fault;
-use flanneld::daemon;
+use flannel_control::socket::RuleSettings;
+use flannel_net::rules::{Choice, Fault, Rules};
 use ipnetwork::Ipv4Network;
 
 use super::super::daemon::Daemon;
 use super::super::objects::Thing;
-use super::super::place::Place;
 use super::super::wanted::Known;
 use super::{Difference, Findings};
 
 /// What cannot be compared without the daemon.
-const RULES: &str = "rules and the blackhole route: flanneld does not run, and its flags say which it keeps";
+const RULES: &str =
+    "rules and the blackhole route: no flanneld answers, which alone knows what it was told to keep";
 
 impl Findings {
     pub(super) async fn compare_settings(
         &mut self,
         known: &Known,
-        place: &Place,
         subnet: Ipv4Network,
     ) -> anyhow::Result<()> {
-        let Some(options) = Daemon::find(&place.pin_dir()).and_then(|daemon| daemon.options) else {
+        let Some(settings) = known.daemon.as_ref().and_then(Daemon::settings) else {
             self.not_compared.push(RULES);
             return Ok(());
         };
-        let rules = daemon::rules(&options.rules, &options.etcd.prefix, &known.config, &subnet.into());
+        let RuleSettings { masquerade, fully_random, forward, blackhole } = settings.rules;
+        let choice = Choice { masquerade, fully_random, forward };
+        let rules = Rules::of_host(choice, &settings.etcd_prefix, &known.config, &subnet.into());
         self.checked += 1;
         let mut repairs = Vec::new();
         for rules in rules.values() {
@@ -38,7 +39,7 @@ impl Findings {
             };
             self.differences.push(Difference::new(fault, Thing { kind: "rules", text: repair.thing }));
         }
-        if options.rules.blackhole {
+        if blackhole {
             self.checked += 1;
             if !self.netlink.has_blackhole(subnet.into()).await? {
                 self.missing("route", format!("blackhole {subnet}"));

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser};
+use clap_complete::Shell;
 use flannel_datapath::{HookChoice, LogChoice};
 use flannel_model::config::place::DEFAULT_ETCD_PREFIX;
 
@@ -28,6 +29,12 @@ pub(super) struct Flags {
     /// Print the version.
     #[arg(long, default_value = "false")]
     pub(super) version: Switch,
+    /// Print the manual page.
+    #[arg(long, default_value = "false")]
+    pub(super) man: Switch,
+    /// Print completions for a shell.
+    #[arg(long, value_enum, value_name = "SHELL")]
+    pub(super) completions: Option<Shell>,
     #[command(flatten)]
     pub(super) etcd: EtcdFlags,
     #[command(flatten)]
@@ -116,7 +123,7 @@ pub(super) struct LeaseFlags {
     /// once. Forwarding to them then continues for --mass-delete-hold, so that their leases can come back.
     #[arg(long, default_value_t = 30, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
     pub(super) mass_delete_threshold: u8,
-    /// How long peers of a mass deletion are held; 0s for not at all. SIGHUP ends it early.
+    /// How long peers of a mass deletion are held; 0s for not at all. `flannelctl release` and SIGHUP end it early.
     #[arg(long, default_value = "60s", value_name = "DURATION", value_parser = pause)]
     pub(super) mass_delete_hold: Duration,
     /// File with the last known leases, so that this host can boot and forward while etcd is away [default:

@@ -6,6 +6,7 @@
 
 mod command;
 mod flags;
+mod pages;
 mod refusal;
 mod removed;
 mod stock;
@@ -98,16 +99,10 @@ pub struct RuleOptions {
     pub blackhole: bool,
 }
 
-/// The command as clap sees it, for manuals and completions.
-#[must_use]
-pub fn command() -> clap::Command {
-    command::command()
-}
-
 /// Reads the command line, program name included, and the variables of the process.
 ///
 /// # Errors
-/// There is nothing to run: help or the version is asked for, or there is an error.
+/// There is nothing to run: help, a page or the version is asked for, or there is an error.
 pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Options, Refusal> {
     parse_in(words, |name| std::env::var_os(name))
 }
@@ -129,6 +124,12 @@ pub fn parse_in(
     let flags = Flags::from_arg_matches(&matches).map_err(refusal)?;
     if flags.version.is_on() {
         return Err(Refusal::answer(VERSION));
+    }
+    if flags.man.is_on() {
+        return Err(pages::manual(command));
+    }
+    if let Some(shell) = flags.completions {
+        return Err(pages::completions(command, shell));
     }
     stock::check(&flags, &settings)?;
     Options::new(flags)

@@ -11,9 +11,10 @@ use super::removed::removed;
 use super::values::is_switch;
 
 /// The variable for a flag. There is none for `--version`, as in stock flannel: in a container such a variable is
-/// likely about the image.
+/// likely about the image; nor for what else is printed instead of running.
 pub(super) fn env_name(flag: &str) -> Option<String> {
-    (flag != "version").then(|| format!("FLANNELD_{}", flag.to_ascii_uppercase().replace('-', "_")))
+    (!matches!(flag, "version" | "man" | "completions"))
+        .then(|| format!("FLANNELD_{}", flag.to_ascii_uppercase().replace('-', "_")))
 }
 
 /// One flag that is given.

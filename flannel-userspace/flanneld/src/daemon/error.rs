@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use flannel_control::kernel::KernelError;
 use flannel_control::lease::{AcquireError, AddressTaken, Lost, PoolError};
+use flannel_control::service::End;
 use flannel_control::subnet_file::SubnetFileError;
 use flannel_datapath::{DatapathError, Unavailable};
 use flannel_model::backend::Kind;
@@ -96,4 +97,13 @@ pub enum DaemonError {
     /// A task of the daemon failed: a bug.
     #[error("a task of flanneld ended abruptly; please report this")]
     Task(#[source] JoinError),
+}
+
+impl From<End> for DaemonError {
+    fn from(end: End) -> Self {
+        match end {
+            End::Lost(lost) => Self::Lost(lost),
+            End::Failed(task) => Self::Task(task),
+        }
+    }
 }

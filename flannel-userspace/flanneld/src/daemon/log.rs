@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal as _};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{Level, info, warn};
@@ -12,16 +13,17 @@ use tracing_subscriber::{EnvFilter, Registry, reload};
 use super::DaemonError;
 use crate::cli::LogFormat;
 
-/// How much is logged, which can be changed. Of libraries only warnings are logged.
+/// How much is logged, which can be changed. Of libraries only warnings are logged. Clones share it.
+#[derive(Clone)]
 pub struct LogLevelHandle {
     initial: Level,
-    now: Level,
+    now: Arc<Mutex<Level>>,
     filter: reload::Handle<EnvFilter, Registry>,
 }
 
 impl fmt::Debug for LogLevelHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "LogLevelHandle({}, initial {})", self.now, self.initial)
+        write!(f, "LogLevelHandle({}, initial {})", self.now(), self.initial)
     }
 }
 
@@ -34,7 +36,7 @@ pub fn start_logging(level: Level, format: LogFormat) -> LogLevelHandle {
         LogFormat::Text => registry.with(lines.with_ansi(io::stderr().is_terminal())).init(),
         LogFormat::Json => registry.with(lines.json().flatten_event(true)).init(),
     }
-    LogLevelHandle { initial: level, now: level, filter: handle }
+    LogLevelHandle { initial: level, now: Arc::new(Mutex::new(level)), filter: handle }
 }
 
 fn filter(level: Level) -> EnvFilter {
@@ -47,19 +49,36 @@ fn louder(level: Level) -> Level {
 }
 
 impl LogLevelHandle {
+    /// The level from which on is logged.
+    pub(super) fn now(&self) -> Level {
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The level of the command line.
+    pub(super) const fn initial(&self) -> Level {
+        self.initial
+    }
+
+    /// Logs from `level` on.
+    ///
+    /// # Errors
+    /// Nothing is logged any more.
+    pub(super) fn set(&self, level: Level) -> Result<(), reload::Error> {
+        self.filter.reload(filter(level))?;
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = level;
+        info!(%level, "logging from this level on (SIGUSR1: one more, SIGUSR2: as the command line says)");
+        Ok(())
+    }
+
     /// Follows the signals that change it, without end.
-    pub(super) async fn follow(mut self, mut signals: LogLevelSignals) {
+    pub(super) async fn follow(self, mut signals: LogLevelSignals) {
         loop {
             let level = match signals.next().await {
-                Change::Louder => louder(self.now),
+                Change::Louder => louder(self.now()),
                 Change::AsStarted => self.initial,
             };
-            match self.filter.reload(filter(level)) {
-                Ok(()) => {
-                    self.now = level;
-                    info!(%level, "logging from this level on (SIGUSR1: one more, SIGUSR2: as the command line says)");
-                }
-                Err(error) => warn!(%error, "cannot change how much is logged"),
+            if let Err(error) = self.set(level) {
+                warn!(%error, "cannot change how much is logged");
             }
         }
     }

@@ -1,9 +1,11 @@
 //! The daemon's life, from top to bottom: its settings, what it needs, what it keeps, how it ends.
 
 mod configuration;
+mod control;
 mod error;
 mod exclusive;
 mod exposition;
+mod leave;
 mod log;
 mod programs;
 mod report;
@@ -12,29 +14,27 @@ mod signals;
 mod start;
 
 use std::future;
-use std::path::PathBuf;
 
 use flannel_control::Metrics;
 use flannel_control::lease::Lost;
 use flannel_control::reconcile::Loop;
-use flannel_control::service::{End, Service};
+use flannel_control::service::Service;
 use flannel_datapath::metrics::DatapathSource;
 use flannel_datapath::{PinDir, Unavailable};
 use flannel_observe::{Condition, Files, Listening, Server, Vitals};
 use flannel_privileges::Needs;
-use flannel_registry::etcd::Password;
 use tokio::sync::oneshot;
 use tracing::{error, info};
 
 use crate::cli::Options;
+use control::Desk;
 pub use error::DaemonError;
+use exclusive::Exclusive;
 pub use exclusive::ExclusiveError;
 use exposition::exposition;
 pub use log::{LogLevelHandle, start_logging};
-pub use rules::rules;
 use signals::Signals;
 use start::Started;
-pub use start::site;
 
 /// Runs the daemon until a signal ends it; the datapath continues without it.
 ///
@@ -54,14 +54,17 @@ pub async fn run(options: Options, log_level: LogLevelHandle) -> Result<(), Daem
     let _ = aya::features();
     flannel_privileges::confine(&needs(&options))?;
     let mut signals = Signals::new()?;
-    tokio::spawn(log_level.follow(log::LogLevelSignals::new()?));
+    tokio::spawn(log_level.clone().follow(log::LogLevelSignals::new()?));
     let vitals = Vitals::default();
+    // Whoever serves the network has its socket.
+    let _network = Exclusive::network(&options.etcd.prefix).await?;
+    let desk = Desk::open(&options, &vitals, log_level)?;
     let metrics = Metrics::default();
     let pending = Pending::take(&vitals);
     tokio::spawn(report::tell_service_manager(vitals.conditions.clone()));
     let _server = show(&options, &vitals, &metrics, unavailable.is_none(), listening)?;
     let outcome = tokio::select! {
-        outcome = serve(options, &vitals, &metrics, pending, unavailable) => outcome,
+        outcome = serve(options, &vitals, &metrics, pending, unavailable, desk) => outcome,
         never = vitals.liveness.heart("event loop").keep_beating() => match never {},
         signal = signals.next() => {
             info!(signal, "ending; the datapath continues to forward");
@@ -96,14 +99,8 @@ impl Pending {
 
 /// Settings that may need a privilege for as long as the daemon runs.
 fn needs(options: &Options) -> Needs<'_> {
-    let etcd = &options.etcd;
-    let password = match &etcd.password {
-        Some(Password::File(path)) => Some(path),
-        Some(Password::Literal(_)) | None => None,
-    };
-    let files = [&etcd.key_file, &etcd.cert_file, &etcd.ca_file].into_iter().flatten().chain(password);
     Needs {
-        files: files.map(PathBuf::as_path).collect(),
+        files: options.etcd.files().collect(),
         iptables: options.rules.masquerade || options.rules.forward,
     }
 }
@@ -131,33 +128,43 @@ async fn serve(
     metrics: &Metrics,
     pending: Pending,
     unavailable: Option<Unavailable>,
+    desk: Desk,
 ) -> Result<(), DaemonError> {
+    let Desk { control, listener, orders, mut leaves } = desk;
+    let mut service = Service::default();
+    if let Some(listener) = listener {
+        service.run(listener.run(control.clone()));
+    }
     let (synced, first_sync) = oneshot::channel();
     let Started {
         reconciler,
         lease_keeping,
         address_claim,
         lease_state,
+        presence,
         subnet_file,
         listing,
         rules,
         approver,
         exclusive: _exclusive,
         marker: _marker,
-    } = start::start(options, vitals, metrics, pending, unavailable, synced).await?;
-    let mut service = Service::default();
+    } = tokio::select! {
+        started = start::start(options, vitals, metrics, pending, unavailable, synced, orders) => started?,
+        end = service.end() => return Err(end.into()),
+    };
     let (leases, state) = (metrics.leases.clone(), lease_state.clone());
     service.hold(lease_keeping);
     service.run(async move {
         leases.follow(state).await;
         future::pending().await
     });
-    service.run(address_claim.run(lease_state));
+    service.run(address_claim.run(lease_state.clone()));
     service.run(rules.run());
     if let Some(approver) = approver {
         service.run(approver.run());
     }
     service.run(Loop::new(reconciler).run());
+    control.serving(lease_state);
     service.run(async move {
         if first_sync.await.is_ok() {
             listing.meet();
@@ -166,12 +173,16 @@ async fn serve(
         }
         future::pending().await
     });
-    let outcome = match service.end().await {
-        End::Lost(lost) => Err(DaemonError::Lost(lost)),
-        End::Failed(task) => Err(DaemonError::Task(task)),
+    let error = loop {
+        tokio::select! {
+            end = service.end() => break DaemonError::from(end),
+            Some(leave) = leaves.recv() => if leave.carry_out(&presence).await {
+                return Ok(());
+            },
+        }
     };
-    if let Err(DaemonError::Lost(Lost::Taken { .. } | Lost::Contested { .. })) = &outcome {
+    if let DaemonError::Lost(Lost::Taken { .. } | Lost::Contested { .. }) = &error {
         error!("ending; the datapath continues to forward by the peers known so far");
     }
-    outcome
+    Err(error)
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use flannel_model::config::NetworkConfig;
 use flannel_model::error::Chain;
-use flannel_model::family::{Family, PerFamily, Subnets};
+use flannel_model::family::{PerFamily, Subnets};
 use flannel_net::Netlink;
-use flannel_net::rules::{Engine, Names, Rules, RulesError, Spec};
+use flannel_net::rules::{Choice, Rules, RulesError};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
@@ -16,21 +16,9 @@ use crate::cli::RuleOptions;
 use flannel_control::throttle::LogThrottle;
 
 /// The rules of this host's subnets, as a daemon that is told `options` keeps them.
-pub fn rules(
-    options: &RuleOptions,
-    prefix: &str,
-    config: &NetworkConfig,
-    subnets: &Subnets,
-) -> PerFamily<Rules> {
+fn rules(options: &RuleOptions, prefix: &str, config: &NetworkConfig, subnets: &Subnets) -> PerFamily<Rules> {
     let RuleOptions { masquerade, fully_random, forward, .. } = *options;
-    let engine = if config.enable_nftables { Engine::Nftables } else { Engine::Iptables };
-    let networks = config.networks();
-    let rules = |family| {
-        let (network, subnet) = (networks.get(family)?, subnets.get(family)?);
-        let spec = Spec { network, subnet, masquerade, fully_random, forward };
-        Some(Rules::new(&spec, engine, Names::of(prefix)))
-    };
-    PerFamily { v4: rules(Family::V4), v6: rules(Family::V6) }
+    Rules::of_host(Choice { masquerade, fully_random, forward }, prefix, config, subnets)
 }
 
 /// Looks after the rules of this host's subnets.
@@ -123,7 +111,7 @@ impl RuleKeeper {
                     chains.join(", ")
                 ),
                 Err(error) => {
-                    warn!("cannot find out whether other rules drop pods' packets: {}", Chain(&error))
+                    warn!("cannot find out whether other rules drop pods' packets: {}", Chain(&error));
                 }
             }
         }

@@ -1,7 +1,9 @@
 //! The signals the daemon handles.
 
+use flannel_control::reconcile::Order;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
 
 use super::DaemonError;
 
@@ -29,9 +31,11 @@ impl Signals {
 }
 
 /// SIGHUP: the operator ends the hold of a mass deletion.
-pub(super) fn hangups() -> Result<UnboundedReceiver<()>, DaemonError> {
+pub(super) fn hangups(orders: UnboundedSender<Order>) -> Result<(), DaemonError> {
     let mut hangups = signal(SignalKind::hangup()).map_err(DaemonError::Signals)?;
-    let (sender, receiver) = unbounded_channel();
-    tokio::spawn(async move { while hangups.recv().await.is_some() && sender.send(()).is_ok() {} });
-    Ok(receiver)
+    tokio::spawn(async move {
+        // How many peers are let go is told by the log alone.
+        while hangups.recv().await.is_some() && orders.send(Order::Release(oneshot::channel().0)).is_ok() {}
+    });
+    Ok(())
 }

@@ -1,38 +1,36 @@
 //! From a command line to a host that forwards.
 
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use flannel_common::flow::Bypass;
-use flannel_common::{Mac, Vni};
 use flannel_control::identity::Identity;
 use flannel_control::lease::{
     AddressClaim, Allocation, Keeping, Last, LeaseOwner as _, LeaseState, Own, Pool, PoolError,
 };
-use flannel_control::peers::{DeletionGuard, FamilySite, PeerTable, Site};
-use flannel_control::reconcile::{Announcement, Memory, Node, Prepared, Reconciler};
+use flannel_control::peers::{DeletionGuard, PeerTable, Site};
+use flannel_control::reconcile::{Announcement, Memory, Node, Order, Prepared, Reconciler};
 use flannel_control::remembered::Remembered;
 use flannel_control::subnet_file::{Previous, SubnetFile};
 use flannel_control::{Metrics, backend};
 use flannel_datapath::{Approver, PinDir, Unavailable};
-use flannel_model::backend::Kind;
 use flannel_model::config::{BackendConfig, NetworkConfig};
 use flannel_model::error::Chain;
 use flannel_model::family::{Family, PerFamily, Subnets};
-use flannel_model::underlay::Underlay;
 use flannel_net::interface::InterfaceError;
 use flannel_net::{Netlink, interface};
 use flannel_observe::{Condition, Vitals};
 use flannel_registry::etcd::Etcd;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
 use super::error::DaemonError;
 use super::exclusive::Exclusive;
+use super::leave::Presence;
 use super::rules::RuleKeeper;
-use super::{Pending, configuration, programs, signals};
+use super::{Pending, configuration, programs};
 use crate::cli::Options;
 use flannel_host::{Host, Settings};
 
@@ -45,13 +43,15 @@ pub(super) struct Started {
     pub(super) lease_keeping: Keeping,
     pub(super) address_claim: AddressClaim<Etcd>,
     pub(super) lease_state: watch::Receiver<LeaseState>,
+    /// What is taken away when the host leaves.
+    pub(super) presence: Presence,
     pub(super) subnet_file: PathBuf,
     /// Met when the first listing is applied.
     pub(super) listing: Condition,
     pub(super) rules: RuleKeeper,
     /// None if no connection is to bypass the stack.
     pub(super) approver: Option<Approver>,
-    /// What only one daemon may have.
+    /// The devices, which only one daemon may have.
     pub(super) exclusive: Vec<Exclusive>,
     /// By this lock a daemon without programs is found.
     pub(super) marker: Option<PinDir>,
@@ -66,10 +66,9 @@ pub(super) async fn start(
     pending: Pending,
     unavailable: Option<Unavailable>,
     synced: oneshot::Sender<()>,
+    orders: UnboundedReceiver<Order>,
 ) -> Result<Started, DaemonError> {
-    let releases = signals::hangups()?;
     let netlink = Netlink::open()?;
-    let mut exclusive = vec![Exclusive::network(&options.etcd.prefix).await?];
     let pins = match unavailable {
         None => Some(Arc::new(PinDir::open(&options.pin_dir)?)),
         Some(_) => None,
@@ -115,6 +114,7 @@ pub(super) async fn start(
     let public_ip =
         underlay.public.first().ok_or_else(|| InterfaceError::NoAddress(underlay.name.clone()))?;
     let address_claim = AddressClaim::claim(registry.clone(), identity.clone(), public_ip).await?;
+    let mut exclusive = Vec::new();
     for family in config.families.iter().map(|(family, _)| family) {
         if let Some(device) = backend_config.device_name(family) {
             exclusive.push(Exclusive::device(&device).await?);
@@ -149,9 +149,9 @@ pub(super) async fn start(
     };
     let vteps = backend::vteps(prepared.backend(), prepared.links());
     let kind = prepared.backend().kind();
-    let mut peers =
-        PeerTable::new(site(&options.etcd.endpoints, config, (kind, vteps), &underlay, &subnets, gateway))
-            .counting(metrics.leases.clone());
+    let site = Site::new(&options.etcd.endpoints, config, (kind, vteps), &underlay, &subnets, gateway);
+    let mut peers = PeerTable::new(site).counting(metrics.leases.clone());
+    let presence = Presence { registry: registry.clone(), identity: identity.clone(), lease: lease.clone() };
     let mut memory = Memory::new(Box::new(options.state_file.clone()), identity, configuration.json);
     let rules =
         RuleKeeper::start(&options.rules, &options.etcd.prefix, config, &subnets, netlink.clone()).await?;
@@ -178,13 +178,14 @@ pub(super) async fn start(
         etcd_metrics: metrics.etcd.clone(),
         in_place: pending.datapath,
         synced,
-        releases,
+        orders,
     };
     Ok(Started {
         reconciler,
         lease_keeping,
         address_claim,
         lease_state,
+        presence,
         subnet_file: options.subnet_file,
         listing: pending.listing,
         rules,
@@ -237,61 +238,4 @@ fn previous_subnets(options: &Options, own: Option<&Own>) -> Result<Subnets, Dae
     let file = Previous::read(&options.subnet_file)?.unwrap_or_default().previous_subnets();
     let remembered = own.map_or(Subnets::NONE, |own| own.subnets);
     Ok(Subnets { v4: file.v4.or(remembered.v4), v6: file.v6.or(remembered.v6) })
-}
-
-/// What leases are held against: `endpoints` are etcd's URLs, `backend` its kind and this host's VTEPs.
-pub fn site(
-    endpoints: &[String],
-    config: &NetworkConfig,
-    (kind, vteps): (Kind, PerFamily<(Vni, Mac)>),
-    underlay: &Underlay,
-    subnets: &Subnets,
-    gateway: Option<IpAddr>,
-) -> Site {
-    let endpoints = endpoints.iter().filter_map(|url| address_of(url));
-    let mut families = PerFamily::NONE;
-    for (family, config) in config.families.iter() {
-        let vtep = vteps.get(family).copied();
-        let site =
-            |subnet| FamilySite { network: config.network, subnet_len: config.subnet_len, subnet, vtep };
-        families.set(family, subnets.get(family).map(site));
-    }
-    Site {
-        families,
-        addresses: underlay.addresses.iter().chain(underlay.public.iter()).collect(),
-        kind,
-        connected: underlay.networks.clone(),
-        reserved: endpoints.chain(gateway).collect(),
-    }
-}
-
-/// The address in an endpoint's URL, if it is one and not a name.
-fn address_of(url: &str) -> Option<IpAddr> {
-    let rest = url.trim().split_once("://").map_or(url.trim(), |(_, rest)| rest);
-    let authority = rest.split('/').next()?;
-    if let Some((host, _)) = authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        return host.parse().ok();
-    }
-    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
-    host.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use rstest::rstest;
-
-    use super::address_of;
-
-    #[rstest]
-    #[case::plain("http://192.168.77.1:2379", Some("192.168.77.1"))]
-    #[case::path("https://192.168.77.1:2379/", Some("192.168.77.1"))]
-    #[case::no_scheme("192.168.77.1:2379", Some("192.168.77.1"))]
-    #[case::no_port("http://192.168.77.1", Some("192.168.77.1"))]
-    #[case::name("http://etcd.example:2379", None)]
-    #[case::ipv6("http://[fd00::1]:2379", Some("fd00::1"))]
-    #[case::ipv6_without_port("http://[fd00::1]/", Some("fd00::1"))]
-    #[case::open_bracket("http://[fd00::1", None)]
-    fn address_in_an_endpoint(#[case] url: &str, #[case] address: Option<&str>) {
-        assert_eq!(address_of(url).map(|address| address.to_string()).as_deref(), address);
-    }
 }

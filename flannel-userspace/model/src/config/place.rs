@@ -24,6 +24,16 @@ pub fn default_state_file(etcd_prefix: &str) -> PathBuf {
     Path::new(STATE).join(format!("{}.json", name_of(etcd_prefix)))
 }
 
+/// The directory of what ends with a reboot, and of the sockets among that.
+const RUN: &str = "/run/flannel";
+
+/// The control socket of a daemon that serves the network below `etcd_prefix` in the network namespace of that number:
+/// there is at most one such daemon on a machine, and every namespace may have one, also where they share `/run`.
+#[must_use]
+pub fn control_socket(etcd_prefix: &str, network_namespace: u64) -> PathBuf {
+    Path::new(RUN).join(format!("{}@{network_namespace}.sock", name_of(etcd_prefix)))
+}
+
 /// The prefix as one name of a file. The BPF file system takes no dots; each character that cannot stand in a name
 /// becomes its code, so that no two prefixes have one name.
 fn name_of(etcd_prefix: &str) -> String {
@@ -43,7 +53,7 @@ fn name_of(etcd_prefix: &str) -> String {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::default_pin_dir;
+    use super::{control_socket, default_pin_dir};
 
     #[test]
     fn stock_prefix() {
@@ -58,5 +68,13 @@ mod tests {
         let directories: BTreeSet<_> = prefixes.iter().map(|prefix| default_pin_dir(prefix)).collect();
         assert_eq!(directories.len(), prefixes.len());
         assert!(directories.iter().all(|path| path.components().count() == 6));
+    }
+
+    #[test]
+    fn every_network_and_namespace_has_a_socket_of_its_own() {
+        let socket = control_socket("/coreos.com/network", 4_026_531_840);
+        assert_eq!(socket.to_str(), Some("/run/flannel/coreos%2ecom_network@4026531840.sock"));
+        assert_ne!(control_socket("/coreos.com/network", 1), socket);
+        assert_ne!(control_socket("/other", 4_026_531_840), socket);
     }
 }

@@ -35,6 +35,8 @@ mod rule;
 mod tests;
 mod tool;
 
+use flannel_model::config::NetworkConfig;
+use flannel_model::family::{Family, PerFamily, Subnets};
 use ipnetwork::IpNetwork;
 use tokio::sync::Mutex;
 
@@ -55,6 +57,17 @@ pub struct Spec {
     /// Whether masquerading takes source ports at random, which spares races between connections.
     pub fully_random: bool,
     /// Whether hosts that drop what they forward by default accept packets from and to the network.
+    pub forward: bool,
+}
+
+/// Which of them a host is to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// See [`Spec::masquerade`].
+    pub masquerade: bool,
+    /// See [`Spec::fully_random`].
+    pub fully_random: bool,
+    /// See [`Spec::forward`].
     pub forward: bool,
 }
 
@@ -92,6 +105,26 @@ impl Rules {
     #[must_use]
     pub fn new(spec: &Spec, engine: Engine, names: Names) -> Self {
         Self { engine, names, wanted: Wanted::of(spec), iptables: iptables::DEFAULT, turn: Mutex::new(()) }
+    }
+
+    /// The rules of a host with these `subnets` in the network below `etcd_prefix`, with the engine and under the names
+    /// that follow from it.
+    #[must_use]
+    pub fn of_host(
+        choice: Choice,
+        etcd_prefix: &str,
+        config: &NetworkConfig,
+        subnets: &Subnets,
+    ) -> PerFamily<Self> {
+        let Choice { masquerade, fully_random, forward } = choice;
+        let engine = if config.enable_nftables { Engine::Nftables } else { Engine::Iptables };
+        let networks = config.networks();
+        let rules = |family| {
+            let (network, subnet) = (networks.get(family)?, subnets.get(family)?);
+            let spec = Spec { network, subnet, masquerade, fully_random, forward };
+            Some(Self::new(&spec, engine, Names::of(etcd_prefix)))
+        };
+        PerFamily { v4: rules(Family::V4), v6: rules(Family::V6) }
     }
 
     /// Puts the rules in place where they are not, and then removes what an engine not in use still has.

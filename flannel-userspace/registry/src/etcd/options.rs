@@ -89,6 +89,16 @@ impl fmt::Debug for Options {
 }
 
 impl Options {
+    /// The files that are read for each connection.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let password = match &self.password {
+            Some(Password::File(path)) => Some(path),
+            Some(Password::Literal(_)) | None => None,
+        };
+        let tls = [&self.key_file, &self.cert_file, &self.ca_file].into_iter().flatten();
+        tls.chain(password).map(PathBuf::as_path)
+    }
+
     /// The endpoints as URLs.
     ///
     /// # Errors

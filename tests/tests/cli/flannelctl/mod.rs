@@ -3,6 +3,8 @@
 mod damage;
 mod explain;
 mod lists;
+mod orders;
+mod socket;
 mod streams;
 mod told;
 mod trace;

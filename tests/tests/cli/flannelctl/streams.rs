@@ -83,16 +83,12 @@ fn rates_and_drops_come_as_they_are() {
 
 #[test]
 fn the_daemon_is_told_ready_and_gone() {
-    let mut cluster =
-        Cluster::start(&Plan::new(r#"{"Type":"vxlan"}"#).with_flag("--healthz-port=8470")).unwrap();
+    let mut cluster = Cluster::start(&Plan::new(r#"{"Type":"vxlan"}"#)).unwrap();
     let pid = cluster.members[0].daemon.pid().unwrap();
     let member = &cluster.members[0];
     let (code, status) = ask_json(member, &["status", "--wait", "--timeout=10"]);
     assert_eq!((code, &status["daemon"]["pid"]), (Some(0), &pid.into()), "{status}");
-    assert_eq!(
-        (&status["daemon"]["ready"], &status["daemon"]["told_by"]),
-        (&true.into(), &"endpoint".into())
-    );
+    assert_eq!((&status["daemon"]["ready"], &status["daemon"]["told_by"]), (&true.into(), &"socket".into()));
     cluster.members[0].daemon.kill().unwrap();
     let (code, status) = ask_json(&cluster.members[0], &["status", "--wait", "--timeout=10"]);
     assert_eq!((code, &status["daemon"], &status["attached"]), (Some(0), &Value::Null, &true.into()));
@@ -111,12 +107,15 @@ fn waiting_for_a_datapath_that_never_comes_is_1() {
 #[test]
 fn completions_and_manual_pages() {
     for shell in ["bash", "zsh", "fish"] {
-        for program in ["flannelctl", "flanneld"] {
-            let output = run("flannelctl", &["completions", shell, program]);
+        let flag = format!("--completions={shell}");
+        for (program, words) in [("flannelctl", &["completions", shell][..]), ("flanneld", &[&flag])] {
+            let output = run(program, words);
             assert_eq!(output.status.code(), Some(0));
             assert!(text(&output.stdout).contains(program), "{shell} {program}");
         }
     }
+    let output = run("flanneld", &["--man"]);
+    assert!(text(&output.stdout).contains(".TH flanneld 1"), "{}", text(&output.stdout));
     let output = run("flannelctl", &["man", "flannelctl-verify"]);
     assert!(text(&output.stdout).contains(".TH flannelctl-verify 1"), "{}", text(&output.stdout));
 }

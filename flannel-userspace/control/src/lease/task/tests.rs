@@ -13,7 +13,9 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use super::{Attributes, HoldConfig, LeaseHandle, LeaseTask, Lost, MIN_PAUSE, PROBATION};
+use super::{
+    Attributes, HoldConfig, LeaseHandle, LeaseTask, Lost, MIN_PAUSE, PROBATION, WithdrawError, Withdrawn,
+};
 use crate::lease::{AcquireConfig, OwnLease, Pool, acquire};
 
 const SUBNET: &str = "10.5.7.0/24";
@@ -334,4 +336,48 @@ async fn a_remembered_lease_that_tells_of_the_former_address(#[case] term_id: i6
     } else {
         assert!(matches!(task.await.unwrap(), Lost::Taken { .. }));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_is_withdrawn_is_gone_and_stays_so() {
+    let (registry, holder, task) = holding().await;
+    assert_eq!(holder.withdraw().await.unwrap(), Withdrawn::Deleted);
+    assert!(registry.lease(SUBNET).is_none());
+    let written = registry.writes().len();
+    sleep(2 * DAY).await;
+    assert_eq!(registry.writes().len(), written, "nobody writes it again, who hears that it was deleted");
+    assert!(registry.lease(SUBNET).is_none() && !task.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reservation_is_not_withdrawn() {
+    let (registry, holder, _task) = holding().await;
+    registry.put(SUBNET, &own(), None);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(holder.withdraw().await.unwrap(), Withdrawn::Kept);
+    assert!(registry.lease(SUBNET).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_cannot_be_withdrawn_stays_held() {
+    let registry = Memory::default();
+    let own_lease = acquired(&registry, own(), DAY).await;
+    let (holder, task) = held_deaf(&registry, CONFIG, own_lease);
+    // Somebody writes it, which the task does not hear of.
+    registry.put(SUBNET, &own(), term());
+    let error = holder.withdraw().await.unwrap_err();
+    assert!(matches!(error, WithdrawError::Changed(_)), "{error}");
+    assert!(registry.lease(SUBNET).is_some());
+    let written = registry.writes().len();
+    sleep(DAY).await;
+    assert!(registry.writes().len() > written && !task.is_finished(), "it is renewed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_is_lost_cannot_be_withdrawn() {
+    let (registry, holder, task) = holding().await;
+    registry.put(SUBNET, &attributes("192.0.2.2", OTHER_MAC), term());
+    task.await.unwrap();
+    assert!(matches!(holder.withdraw().await, Err(WithdrawError::Lost)));
+    assert!(registry.lease(SUBNET).is_some(), "it is the other's");
 }

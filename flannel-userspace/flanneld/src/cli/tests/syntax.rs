@@ -8,7 +8,7 @@ use flannel_model::family::Addresses;
 use rstest::rstest;
 use tracing::Level;
 
-use super::{parse, parse_in, refused};
+use super::{parse, parse_in, parse_with, refused};
 use crate::cli::RuleOptions;
 use crate::cli::command::command;
 use crate::cli::words::env_name;
@@ -150,4 +150,18 @@ fn every_flag_has_help_that_names_its_variable() {
             assert!(notes.ends_with(&format!("env: {variable}]")), "{flag}: {help}");
         }
     }
+}
+
+#[rstest]
+#[case::manual("--man", ".TH flanneld 1")]
+#[case::bash("--completions bash", "complete -F _flanneld")]
+#[case::zsh("-completions=zsh --ip-masq", "#compdef flanneld")]
+fn what_is_printed_instead_of_running(#[case] line: &str, #[case] part: &str) {
+    let answer = refused(line, 0);
+    assert!(answer.contains(part), "{answer}");
+}
+
+#[test]
+fn no_variable_asks_for_a_page() {
+    parse_with("", &[("FLANNELD_MAN", "true"), ("FLANNELD_COMPLETIONS", "bash")]).unwrap();
 }
