@@ -32,7 +32,7 @@ use flannel_common::{Hook, Ip4, Reason, Verdict};
 use flannel_ebpf::arrival::Arrival;
 use flannel_ebpf::frame::{FlowFrame as _, Frame as _};
 use flannel_ebpf::udp::State;
-use flannel_ebpf::{inner, udp, vxlan};
+use flannel_ebpf::{guard, inner, udp, vxlan};
 
 use crate::context::{Skb, Xdp};
 use crate::next_hop::Lookup;
@@ -244,6 +244,11 @@ fn decap_at_tc(
     }
     trace::report_arrival(&skb, Hook::Decap);
     let arrival = open(&skb, node);
+    if let Err(Reason::NotTunnel) = arrival
+        && let Err(reason) = guard::admit_plain(&skb, &Table, node)
+    {
+        return finish(&skb, Hook::Decap, reason);
+    }
     finish_decap(&mut skb, node, arrival, mark)
 }
 

@@ -1,5 +1,6 @@
 //! What flanneld keeps on the host by its settings: rules and the blackhole route.
 
+use flannel_control::backend;
 use flannel_net::rules::Fault;
 use flanneld::daemon;
 use ipnetwork::Ipv4Network;
@@ -24,7 +25,8 @@ impl Findings {
             self.not_compared.push(RULES);
             return Ok(());
         };
-        let rules = daemon::rules(&options.rules, &options.etcd.prefix, &known.config, &subnet.into());
+        let tunnel = backend::of(&known.backend).tunnel();
+        let rules = daemon::rules(&options, &known.config, tunnel, &subnet.into());
         self.checked += 1;
         let mut repairs = Vec::new();
         for rules in rules.values() {

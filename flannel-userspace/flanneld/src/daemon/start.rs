@@ -152,8 +152,8 @@ pub(super) async fn start(
         PeerTable::new(site(&options.etcd.endpoints, config, (kind, vteps), &underlay, &subnets, gateway))
             .counting(metrics.leases.clone());
     let mut memory = Memory::new(Box::new(options.state_file.clone()), identity, configuration.json);
-    let rules =
-        RuleKeeper::start(&options.rules, &options.etcd.prefix, config, &subnets, netlink.clone()).await?;
+    let tunnel = prepared.backend().tunnel();
+    let rules = RuleKeeper::start(&options, config, tunnel, &subnets, netlink.clone()).await?;
     let node = Node::start(prepared, networks, subnets).await.map_err(DaemonError::State)?;
     let approver = if unavailable.is_none() { approver(options.bypass, &options.pin_dir) } else { None };
     pending.datapath.meet();

@@ -19,6 +19,10 @@
 //! rule of FORWARD that drops or rejects every packet, and at the end where there is none: a refusal that
 //! names something still counts, one that means "and nothing else" does not hold for the network.
 //!
+//! # The guard
+//! What pods must not send is dropped behind all of the user's rules that accept, and before addresses are translated:
+//! by `mangle` POSTROUTING, or a chain of nftables there.
+//!
 //! # More than one packet filter
 //! A packet is forwarded only if nft tables and both variants of iptables let it pass. So wherever an iptables FORWARD
 //! chain drops by default, FLANNEL-FWD is kept there as well, whichever the engine; and whatever else is there of an
@@ -56,6 +60,9 @@ pub struct Spec {
     pub fully_random: bool,
     /// Whether hosts that drop what they forward by default accept packets from and to the network.
     pub forward: bool,
+    /// The UDP port of the tunnel to which pods must not send outside the network; none where no guard looks at what
+    /// comes out of a tunnel.
+    pub tunnel_port: Option<u16>,
 }
 
 /// What rules are written with.
