@@ -47,6 +47,9 @@ fn send_plain(from: &Endpoint, source: Ipv4Addr, destination: Ipv4Addr, count: u
         // A full queue is as good as any other loss.
         drop(socket.send_to(b"in another's name", (destination, PORT)));
     }
+    if source != from.address {
+        from.namespace.ip(&format!("address delete {source}/32 dev lo")).unwrap();
+    }
 }
 
 /// Who has packets of pods masqueraded, if anybody.
@@ -66,7 +69,8 @@ fn two_pods_each(backend: &str, masquerade: Masquerade, flags: &[&str]) -> Clust
     if masquerade == Masquerade::SomebodyElse {
         let host = &cluster.members[0].node.host.namespace;
         host.run("iptables", "-w -I FORWARD -s 10.5.0.0/16 -j ACCEPT").unwrap();
-        host.run("iptables", "-w -t nat -I POSTROUTING -s 10.5.0.0/16 ! -d 10.5.0.0/16 -j MASQUERADE").unwrap();
+        host.run("iptables", "-w -t nat -I POSTROUTING -s 10.5.0.0/16 ! -d 10.5.0.0/16 -j MASQUERADE")
+            .unwrap();
     }
     check_reached(&pod_pairs(&cluster.nodes())).unwrap();
     cluster

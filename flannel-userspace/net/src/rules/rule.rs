@@ -116,10 +116,8 @@ fn masquerade(spec: &Spec) -> Vec<Rule> {
 /// that, and the peer would take it for one of the host's. Answers are let through: who asks may do so from any port.
 fn guard(spec: &Spec) -> Vec<Rule> {
     let Spec { network, tunnel_port, .. } = *spec;
-    let drop = |port| Rule {
-        asked_port: Some(port),
-        ..rule(inside(network), outside(network), Verdict::Drop)
-    };
+    let drop =
+        |port| Rule { asked_port: Some(port), ..rule(inside(network), outside(network), Verdict::Drop) };
     tunnel_port.map(drop).into_iter().collect()
 }
 
