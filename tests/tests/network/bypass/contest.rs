@@ -131,17 +131,21 @@ fn a_bridge_that_floods_misleads_nobody(#[case] backend: &str) {
     host.ip("link set cni0 type bridge fdb_flush").unwrap();
     let receiver =
         pod.endpoint.namespace.within(|| Ok(UdpSocket::bind((pod.endpoint.address, PORTS.1))?)).unwrap();
-    receiver.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    receiver.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
     let from = cluster.pod(0).unwrap();
     let socket = sender(from, from, &pod.endpoint);
-    for _ in 0..2000 {
-        socket.send(PODS_OWN).unwrap();
-        sleep(Duration::from_micros(500));
-    }
+    let send = move || {
+        for _ in 0..2000 {
+            socket.send(PODS_OWN).unwrap();
+            sleep(Duration::from_micros(500));
+        }
+    };
+    let sending = thread::spawn(send);
     let mut arrived = 0;
     while receiver.recv(&mut [0; 64]).is_ok() {
         arrived += 1;
     }
+    sending.join().unwrap();
     assert_eq!(arrived, 2000);
 }
 
