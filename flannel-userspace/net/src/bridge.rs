@@ -13,13 +13,14 @@ use super::{Error, Netlink, collect};
 /// Which pods are behind which ports of the bridges.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BridgeFdb {
-    /// Interface indexes of the bridges that exist.
+    /// Interface indexes of the bridges at which nobody else does anything to packets.
     pub bridges: BTreeSet<u32>,
     /// Interface index of the port, by that of the bridge and the pod's Ethernet address; and again by that of the
     /// port itself, which tells that the pod is behind it, whatever its VLAN.
     pub ports: BTreeMap<(u32, Mac), u32>,
-    /// Interface indexes of the ports that are veth pairs with pods, without qdiscs or filters of others.
-    pub pods: BTreeSet<u32>,
+    /// Interface indexes of the ports of these bridges that are veth pairs with pods, without qdiscs or filters of
+    /// others; with the index of the bridge.
+    pub pods: BTreeMap<u32, u32>,
 }
 
 impl Netlink {
@@ -37,21 +38,23 @@ impl Netlink {
             fdb.ports.append(&mut self.ports(link.index).await?);
         }
         if !fdb.bridges.is_empty() {
+            for bridge in self.treated_by_others(&fdb.bridges).await? {
+                fdb.bridges.remove(&bridge);
+            }
             fdb.pods = self.pods(&fdb.bridges).await?;
         }
         Ok(fdb)
     }
 
     /// A packet redirected to a pod would bypass queues that shape its traffic, and filters of others.
-    async fn pods(&self, bridges: &BTreeSet<u32>) -> Result<BTreeSet<u32>, Error> {
-        let is_pod = |link: &Link| {
-            link.peer_in_other_netns
-                && link.kind == Kind::Other("veth".to_owned())
-                && link.controller.is_some_and(|bridge| bridges.contains(&bridge))
+    async fn pods(&self, bridges: &BTreeSet<u32>) -> Result<BTreeMap<u32, u32>, Error> {
+        let pod = |link: &Link| {
+            let is_pair = link.peer_in_other_netns && link.kind == Kind::Other("veth".to_owned());
+            let bridge = link.controller.filter(|bridge| is_pair && bridges.contains(bridge))?;
+            Some((link.index, bridge))
         };
-        let mut pods: BTreeSet<u32> =
-            self.links().await?.iter().filter(|link| is_pod(link)).map(|link| link.index).collect();
-        for interface in self.treated_by_others(&pods).await? {
+        let mut pods: BTreeMap<u32, u32> = self.links().await?.iter().filter_map(pod).collect();
+        for interface in self.treated_by_others(&pods.keys().copied().collect()).await? {
             pods.remove(&interface);
         }
         Ok(pods)
