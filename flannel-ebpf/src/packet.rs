@@ -43,7 +43,7 @@ struct Transport([[u8; 2]; 4]);
 /// The bytes behind [`Transport`].
 #[derive(Clone, Copy, FromBytes, Immutable, KnownLayout)]
 #[repr(C, align(2))]
-struct Behind([[u8; 2]; 2]);
+struct Behind([[u8; 2]; 4]);
 
 /// The bytes of a TCP header with its length and its flags.
 #[derive(Clone, Copy, FromBytes, Immutable, KnownLayout)]
@@ -157,18 +157,23 @@ impl Packet {
     }
 
     /// A number by which this packet is told from others of its flow, whoever sent them; never zero. The stack changes
-    /// nothing of what it is made from, unless it translates sequence numbers.
+    /// nothing of what it is made from, unless it translates sequence numbers: the identification of IP, and the
+    /// sequence and acknowledgement of TCP, the length of UDP, or the number of an echo, with the begin of the payload.
+    /// Checksums are left out, because the stack may complete them (`skb_checksum_help`).
     #[inline(always)]
     pub fn fingerprint(&self, frame: &impl FlowFrame) -> u32 {
-        // TCP: sequence and acknowledgement. UDP: length and checksum, begin of the payload. ICMP: identifier and
-        // number, begin of the payload.
-        let behind: Behind = frame.load(self.offset + BEHIND).unwrap_or(Behind([[0; 2]; 2]));
-        let id = u64::from(self.ip.id.get());
-        let [rest, behind] = [self.rest, behind.0].map(|[first, second]| {
-            u64::from(u16::from_ne_bytes(first)) | u64::from(u16::from_ne_bytes(second)) << 16
-        });
-        let mixed = (rest | behind << 32).wrapping_mul(SPREAD);
-        let mixed = (mixed ^ mixed >> 32 ^ id).wrapping_mul(SPREAD);
+        let [third, fourth] = self.rest;
+        let fourth = if self.ip.protocol == PROTOCOL_UDP { [0; 2] } else { fourth };
+        let Behind([first, second, payload @ ..]) =
+            frame.load(self.offset + BEHIND).unwrap_or(Behind([[0; 2]; 4]));
+        let payload = if self.is_tcp() { [[0; 2]; 2] } else { payload };
+        let word = |halves: [[u8; 2]; 4]| {
+            let [first, second, third, fourth] = halves.map(|half| u64::from(u16::from_ne_bytes(half)));
+            first | second << 16 | third << 32 | fourth << 48
+        };
+        let mixed = word([third, fourth, first, second]).wrapping_mul(SPREAD);
+        let rest = word([payload[0], payload[1], self.ip.id.to_bytes(), [0; 2]]);
+        let mixed = (mixed ^ mixed >> 32 ^ rest).wrapping_mul(SPREAD);
         (mixed >> 32) as u32 | 1
     }
 

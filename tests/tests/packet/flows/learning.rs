@@ -142,6 +142,7 @@ fn a_packet_that_enters_otherwise_is_proved_anew(#[case] change: fn(&mut Packet)
 #[case::another_number(Carried::Udp, |packet: &mut Packet| packet.bytes[19] ^= 1)]
 #[case::another_length(Carried::Udp, |packet: &mut Packet| packet.bytes[39] ^= 1)]
 #[case::another_payload(Carried::Udp, |packet: &mut Packet| packet.bytes[43] ^= 1)]
+#[case::more_of_another_payload(Carried::Udp, |packet: &mut Packet| packet.bytes[49] ^= 1)]
 #[case::translated_sequence(DATA, |packet: &mut Packet| packet.bytes[41] ^= 1)]
 #[case::translated_acknowledgement(DATA, |packet: &mut Packet| packet.bytes[45] ^= 1)]
 #[case::another_echo(Carried::Echo, |packet: &mut Packet| packet.bytes[41] ^= 1)]
@@ -152,6 +153,16 @@ fn a_packet_proves_nothing_for_another(#[case] carried: Carried, #[case] change:
     change(&mut other);
     assert_eq!(way.leave(&other), Reason::Unconfirmed);
     assert_eq!(way.leave(&way.routed()), Reason::Confirmed);
+}
+
+/// The kernel finishes a checksum that the pod has left to the card.
+#[test]
+fn a_checksum_that_is_completed_changes_nothing() {
+    let way = Way::new(Carried::Udp);
+    assert_eq!(way.enter(&way.sent()), Err(Reason::Learning));
+    let mut routed = way.routed();
+    routed.bytes[40] ^= 0xff;
+    assert_eq!(way.leave(&routed), Reason::Confirmed);
 }
 
 /// The sample stays until it leaves, so that packets behind it do not put it off for ever; but a lost one is replaced.
