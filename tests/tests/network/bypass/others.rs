@@ -8,13 +8,8 @@ use flannel_tests::wait;
 use rstest::rstest;
 
 use super::flow::{Datagrams, Flow};
-<<<<<<< HEAD:tests/tests/network/bypass/others.rs
 use super::{FILE, bypassed, start};
-use crate::VXLAN;
-=======
-use super::{FILE, shortened, start};
 use crate::{HOST_GW, UDP, VXLAN};
->>>>>>> 673c8e3 (Leave alone what others shape or filter at bridges, the flannel device and direct routes):tests/tests/network/fast_path/others.rs
 
 /// Interfaces that come have every program put in its place again.
 #[rstest]
@@ -73,9 +68,9 @@ fn a_pod_somebody_else_looks_after_is_left_alone(#[case] command: &str) {
 
 /// Whether flows to a member are left alone.
 fn is_left_alone(flow: &Datagrams, member: &flannel_tests::cluster::Member) -> bool {
-    let before = shortened(&member.daemon).1;
+    let before = bypassed(&member.daemon).1;
     flow.wait_for(100).unwrap();
-    shortened(&member.daemon).1 == before
+    bypassed(&member.daemon).1 == before
 }
 
 /// Somebody shapes or filters what passes the bridge, the flannel device, or what arrives by routes.
