@@ -390,7 +390,7 @@ mod tests {
             value_size,
             max_entries,
         };
-        assert_eq!(ABI_VERSION, 3);
+        assert_eq!(ABI_VERSION, 4);
         assert_eq!(
             ALL,
             [

@@ -4,8 +4,8 @@
 //! packet that enters, and [`leave`] from one that leaves.
 
 use flannel_common::flow::{
-    ANNOUNCE, Bypass, BypassEntry, BypassHop, Connection, Direction, Flow, FlowKey, IngressState, MANY,
-    OVER, VALID, WORTHWHILE, Way, ticks,
+    ANNOUNCE, Bypass, BypassEntry, BypassHop, Connection, Direction, Flow, FlowKey, IngressState, MANY, OVER,
+    VALID, WORTHWHILE, Way, ticks,
 };
 use flannel_common::maps::Node;
 use flannel_common::wire::EthernetHeader;

@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_with_a_helper_is_not_to_be_shortened() {
+    fn a_connection_with_a_helper_does_not_bypass_the_stack() {
         in_namespace(async |_| {
             track("");
             run("nft", "add ct helper ip track ftp { type \"ftp\" protocol tcp ; }");
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_translated_connection_is_not_to_be_shortened() {
+    fn a_translated_connection_does_not_bypass_the_stack() {
         in_namespace(async |_| {
             track("");
             run("nft", "add chain ip track redirecting { type nat hook output priority -100 ; }");

@@ -88,7 +88,7 @@ fn a_pod_makes_no_packets_of_the_tunnel(
     #[values(Masquerade::Flanneld, Masquerade::SomebodyElse, Masquerade::Nobody)] masquerade: Masquerade,
     #[values(true, false)] has_program: bool,
 ) {
-    let flags: &[&str] = if has_program { &["--pod-fast-path=flow"] } else { &["--pod-fast-path=off"] };
+    let flags: &[&str] = if has_program { &["--pod-bypass=flow"] } else { &["--pod-bypass=off"] };
     let cluster = two_pods_each(backend, masquerade, flags);
     let [sender, receiver] = [0, 1].map(|member| &cluster.members[member]);
     let [attacker, victim] = [0, 1].map(|pod| &sender.node.pods[pod].endpoint);
@@ -129,7 +129,7 @@ fn a_stranger_does_not_do_without_the_tunnel(
 ) {
     let host = HostOptions { rp_filter, ..HostOptions::default() };
     let plan = Plan { host, ..plan(backend) }.with_flag(&format!("--datapath-hook={hook}"));
-    let cluster = Cluster::start(&plan.with_flag("--pod-fast-path=flow")).unwrap();
+    let cluster = Cluster::start(&plan.with_flag("--pod-bypass=flow")).unwrap();
     let stranger = stranger(&cluster);
     let [other, victim] = [0, 1].map(|member| &cluster.members[member]);
     let [other_pod, victims_pod] = [0, 1].map(|member| cluster.pod(member).unwrap());
@@ -165,7 +165,7 @@ fn a_stranger_does_not_do_without_the_tunnel(
 #[rstest]
 fn a_pod_does_not_speak_for_another_hosts_pod(#[values(VXLAN, UDP, HOST_GW)] backend: &str) {
     let plan = Plan { places: vec![Place::Near; 3], ..plan(backend) };
-    let cluster = Cluster::start(&plan.with_flag("--pod-fast-path=flow")).unwrap();
+    let cluster = Cluster::start(&plan.with_flag("--pod-bypass=flow")).unwrap();
     check_reached(&pod_pairs(&cluster.nodes())).unwrap();
     let [attacker, target, victim] = [0, 1, 2].map(|member| cluster.pod(member).unwrap());
     let seen = Capture::start(&target.namespace, "eth0").unwrap();

@@ -13,7 +13,7 @@ use flannel_tests::wait;
 use rstest::rstest;
 
 use super::flow::{Datagrams, Flow as _};
-use super::{shortened, told};
+use super::{bypassed, told};
 use crate::{HOST_GW, UDP, VXLAN, plan};
 
 /// Packets of the attacker, where not told.
@@ -27,7 +27,7 @@ const PORTS: (u16, u16) = (4801, 4802);
 
 fn two_pods_each(backend: &str) -> Cluster {
     let plan = Plan { pods: 2, ..plan(backend) };
-    let plan = plan.with_flag(&format!("--pod-fast-path={}", told("auto")));
+    let plan = plan.with_flag(&format!("--pod-bypass={}", told("auto")));
     let cluster = Cluster::start(&plan).unwrap();
     check_reached(&pod_pairs(&cluster.nodes())).unwrap();
     cluster
@@ -105,12 +105,12 @@ fn a_neighbour_gets_nothing_through_by_a_race(#[case] backend: &str) {
     assert!(good > 100, "only {good} of the pod's own arrived");
 
     // Left alone, the pod's flow is short again.
-    let before = shortened(&cluster.members[0].daemon).0;
+    let before = bypassed(&cluster.members[0].daemon).0;
     for _ in 0..500 {
         own.send(PODS_OWN).unwrap();
         sleep(Duration::from_millis(1));
     }
-    assert!(shortened(&cluster.members[0].daemon).0 > before + 200);
+    assert!(bypassed(&cluster.members[0].daemon).0 > before + 200);
 }
 
 /// A bridge that does not know behind which port a pod is sends to all of them.
