@@ -103,6 +103,11 @@ pub struct Flow {
     pub left: BypassEntry,
     /// How the last packet entered the stack.
     pub entered: IngressState,
+    /// Packets that have entered the stack and not left it yet.
+    pub in_stack: u32,
+    /// When packets last entered in two ways, in [`ticks`]; zero for never. Somebody sends in another's name, or the
+    /// sender has moved.
+    pub contested: u32,
 }
 
 /// The bypass entry: how a packet left the stack, and so how those behind it bypass it.
@@ -158,17 +163,19 @@ pub struct IngressState {
     /// Interface index of where it entered.
     pub interface: u32,
     /// Hops left.
-    pub ttl: u16,
+    pub ttl: u8,
     /// Not zero where its datagram showed that the peer takes packets whole, as with
     /// [`Peer::whole`](crate::maps::Peer::whole).
-    pub whole: u16,
+    pub whole: u8,
+    /// When the sample entered, in [`ticks`], as far as they fit.
+    pub sampled: u16,
     /// The outer source, after the guard; this host's address after XDP, which removes it; unspecified for packets from
     /// pods and for those without a tunnel.
     pub outer_source: Ip4,
     /// The generation of the host's state at that time.
     pub generation: u32,
-    /// Packets that have entered the stack and not left it yet.
-    pub in_stack: u32,
+    /// The fingerprint of the sample: the packet by which the way through the stack is proved.
+    pub fingerprint: u32,
 }
 
 /// A TCP connection, the same for both directions.
@@ -209,16 +216,40 @@ impl Flow {
     #[must_use]
     #[inline(always)]
     pub const fn is_drained(&self, now: u64) -> bool {
-        let IngressState { at, in_stack, .. } = self.entered;
-        in_stack == 0 || in_stack >= MANY || now.wrapping_sub(at) > DRAINED
+        self.in_stack == 0 || self.in_stack >= MANY || now.wrapping_sub(self.entered.at) > DRAINED
+    }
+
+    /// Whether packets have entered in two ways a short while ago. Until that is over, neither way is proved.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_contested(&self, now: u64) -> bool {
+        self.contested != 0 && ticks(now).wrapping_sub(self.contested) <= ticks(OVER)
+    }
+
+    /// Whether there is a sample that can still prove the way through the stack.
+    #[must_use]
+    #[inline(always)]
+    pub const fn has_sample(&self, now: u64) -> bool {
+        let age = (ticks(now) as u16).wrapping_sub(self.entered.sampled);
+        self.entered.fingerprint != 0 && (age as u32) < ticks(VALID)
     }
 
     /// Whether packets can bypass the stack now.
     #[must_use]
     #[inline(always)]
     pub const fn can_bypass(&self, now: u64, generation: u32) -> bool {
-        now < self.left.until && self.left.generation == generation && self.is_drained(now)
+        now < self.left.until
+            && self.left.generation == generation
+            && self.is_drained(now)
+            && !self.is_contested(now)
     }
+}
+
+/// A time in units of 2²⁰ nanoseconds, about a millisecond.
+#[must_use]
+#[inline(always)]
+pub const fn ticks(nanoseconds: u64) -> u32 {
+    (nanoseconds >> 20) as u32
 }
 
 impl FlowKey {
@@ -273,7 +304,7 @@ impl Connection {
 
 /// Multiplies every bit of a word into the upper ones: 2⁶⁴ by the golden ratio, made odd (Knuth, The Art of Computer
 /// Programming 6.4).
-const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+pub const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 #[inline(always)]
 const fn word(address: Ip4) -> u64 {

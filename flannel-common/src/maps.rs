@@ -13,8 +13,8 @@ use crate::trace::{EVENT_BYTES, TraceFilter};
 
 /// Peers a host can have: a /8 network cut in /24 subnets.
 pub const MAX_PEERS: u32 = 65_536;
-/// Pods behind bridges a host can have, by Ethernet address.
-pub const MAX_PORTS: u32 = 16_384;
+/// Entries of [`PORTS`]: two for each of 16,384 pods behind bridges.
+pub const MAX_PORTS: u32 = 32_768;
 /// Slots of [`COUNTERS`].
 pub const COUNTER_SLOTS: u32 = Hook::ALL.len() as u32 * Reason::SLOTS;
 
@@ -199,11 +199,12 @@ pub struct PeerCount {
     pub last_seen: u64,
 }
 
-/// A pod behind a bridge.
+/// A pod behind a bridge, or behind one port of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Port {
-    /// Interface index of the bridge.
+    /// Interface index of the bridge, or of the port: then the entry leads to that port again, and tells that the
+    /// pod is behind it.
     pub bridge: u32,
     /// Ethernet address of the pod.
     pub mac: Mac,
@@ -389,7 +390,7 @@ mod tests {
             value_size,
             max_entries,
         };
-        assert_eq!(ABI_VERSION, 3);
+        assert_eq!(ABI_VERSION, 4);
         assert_eq!(
             ALL,
             [
@@ -397,11 +398,11 @@ mod tests {
                 layout("SOURCES", Kind::Hash, 4, 4, 65_536),
                 layout("COUNTERS", Kind::PerCpuArray, 4, 16, COUNTER_SLOTS),
                 layout("PEER_COUNTERS", Kind::PerCpuHash, 4, 40, 65_536),
-                layout("PORTS", Kind::Hash, 12, 4, 16_384),
+                layout("PORTS", Kind::Hash, 12, 4, 32_768),
                 layout("NODE_INFO", Kind::Array, 4, 64, 1),
                 layout("TRACE_FILTER", Kind::Array, 4, 32, 1),
                 layout("EVENTS", Kind::RingBuf, 0, 0, 1 << 20),
-                layout("FLOWS", Kind::Array, 4, 120, 65_536),
+                layout("FLOWS", Kind::Array, 4, 128, 65_536),
                 layout("APPROVED", Kind::LruHash, 12, 8, 65_536),
                 layout("CANDIDATES", Kind::RingBuf, 0, 0, 65_536),
                 layout("GENERATION", Kind::Array, 4, 4, 1),

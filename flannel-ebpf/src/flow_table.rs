@@ -4,13 +4,16 @@ use core::ptr;
 
 use aya_ebpf::btf_maps::{Array, LruHashMap, RingBuf};
 use aya_ebpf::macros::btf_map;
+use flannel_common::Mac;
 use flannel_common::flow::{
-    BypassEntry, CANDIDATE_BYTES, Connection, Flow, FlowKey, IngressState, KnownFlow, MAX_FLOWS, OVER, PLACES,
+    BypassEntry, CANDIDATE_BYTES, Connection, Flow, FlowKey, IngressState, KnownFlow, MAX_FLOWS, OVER,
+    PLACES, ticks,
 };
+use flannel_common::maps::Port;
 use flannel_ebpf::flows::{Entry, Flows};
 
 use crate::key::Key;
-use crate::{clock, node};
+use crate::{clock, node, table};
 
 const CAPACITY: usize = MAX_FLOWS as usize;
 const RING: usize = CANDIDATE_BYTES as usize;
@@ -80,6 +83,11 @@ impl Flows for FlowTable {
     }
 
     #[inline(always)]
+    fn is_behind(&self, port: u32, station: Mac) -> bool {
+        table::port(Port { bridge: port, mac: station, reserved: 0 }) == Some(port)
+    }
+
+    #[inline(always)]
     fn announce(&self, connection: &Connection) {
         // A full ring has no reader. The connection is announced again.
         let _ = CANDIDATES.output(Key::from(connection), 0);
@@ -140,15 +148,29 @@ impl Entry for Place {
     }
 
     #[inline(always)]
-    fn enter(&self, entered: &IngressState) {
+    fn enter(&self, entered: &IngressState, in_stack: u32) {
         // SAFETY: as in `get`, and nothing holds a reference to it.
-        unsafe { ptr::write(&raw mut (*self.0).flow.entered, *entered) };
+        unsafe {
+            ptr::write(&raw mut (*self.0).flow.entered, *entered);
+            ptr::write(&raw mut (*self.0).flow.in_stack, in_stack);
+        }
+    }
+
+    #[inline(always)]
+    fn contest(&self, now: u64) {
+        // Nothing else writes that word while the place belongs to the flow: a CPU that has not seen it yet cannot take
+        // it back. It comes before the other way is written.
+        // SAFETY: as in `enter`.
+        unsafe {
+            ptr::write_volatile(&raw mut (*self.0).flow.contested, ticks(now).max(1));
+            ptr::write_volatile(&raw mut (*self.0).flow.left.until, 0);
+        }
     }
 
     #[inline(always)]
     fn drain(&self, in_stack: u32) {
         // SAFETY: as in `enter`.
-        unsafe { ptr::write(&raw mut (*self.0).flow.entered.in_stack, in_stack) };
+        unsafe { ptr::write(&raw mut (*self.0).flow.in_stack, in_stack) };
     }
 
     #[inline(always)]

@@ -4,8 +4,8 @@
 //! packet that enters, and [`leave`] from one that leaves.
 
 use flannel_common::flow::{
-    ANNOUNCE, Bypass, BypassEntry, BypassHop, Connection, Direction, Flow, FlowKey, IngressState, MANY,
-    VALID, WORTHWHILE, Way,
+    ANNOUNCE, Bypass, BypassEntry, BypassHop, Connection, Direction, Flow, FlowKey, IngressState, MANY, OVER,
+    VALID, WORTHWHILE, Way, ticks,
 };
 use flannel_common::maps::Node;
 use flannel_common::wire::EthernetHeader;
@@ -31,6 +31,9 @@ pub trait Flows {
     /// Whether the daemon has approved a bypass for `connection`.
     fn is_approved(&self, connection: &Connection) -> bool;
 
+    /// Whether a bridge has learned that `station` is behind the port with that interface index.
+    fn is_behind(&self, port: u32, station: Mac) -> bool;
+
     /// Asks the daemon for that approval.
     fn announce(&self, connection: &Connection);
 
@@ -50,8 +53,11 @@ pub trait Entry {
     /// Whether the entry still belongs to this flow.
     fn is_of(&self, key: &FlowKey) -> bool;
 
-    /// Notes a packet that enters the stack.
-    fn enter(&self, entered: &IngressState);
+    /// Notes a packet that enters the stack, and with it how many of the flow are there.
+    fn enter(&self, entered: &IngressState, in_stack: u32);
+
+    /// Notes at `now` that packets enter in two ways, and that none can bypass the stack.
+    fn contest(&self, now: u64);
 
     /// Notes how many packets are still in the stack.
     fn drain(&self, in_stack: u32);
@@ -154,18 +160,27 @@ pub fn enter(frame: &impl FlowFrame, packet: &Packet, origin: Origin, flows: &im
     }
     let (now, generation) = (flows.now(), flows.generation());
     let mut entered = ingress_state(frame, packet, origin, now, generation);
+    entered.fingerprint = packet.fingerprint(frame);
     let known = flows.find(&key).map(|entry| (entry.get(), entry));
-    match known.filter(|(flow, _)| flow.entered.has_same_path(&entered)) {
-        Some((flow, _)) if flow.can_bypass(now, generation) && packet.wire_len(frame) > flow.left.mtu => {
-            return Reason::TooLong;
+    match known {
+        Some((flow, entry)) if flow.entered.has_same_path(&entered) => {
+            let is_drained = flow.is_drained(now);
+            if flow.can_bypass(now, generation) && packet.wire_len(frame) > flow.left.mtu {
+                return Reason::TooLong;
+            }
+            if !is_drained && flow.has_sample(now) {
+                (entered.fingerprint, entered.sampled) = (flow.entered.fingerprint, flow.entered.sampled);
+            }
+            entry.enter(&entered, if is_drained { 1 } else { flow.in_stack + 1 });
         }
-        Some((flow, entry)) => {
-            entered.in_stack = if flow.is_drained(now) { 1 } else { flow.entered.in_stack + 1 };
-            entry.enter(&entered);
+        Some((flow, entry)) if now.wrapping_sub(flow.entered.at) < OVER => {
+            // Whichever of the two packets leaves the stack, it must not prove the way of the other one.
+            entry.contest(now);
+            entry.enter(&entered, 1);
         }
-        None => {
+        _ => {
             if let Some(entry) = flows.begin(&key, now) {
-                entry.enter(&entered);
+                entry.enter(&entered, 1);
             }
         }
     }
@@ -191,11 +206,12 @@ fn ingress_state(
         destination,
         source,
         interface: frame.interface(),
-        ttl: packet.ip.ttl.into(),
+        ttl: packet.ip.ttl,
         whole: whole.into(),
+        sampled: ticks(at) as u16,
         outer_source,
         generation,
-        in_stack: 1,
+        fingerprint: 0,
     }
 }
 
@@ -213,21 +229,29 @@ fn confirm(frame: &impl FlowFrame, flows: &impl Flows, node: &Node, exit: Exit) 
     let packet = Packet::read(frame).map_err(|_| Reason::Unconfirmed)?;
     let key = packet.key(exit.direction());
     let entry = flows.find(&key).ok_or(Reason::Unconfirmed)?;
-    let Flow { left: before, entered } = entry.get();
+    let flow = entry.get();
+    let Flow { left: before, entered, in_stack, .. } = flow;
     if !is_routed(frame, &entered, node, exit.direction()) {
         return Err(Reason::Unconfirmed);
     }
     let packets = before.packets.wrapping_add(1);
-    if entered.in_stack > 0 {
+    if in_stack > 0 {
         // A packet that was lost in the stack must not count for ever.
-        entry.drain(if packets % MANY == 0 { 0 } else { entered.in_stack - 1 });
+        entry.drain(if packets % MANY == 0 { 0 } else { in_stack - 1 });
     }
     let (now, generation) = (flows.now(), flows.generation());
-    let is_unchanged = entered.ttl == u16::from(packet.ip.ttl) + 1
+    let is_unchanged = u32::from(entered.ttl) == u32::from(packet.ip.ttl) + 1
         && entered.generation == generation
         && now.wrapping_sub(entered.at) < VALID
-        && frame.mark() == 0;
+        && flow.has_sample(now)
+        && !flow.is_contested(now)
+        && frame.mark() == 0
+        && entered.fingerprint == packet.fingerprint(frame);
     if !is_unchanged {
+        return Err(Reason::Unconfirmed);
+    }
+    // A bridge that does not know the receiver sends copies to all its ports (`br_flood`).
+    if exit == Exit::Pod && !flows.is_behind(frame.interface(), packet.ethernet.destination) {
         return Err(Reason::Unconfirmed);
     }
     // What was checked when the packet entered, by the guard too, is valid until then.

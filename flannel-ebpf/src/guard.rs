@@ -1,11 +1,15 @@
-//! Which packets may enter through the tunnel.
+//! Which packets may enter, through the tunnel and beside it, and which may leave a pod.
 
 use flannel_common::maps::{Guard, Node, Peer};
-use flannel_common::wire::Ipv4Header;
+use flannel_common::wire::{IPV4_NO_OPTIONS, Ipv4Header, PROTOCOL_UDP};
 use flannel_common::{Ip4, Reason};
 
+use crate::frame::Frame;
+use crate::inner;
+use crate::outer::OuterHeaders;
 use crate::peers::Peers;
 
+const OFF: u32 = Guard::Off as u32;
 const PEER: u32 = Guard::Peer as u32;
 const STRICT: u32 = Guard::Strict as u32;
 
@@ -37,4 +41,49 @@ fn owner_of_source(node: &Node, peers: &impl Peers, outer: Ip4, inner: Ip4) -> R
 #[inline(always)]
 fn known_source(peers: &impl Peers, outer: Ip4) -> Result<(), Reason> {
     if peers.is_source(outer) { Ok(()) } else { Err(Reason::UnknownOuterSource) }
+}
+
+/// Checks a packet that arrived at the underlay without a tunnel. Nothing comes from the subnet of this host, and to
+/// its pods nothing comes from that of a peer behind the tunnel. Without this check, a host on the link could do
+/// without the tunnel: rp_filter in loose mode lets such packets in (`__fib_validate_source`).
+#[inline(always)]
+pub fn admit_plain(frame: &impl Frame, peers: &impl Peers, node: &Node) -> Result<(), Reason> {
+    if node.guard == OFF {
+        return Ok(());
+    }
+    let Ok(inner::InnerHeaders { ip, .. }) = inner::headers(frame) else { return Ok(()) };
+    let subnet = ip.source().masked(node.netmask);
+    if subnet == node.subnet {
+        return Err(Reason::SpoofedSource);
+    }
+    if ip.destination().masked(node.netmask) != node.subnet {
+        return Ok(());
+    }
+    match peers.peer(subnet) {
+        Some(peer) if peer.direct == 0 => Err(Reason::SpoofedSource),
+        _ => Ok(()),
+    }
+}
+
+/// Checks a packet that a pod sends into the stack. A packet for the tunnel's port of a peer would arrive there as one
+/// of this host's if the host masquerades it. One from a pod of another host would be forwarded in that pod's name,
+/// which its receiver cannot know where routes lead straight to it.
+#[inline(always)]
+pub fn leave_pod(frame: &impl Frame, peers: &impl Peers, node: &Node) -> Result<(), Reason> {
+    if node.guard == OFF {
+        return Ok(());
+    }
+    let Ok(inner::InnerHeaders { ip, .. }) = inner::headers(frame) else { return Ok(()) };
+    let subnet = ip.source().masked(node.netmask);
+    if subnet != node.subnet && peers.peer(subnet).is_some() {
+        return Err(Reason::SpoofedSource);
+    }
+    if ip.protocol != PROTOCOL_UDP || ip.is_later_fragment() || ip.version_ihl != IPV4_NO_OPTIONS {
+        return Ok(());
+    }
+    let is_of_tunnel = match frame.load::<OuterHeaders>(0) {
+        Ok(outer) => node.port != 0 && u32::from(outer.udp.destination.get()) == node.port,
+        Err(_) => false,
+    };
+    if is_of_tunnel && peers.is_source(ip.destination()) { Err(Reason::TunnelFromPod) } else { Ok(()) }
 }

@@ -32,7 +32,7 @@ use flannel_common::{Hook, Ip4, Reason, Verdict};
 use flannel_ebpf::arrival::Arrival;
 use flannel_ebpf::frame::{FlowFrame as _, Frame as _};
 use flannel_ebpf::udp::State;
-use flannel_ebpf::{inner, udp, vxlan};
+use flannel_ebpf::{guard, inner, udp, vxlan};
 
 use crate::context::{Skb, Xdp};
 use crate::next_hop::Lookup;
@@ -56,11 +56,13 @@ unsafe impl Sync for ReadOnlyData {}
 #[unsafe(link_section = "license")]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
-/// The mark of a packet between [`vxlan_decap`], which sets it, and [`vxlan_device`], which clears it.
+/// The mark of a packet between [`vxlan_decap`], which sets it, and [`vxlan_device`], which clears it. Nobody else sees
+/// the packet in between.
 const GUARDED: u32 = 0xe5;
-/// The same for a packet that the kernel's device decapsulates. It is counted for its peer after that. Netfilter and
-/// routing see this mark on the outer packet.
-const LEFT_TO_DEVICE: u32 = 0xe6;
+/// The priority of a packet that has passed the guard and that the kernel's device decapsulates, until [`vxlan_device`]
+/// clears it and counts the packet for its peer. Not a mark: the outer packet passes netfilter, whose rules set marks
+/// (`CONNMARK --restore-mark`). What comes out of a pod has no priority (`____dev_forward_skb`).
+const LEFT_TO_DEVICE: u32 = 0x666c_e601;
 /// The mark of a packet without a mark.
 const UNMARKED: u32 = 0;
 
@@ -168,18 +170,19 @@ pub fn udp_xdp_linear(context: XdpContext) -> u32 {
 #[classifier]
 pub fn vxlan_device(context: TcContext) -> i32 {
     let (node, skb) = (node(), Skb::new(context));
-    let reason = match skb.mark() {
-        mark @ (GUARDED | LEFT_TO_DEVICE) => {
-            skb.set_mark(UNMARKED);
-            if mark == LEFT_TO_DEVICE
-                && let Ok(inner) = inner::headers(&skb)
-            {
-                count::add_received(inner.ip.source().masked(node.netmask), skb.len());
-            }
-            Reason::Guarded
+    let reason = if skb.mark() == GUARDED {
+        skb.set_mark(UNMARKED);
+        Reason::Guarded
+    } else if skb.priority() == LEFT_TO_DEVICE {
+        skb.set_priority(0);
+        if let Ok(inner) = inner::headers(&skb) {
+            count::add_received(inner.ip.source().masked(node.netmask), skb.len());
         }
-        _ if node.guard == Guard::Off as u32 => Reason::NotDecapsulated,
-        _ => Reason::NotGuarded,
+        Reason::Guarded
+    } else if node.guard == Guard::Off as u32 {
+        Reason::NotDecapsulated
+    } else {
+        Reason::NotGuarded
     };
     finish(&skb, Hook::Device, reason)
 }
@@ -244,6 +247,11 @@ fn decap_at_tc(
     }
     trace::report_arrival(&skb, Hook::Decap);
     let arrival = open(&skb, node);
+    if let Err(Reason::NotTunnel) = arrival
+        && let Err(reason) = guard::admit_plain(&skb, &Table, node)
+    {
+        return finish(&skb, Hook::Decap, reason);
+    }
     finish_decap(&mut skb, node, arrival, mark)
 }
 
@@ -260,7 +268,7 @@ fn finish_decap(skb: &mut Skb, node: &Node, arrival: Result<Arrival, Reason>, ma
         Err(reason) => {
             // Never with UDP: no device of the kernel decapsulates its packets.
             if matches!(reason, Reason::LeftToDevice | Reason::Reassemble) {
-                skb.set_mark(LEFT_TO_DEVICE);
+                skb.set_priority(LEFT_TO_DEVICE);
             }
             finish(skb, Hook::Decap, reason)
         }

@@ -1,6 +1,6 @@
 //! The packet of a flow: the headers that identify its flow.
 
-use flannel_common::flow::{Direction, FlowKey};
+use flannel_common::flow::{Direction, FlowKey, SPREAD};
 use flannel_common::wire::{
     ETHER_TYPE_IPV4, EthernetHeader, IPV4_NO_OPTIONS, Ipv4Header, PROTOCOL_TCP, PROTOCOL_UDP, UdpHeader,
     update_checksum,
@@ -21,6 +21,8 @@ const EDGE: u8 = 0b111;
 const ECN: u8 = 0b11;
 
 const TTL_OFFSET: u32 = EthernetHeader::LEN + 8;
+/// Where [`Behind`] begins, from the beginning of the IPv4 header.
+const BEHIND: u32 = Ipv4Header::LEN + 8;
 /// From the beginning of the IPv4 header.
 const TCP_OFFSET: u32 = Ipv4Header::LEN + 12;
 
@@ -37,6 +39,11 @@ struct Headers {
 #[derive(Clone, Copy, FromBytes, Immutable, KnownLayout)]
 #[repr(C, align(2))]
 struct Transport([[u8; 2]; 4]);
+
+/// The bytes behind [`Transport`].
+#[derive(Clone, Copy, FromBytes, Immutable, KnownLayout)]
+#[repr(C, align(2))]
+struct Behind([[u8; 2]; 4]);
 
 /// The bytes of a TCP header with its length and its flags.
 #[derive(Clone, Copy, FromBytes, Immutable, KnownLayout)]
@@ -69,6 +76,8 @@ pub struct Packet {
     source_port: u16,
     destination_port: u16,
     transport_len: u32,
+    /// What is behind the ports, or behind type, code and checksum.
+    rest: [[u8; 2]; 2],
 }
 
 impl Packet {
@@ -100,7 +109,7 @@ impl Packet {
         ethernet: EthernetHeader,
         offset: u32,
         ip: Ipv4Header,
-        Transport([first, second, third, _]): Transport,
+        Transport([first, second, third, fourth]): Transport,
     ) -> Result<Self, Reason> {
         if ip.version_ihl != IPV4_NO_OPTIONS || ip.is_fragment() || ip.ttl <= 1 {
             return Err(Reason::ToStack);
@@ -109,7 +118,8 @@ impl Packet {
             let (source_port, destination_port) =
                 (u16::from_ne_bytes(source_port), u16::from_ne_bytes(destination_port));
             let ip = ip.by_words();
-            Self { ethernet, ip, is_edge, offset, source_port, destination_port, transport_len }
+            let rest = [third, fourth];
+            Self { ethernet, ip, is_edge, offset, source_port, destination_port, transport_len, rest }
         };
         match ip.protocol {
             PROTOCOL_TCP => {
@@ -144,6 +154,27 @@ impl Packet {
     #[inline(always)]
     pub const fn is_tcp(&self) -> bool {
         self.ip.protocol == PROTOCOL_TCP
+    }
+
+    /// A number by which this packet is told from others of its flow, whoever sent them; never zero. The stack changes
+    /// nothing of what it is made from, unless it translates sequence numbers: the identification of IP, and the
+    /// sequence and acknowledgement of TCP, the length of UDP, or the number of an echo, with the begin of the payload.
+    /// Checksums are left out, because the stack may complete them (`skb_checksum_help`).
+    #[inline(always)]
+    pub fn fingerprint(&self, frame: &impl FlowFrame) -> u32 {
+        let [third, fourth] = self.rest;
+        let fourth = if self.ip.protocol == PROTOCOL_UDP { [0; 2] } else { fourth };
+        let Behind([first, second, payload @ ..]) =
+            frame.load(self.offset + BEHIND).unwrap_or(Behind([[0; 2]; 4]));
+        let payload = if self.is_tcp() { [[0; 2]; 2] } else { payload };
+        let word = |halves: [[u8; 2]; 4]| {
+            let [first, second, third, fourth] = halves.map(|half| u64::from(u16::from_ne_bytes(half)));
+            first | second << 16 | third << 32 | fourth << 48
+        };
+        let mixed = word([third, fourth, first, second]).wrapping_mul(SPREAD);
+        let rest = word([payload[0], payload[1], self.ip.id.to_bytes(), [0; 2]]);
+        let mixed = (mixed ^ mixed >> 32 ^ rest).wrapping_mul(SPREAD);
+        (mixed >> 32) as u32 | 1
     }
 
     /// Bytes of the longest packet that this one becomes on the wire, without its Ethernet header.

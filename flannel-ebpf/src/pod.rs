@@ -11,7 +11,7 @@ use flannel_ebpf::flows::{self, Exit, Origin};
 use flannel_ebpf::frame::Frame as _;
 use flannel_ebpf::packet::Packet;
 use flannel_ebpf::peers::Peers as _;
-use flannel_ebpf::{inner, udp, vxlan};
+use flannel_ebpf::{guard, inner, udp, vxlan};
 
 use crate::context::Skb;
 use crate::flow_table::FlowTable;
@@ -33,7 +33,10 @@ pub fn pod_out(context: TcContext) -> i32 {
             trace::report_verdict(&skb, Hook::PodOut, Reason::Bypassed);
             action(Verdict::Forward)
         }
-        Err(reason) => finish(&skb, Hook::PodOut, reason),
+        Err(reason) => {
+            let refused = guard::leave_pod(&skb, &Table, node).err();
+            finish(&skb, Hook::PodOut, refused.unwrap_or(reason))
+        }
     }
 }
 
@@ -68,7 +71,12 @@ pub fn direct_in(context: TcContext) -> i32 {
             count::add_received(subnet, bytes);
             finish(&skb, Hook::DirectIn, Reason::Bypassed)
         }
-        Err(reason) => finish(&skb, Hook::DirectIn, reason),
+        Err(reason) => {
+            // Where there is a tunnel, its program asks the guard.
+            let has_tunnel = node.device != 0;
+            let refused = if has_tunnel { None } else { guard::admit_plain(&skb, &Table, node).err() };
+            finish(&skb, Hook::DirectIn, refused.unwrap_or(reason))
+        }
     }
 }
 

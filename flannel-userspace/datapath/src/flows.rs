@@ -105,6 +105,10 @@ impl Approver {
                 debug!(%one, %other, "connection tracking knows others, but not this connection");
                 self.refuse(connection);
             }
+            Ok(Tracking::Involved) => {
+                debug!(%one, %other, "connection tracking changes packets of this connection, or a helper reads them");
+                self.refuse(connection);
+            }
             Err(error) => {
                 debug!(%error, %one, %other, "cannot ask connection tracking");
                 self.refuse(connection);

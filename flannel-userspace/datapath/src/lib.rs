@@ -23,7 +23,7 @@ mod tables;
 mod trace_session;
 mod unavailable;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -323,11 +323,11 @@ impl Datapath {
     }
 
     /// Super-packets out of the tunnel leave exactly these bridges whole, and flows from and to these `pods` bypass the
-    /// stack. Bridges and the pods' ports are given by their interface indexes.
+    /// stack. Bridges and the pods' ports, with their bridge, are given by their interface indexes.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn serve(&mut self, bridges: &BTreeSet<u32>, pods: &BTreeSet<u32>) -> Result<(), DatapathError> {
+    pub fn serve(&mut self, bridges: &BTreeSet<u32>, pods: &BTreeMap<u32, u32>) -> Result<(), DatapathError> {
         if self.attacher.serve(bridges, pods)? {
             self.tables.begin_generation()?;
         }

@@ -123,7 +123,7 @@ fn entries(tables: &Tables, map: &str) -> anyhow::Result<Vec<Value>> {
 }
 
 fn flow(key: &FlowKey, flow: &Flow) -> Value {
-    let Flow { entered, left } = flow;
+    let Flow { entered, left, in_stack, contested } = flow;
     json!({
         "source": key.source.to_string(), "destination": key.destination.to_string(),
         "source_port": u16::from_be(key.source_port), "destination_port": u16::from_be(key.destination_port),
@@ -133,7 +133,8 @@ fn flow(key: &FlowKey, flow: &Flow) -> Value {
         "entered_at": Interface::new(entered.interface),
         "left_at": (left.interface != 0).then(|| Interface::new(left.interface)),
         "generation": left.generation, "ttl": entered.ttl, "mtu": left.mtu, "packets": left.packets,
-        "in_stack": entered.in_stack, "outer_source": entered.outer_source.to_string(),
+        "in_stack": in_stack, "contested_milliseconds": u64::from(*contested) * (1 << 20) / 1_000_000,
+        "outer_source": entered.outer_source.to_string(),
         "onward": {
             "way": if left.onward.way == Way::Tunnel as u16 { "tunnel" }
                 else if left.onward.way == Way::Segmenter as u16 { "segmenter" } else { "plain" },

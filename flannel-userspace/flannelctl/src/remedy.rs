@@ -52,6 +52,15 @@ pub(super) const fn of(reason: Reason) -> Option<&'static str> {
              come by another interface than the underlay. Choose the right one (flanneld --iface), or correct the \
              routes between the hosts."
         }
+        Reason::TunnelFromPod => {
+            "A pod speaks to the tunnel's port of another host, as if it were one: find it with `flannelctl drops \
+             --follow`. What tunnels of its own must use another port than the network's."
+        }
+        Reason::SpoofedSource => {
+            "Somebody on the link, or a pod, sends with an address that is not its own: see the packets with \
+             `flannelctl drops`. If the sender is a host of the network that has a direct route to this one, this \
+             host must have one to it, too (DirectRouting with the same netmask on both)."
+        }
         _ => return None,
     })
 }

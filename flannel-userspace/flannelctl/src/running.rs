@@ -188,7 +188,13 @@ pub(super) mod tests {
                 pin_dir: "/sys/fs/bpf/x".into(),
                 state_file: "/var/lib/flannel-ebpf/x.json".into(),
                 subnet_file: "/run/flannel/subnet.env".into(),
-                rules: RuleSettings { masquerade: true, fully_random: true, forward: true, blackhole: false },
+                rules: RuleSettings {
+                    masquerade: true,
+                    fully_random: true,
+                    forward: true,
+                    guard: true,
+                    blackhole: false,
+                },
             },
         };
         Running::of(Some(7), status)

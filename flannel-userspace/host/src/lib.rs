@@ -59,6 +59,18 @@ pub struct Host {
     datapath: Option<Datapath>,
     /// Whether programs need the ports of pods.
     serves_pods: bool,
+    /// What packets that skip the stack pass by, besides pods' ports and bridges.
+    skipped: Skipped,
+}
+
+/// Interfaces whose queues and filters see nothing of packets that skip the stack.
+#[derive(Clone, Copy, Debug, Default)]
+struct Skipped {
+    /// Index of the flannel device.
+    device: Option<u32>,
+    /// Index of the underlay, where packets arrive there that a route leads to. Those of a tunnel are taken out of it
+    /// there in any case.
+    underlay: Option<u32>,
 }
 
 impl Host {
@@ -70,7 +82,15 @@ impl Host {
     pub fn open(netlink: Netlink, settings: Settings) -> Result<Self, OpenError> {
         let monitor = Monitor::open()?;
         let objects = Objects::new(netlink.clone(), PerFamily::NONE);
-        Ok(Self { netlink, monitor, settings, objects, datapath: None, serves_pods: false })
+        Ok(Self {
+            netlink,
+            monitor,
+            settings,
+            objects,
+            datapath: None,
+            serves_pods: false,
+            skipped: Skipped::default(),
+        })
     }
 
     /// Which flows bypass the stack. Without peers there is no flow, and without `bpf_check_mtu` no way to check its
@@ -161,6 +181,10 @@ impl Kernel for Host {
         families.for_each(|family| objects_of.set(family, Some(links.device_index(family))));
         self.objects = Objects::new(self.netlink.clone(), objects_of);
         self.serves_pods = !links.devices.is_empty() || self.bypass(kind) != Bypass::Off;
+        self.skipped = Skipped {
+            device: links.device_index(Family::V4),
+            underlay: context.backend.depends_on_hop().then_some(links.underlay.index),
+        };
         let Some(pins) = self.settings.pins.clone() else { return Ok(()) };
         let datapath = Datapath::start(pins, self.spec(context, links)).map_err(KernelError::refused)?;
         self.datapath = Some(datapath);
@@ -181,7 +205,10 @@ impl Kernel for Host {
 
     async fn find_pods(&mut self) -> Result<(), KernelError> {
         let Some(datapath) = self.datapath.as_mut().filter(|_| self.serves_pods) else { return Ok(()) };
-        let fdb = self.netlink.bridge_fdb(&self.settings.pod_bridges).await.map_err(refused)?;
+        let mut fdb = self.netlink.bridge_fdb(&self.settings.pod_bridges).await.map_err(refused)?;
+        if is_treated(&self.netlink, self.skipped).await.map_err(refused)? {
+            fdb.pods.clear();
+        }
         datapath.tables().set_ports(&fdb.ports).map_err(KernelError::refused)?;
         datapath.serve(&fdb.bridges, &fdb.pods).map_err(KernelError::refused)
     }
@@ -240,6 +267,19 @@ impl Kernel for Host {
 
     async fn change(&mut self) -> Change {
         self.monitor.next().await
+    }
+}
+
+/// Whether somebody else has put a queue or a filter where packets that skip the stack do not pass.
+async fn is_treated(netlink: &Netlink, skipped: Skipped) -> Result<bool, flannel_net::Error> {
+    let Skipped { device, underlay } = skipped;
+    let is_device_treated = match device {
+        Some(device) => !netlink.treated_by_others(&[device].into()).await?.is_empty(),
+        None => false,
+    };
+    match underlay.filter(|_| !is_device_treated) {
+        Some(underlay) => netlink.is_ingress_treated(underlay).await,
+        None => Ok(is_device_treated),
     }
 }
 

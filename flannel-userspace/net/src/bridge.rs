@@ -13,12 +13,14 @@ use super::{Error, Netlink, collect};
 /// Which pods are behind which ports of the bridges.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BridgeFdb {
-    /// Interface indexes of the bridges that exist.
+    /// Interface indexes of the bridges at which nobody else does anything to packets.
     pub bridges: BTreeSet<u32>,
-    /// Interface index of the port, by that of the bridge and the pod's Ethernet address.
+    /// Interface index of the port, by that of the bridge and the pod's Ethernet address; and again by that of the
+    /// port itself, which tells that the pod is behind it, whatever its VLAN.
     pub ports: BTreeMap<(u32, Mac), u32>,
-    /// Interface indexes of the ports that are veth pairs with pods, without qdiscs or filters of others.
-    pub pods: BTreeSet<u32>,
+    /// Interface indexes of the ports of these bridges that are veth pairs with pods, without qdiscs or filters of
+    /// others; with the index of the bridge.
+    pub pods: BTreeMap<u32, u32>,
 }
 
 impl Netlink {
@@ -36,21 +38,23 @@ impl Netlink {
             fdb.ports.append(&mut self.ports(link.index).await?);
         }
         if !fdb.bridges.is_empty() {
+            for bridge in self.treated_by_others(&fdb.bridges).await? {
+                fdb.bridges.remove(&bridge);
+            }
             fdb.pods = self.pods(&fdb.bridges).await?;
         }
         Ok(fdb)
     }
 
     /// A packet redirected to a pod would bypass queues that shape its traffic, and filters of others.
-    async fn pods(&self, bridges: &BTreeSet<u32>) -> Result<BTreeSet<u32>, Error> {
-        let is_pod = |link: &Link| {
-            link.peer_in_other_netns
-                && link.kind == Kind::Other("veth".to_owned())
-                && link.controller.is_some_and(|bridge| bridges.contains(&bridge))
+    async fn pods(&self, bridges: &BTreeSet<u32>) -> Result<BTreeMap<u32, u32>, Error> {
+        let pod = |link: &Link| {
+            let is_pair = link.peer_in_other_netns && link.kind == Kind::Other("veth".to_owned());
+            let bridge = link.controller.filter(|bridge| is_pair && bridges.contains(bridge))?;
+            Some((link.index, bridge))
         };
-        let mut pods: BTreeSet<u32> =
-            self.links().await?.iter().filter(|link| is_pod(link)).map(|link| link.index).collect();
-        for interface in self.treated_by_others(&pods).await? {
+        let mut pods: BTreeMap<u32, u32> = self.links().await?.iter().filter_map(pod).collect();
+        for interface in self.treated_by_others(&pods.keys().copied().collect()).await? {
             pods.remove(&interface);
         }
         Ok(pods)
@@ -61,21 +65,27 @@ impl Netlink {
         request.message_mut().attributes.push(NeighbourAttribute::Controller(bridge));
         let pick = |message: NeighbourMessage| {
             let mac = link_layer_address(&message)?;
-            is_learned(bridge, &message).then_some(((bridge, mac), message.header.ifindex))
+            is_learned(bridge, &message).then_some((has_vlan(&message), mac, message.header.ifindex))
         };
-        collect(request.execute(), "list the pods behind bridges", pick).await
+        let learned: Vec<(bool, Mac, u32)> =
+            collect(request.execute(), "list the pods behind bridges", pick).await?;
+        let by_port = learned.iter().map(|(_, mac, port)| ((*port, *mac), *port));
+        // On a bridge that divides its ports into VLANs the address alone does not tell the port.
+        let by_bridge = learned.iter().filter(|(has_vlan, ..)| !has_vlan);
+        Ok(by_port.chain(by_bridge.map(|(_, mac, port)| ((bridge, *mac), *port))).collect())
     }
 }
 
-/// Whether the entry was learned from a port. Permanent ones are the ports' own, and on a bridge that divides its ports
-/// into VLANs the address alone does not determine the port.
+/// Whether the entry is of somebody behind a port. Permanent ones are the ports' own.
 fn is_learned(bridge: u32, message: &NeighbourMessage) -> bool {
     let is_of_bridge = |attribute: &NeighbourAttribute| *attribute == NeighbourAttribute::Controller(bridge);
-    let has_vlan = |attribute: &NeighbourAttribute| matches!(attribute, NeighbourAttribute::Vlan(_));
     message.header.state != NeighbourState::Permanent
         && message.header.ifindex != bridge
         && message.attributes.iter().any(is_of_bridge)
-        && !message.attributes.iter().any(has_vlan)
+}
+
+fn has_vlan(message: &NeighbourMessage) -> bool {
+    message.attributes.iter().any(|attribute| matches!(attribute, NeighbourAttribute::Vlan(_)))
 }
 
 #[cfg(test)]
@@ -101,7 +111,8 @@ mod tests {
             let fdb = netlink.bridge_fdb(&["cni0".to_owned(), "absent".to_owned()]).await.unwrap();
             assert_eq!(fdb.bridges, [bridge].into());
             let mac = "02:00:00:00:00:09".parse().unwrap();
-            assert_eq!(fdb.ports, [((bridge, mac), port)].into(), "the ports' own addresses are left out");
+            let expected = [((bridge, mac), port), ((port, mac), port)].into();
+            assert_eq!(fdb.ports, expected, "the ports' own addresses are left out");
         });
     }
 

@@ -12,16 +12,29 @@ use netlink_packet_netfilter::conntrack::{
     ConntrackAttribute, ConntrackMessage, IPTuple, ProtoInfo, ProtoInfoTCP, ProtoTuple, Protocol, TCPFlags,
     Tuple,
 };
-use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
+use netlink_packet_netfilter::{
+    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
+};
 use nix::errno::Errno;
 use rtnetlink::packet_core::{
-    DecodeError, NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    DecodeError, NLA_TYPE_MASK, NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    Nla as _,
 };
 use rtnetlink::sys::Socket;
 use rtnetlink::sys::constants::NETLINK_NETFILTER;
 
 /// `IP_CT_TCP_FLAG_BE_LIBERAL`: sequence numbers are not checked.
 const BE_LIBERAL: u8 = 0x08;
+/// `IPS_SRC_NAT`, `IPS_DST_NAT` and `IPS_SEQ_ADJUST`: packets do not leave as they came.
+const INVOLVED: u32 = 1 << 4 | 1 << 5 | 1 << 6;
+/// A helper follows the connection (`enum ctattr_type`).
+const CTA_HELP: u16 = 5;
+/// Sequence numbers of the opener are adjusted.
+const CTA_SEQ_ADJ_ORIG: u16 = 15;
+/// Those of the other end are.
+const CTA_SEQ_ADJ_REPLY: u16 = 16;
+/// The host has answered for one end.
+const CTA_SYNPROXY: u16 = 24;
 /// How many connections are tracked in this network namespace. The file does not exist without connection tracking.
 const COUNT: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
 
@@ -37,6 +50,9 @@ pub enum Tracking {
     Idle,
     /// It knows others, but not this one: the connection is in a zone, or exempt.
     Unknown,
+    /// It changes packets of this one or has to read them: the connection is translated, its sequence numbers are
+    /// adjusted as behind SYNPROXY, or a helper follows it.
+    Involved,
 }
 
 impl Conntrack {
@@ -57,7 +73,12 @@ impl Conntrack {
     /// # Errors
     /// Connection tracking cannot be asked.
     pub fn be_liberal(&self, one: SocketAddrV4, other: SocketAddrV4) -> io::Result<Tracking> {
-        match self.request(update(one, other)) {
+        let outcome = match self.is_involved(one, other) {
+            Ok(true) => return Ok(Tracking::Involved),
+            Ok(false) => self.update(one, other),
+            Err(error) => Err(error),
+        };
+        match outcome {
             Ok(()) => Ok(Tracking::Liberal),
             // If nothing is tracked, the kernel module that answers may be missing, too.
             Err(error) => match (is_idle()?, error.raw_os_error().map(Errno::from_raw)) {
@@ -68,45 +89,84 @@ impl Conntrack {
         }
     }
 
-    fn request(&self, message: ConntrackMessage) -> io::Result<()> {
+    fn is_involved(&self, one: SocketAddrV4, other: SocketAddrV4) -> io::Result<bool> {
+        Ok(self.entry(one, other)?.iter().any(is_involvement))
+    }
+
+    /// What connection tracking knows of a connection.
+    fn entry(&self, one: SocketAddrV4, other: SocketAddrV4) -> io::Result<Vec<ConntrackAttribute>> {
+        match self.ask(ConntrackMessage::Get(vec![tuple(one, other)]), NLM_F_REQUEST)? {
+            NetlinkPayload::Error(error) => Err(error.to_io()),
+            NetlinkPayload::InnerMessage(NetfilterMessage {
+                inner: NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)),
+                ..
+            }) => Ok(attributes),
+            _ => Err(unexpected()),
+        }
+    }
+
+    fn update(&self, one: SocketAddrV4, other: SocketAddrV4) -> io::Result<()> {
+        match self.ask(liberal(one, other), NLM_F_REQUEST | NLM_F_ACK)? {
+            NetlinkPayload::Error(error) if error.code.is_some() => Err(error.to_io()),
+            NetlinkPayload::Error(_) => Ok(()),
+            _ => Err(unexpected()),
+        }
+    }
+
+    fn ask(&self, message: ConntrackMessage, flags: u16) -> io::Result<NetlinkPayload<NetfilterMessage>> {
         let header = NetfilterHeader::new(NetfilterProtoFamily::IPv4, 0, 0);
         let payload = NetlinkPayload::from(NetfilterMessage::new(header, message));
         let mut request = NetlinkMessage::new(NetlinkHeader::default(), payload);
-        request.header.flags = NLM_F_REQUEST | NLM_F_ACK;
+        request.header.flags = flags;
         request.finalize();
         let mut bytes = vec![0; request.buffer_len()];
         request.serialize(&mut bytes);
         self.0.send(&bytes, 0)?;
         let (answer, _) = self.0.recv_from_full()?;
-        match NetlinkMessage::<NetfilterMessage>::deserialize(&answer).map_err(malformed)?.payload {
-            NetlinkPayload::Error(error) if error.code.is_some() => Err(error.to_io()),
-            NetlinkPayload::Error(_) => Ok(()),
-            _ => Err(io::Error::new(ErrorKind::InvalidData, "the kernel answered something else")),
-        }
+        Ok(NetlinkMessage::deserialize(&answer).map_err(malformed)?.payload)
     }
 }
 
-fn update(one: SocketAddrV4, other: SocketAddrV4) -> ConntrackMessage {
-    // Either direction finds the connection.
-    let tuple = vec![
+/// Whether the attribute tells that packets are changed, or read by a helper (`ctnetlink_fill_info`).
+fn is_involvement(attribute: &ConntrackAttribute) -> bool {
+    match attribute {
+        ConntrackAttribute::CtaStatus(status) => status.bits() & INVOLVED != 0,
+        ConntrackAttribute::Other(other) => {
+            let kind = other.kind() & NLA_TYPE_MASK;
+            [CTA_HELP, CTA_SEQ_ADJ_ORIG, CTA_SEQ_ADJ_REPLY, CTA_SYNPROXY].contains(&kind)
+        }
+        _ => false,
+    }
+}
+
+/// Either direction finds the connection.
+fn tuple(one: SocketAddrV4, other: SocketAddrV4) -> ConntrackAttribute {
+    ConntrackAttribute::CtaTupleOrig(vec![
         Tuple::Ip(vec![IPTuple::SourceAddress(address(one)), IPTuple::DestinationAddress(address(other))]),
         Tuple::Proto(vec![
             ProtoTuple::Protocol(Protocol::Tcp),
             ProtoTuple::SourcePort(one.port()),
             ProtoTuple::DestinationPort(other.port()),
         ]),
-    ];
+    ])
+}
+
+fn liberal(one: SocketAddrV4, other: SocketAddrV4) -> ConntrackMessage {
     let liberal = || TCPFlags::parse(&[BE_LIBERAL, BE_LIBERAL]);
     let flags = [liberal().map(ProtoInfoTCP::OriginalFlags), liberal().map(ProtoInfoTCP::ReplyFlags)];
     let flags = flags.into_iter().flatten().collect();
     ConntrackMessage::New(vec![
-        ConntrackAttribute::CtaTupleOrig(tuple),
+        tuple(one, other),
         ConntrackAttribute::CtaProtoInfo(vec![ProtoInfo::TCP(flags)]),
     ])
 }
 
 const fn address(end: SocketAddrV4) -> IpAddr {
     IpAddr::V4(Ipv4Addr::from_octets(end.ip().octets()))
+}
+
+fn unexpected() -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, "the kernel answered something else")
 }
 
 fn malformed(error: DecodeError) -> io::Error {
@@ -124,8 +184,6 @@ fn is_idle() -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use std::net::{SocketAddr, TcpListener, TcpStream};
-
-    use netlink_packet_netfilter::NetfilterMessageInner;
 
     use super::*;
     use crate::namespace::{in_namespace, run};
@@ -149,22 +207,7 @@ mod tests {
 
     /// The flags of both directions of a connection.
     fn flags(conntrack: &Conntrack, one: SocketAddrV4, other: SocketAddrV4) -> Vec<u8> {
-        let ConntrackMessage::New(mut attributes) = update(one, other) else { panic!("no update") };
-        attributes.truncate(1);
-        let header = NetfilterHeader::new(NetfilterProtoFamily::IPv4, 0, 0);
-        let message = NetfilterMessage::new(header, ConntrackMessage::Get(attributes));
-        let mut request = NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::from(message));
-        request.header.flags = NLM_F_REQUEST;
-        request.finalize();
-        let mut bytes = vec![0; request.buffer_len()];
-        request.serialize(&mut bytes);
-        conntrack.0.send(&bytes, 0).unwrap();
-        let (answer, _) = conntrack.0.recv_from_full().unwrap();
-        let answer = NetlinkMessage::<NetfilterMessage>::deserialize(&answer).unwrap();
-        let NetlinkPayload::InnerMessage(message) = answer.payload else { panic!("{answer:?}") };
-        let NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)) = message.inner else {
-            panic!("no connection")
-        };
+        let attributes = conntrack.entry(one, other).unwrap();
         let protocol = attributes.into_iter().find_map(|attribute| match attribute {
             ConntrackAttribute::CtaProtoInfo(info) => info.into_iter().next(),
             _ => None,
@@ -214,6 +257,44 @@ mod tests {
             let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let (one, other) = (v4(client.local_addr().unwrap()), v4(client.peer_addr().unwrap()));
             assert_eq!(Conntrack::open().unwrap().be_liberal(one, other).unwrap(), Tracking::Unknown);
+        });
+    }
+
+    /// Opens a connection to the port, and tells what becomes of it.
+    fn tracking_of_a_connection_to(port: u16) -> Tracking {
+        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let (one, other) = (v4(client.local_addr().unwrap()), v4(client.peer_addr().unwrap()));
+        let tracking = Conntrack::open().unwrap().be_liberal(one, other).unwrap();
+        drop(listener);
+        tracking
+    }
+
+    #[test]
+    fn a_connection_with_a_helper_does_not_bypass_the_stack() {
+        in_namespace(async |_| {
+            track("");
+            run("nft", "add ct helper ip track ftp { type \"ftp\" protocol tcp ; }");
+            run("nft", "add rule ip track output tcp dport 2121 ct helper set \"ftp\"");
+            run("nft", "add chain ip track late { type filter hook output priority 0 ; }");
+            run("nft", "add rule ip track late tcp dport 2121 ct helper set \"ftp\"");
+            assert_eq!(tracking_of_a_connection_to(2121), Tracking::Involved);
+            assert_eq!(tracking_of_a_connection_to(2122), Tracking::Liberal);
+        });
+    }
+
+    #[test]
+    fn a_translated_connection_does_not_bypass_the_stack() {
+        in_namespace(async |_| {
+            track("");
+            run("nft", "add chain ip track redirecting { type nat hook output priority -100 ; }");
+            run("nft", "add rule ip track redirecting tcp dport 2180 redirect to :2181");
+            let listener = TcpListener::bind("127.0.0.1:2181").unwrap();
+            let client = TcpStream::connect("127.0.0.1:2180").unwrap();
+            let (one, other) = (v4(client.local_addr().unwrap()), v4(client.peer_addr().unwrap()));
+            let conntrack = Conntrack::open().unwrap();
+            assert_eq!(conntrack.be_liberal(one, other).unwrap(), Tracking::Involved);
+            drop(listener);
         });
     }
 }

@@ -14,7 +14,7 @@ impl Netlink {
     ///
     /// # Errors
     /// The kernel refused.
-    pub(super) async fn treated_by_others(&self, interfaces: &BTreeSet<u32>) -> Result<BTreeSet<u32>, Error> {
+    pub async fn treated_by_others(&self, interfaces: &BTreeSet<u32>) -> Result<BTreeSet<u32>, Error> {
         let qdiscs: Vec<TcMessage> = collect(self.0.qdisc().get().execute(), "list the qdiscs", Some).await?;
         let mut treated = BTreeSet::new();
         for qdisc in &qdiscs {
@@ -34,6 +34,23 @@ impl Netlink {
             }
         }
         Ok(treated)
+    }
+
+    /// Whether somebody else has put a qdisc or a filter where packets arrive at the interface.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub async fn is_ingress_treated(&self, interface: u32) -> Result<bool, Error> {
+        let is_ingress = |qdisc: TcMessage| {
+            let is_here = qdisc.header.index.cast_unsigned() == interface;
+            (is_here && kind(&qdisc) == Some("ingress")).then_some(())
+        };
+        let found: Vec<()> = collect(self.0.qdisc().get().execute(), "list the qdiscs", is_ingress).await?;
+        if !found.is_empty() {
+            return Ok(true);
+        }
+        let filters = self.filters(interface).await?;
+        Ok(filters.iter().any(|filter| filter.ingress && filter.priority != PRIORITY))
     }
 
     /// Removes the clsact qdisc of an interface unless it holds somebody's filter. Returns whether it did.

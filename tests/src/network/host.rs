@@ -14,6 +14,8 @@ pub enum RpFilter {
     /// Never.
     #[default]
     Off,
+    /// Unless it would be reached by any (RFC 3704, loose), as systemd sets it.
+    Loose,
     /// Always (RFC 3704, strict).
     Strict,
 }
@@ -117,6 +119,7 @@ impl Host {
         let name = format!("h{number}");
         let rp_filter = match options.rp_filter {
             RpFilter::Off => "0",
+            RpFilter::Loose => "2",
             RpFilter::Strict => "1",
         };
         for interface in ["all", "default"] {

@@ -9,6 +9,7 @@ mod ecn;
 mod foreign;
 mod guard;
 mod headers;
+mod impostors;
 mod life;
 mod lines;
 mod next_hop;

@@ -4,14 +4,14 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use flannel_tests::cluster::Cluster;
+use flannel_tests::cluster::{Cluster, check_reached, pod_pairs};
 use flannel_tests::network::{Offloads, allow_super_packets};
 use flannel_tests::traffic::capture::{Capture, LONGEST_FRAME};
 use flannel_tests::traffic::{Datagrams, Endpoint, Received, transfer};
 use rstest::rstest;
 
 use crate::bypass::{bypassed, start_served};
-use crate::{HOST_GW, UDP, VXLAN};
+use crate::{HOST_GW, UDP, VXLAN, cluster};
 
 /// Bytes of a file.
 const FILE: u64 = 20_000_000;
@@ -173,4 +173,21 @@ fn super_packets_beyond_64_kilobytes(
             pod.find("packet beyond 64 kB", Duration::from_secs(1), beyond).unwrap();
         }
     }
+}
+
+/// What the kernel's device takes out of the tunnel passes netfilter before. A rule there that sets marks, as the one of
+/// wg-quick for every datagram, loses nothing.
+#[rstest]
+#[case::restored("-t mangle -A PREROUTING -p udp -j CONNMARK --restore-mark")]
+#[case::set("-t mangle -A PREROUTING -p udp -j MARK --set-mark 0x4000")]
+#[case::like_ours("-t mangle -A PREROUTING -p udp -j MARK --set-mark 0xe5")]
+fn marks_of_others_lose_nothing_that_is_left_to_the_device(#[case] rule: &str) {
+    let cluster = cluster(VXLAN, "auto");
+    check_reached(&pod_pairs(&cluster.nodes())).unwrap();
+    for member in &cluster.members {
+        member.node.host.namespace.run("iptables", &format!("-w {rule}")).unwrap();
+    }
+    SEGMENTED.send(cluster.pod(0).unwrap(), cluster.pod(1).unwrap()).unwrap();
+    let left = cluster.members[1].daemon.count("decap", "left_to_device").unwrap();
+    assert!(left > 0, "nothing was left to the device");
 }

@@ -9,10 +9,10 @@ use aya::programs::{Program, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use caps::{CapSet, Capability};
 use flannel_common::flow::{Bypass, Flow, FlowKey, KnownFlow};
 use flannel_common::maps::{
-    Backend, COUNTERS, Count, FLOWS, Guard, Node, PEER_COUNTERS, PEERS, PeerCount, SOURCES,
+    Backend, COUNTERS, Count, FLOWS, Guard, Node, PEER_COUNTERS, PEERS, PORTS, PeerCount, Port, SOURCES,
 };
 use flannel_common::wire::Ipv4Header;
-use flannel_common::{Hook, Ip4, Reason, Verdict};
+use flannel_common::{Hook, Ip4, Mac, Reason, Verdict};
 use flannel_datapath::{LogChoice, OBJECT, ProgramSettings, Support, loader};
 use flannel_ebpf::frame::Encapsulation;
 use flannel_tests::wait::patience;
@@ -98,6 +98,13 @@ impl Kernel {
         let mut peer = peers.get(&subnet, 0).unwrap();
         change(&mut peer);
         peers.insert(subnet, peer, 0).unwrap();
+    }
+
+    /// Has the programs know that `station` is behind the port.
+    pub fn put_station(&mut self, port: u32, station: Mac) {
+        let mut ports: HashMap<&mut MapData, Port, u32> =
+            self.ebpf.map_mut(PORTS).unwrap().try_into().unwrap();
+        ports.insert(Port { bridge: port, mac: station, reserved: 0 }, port, 0).unwrap();
     }
 
     /// Has the programs know a flow.

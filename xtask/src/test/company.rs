@@ -41,9 +41,12 @@ const NAMED: &[Named] = &[
     ("network", "count::", Company::None),
     ("network", "bypass::flows_bypass_the_stack", Company::None),
     // A rule takes effect within 100 ms.
+    ("network", "bypass::contest::a_bridge_that_floods", Company::Quiet),
+    ("network", "bypass::contest::nothing_is_lost", Company::Quiet),
     ("network", "bypass::netfilter::a_rule_takes_effect", Company::None),
     ("network", "bypass::netfilter::a_tracked_gigabyte", Company::None),
     ("network", "bypass::others::nothing_is_lost", Company::Quiet),
+    ("network", "impostors::a_stranger", Company::Quiet),
     ("network", "life::", Company::Quiet),
     ("network", "next_hop::", Company::Quiet),
     ("network", "restart::", Company::Quiet),

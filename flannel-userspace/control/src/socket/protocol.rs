@@ -174,6 +174,8 @@ pub struct RuleSettings {
     pub fully_random: bool,
     /// Whether packets from and to the network are accepted where the host forwards.
     pub forward: bool,
+    /// Whether what pods send to the tunnel's port outside the network is dropped.
+    pub guard: bool,
     /// Whether what is sent to no pod of this host ends here.
     pub blackhole: bool,
 }

@@ -24,6 +24,9 @@ use aya::programs::{ProgramError, SchedClassifier, TcAttachType, tc};
 use nix::errno::Errno;
 use tracing::{debug, info};
 
+use flannel_common::maps::Node;
+
+use self::foreign::Side;
 use super::bpffs::names_in;
 use super::{DatapathError, Format, HookChoice, PinDir, Spec, Support, interface_name};
 use crate::sys;
@@ -78,7 +81,7 @@ pub(super) struct Attacher {
     bridges: BTreeSet<u32>,
     /// Ports of pods, by their interface indexes.
     pods: BTreeSet<u32>,
-    /// Those with programs of others, which was reported.
+    /// Interfaces with programs of others, which was reported.
     left_alone: BTreeSet<u32>,
     attached: BTreeMap<Place, Attached>,
     /// Whether the programs of another build stay in the places for now.
@@ -118,26 +121,41 @@ impl Attacher {
     pub(super) fn serve(
         &mut self,
         bridges: &BTreeSet<u32>,
-        pods: &BTreeSet<u32>,
+        pods: &BTreeMap<u32, u32>,
     ) -> Result<bool, DatapathError> {
-        let pods = self.without_foreign(pods);
-        if self.bridges == *bridges && self.pods == pods {
+        let (bridges, pods) = self.without_foreign(bridges, pods);
+        if self.bridges == bridges && self.pods == pods {
             return Ok(false);
         }
-        self.bridges.clone_from(bridges);
-        self.pods = pods;
+        (self.bridges, self.pods) = (bridges, pods);
         self.hold().map(|()| true)
     }
 
-    /// Packets that bypass the stack would bypass programs of others too.
-    fn without_foreign(&mut self, pods: &BTreeSet<u32>) -> BTreeSet<u32> {
-        let (foreign, ours): (BTreeSet<u32>, _) = pods.iter().partition(|pod| foreign::is_at(**pod));
-        for pod in foreign.difference(&self.left_alone) {
-            let interface = name_of(*pod).unwrap_or_default();
-            info!(interface, "no bypass for this pod: another program is attached there");
+    /// Packets that bypass the stack would bypass programs of others too: those at the pod's port, at its bridge, at the
+    /// flannel device, and at the ingress of the underlay if routes lead to peers.
+    fn without_foreign(
+        &mut self,
+        bridges: &BTreeSet<u32>,
+        pods: &BTreeMap<u32, u32>,
+    ) -> (BTreeSet<u32>, BTreeSet<u32>) {
+        let Node { device, underlay, .. } = self.spec.node;
+        let arrivals = self.spec.routes.then_some((underlay, Side::Ingress));
+        let ways = [Some((device, Side::Both)).filter(|_| device != 0), arrivals].into_iter().flatten();
+        let ends = bridges.iter().chain(pods.keys()).map(|interface| (*interface, Side::Both));
+        let foreign: BTreeSet<u32> =
+            ways.chain(ends).filter(|(at, side)| foreign::is_at(*at, *side)).map(|(at, _)| at).collect();
+        for at in foreign.difference(&self.left_alone) {
+            let interface = name_of(*at).unwrap_or_default();
+            info!(interface, "no bypass for packets that pass here: another program is attached");
         }
+        let is_free = |interface: &u32| !foreign.contains(interface);
+        let bridges = bridges.iter().copied().filter(is_free).collect();
+        let pods = pods.iter().filter(|(port, bridge)| {
+            [port, bridge, &&device, &&underlay].into_iter().all(|interface| is_free(interface))
+        });
+        let pods = pods.map(|(port, _)| *port).collect();
         self.left_alone = foreign;
-        ours
+        (bridges, pods)
     }
 
     /// Attaches or replaces every program, and detaches the others.

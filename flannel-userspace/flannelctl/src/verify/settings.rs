@@ -1,5 +1,6 @@
 //! What flanneld keeps on the host by its settings: rules and the blackhole route.
 
+use flannel_control::backend::{self, Tunnel};
 use flannel_control::socket::RuleSettings;
 use flannel_net::rules::{Choice, Fault, Rules};
 use ipnetwork::Ipv4Network;
@@ -23,8 +24,9 @@ impl Findings {
             self.not_compared.push(RULES);
             return Ok(());
         };
-        let RuleSettings { masquerade, fully_random, forward, blackhole } = settings.rules;
-        let choice = Choice { masquerade, fully_random, forward };
+        let RuleSettings { masquerade, fully_random, forward, guard, blackhole } = settings.rules;
+        let tunnel_port = backend::of(&known.backend).tunnel().filter(|_| guard).map(Tunnel::port);
+        let choice = Choice { masquerade, fully_random, forward, tunnel_port };
         let rules = Rules::of_host(choice, &settings.etcd_prefix, &known.config, &subnet.into());
         self.checked += 1;
         let mut repairs = Vec::new();

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use flannel_common::maps::Guard;
 use flannel_control::lease::LeaseState;
 use flannel_control::reconcile::Order;
 use flannel_control::socket::{
@@ -103,6 +104,7 @@ fn settings(options: &Options) -> Settings {
             masquerade: rules.masquerade,
             fully_random: rules.fully_random,
             forward: rules.forward,
+            guard: options.guard != Guard::Off,
             blackhole: rules.blackhole,
         },
     }

@@ -3,6 +3,8 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use flannel_common::maps::Guard;
+use flannel_control::backend::Tunnel;
 use flannel_model::config::NetworkConfig;
 use flannel_model::error::Chain;
 use flannel_model::family::{PerFamily, Subnets};
@@ -12,13 +14,20 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::DaemonError;
-use crate::cli::RuleOptions;
+use crate::cli::{Options, RuleOptions};
 use flannel_control::throttle::LogThrottle;
 
-/// The rules of this host's subnets, as a daemon that is told `options` keeps them.
-fn rules(options: &RuleOptions, prefix: &str, config: &NetworkConfig, subnets: &Subnets) -> PerFamily<Rules> {
-    let RuleOptions { masquerade, fully_random, forward, .. } = *options;
-    Rules::of_host(Choice { masquerade, fully_random, forward }, prefix, config, subnets)
+/// The rules of this host's subnets, as a daemon with `options` keeps them beside `tunnel`.
+fn rules(
+    options: &Options,
+    config: &NetworkConfig,
+    tunnel: Option<Tunnel>,
+    subnets: &Subnets,
+) -> PerFamily<Rules> {
+    let RuleOptions { masquerade, fully_random, forward, .. } = options.rules;
+    let tunnel_port = tunnel.filter(|_| options.guard != Guard::Off).map(Tunnel::port);
+    let choice = Choice { masquerade, fully_random, forward, tunnel_port };
+    Rules::of_host(choice, &options.etcd.prefix, config, subnets)
 }
 
 /// Looks after the rules of this host's subnets.
@@ -34,15 +43,15 @@ impl RuleKeeper {
     /// Puts the rules in place. If only forward rules fail, the daemon still starts: most hosts accept these packets
     /// anyway.
     pub(super) async fn start(
-        options: &RuleOptions,
-        prefix: &str,
+        options: &Options,
         config: &NetworkConfig,
+        tunnel: Option<Tunnel>,
         subnets: &Subnets,
         netlink: Netlink,
     ) -> Result<Self, DaemonError> {
-        let RuleOptions { masquerade, resync, blackhole, .. } = *options;
+        let RuleOptions { masquerade, resync, blackhole, .. } = options.rules;
         let mut keeper = Self {
-            rules: rules(options, prefix, config, subnets),
+            rules: rules(options, config, tunnel, subnets),
             netlink,
             blackholes: if blackhole { *subnets } else { Subnets::NONE },
             resync,

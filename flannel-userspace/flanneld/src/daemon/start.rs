@@ -153,8 +153,8 @@ pub(super) async fn start(
     let mut peers = PeerTable::new(site).counting(metrics.leases.clone());
     let presence = Presence { registry: registry.clone(), identity: identity.clone(), lease: lease.clone() };
     let mut memory = Memory::new(Box::new(options.state_file.clone()), identity, configuration.json);
-    let rules =
-        RuleKeeper::start(&options.rules, &options.etcd.prefix, config, &subnets, netlink.clone()).await?;
+    let tunnel = prepared.backend().tunnel();
+    let rules = RuleKeeper::start(&options, config, tunnel, &subnets, netlink.clone()).await?;
     let node = Node::start(prepared, networks, subnets).await.map_err(DaemonError::State)?;
     let approver = if unavailable.is_none() { approver(options.bypass, &options.pin_dir) } else { None };
     pending.datapath.meet();

@@ -19,6 +19,10 @@
 //! rule of FORWARD that drops or rejects every packet, and at the end where there is none: a refusal that
 //! names something still counts, one that means "and nothing else" does not hold for the network.
 //!
+//! # The guard
+//! What pods must not send is dropped behind all of the user's rules that accept, and before addresses are translated:
+//! by `mangle` POSTROUTING, or a chain of nftables there.
+//!
 //! # More than one packet filter
 //! A packet is forwarded only if nft tables and both variants of iptables let it pass. So wherever an iptables FORWARD
 //! chain drops by default, FLANNEL-FWD is kept there as well, whichever the engine; and whatever else is there of an
@@ -58,6 +62,9 @@ pub struct Spec {
     pub fully_random: bool,
     /// Whether hosts that drop what they forward by default accept packets from and to the network.
     pub forward: bool,
+    /// The UDP port of the tunnel to which pods must not send outside the network; none where no guard looks at what
+    /// comes out of a tunnel.
+    pub tunnel_port: Option<u16>,
 }
 
 /// Which of them a host is to have.
@@ -69,6 +76,8 @@ pub struct Choice {
     pub fully_random: bool,
     /// See [`Spec::forward`].
     pub forward: bool,
+    /// See [`Spec::tunnel_port`].
+    pub tunnel_port: Option<u16>,
 }
 
 /// What rules are written with.
@@ -116,12 +125,12 @@ impl Rules {
         config: &NetworkConfig,
         subnets: &Subnets,
     ) -> PerFamily<Self> {
-        let Choice { masquerade, fully_random, forward } = choice;
+        let Choice { masquerade, fully_random, forward, tunnel_port } = choice;
         let engine = if config.enable_nftables { Engine::Nftables } else { Engine::Iptables };
         let networks = config.networks();
         let rules = |family| {
             let (network, subnet) = (networks.get(family)?, subnets.get(family)?);
-            let spec = Spec { network, subnet, masquerade, fully_random, forward };
+            let spec = Spec { network, subnet, masquerade, fully_random, forward, tunnel_port };
             Some(Self::new(&spec, engine, Names::of(etcd_prefix)))
         };
         PerFamily { v4: rules(Family::V4), v6: rules(Family::V6) }

@@ -10,6 +10,8 @@ pub struct Names {
     pub(super) postrouting: String,
     /// The chain in table filter that FORWARD jumps to.
     pub(super) forward: String,
+    /// The chain in table mangle that POSTROUTING jumps to.
+    pub(super) guard: String,
     /// The table of nftables, of family ip.
     pub(super) table: String,
 }
@@ -33,6 +35,7 @@ impl Names {
         Self {
             postrouting: format!("FLANNEL-POSTRTG{suffix}"),
             forward: format!("FLANNEL-FWD{suffix}"),
+            guard: format!("FLANNEL-GUARD{suffix}"),
             table: format!("flannel-ipv4{suffix}"),
         }
     }
@@ -54,8 +57,9 @@ mod tests {
     #[test]
     fn stock_prefix_has_stock_names() {
         assert_eq!(Names::of("/coreos.com/network/"), Names::of("/coreos.com/network"));
-        let Names { postrouting, forward, table } = Names::of("/coreos.com/network");
+        let Names { postrouting, forward, guard, table } = Names::of("/coreos.com/network");
         assert_eq!((&*postrouting, &*forward, &*table), ("FLANNEL-POSTRTG", "FLANNEL-FWD", "flannel-ipv4"));
+        assert_eq!(guard, "FLANNEL-GUARD");
     }
 
     #[test]

@@ -20,6 +20,7 @@ struct Base {
 }
 
 const POSTROUTING: Base = Base { name: "postrtg", kind: "nat", hook: "postrouting", priority: 100 };
+const GUARD: Base = Base { name: "guard", kind: "filter", hook: "postrouting", priority: -150 };
 const FORWARD: Base = Base { name: "forward", kind: "filter", hook: "forward", priority: 0 };
 
 /// Makes the table what is `wanted`, and returns what was changed.
@@ -55,12 +56,13 @@ async fn put(
         // Nothing in this table accepts what another one drops.
         Forward::WhereDropped(_) | Forward::Nowhere => &[],
     };
-    if !wanted.masquerade.is_empty() || !accept.is_empty() {
+    if !wanted.masquerade.is_empty() || !wanted.guard.is_empty() || !accept.is_empty() {
         if listing.is_none() {
             edit.add_table();
         }
         let listing = listing.unwrap_or_default();
         edit.put(&listing, POSTROUTING, &wanted.masquerade);
+        edit.put(&listing, GUARD, &wanted.guard);
         edit.put(&listing, FORWARD, accept);
     } else if listing.is_some() {
         edit.delete_table("ip", &names.table);
@@ -208,9 +210,16 @@ fn expression(rule: &Rule) -> Value {
     }
     statements.extend(rule.source.map(|side| address("saddr", side)));
     statements.extend(rule.destination.map(|side| address("daddr", side)));
+    if let Some(port) = rule.asked_port {
+        let left = json!({ "payload": { "protocol": "udp", "field": "dport" } });
+        statements.push(json!({ "match": { "op": "==", "left": left, "right": port } }));
+        let left = json!({ "ct": { "key": "direction" } });
+        statements.push(json!({ "match": { "op": "==", "left": left, "right": "original" } }));
+    }
     statements.push(match rule.verdict {
         Verdict::Return => json!({ "return": null }),
         Verdict::Accept => json!({ "accept": null }),
+        Verdict::Drop => json!({ "drop": null }),
         Verdict::Masquerade { fully_random: false } => json!({ "masquerade": null }),
         Verdict::Masquerade { fully_random: true } => json!({ "masquerade": { "flags": ["fully-random"] } }),
     });

@@ -17,6 +17,8 @@ pub(super) struct Rule {
     pub(super) marked: bool,
     pub(super) source: Option<Side>,
     pub(super) destination: Option<Side>,
+    /// A UDP port that must be the destination's, in a packet that is no answer.
+    pub(super) asked_port: Option<u16>,
     pub(super) verdict: Verdict,
 }
 
@@ -33,6 +35,7 @@ pub(super) enum Verdict {
     /// Other rules decide.
     Return,
     Accept,
+    Drop,
     Masquerade {
         fully_random: bool,
     },
@@ -45,6 +48,8 @@ pub(super) struct Wanted {
     pub(super) network: Option<IpNetwork>,
     /// In the order in which they are tried; empty for none.
     pub(super) masquerade: Vec<Rule>,
+    /// The same, before addresses are translated.
+    pub(super) guard: Vec<Rule>,
     pub(super) forward: Forward,
 }
 
@@ -62,12 +67,13 @@ impl Wanted {
         Self {
             network: Some(spec.network),
             masquerade: if spec.masquerade { masquerade(spec) } else { Vec::new() },
+            guard: if spec.masquerade || spec.forward { guard(spec) } else { Vec::new() },
             forward: if spec.forward { Forward::Here(forward(spec)) } else { Forward::Nowhere },
         }
     }
 
     pub(super) fn nothing(network: Option<IpNetwork>) -> Self {
-        Self { network, masquerade: Vec::new(), forward: Forward::Nowhere }
+        Self { network, masquerade: Vec::new(), guard: Vec::new(), forward: Forward::Nowhere }
     }
 
     /// What is wanted where another engine than the chosen one writes.
@@ -76,7 +82,7 @@ impl Wanted {
             Forward::Here(rules) | Forward::WhereDropped(rules) => Forward::WhereDropped(rules.clone()),
             Forward::Nowhere => Forward::Nowhere,
         };
-        Self { network: self.network, masquerade: Vec::new(), forward }
+        Self { network: self.network, masquerade: Vec::new(), guard: Vec::new(), forward }
     }
 
     pub(super) fn accepts(&self) -> bool {
@@ -84,7 +90,7 @@ impl Wanted {
     }
 
     pub(super) fn is_nothing(&self) -> bool {
-        self.masquerade.is_empty() && !self.accepts()
+        self.masquerade.is_empty() && self.guard.is_empty() && !self.accepts()
     }
 }
 
@@ -92,7 +98,7 @@ impl Wanted {
 fn masquerade(spec: &Spec) -> Vec<Rule> {
     let Spec { network, subnet, fully_random, .. } = *spec;
     let masquerade = Verdict::Masquerade { fully_random };
-    let kube_proxy = Rule { marked: true, source: None, destination: None, verdict: Verdict::Return };
+    let kube_proxy = Rule { marked: true, ..plain(Verdict::Return) };
     vec![
         kube_proxy,
         // Pods see each other's addresses: S to N, N to S.
@@ -106,14 +112,27 @@ fn masquerade(spec: &Spec) -> Vec<Rule> {
     ]
 }
 
+/// A packet of the tunnel that a pod makes itself would bear the host's address once it is masqueraded, whoever does
+/// that, and the peer would take it for one of the host's. Answers are let through: who asks may do so from any port.
+fn guard(spec: &Spec) -> Vec<Rule> {
+    let Spec { network, tunnel_port, .. } = *spec;
+    let drop =
+        |port| Rule { asked_port: Some(port), ..rule(inside(network), outside(network), Verdict::Drop) };
+    tunnel_port.map(drop).into_iter().collect()
+}
+
 fn forward(spec: &Spec) -> Vec<Rule> {
-    let accept = Rule { marked: false, source: None, destination: None, verdict: Verdict::Accept };
+    let accept = plain(Verdict::Accept);
     let network = Some(inside(spec.network));
     vec![Rule { source: network, ..accept }, Rule { destination: network, ..accept }]
 }
 
 fn rule(source: Side, destination: Side, verdict: Verdict) -> Rule {
-    Rule { marked: false, source: Some(source), destination: Some(destination), verdict }
+    Rule { source: Some(source), destination: Some(destination), ..plain(verdict) }
+}
+
+const fn plain(verdict: Verdict) -> Rule {
+    Rule { marked: false, source: None, destination: None, asked_port: None, verdict }
 }
 
 const fn inside(network: IpNetwork) -> Side {

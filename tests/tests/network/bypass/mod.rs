@@ -1,6 +1,7 @@
 //! Packets of pods that skip bridge, routing and netfilter; and all that must be as if they did not.
 
 mod change;
+mod contest;
 mod flow;
 mod netfilter;
 mod others;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use flannel_tests::cluster::Cluster;
 use flannel_tests::network::{ETCD_ADDRESS, Host};
-use flannel_tests::traffic::{Ping, transfer};
+use flannel_tests::traffic::{Conversation, Endpoint, Ping, transfer};
 use flannel_tests::wait;
 use rstest::rstest;
 
@@ -198,4 +198,44 @@ fn the_world_outside_is_reached_by_masquerading(#[case] backend: &str) {
     ping.send(cluster.pod(0).unwrap(), &outside).unwrap().check().unwrap();
     ping.send(cluster.pod(0).unwrap(), cluster.pod(1).unwrap()).unwrap().check().unwrap();
     assert!(bypassed(&cluster.members[0].daemon).0 > 20, "pods of the network are not masqueraded");
+}
+
+/// A host that answers for its pods until a connection stands (SYNPROXY) translates sequence numbers from then on, in
+/// packets that leave with the same addresses, ports and hops.
+#[rstest]
+#[case::vxlan(VXLAN)]
+#[case::host_gw(HOST_GW)]
+fn a_connection_whose_sequence_numbers_are_translated_goes_on(#[case] backend: &str) {
+    let cluster = start(backend, &[]);
+    let (from, to) = (cluster.pod(0).unwrap(), cluster.pod(1).unwrap());
+    let host = &cluster.members[1].node.host;
+    host.namespace.sysctl("netfilter/nf_conntrack_tcp_loose", "0").unwrap();
+    let rules = [
+        "add table ip proxy".to_owned(),
+        "add chain ip proxy raw { type filter hook prerouting priority raw ; }".to_owned(),
+        format!("add rule ip proxy raw ip daddr {} tcp flags syn notrack", to.address),
+        "add chain ip proxy forward { type filter hook forward priority -1 ; }".to_owned(),
+        format!(
+            "add rule ip proxy forward ip daddr {} ct state invalid,untracked synproxy mss 1400 wscale 7 timestamp \
+             sack-perm",
+            to.address
+        ),
+        "add rule ip proxy forward ct state invalid drop".to_owned(),
+    ];
+    rules.iter().for_each(|rule| drop(nft(host, rule)));
+    let conversation = Conversation::start(from, to).unwrap();
+    sleep(Duration::from_secs(3));
+    let heard = conversation.stop().unwrap();
+    assert!(heard.numbers > 300, "{heard:?}");
+    let again = retransmitted(from);
+    assert!(again < 5, "{again} segments were sent again: {heard:?}");
+}
+
+/// How many segments of TCP a machine has sent again.
+fn retransmitted(machine: &Endpoint) -> u64 {
+    let text = machine.namespace.run("cat", "/proc/net/snmp").unwrap();
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
+    let (names, numbers) = (lines.next().unwrap(), lines.next().unwrap());
+    let mut columns = names.split(' ').zip(numbers.split(' '));
+    columns.find(|(name, _)| *name == "RetransSegs").unwrap().1.parse().unwrap()
 }

@@ -1,5 +1,5 @@
 use flannel_common::flow::{
-    Bypass, BypassEntry, BypassHop, Direction, Flow, FlowKey, IngressState, OVER, PLACES, Way,
+    Bypass, BypassEntry, BypassHop, Direction, Flow, FlowKey, IngressState, OVER, PLACES, Way, ticks,
 };
 use flannel_common::maps::{Backend, Guard, Node};
 use flannel_common::wire::Ipv4Header;
@@ -25,6 +25,18 @@ fn node(backend: Backend, bypass: Bypass) -> Node {
     Node { backend: backend as u32, bypass: bypass as u32, ..node }
 }
 
+/// A flow whose sample is this frame.
+fn sampled(frame: &[u8], entered: IngressState) -> Flow {
+    let packet = Packet::at(HERE, frame.to_vec());
+    let fingerprint = packet::Packet::read(&packet).unwrap().fingerprint(&packet);
+    let at = frames::monotonic();
+    Flow {
+        entered: IngressState { at, sampled: ticks(at) as u16, fingerprint, ..entered },
+        in_stack: 1,
+        ..Flow::default()
+    }
+}
+
 fn key(frame: &[u8], direction: Direction) -> FlowKey {
     packet::Packet::read(&Packet::at(HERE, frame.to_vec())).unwrap().key(direction)
 }
@@ -32,7 +44,7 @@ fn key(frame: &[u8], direction: Direction) -> FlowKey {
 /// A flow that can always bypass the stack.
 fn bypassing(entered: IngressState, onward: BypassHop) -> Flow {
     let left = BypassEntry { until: u64::MAX, interface: 77, mtu: 1450, onward, ..BypassEntry::default() };
-    Flow { entered: IngressState { interface: HERE, ..entered }, left }
+    Flow { entered: IngressState { interface: HERE, ..entered }, left, ..Flow::default() }
 }
 
 /// One of a pod of this host.
@@ -221,14 +233,24 @@ fn a_packet_that_leaves_the_stack_confirms_its_flow(
     assert_counted_once(&kernel, hook, Reason::Unconfirmed);
 
     let key = key(&leaving, direction);
-    let entered =
-        IngressState { at: frames::monotonic(), interface: HERE, ttl: 63, ..IngressState::default() };
-    kernel.put_flow(key, Flow { entered: IngressState { in_stack: 1, ..entered }, ..Flow::default() });
+    let entered = IngressState { interface: HERE, ttl: 63, ..IngressState::default() };
+    kernel.put_flow(key, sampled(&frame(Carried::Udp, ends.0, ends.1, 62, 201), entered));
     kernel.run_received_by(program, &leaving, BRIDGE);
-    assert_eq!(kernel.count(hook, Reason::Confirmed).packets, 1);
+    assert_eq!(kernel.count(hook, Reason::Confirmed).packets, 0, "another packet was the sample");
+    kernel.put_flow(key, sampled(&leaving, entered));
+    kernel.run_received_by(program, &leaving, BRIDGE);
+    let is_to_pod = hook == Hook::PodIn;
+    assert_eq!(kernel.count(hook, Reason::Confirmed).packets, u64::from(!is_to_pod));
+    if is_to_pod {
+        // The bridge has learned who is behind the port.
+        kernel.put_station(HERE, Mac(DEVICE_MAC));
+        kernel.put_flow(key, sampled(&leaving, entered));
+        kernel.run_received_by(program, &leaving, BRIDGE);
+        assert_eq!(kernel.count(hook, Reason::Confirmed).packets, 1);
+    }
     let flow = kernel.flow(&key);
     assert!(flow.left.until > frames::monotonic());
-    assert_eq!((flow.left.interface, flow.entered.in_stack, flow.left.packets), (HERE, 0, 1));
+    assert_eq!((flow.left.interface, flow.in_stack, flow.left.packets), (HERE, 0, 1));
     assert_eq!(flow.left.mtu, 65_536, "that of the loopback interface");
     assert_eq!(flow.left.onward.way, Way::Plain as u16);
     assert_eq!((flow.left.onward.destination, flow.left.onward.source), (Mac(DEVICE_MAC), Mac(POD_MAC)));
@@ -249,8 +271,8 @@ fn a_flow_through_the_tunnel_knows_its_peer(
     }
     let leaving = frame(Carried::Udp, LOCAL_POD, PEER_POD, 63, 200);
     let key = key(&leaving, Direction::Out);
-    let entered = IngressState { at: frames::monotonic(), interface: 77, ttl: 64, ..IngressState::default() };
-    kernel.put_flow(key, Flow { entered, ..Flow::default() });
+    let entered = IngressState { interface: 77, ttl: 64, ..IngressState::default() };
+    kernel.put_flow(key, sampled(&leaving, entered));
     kernel.run_received_by(program, &leaving, BRIDGE);
 
     let left = kernel.flow(&key).left;
@@ -295,9 +317,9 @@ fn a_flow_takes_a_place_that_is_free() {
     kernel.put_flow_at(first + 2, neighbours[2], Flow { entered, ..Flow::default() });
     kernel.run("pod_out", &packet);
     assert_eq!(keys(&kernel), [neighbours[0], neighbours[1], new, neighbours[3]]);
-    assert_eq!(kernel.flow_at(first + 2).flow.entered.in_stack, 1);
+    assert_eq!(kernel.flow_at(first + 2).flow.in_stack, 1);
 
     // It is found there, and takes no other place.
     kernel.run("pod_out", &packet);
-    assert_eq!(kernel.flow_at(first + 2).flow.entered.in_stack, 2);
+    assert_eq!(kernel.flow_at(first + 2).flow.in_stack, 2);
 }

@@ -1,5 +1,6 @@
 use flannel_common::flow::{
-    ANNOUNCE, Bypass, BypassEntry, BypassHop, DRAINED, Direction, MANY, VALID, WORTHWHILE, Way as Onwards,
+    ANNOUNCE, Bypass, BypassEntry, BypassHop, DRAINED, Direction, MANY, OVER, VALID, WORTHWHILE,
+    Way as Onwards,
 };
 use flannel_common::maps::{Guard, Node};
 use flannel_common::wire::Ipv4Header;
@@ -12,7 +13,7 @@ use zerocopy::FromBytes as _;
 
 use super::world::{MTU, Memory, PRIORITY, Packet};
 use super::{Carried, DATA, LOCAL_POD, PEER_POD, frame};
-use crate::frames;
+use crate::frames::{self, DEVICE_MAC};
 
 /// Interfaces: of a pod's port, of the bridge, of the flannel device, of the underlay.
 const PORT: u32 = 7;
@@ -134,6 +135,82 @@ fn a_packet_that_enters_otherwise_is_proved_anew(#[case] change: fn(&mut Packet)
     change(&mut other);
     assert_eq!(way.enter(&other), Err(Reason::Learning));
     assert_eq!(way.enter(&way.sent()), Err(Reason::Learning), "and so is the former way");
+}
+
+/// What is told of a packet that left, and was not the one that entered.
+#[rstest]
+#[case::another_number(Carried::Udp, |packet: &mut Packet| packet.bytes[19] ^= 1)]
+#[case::another_length(Carried::Udp, |packet: &mut Packet| packet.bytes[39] ^= 1)]
+#[case::another_payload(Carried::Udp, |packet: &mut Packet| packet.bytes[43] ^= 1)]
+#[case::more_of_another_payload(Carried::Udp, |packet: &mut Packet| packet.bytes[49] ^= 1)]
+#[case::translated_sequence(DATA, |packet: &mut Packet| packet.bytes[41] ^= 1)]
+#[case::translated_acknowledgement(DATA, |packet: &mut Packet| packet.bytes[45] ^= 1)]
+#[case::another_echo(Carried::Echo, |packet: &mut Packet| packet.bytes[41] ^= 1)]
+fn a_packet_proves_nothing_for_another(#[case] carried: Carried, #[case] change: fn(&mut Packet)) {
+    let way = Way { node: node(Bypass::Direct), ..Way::new(carried) };
+    assert_eq!(way.enter(&way.sent()), Err(Reason::Learning));
+    let mut other = way.routed();
+    change(&mut other);
+    assert_eq!(way.leave(&other), Reason::Unconfirmed);
+    assert_eq!(way.leave(&way.routed()), Reason::Confirmed);
+}
+
+/// The kernel finishes a checksum that the pod has left to the card.
+#[test]
+fn a_checksum_that_is_completed_changes_nothing() {
+    let way = Way::new(Carried::Udp);
+    assert_eq!(way.enter(&way.sent()), Err(Reason::Learning));
+    let mut routed = way.routed();
+    routed.bytes[40] ^= 0xff;
+    assert_eq!(way.leave(&routed), Reason::Confirmed);
+}
+
+/// The sample stays until it leaves, so that packets behind it do not put it off for ever; but a lost one is replaced.
+#[test]
+fn one_packet_at_a_time_is_the_sample() {
+    let way = Way::new(Carried::Udp);
+    let behind = |mut packet: Packet| {
+        packet.bytes[19] ^= 1;
+        packet
+    };
+    assert_eq!(way.enter(&way.sent()), Err(Reason::Learning));
+    assert_eq!(way.enter(&behind(way.sent())), Err(Reason::Learning));
+    assert_eq!(way.leave(&way.routed()), Reason::Confirmed);
+    assert_eq!(way.leave(&behind(way.routed())), Reason::Unconfirmed);
+
+    let way = Way::new(Carried::Udp);
+    assert_eq!(way.enter(&way.sent()), Err(Reason::Learning));
+    let mut samples = 0;
+    for _ in 0..10 {
+        way.memory.pass(DRAINED / 2);
+        assert_eq!(way.enter(&behind(way.sent())), Err(Reason::Learning));
+        samples += u32::from(way.leave(&behind(way.routed())) == Reason::Confirmed);
+        if samples > 0 {
+            break;
+        }
+    }
+    assert_eq!(samples, 1);
+}
+
+/// A neighbour sends in a pod's name. The rule that drops that is not seen here: only the pod's packets leave.
+#[test]
+fn no_way_is_proved_while_packets_enter_by_two() {
+    let way = Way::new(Carried::Udp);
+    let neighbour = || Packet { interface: PORT + 1, ..way.sent() };
+    way.learn();
+    assert_eq!(way.enter(&neighbour()), Err(Reason::Learning));
+    for _ in 0..10 {
+        assert_eq!(way.leave(&way.routed()), Reason::Unconfirmed);
+        assert_eq!(way.enter(&neighbour()), Err(Reason::Learning));
+        assert_eq!(way.leave(&way.routed()), Reason::Unconfirmed);
+        assert_eq!(way.enter(&way.sent()), Err(Reason::Learning));
+        way.memory.pass(VALID / 4);
+    }
+    // The neighbour has given up; or the pod has moved.
+    way.memory.pass(OVER + 3 * DRAINED);
+    way.learn();
+    assert_eq!(way.enter(&way.sent()), Ok(DEVICE));
+    assert_eq!(way.enter(&neighbour()), Err(Reason::Learning), "and never by the neighbour's");
 }
 
 #[rstest]
@@ -313,6 +390,10 @@ fn a_packet_of_a_peer_is_handed_over_as_the_stack_would_have() {
     let made_up = Packet { received_by: PORT + 1, ..routed.clone() };
     assert_eq!(leave(&made_up, &memory, &node, Exit::Pod), Reason::Unconfirmed, "a neighbour's");
     routed.bytes[..12].copy_from_slice(&[2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 1]);
+    assert_eq!(leave(&routed, &memory, &node, Exit::Pod), Reason::Unconfirmed, "the bridge floods");
+    memory.stations.borrow_mut().insert((PORT, Mac([2, 0, 0, 0, 0, 9])));
+    let elsewhere = Packet { interface: PORT + 1, ..routed.clone() };
+    assert_eq!(leave(&elsewhere, &memory, &node, Exit::Pod), Reason::Unconfirmed, "a copy at another port");
     assert_eq!(leave(&routed, &memory, &node, Exit::Pod), Reason::Confirmed);
 
     let mut arrived = arrived;
@@ -336,6 +417,7 @@ fn a_peers_flow_is_short_only_as_its_peer_sent_it(#[case] other: Origin) {
     let arrived = Packet::at(UNDERLAY, frame(Carried::Udp, PEER_POD, LOCAL_POD, 63, 100));
     let routed =
         Packet { received_by: DEVICE, ..Packet::at(PORT, frame(Carried::Udp, PEER_POD, LOCAL_POD, 62, 100)) };
+    memory.stations.borrow_mut().insert((PORT, Mac(DEVICE_MAC)));
     assert_eq!(enter_from(origin, &arrived, &memory), Err(Reason::Learning));
     assert_eq!(leave(&routed, &memory, &node(Bypass::Flow), Exit::Pod), Reason::Confirmed);
     assert!(enter_from(origin, &arrived, &memory).is_ok());

@@ -4,8 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-use flannel_common::Reason;
-use flannel_common::flow::{BypassEntry, Connection, Flow, FlowKey, IngressState};
+use flannel_common::flow::{BypassEntry, Connection, Flow, FlowKey, IngressState, ticks};
+use flannel_common::{Mac, Reason};
 use flannel_ebpf::flows::{Entry, Flows};
 use flannel_ebpf::frame::{Encapsulation, FlowFrame, Frame};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -78,6 +78,7 @@ pub struct Memory {
     pub flows: RefCell<HashMap<FlowKey, Rc<Cell<Flow>>>>,
     pub approved: RefCell<HashSet<Connection>>,
     pub announced: RefCell<Vec<Connection>>,
+    pub stations: RefCell<HashSet<(u32, Mac)>>,
     pub now: Cell<u64>,
     pub generation: Cell<u32>,
 }
@@ -88,6 +89,7 @@ impl Memory {
             flows: RefCell::default(),
             approved: RefCell::default(),
             announced: RefCell::default(),
+            stations: RefCell::default(),
             now: Cell::new(1_000_000_000),
             generation: Cell::new(1),
         }
@@ -119,6 +121,10 @@ impl Flows for Memory {
         self.approved.borrow().contains(connection)
     }
 
+    fn is_behind(&self, port: u32, station: Mac) -> bool {
+        self.stations.borrow().contains(&(port, station))
+    }
+
     fn announce(&self, connection: &Connection) {
         self.announced.borrow_mut().push(*connection);
     }
@@ -143,13 +149,18 @@ impl Entry for Slot {
         true
     }
 
-    fn enter(&self, entered: &IngressState) {
-        self.0.set(Flow { entered: *entered, ..self.0.get() });
+    fn enter(&self, entered: &IngressState, in_stack: u32) {
+        self.0.set(Flow { entered: *entered, in_stack, ..self.0.get() });
+    }
+
+    fn contest(&self, now: u64) {
+        let flow = self.0.get();
+        let left = BypassEntry { until: 0, ..flow.left };
+        self.0.set(Flow { left, contested: ticks(now).max(1), ..flow });
     }
 
     fn drain(&self, in_stack: u32) {
-        let Flow { left, entered } = self.0.get();
-        self.0.set(Flow { left, entered: IngressState { in_stack, ..entered } });
+        self.0.set(Flow { in_stack, ..self.0.get() });
     }
 
     fn leave(&self, left: &BypassEntry) {

@@ -104,7 +104,7 @@ async fn put(
     wanted: &Wanted,
     intent: Intent,
 ) -> Result<Vec<Repair>, RulesError> {
-    let done = |edits: [Edit; 2]| {
+    let done = |edits: [Edit; 3]| {
         let done = edits.into_iter().flat_map(|edit| edit.done);
         done.map(|repair| repair.of(tool.main.name)).collect()
     };
@@ -130,8 +130,12 @@ async fn put(
     }
 }
 
-fn edits(saved: &Saved, names: &Names, wanted: &Wanted) -> [Edit; 2] {
-    [nat(saved.table("nat"), names, wanted), filter(saved.table("filter"), names, wanted)]
+fn edits(saved: &Saved, names: &Names, wanted: &Wanted) -> [Edit; 3] {
+    [
+        nat(saved.table("nat"), names, wanted),
+        filter(saved.table("filter"), names, wanted),
+        mangle(saved.table("mangle"), names, wanted),
+    ]
 }
 
 fn nat(table: &Table, names: &Names, wanted: &Wanted) -> Edit {
@@ -165,6 +169,13 @@ fn filter(table: &Table, names: &Names, wanted: &Wanted) -> Edit {
     edit
 }
 
+fn mangle(table: &Table, names: &Names, wanted: &Wanted) -> Edit {
+    let mut edit = Edit::new("mangle");
+    let chain = Chain { parent: "POSTROUTING", name: &names.guard, comment: "flanneld guard" };
+    edit.put(table, chain, &wanted.guard);
+    edit
+}
+
 /// `rule` as `iptables-save` prints it, without the chain.
 fn line(rule: &Rule, comment: &str) -> Line {
     let mut words = Vec::new();
@@ -173,10 +184,14 @@ fn line(rule: &Rule, comment: &str) -> Line {
     if rule.marked {
         words.push(format!("-m mark --mark {KUBE_PROXY_MARK:#x}/{KUBE_PROXY_MARK:#x}"));
     }
+    words.extend(
+        rule.asked_port.map(|port| format!("-p udp -m udp --dport {port} -m conntrack --ctdir ORIGINAL")),
+    );
     words.push(format!("-m comment --comment \"{comment}\" -j"));
     words.push(match rule.verdict {
         Verdict::Return => "RETURN".to_owned(),
         Verdict::Accept => "ACCEPT".to_owned(),
+        Verdict::Drop => "DROP".to_owned(),
         Verdict::Masquerade { fully_random: false } => "MASQUERADE".to_owned(),
         Verdict::Masquerade { fully_random: true } => "MASQUERADE --random-fully".to_owned(),
     });

@@ -70,6 +70,11 @@ table ip filter {
 		type filter hook forward priority filter; policy accept;
 	}
 }
+table ip mangle {
+	chain POSTROUTING {
+		type filter hook postrouting priority mangle; policy accept;
+	}
+}
 ";
 
 /// The jump comes behind what refuses by name, and before what refuses the rest.

@@ -6,7 +6,11 @@ use super::{Means, network, run, spec};
 use crate::namespace::in_namespace;
 use crate::rules::Spec;
 
-const IPTABLES: &str = r#"*filter
+const IPTABLES: &str = r#"*mangle
+:FLANNEL-GUARD -
+-A POSTROUTING -m comment --comment "flanneld guard" -j FLANNEL-GUARD
+-A FLANNEL-GUARD -s 10.5.0.0/16 ! -d 10.5.0.0/16 -p udp -m udp --dport 8472 -m conntrack --ctdir ORIGINAL -m comment --comment "flanneld guard" -j DROP
+*filter
 :FLANNEL-FWD -
 -A FORWARD -m comment --comment "flanneld forward" -j FLANNEL-FWD
 -A FLANNEL-FWD -s 10.5.0.0/16 -m comment --comment "flanneld forward" -j ACCEPT
@@ -33,6 +37,11 @@ const NFTABLES: &str = "table ip flannel-ipv4 {
 		ip saddr != 10.5.0.0/16 ip daddr 10.5.0.0/16 masquerade fully-random
 	}
 
+	chain guard {
+		type filter hook postrouting priority mangle; policy accept;
+		ip saddr 10.5.0.0/16 ip daddr != 10.5.0.0/16 udp dport 8472 ct direction original drop
+	}
+
 	chain forward {
 		type filter hook forward priority filter; policy accept;
 		ip saddr 10.5.0.0/16 accept
@@ -45,19 +54,22 @@ const NFTABLES: &str = "table ip flannel-ipv4 {
 #[case::nftables(
     Means::Nftables,
     NFTABLES,
-    "wrote chain postrtg of table ip flannel-ipv4, wrote chain forward of table ip flannel-ipv4"
+    "wrote chain postrtg of table ip flannel-ipv4, wrote chain guard of table ip flannel-ipv4, wrote chain forward of \
+     table ip flannel-ipv4"
 )]
 #[case::iptables(
     Means::Iptables,
     IPTABLES,
     "wrote chain FLANNEL-POSTRTG (iptables), put the jump from POSTROUTING to FLANNEL-POSTRTG (iptables), \
-     wrote chain FLANNEL-FWD (iptables), put the jump from FORWARD to FLANNEL-FWD (iptables)"
+     wrote chain FLANNEL-FWD (iptables), put the jump from FORWARD to FLANNEL-FWD (iptables), wrote chain \
+     FLANNEL-GUARD (iptables), put the jump from POSTROUTING to FLANNEL-GUARD (iptables)"
 )]
 #[case::legacy(
     Means::Legacy,
     IPTABLES,
     "wrote chain FLANNEL-POSTRTG (iptables-legacy), put the jump from POSTROUTING to FLANNEL-POSTRTG \
      (iptables-legacy), wrote chain FLANNEL-FWD (iptables-legacy), put the jump from FORWARD to FLANNEL-FWD \
+     (iptables-legacy), wrote chain FLANNEL-GUARD (iptables-legacy), put the jump from POSTROUTING to FLANNEL-GUARD \
      (iptables-legacy)"
 )]
 fn all_rules(#[case] means: Means, #[case] expected: &str, #[case] told: &str) {
@@ -93,6 +105,10 @@ fn without_random_ports(#[case] means: Means) {
 fn only_what_is_asked_for(#[case] means: Means) {
     in_namespace(async |_| {
         means.ensure(&spec()).await;
+        let unguarded = Spec { tunnel_port: None, ..spec() };
+        assert_eq!(means.ensure(&unguarded).await.len(), 1);
+        assert!(!means.listing().to_lowercase().contains("guard"), "{}", means.listing());
+        assert!(!means.ensure(&spec()).await.is_empty());
         let masquerade_only = Spec { forward: false, ..spec() };
         assert_eq!(means.ensure(&masquerade_only).await.len(), 1);
         assert!(!means.listing().to_lowercase().contains("accept\n"), "{}", means.listing());

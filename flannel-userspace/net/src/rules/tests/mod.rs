@@ -31,7 +31,7 @@ fn network(text: &str) -> IpNetwork {
     text.parse().unwrap()
 }
 
-/// Network 10.5.0.0/16, subnet 10.5.1.0/24, masquerade and forward.
+/// Network 10.5.0.0/16, subnet 10.5.1.0/24, masquerade, forward and guard.
 fn spec() -> Spec {
     Spec {
         network: network("10.5.0.0/16"),
@@ -39,6 +39,7 @@ fn spec() -> Spec {
         masquerade: true,
         fully_random: true,
         forward: true,
+        tunnel_port: Some(8472),
     }
 }
 

@@ -106,6 +106,38 @@ fn pods_forward_where_forward_drops(
     });
 }
 
+/// A packet to the tunnel's port would leave with the host's address, and a peer would take it for one of the host's.
+/// No rule of the user's that accepts, or masquerades, comes before.
+#[rstest]
+#[case::nftables(Means::Nftables)]
+#[case::iptables(Means::Iptables)]
+#[case::legacy(Means::Legacy)]
+fn pods_send_nothing_to_the_tunnels_port_of_a_host(
+    #[case] means: Means,
+    #[values(true, false)] masquerade: bool,
+) {
+    in_lab(async |_, lab| {
+        run("iptables", "-w -A FORWARD -s 10.5.0.0/16 -j ACCEPT");
+        run("iptables", "-w -t nat -A POSTROUTING -s 10.5.0.0/16 ! -d 10.5.0.0/16 -j MASQUERADE");
+        let [at_outside, at_peer] = [(&lab.outside, "192.0.2.9:8472"), (&lab.peer, "10.5.2.7:8472")]
+            .map(|(space, address)| space.listen(address));
+        assert_eq!(lab.pod.source_seen("10.5.1.7", &at_outside), "192.0.2.1", "the attack does not work");
+        means.ensure(&Spec { masquerade, ..spec() }).await;
+        at_outside.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        lab.pod.run(|| UdpSocket::bind("10.5.1.7:0").unwrap().send_to(b"?", "192.0.2.9:8472")).unwrap();
+        assert_eq!(receive(&at_outside, &mut [0; 16]), None, "{}", means.listing());
+        // What is no packet of the tunnel passes: between pods, and as an answer.
+        assert_eq!(lab.pod.source_seen("10.5.1.7", &at_peer), "10.5.1.7");
+        let at_pod = lab.pod.listen("10.5.1.7:53");
+        let asking = lab.outside.run(|| at_outside.send_to(b"?", "10.5.1.7:53"));
+        asking.unwrap();
+        assert_eq!(receive(&at_pod, &mut [0; 16]).as_deref(), Some("192.0.2.9"));
+        lab.pod.run(|| at_pod.send_to(b"!", "192.0.2.9:8472")).unwrap();
+        at_outside.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        assert!(receive(&at_outside, &mut [0; 16]).is_some(), "{}", means.listing());
+    });
+}
+
 /// While `change` runs, a pod sends packets of new connections all the time. Every one must arrive, and be
 /// masqueraded.
 async fn without_a_gap(lab: &Lab, change: impl AsyncFnOnce()) {

@@ -77,7 +77,7 @@ fn another_subnet_and_another_network(#[case] means: Means) {
         assert!(!means.listing().contains("10.5.1.0/24"), "{}", means.listing());
         assert_eq!(means.listing().matches("10.5.9.0/24").count(), 3);
         let other = Spec { network: network("10.6.0.0/16"), subnet: network("10.6.1.0/24"), ..spec() };
-        assert_eq!(means.ensure(&other).await.len(), 2);
+        assert_eq!(means.ensure(&other).await.len(), 3);
         assert!(!means.listing().contains("10.5."), "{}", means.listing());
     });
 }

@@ -63,7 +63,7 @@ fn the_datapath_is_read() {
         (r#"flannel_bpf_map_entries{map="PEER_COUNTERS"}"#, 1.0),
         (r#"flannel_bpf_map_entries{map="PORTS"}"#, 0.0),
         (r#"flannel_bpf_map_capacity{map="PEERS"}"#, 65_536.0),
-        (r#"flannel_bpf_map_capacity{map="PORTS"}"#, 16_384.0),
+        (r#"flannel_bpf_map_capacity{map="PORTS"}"#, 32_768.0),
         (r#"flannel_bpf_map_pressure_ratio{map="PEERS"}"#, 2.0 / 65_536.0),
         (r#"flannel_peer_tx_packets_total{peer="10.5.2.0/24"}"#, 1.0),
         (r#"flannel_peer_tx_bytes_total{peer="10.5.2.0/24"}"#, 100.0),
