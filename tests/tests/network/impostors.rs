@@ -107,11 +107,11 @@ fn a_pod_makes_no_packets_of_the_tunnel(
 #[derive(Clone, Copy, Debug)]
 enum Name {
     /// A pod of another host, behind the tunnel.
-    OfPeersPod,
+    PeersPod,
     /// A pod of the host that gets the packet.
-    OfOwnPod,
+    OwnPod,
     /// The same, for that host to send the packet on to another one's pod.
-    OfOwnPodSentOn,
+    OwnPodSentOn,
 }
 
 #[rstest]
@@ -139,13 +139,13 @@ fn a_stranger_does_not_do_without_the_tunnel(
     }
     check_reached(&pod_pairs(&cluster.nodes())).unwrap();
     let has_tunnel = matches!(backend, UDP | VXLAN);
-    let names = [Name::OfPeersPod, Name::OfOwnPod, Name::OfOwnPodSentOn];
+    let names = [Name::PeersPod, Name::OwnPod, Name::OwnPodSentOn];
     // Where a route leads straight to a peer, its pods' packets are plain, and nothing in one tells who sent it.
-    for name in names.into_iter().filter(|name| has_tunnel || !matches!(name, Name::OfPeersPod)) {
+    for name in names.into_iter().filter(|name| has_tunnel || !matches!(name, Name::PeersPod)) {
         let (source, target) = match name {
-            Name::OfPeersPod => (other_pod.address, victims_pod),
-            Name::OfOwnPod => (Ipv4Addr::from(u32::from(victims_pod.address) + 1), victims_pod),
-            Name::OfOwnPodSentOn => (victims_pod.address, other_pod),
+            Name::PeersPod => (other_pod.address, victims_pod),
+            Name::OwnPod => (Ipv4Addr::from(u32::from(victims_pod.address) + 1), victims_pod),
+            Name::OwnPodSentOn => (victims_pod.address, other_pod),
         };
         let before = victim.daemon.count(counted_at, "spoofed_source").unwrap();
         let seen = Capture::start(&target.namespace, "eth0").unwrap();
