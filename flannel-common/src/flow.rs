@@ -25,7 +25,7 @@ pub const OVER: u64 = 2 * VALID;
 pub const DRAINED: u64 = 12_000_000;
 /// The stack never holds so many packets of a flow: some were lost there, or miscounted. After so many packets the
 /// count starts again.
-pub const MANY: u32 = 64;
+pub const MANY: u16 = 64;
 /// Packets of a TCP connection that have to leave the stack unchanged before it is announced.
 pub const WORTHWHILE: u32 = 16;
 /// Shortest time between two announcements of a connection, in nanoseconds.
@@ -103,8 +103,10 @@ pub struct Flow {
     pub left: BypassEntry,
     /// How the last packet entered the stack.
     pub entered: IngressState,
-    /// Packets that have entered the stack and not left it yet.
-    pub in_stack: u32,
+    /// Packets that have entered the stack and not left it yet, and those that were lost in it.
+    pub in_stack: u16,
+    /// Those of them that have entered behind the sample: when it leaves the stack, no others are there.
+    pub behind: u16,
     /// When packets last entered in two ways, in [`ticks`]; zero for never. Somebody sends in another's name, or the
     /// sender has moved.
     pub contested: u32,

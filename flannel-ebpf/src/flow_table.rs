@@ -148,11 +148,12 @@ impl Entry for Place {
     }
 
     #[inline(always)]
-    fn enter(&self, entered: &IngressState, in_stack: u32) {
+    fn enter(&self, entered: &IngressState, in_stack: u16, behind: u16) {
         // SAFETY: as in `get`, and nothing holds a reference to it.
         unsafe {
             ptr::write(&raw mut (*self.0).flow.entered, *entered);
             ptr::write(&raw mut (*self.0).flow.in_stack, in_stack);
+            ptr::write(&raw mut (*self.0).flow.behind, behind);
         }
     }
 
@@ -168,9 +169,16 @@ impl Entry for Place {
     }
 
     #[inline(always)]
-    fn drain(&self, in_stack: u32) {
+    fn drain(&self, in_stack: u16) {
         // SAFETY: as in `enter`.
         unsafe { ptr::write(&raw mut (*self.0).flow.in_stack, in_stack) };
+    }
+
+    #[inline(always)]
+    fn finish_sample(&self) {
+        // A sample that another CPU has taken meanwhile is lost; there is another one soon.
+        // SAFETY: as in `enter`.
+        unsafe { ptr::write(&raw mut (*self.0).flow.entered.fingerprint, 0) };
     }
 
     #[inline(always)]

@@ -53,14 +53,18 @@ pub trait Entry {
     /// Whether the entry still belongs to this flow.
     fn is_of(&self, key: &FlowKey) -> bool;
 
-    /// Notes a packet that enters the stack, and with it how many of the flow are there.
-    fn enter(&self, entered: &IngressState, in_stack: u32);
+    /// Notes a packet that enters the stack, and with it how many of the flow are there, and how many of them behind the
+    /// sample.
+    fn enter(&self, entered: &IngressState, in_stack: u16, behind: u16);
 
     /// Notes at `now` that packets enter in two ways, and that none can bypass the stack.
     fn contest(&self, now: u64);
 
     /// Notes how many packets are still in the stack.
-    fn drain(&self, in_stack: u32);
+    fn drain(&self, in_stack: u16);
+
+    /// Notes that the sample has left the stack. The next packet that enters is the next one.
+    fn finish_sample(&self);
 
     /// Notes a packet that leaves the stack unchanged.
     fn leave(&self, left: &BypassEntry);
@@ -168,19 +172,21 @@ pub fn enter(frame: &impl FlowFrame, packet: &Packet, origin: Origin, flows: &im
             if flow.can_bypass(now, generation) && packet.wire_len(frame) > flow.left.mtu {
                 return Reason::TooLong;
             }
+            let mut behind = 0;
             if !is_drained && flow.has_sample(now) {
                 (entered.fingerprint, entered.sampled) = (flow.entered.fingerprint, flow.entered.sampled);
+                behind = flow.behind + 1;
             }
-            entry.enter(&entered, if is_drained { 1 } else { flow.in_stack + 1 });
+            entry.enter(&entered, if is_drained { 1 } else { flow.in_stack + 1 }, behind);
         }
         Some((flow, entry)) if now.wrapping_sub(flow.entered.at) < OVER => {
             // Whichever of the two packets leaves the stack, it must not prove the way of the other one.
             entry.contest(now);
-            entry.enter(&entered, 1);
+            entry.enter(&entered, 1, 0);
         }
         _ => {
             if let Some(entry) = flows.begin(&key, now) {
-                entry.enter(&entered, 1);
+                entry.enter(&entered, 1, 0);
             }
         }
     }
@@ -235,18 +241,24 @@ fn confirm(frame: &impl FlowFrame, flows: &impl Flows, node: &Node, exit: Exit) 
         return Err(Reason::Unconfirmed);
     }
     let packets = before.packets.wrapping_add(1);
-    if in_stack > 0 {
-        // A packet that was lost in the stack must not count for ever.
-        entry.drain(if packets % MANY == 0 { 0 } else { in_stack - 1 });
-    }
     let (now, generation) = (flows.now(), flows.generation());
-    let is_unchanged = u32::from(entered.ttl) == u32::from(packet.ip.ttl) + 1
+    let is_sample = flow.has_sample(now) && entered.fingerprint == packet.fingerprint(frame);
+    if in_stack > 0 {
+        let left = in_stack - 1;
+        entry.drain(match is_sample {
+            // A count that is never zero is wrong some time: the flow may use two CPUs.
+            true if packets % u32::from(MANY) == 0 => 0,
+            // Packets of a flow leave in their order. Those before the sample that have not left were lost.
+            true if flow.behind < left => flow.behind,
+            _ => left,
+        });
+    }
+    let is_unchanged = is_sample
+        && u32::from(entered.ttl) == u32::from(packet.ip.ttl) + 1
         && entered.generation == generation
         && now.wrapping_sub(entered.at) < VALID
-        && flow.has_sample(now)
         && !flow.is_contested(now)
-        && frame.mark() == 0
-        && entered.fingerprint == packet.fingerprint(frame);
+        && frame.mark() == 0;
     if !is_unchanged {
         return Err(Reason::Unconfirmed);
     }
@@ -254,6 +266,7 @@ fn confirm(frame: &impl FlowFrame, flows: &impl Flows, node: &Node, exit: Exit) 
     if exit == Exit::Pod && !flows.is_behind(frame.interface(), packet.ethernet.destination) {
         return Err(Reason::Unconfirmed);
     }
+    entry.finish_sample();
     // What was checked when the packet entered, by the guard too, is valid until then.
     let checked_until = entered.at + VALID;
     let (onward, until) = match exit {

@@ -123,7 +123,7 @@ fn entries(tables: &Tables, map: &str) -> anyhow::Result<Vec<Value>> {
 }
 
 fn flow(key: &FlowKey, flow: &Flow) -> Value {
-    let Flow { entered, left, in_stack, contested } = flow;
+    let Flow { entered, left, in_stack, behind: _, contested } = flow;
     json!({
         "source": key.source.to_string(), "destination": key.destination.to_string(),
         "source_port": u16::from_be(key.source_port), "destination_port": u16::from_be(key.destination_port),

@@ -115,6 +115,7 @@ impl Netlink {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::time::Duration;
 
     use flannel_model::family::Family;
     use futures::executor::block_on;
@@ -139,7 +140,11 @@ mod tests {
             let kept: BTreeSet<String> = (REMOVED..REMOVED + KEPT).map(address).collect();
             std::thread::scope(|scope| {
                 let remover = scope.spawn(|| {
-                    (0..REMOVED).for_each(|n| drop(ip(&format!("address del {} dev eth0", address(n)))));
+                    for n in 0..REMOVED {
+                        ip(&format!("address del {} dev eth0", address(n)));
+                        // A listing in between can be complete.
+                        std::thread::sleep(Duration::from_millis(5));
+                    }
                 });
                 while !remover.is_finished() {
                     let listed = block_on(netlink.addresses(Family::V4)).unwrap();

@@ -65,6 +65,7 @@ fn nothing_is_left_behind() {
         // iptables leaves its empty tables behind after the first use.
         host.namespace.run("iptables", "-P FORWARD ACCEPT").unwrap();
         host.namespace.run("iptables", "-t nat -P POSTROUTING ACCEPT").unwrap();
+        host.namespace.run("iptables", "-t mangle -P POSTROUTING ACCEPT").unwrap();
         let is_up = || host.namespace.ip("-brief link show eth0").unwrap().contains(" UP ");
         time_until("the cable to be noticed", Instant::now(), BOOT, is_up);
         let before = remains(&host.namespace);

@@ -82,8 +82,8 @@ fn one_peer_maps_and_features() {
             "PEERS",
             "PEER_COUNTERS",
             "PORTS",
-            "TRACE_FILTER",
-            "SOURCES"
+            "SOURCES",
+            "TRACE_FILTER"
         ]
     );
     assert_eq!(dump["SOURCES"], json!([{"address": "192.168.77.12", "subnets": 1}]));

@@ -285,11 +285,37 @@ fn packets_lost_in_the_stack_are_not_waited_for() {
     assert_eq!(way.enter(&way.sent()), Ok(DEVICE), "by their number");
 }
 
+/// The packets of a flow differ, so that only the sample proves the way.
+#[rstest]
+#[case::one_by_one(0, 60)]
+#[case::with_always_one_in_the_stack(1, 200)]
+fn a_packet_lost_in_the_stack_is_not_waited_for_behind_the_next_sample(
+    #[case] in_stack: u8,
+    #[case] most: u8,
+) {
+    let way = Way::new(Carried::Udp);
+    let numbered = |mut packet: Packet, number: u8| {
+        packet.bytes[19] = number;
+        packet
+    };
+    assert_eq!(way.enter(&numbered(way.sent(), 0)), Err(Reason::Learning), "this one is lost");
+    let is_short = |number: &u8| {
+        way.memory.pass(1_000_000);
+        let entered = way.enter(&numbered(way.sent(), *number));
+        if *number > in_stack {
+            way.leave(&numbered(way.routed(), *number - in_stack));
+        }
+        entered.is_ok()
+    };
+    let packets = (1..=u8::MAX).find(is_short).unwrap();
+    assert!(packets < most, "after {packets} milliseconds");
+}
+
 #[test]
 fn a_packet_lost_in_the_stack_does_not_keep_a_busy_flow_there() {
     let way = Way::new(Carried::Udp);
     assert_eq!(way.enter(&way.sent()), Err(Reason::Learning));
-    let is_short = |_: &u32| {
+    let is_short = |_: &u16| {
         let entered = way.enter(&way.sent());
         way.leave(&way.routed());
         entered.is_ok()

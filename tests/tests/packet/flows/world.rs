@@ -149,8 +149,8 @@ impl Entry for Slot {
         true
     }
 
-    fn enter(&self, entered: &IngressState, in_stack: u32) {
-        self.0.set(Flow { entered: *entered, in_stack, ..self.0.get() });
+    fn enter(&self, entered: &IngressState, in_stack: u16, behind: u16) {
+        self.0.set(Flow { entered: *entered, in_stack, behind, ..self.0.get() });
     }
 
     fn contest(&self, now: u64) {
@@ -159,8 +159,13 @@ impl Entry for Slot {
         self.0.set(Flow { left, contested: ticks(now).max(1), ..flow });
     }
 
-    fn drain(&self, in_stack: u32) {
+    fn drain(&self, in_stack: u16) {
         self.0.set(Flow { in_stack, ..self.0.get() });
+    }
+
+    fn finish_sample(&self) {
+        let Flow { entered, .. } = self.0.get();
+        self.0.set(Flow { entered: IngressState { fingerprint: 0, ..entered }, ..self.0.get() });
     }
 
     fn leave(&self, left: &BypassEntry) {
