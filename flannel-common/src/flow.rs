@@ -107,7 +107,7 @@ pub struct Flow {
     pub in_stack: u16,
     /// Those of them that have entered behind the sample: when it leaves the stack, no others are there.
     pub behind: u16,
-    /// When packets last entered in two ways, in [`ticks`]; zero for never. Somebody sends in another's name, or the
+    /// When packets last entered from two places, in [`ticks`]; zero for never. Somebody sends in another's name, or the
     /// sender has moved.
     pub contested: u32,
 }
@@ -204,9 +204,14 @@ impl IngressState {
     #[must_use]
     #[inline(always)]
     pub fn has_same_path(&self, other: &Self) -> bool {
+        self.is_of_same_sender(other) && self.ttl == other.ttl && self.whole == other.whole
+    }
+
+    /// Whether a packet that enters like `other` comes from the same place.
+    #[must_use]
+    #[inline(always)]
+    pub fn is_of_same_sender(&self, other: &Self) -> bool {
         self.interface == other.interface
-            && self.ttl == other.ttl
-            && self.whole == other.whole
             && self.outer_source == other.outer_source
             && self.destination == other.destination
             && self.source == other.source

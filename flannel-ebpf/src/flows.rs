@@ -179,7 +179,9 @@ pub fn enter(frame: &impl FlowFrame, packet: &Packet, origin: Origin, flows: &im
             }
             entry.enter(&entered, if is_drained { 1 } else { flow.in_stack + 1 }, behind);
         }
-        Some((flow, entry)) if now.wrapping_sub(flow.entered.at) < OVER => {
+        Some((flow, entry))
+            if now.wrapping_sub(flow.entered.at) < OVER && !flow.entered.is_of_same_sender(&entered) =>
+        {
             // Whichever of the two packets leaves the stack, it must not prove the way of the other one.
             entry.contest(now);
             entry.enter(&entered, 1, 0);
