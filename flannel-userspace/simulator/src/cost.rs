@@ -11,13 +11,12 @@ use flannel_model::config::backend::VxlanConfig;
 use flannel_model::family::PerFamily;
 use flannel_model::lease::{Attributes, SubnetKey};
 use flannel_model::object::Object;
-use flannel_model::underlay::Underlay;
 use ipnetwork::Ipv4Network;
 use nix::time::{ClockId, clock_gettime};
 use tokio::time::sleep;
 
 use crate::host::{Host, Plan};
-use crate::kernel::Machine;
+use crate::kernel::{Machine, underlay};
 use crate::registry::Cluster;
 
 /// How many peers the host has.
@@ -43,7 +42,7 @@ pub async fn check() -> Result<()> {
     let vni = Vni::new(1).context("1 is a VNI")?;
     let backend = BackendConfig::Vxlan(VxlanConfig { vni, port: 8472, mtu: None, direct_routing: false });
     let plan = Plan { network: "10.0.0.0/8".parse()?, subnet_len: 24, backend };
-    let machine = Machine::new(underlay(), 1);
+    let machine = Machine::new(underlay(0, 0), 1);
     let mut host = Host::new(0, machine.clone(), &cluster, plan, 1);
     host.start();
     sleep(Duration::from_secs(30)).await;
@@ -94,18 +93,5 @@ fn lease(number: u32, moves: u8) -> Attributes {
         public: Ipv4Addr::new(172, 16 + moves, high, low.max(1)).into(),
         backend_type: Some("vxlan".to_owned()),
         backend_data: PerFamily::only_v4((&serde_json::json!({ "VNI": 1, "VtepMAC": mac })).into()),
-    }
-}
-
-fn underlay() -> Underlay {
-    let address = Ipv4Addr::new(192, 168, 1, 10).into();
-    Underlay {
-        name: "eth0".to_owned(),
-        index: 2,
-        mtu: 1500,
-        mac: Mac([2, 2, 0, 0, 0, 1]),
-        addresses: address,
-        public: address,
-        networks: Vec::new(),
     }
 }

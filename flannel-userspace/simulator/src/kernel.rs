@@ -1,7 +1,7 @@
 //! A machine whose kernel is played: it outlives its daemons, breaks, and is changed by others.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use flannel_common::Mac;
@@ -14,6 +14,9 @@ use ipnetwork::IpNetwork;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::Notify;
+
+/// Index of the underlay's interface.
+const UNDERLAY: u32 = 2;
 
 /// A machine. Clones are the same one.
 #[derive(Clone)]
@@ -377,5 +380,20 @@ impl Kernel for Simulated {
             }
             self.0.changed.notified().await;
         }
+    }
+}
+
+/// The underlay of a host after this number of moves.
+pub fn underlay(host: usize, moves: u8) -> Underlay {
+    let third = u8::try_from(host + 1).unwrap_or(u8::MAX);
+    let address = Ipv4Addr::new(192, 168, third, 10 + moves);
+    Underlay {
+        name: "eth0".to_owned(),
+        index: UNDERLAY,
+        mtu: 1500,
+        mac: Mac([2, 2, 0, 0, 0, third]),
+        addresses: address.into(),
+        public: address.into(),
+        networks: Vec::new(),
     }
 }

@@ -22,7 +22,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio::time::sleep;
 
 use crate::host::{Host, Plan};
-use crate::kernel::{Machine, Refusal};
+use crate::kernel::{Machine, Refusal, underlay};
 use crate::registry::{Cluster, Saved};
 
 /// After this long no earlier event may show any more: an etcd lease, a held mass deletion, a listing.
@@ -31,8 +31,6 @@ const QUIET: Duration = Duration::from_secs(150);
 const MOST_ASKED: usize = 25;
 /// The most etcd leases of one daemon: of its lease, of its claim, and of requests that were refused or interrupted.
 const MOST_TERMS: usize = 8;
-/// Index of the underlay's interface.
-const UNDERLAY: u32 = 2;
 
 /// A network and everything that happens to it.
 pub struct World {
@@ -485,20 +483,5 @@ impl World {
             "the device of host {number} has the address {address:?} instead of {key}"
         );
         Ok(key)
-    }
-}
-
-/// The underlay of a host after this number of moves.
-fn underlay(host: usize, moves: u8) -> Underlay {
-    let third = u8::try_from(host + 1).unwrap_or(u8::MAX);
-    let address = Ipv4Addr::new(192, 168, third, 10 + moves);
-    Underlay {
-        name: "eth0".to_owned(),
-        index: UNDERLAY,
-        mtu: 1500,
-        mac: Mac([2, 2, 0, 0, 0, third]),
-        addresses: address.into(),
-        public: address.into(),
-        networks: Vec::new(),
     }
 }
