@@ -146,12 +146,19 @@ mod tests {
                         std::thread::sleep(Duration::from_millis(5));
                     }
                 });
+                let mut complete = 0;
                 while !remover.is_finished() {
-                    let listed = block_on(netlink.addresses(Family::V4)).unwrap();
+                    // On a busy machine something is removed during every listing.
+                    let listed = match block_on(netlink.addresses(Family::V4)) {
+                        Err(error) if error.is_interrupted() => continue,
+                        listed => listed.unwrap(),
+                    };
                     let listed: BTreeSet<String> =
                         listed.iter().map(|address| address.network.to_string()).collect();
                     assert_eq!(kept.difference(&listed).next(), None);
+                    complete += 1;
                 }
+                assert!(complete > 0);
             });
         });
     }

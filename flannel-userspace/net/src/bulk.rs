@@ -16,7 +16,7 @@ use rtnetlink::sys::{Socket, SocketAddr};
 const DATAGRAM: usize = 64 << 10;
 
 /// So often a listing is made that is interrupted again and again.
-pub(super) const MOST_LISTINGS: usize = 20;
+pub(super) const MOST_LISTINGS: usize = 50;
 
 /// A socket of its own. The kernel has done what it is asked for, and has answered, when the system call returns:
 /// nothing here waits for anything.
@@ -141,7 +141,10 @@ impl Bulk {
 }
 
 /// What `pick` makes of each message of a listing, in the calling thread's network namespace. One that is interrupted by
-/// changes is made again; after that often what there is of it is better than nothing.
+/// changes is made again.
+///
+/// # Errors
+/// The kernel refused, or every listing was interrupted: one with something missing is worse than none.
 pub(super) fn listed<T>(
     request: &RouteNetlinkMessage,
     pick: impl Fn(RouteNetlinkMessage) -> Option<T>,
@@ -153,8 +156,7 @@ pub(super) fn listed<T>(
         attempts += 1;
         match bulk.list(request.clone(), |message| all.extend(pick(message))) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted && attempts < MOST_LISTINGS => {}
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
-            _ => return Ok(all),
+            listed => return listed.map(|()| all),
         }
     }
 }
