@@ -76,7 +76,7 @@ fn list(errors: &[InterfaceError]) -> String {
 /// # Errors
 /// Nothing that was asked for can be used, or nothing was asked for and there is no default route.
 pub async fn choose(netlink: &Netlink, options: &InterfaceOptions) -> Result<Underlay, InterfaceError> {
-    let host = Host { links: netlink.links().await?, addresses: netlink.addresses(Family::V4).await? };
+    let host = Host::now(netlink).await?;
     let choice =
         if options.iface.is_empty() && options.iface_regex.is_empty() && options.iface_can_reach.is_none() {
             match options.public.v4 {
@@ -105,10 +105,14 @@ pub async fn follow(
     options: &InterfaceOptions,
     current: &Underlay,
 ) -> Result<Underlay, InterfaceError> {
-    let host = Host { links: netlink.links().await?, addresses: netlink.addresses(Family::V4).await? };
     let is_current = |address: &&Address| {
         address.link == current.index && Some(address.network.ip()) == current.addresses.first()
     };
+    let mut host = Host::now(netlink).await?;
+    if !host.addresses.iter().any(|address| is_current(&address)) {
+        // While others are removed, a listing can miss an address and not be marked as interrupted.
+        host = Host::now(netlink).await?;
+    }
     match (host.link(current.index), host.addresses.iter().find(is_current)) {
         (Some(link), Some(address)) => Ok(host.underlay((link, address.network.ip()), options.public)),
         (link, _) => match (choose(netlink, options).await, link) {
@@ -128,6 +132,10 @@ struct Host {
 type Choice<'a> = (&'a Link, IpAddr);
 
 impl Host {
+    async fn now(netlink: &Netlink) -> Result<Self, Error> {
+        Ok(Self { links: netlink.links().await?, addresses: netlink.addresses(Family::V4).await? })
+    }
+
     async fn asked_for(
         &self,
         netlink: &Netlink,
