@@ -126,6 +126,8 @@ impl Cluster {
         self.change(|store| {
             store.data = saved.0;
             store.history += 1;
+            // Terms that were ended since are back, and end by themselves.
+            store.lost = Some(Instant::now());
             store.breaks += 1;
             // etcd leases are renewed when a member becomes the leader.
             let now = Instant::now();
@@ -154,12 +156,14 @@ impl Cluster {
     }
 
     /// How many etcd leases of a host's daemon have not expired; `None` if answers are lost, because what is granted
-    /// without an answer ends by itself.
+    /// without an answer ends by itself, and for a host that cannot reach the registry to end any.
     pub fn terms(&self, host: usize) -> Option<usize> {
         let store = self.store();
         let of = (host, store.daemons.get(&host).copied().unwrap_or_default());
         let count = store.data.terms.values().filter(|term| term.of == of).count();
-        let is_known = !store.is_flaky && store.lost.is_none_or(|lost| lost.elapsed() > FORGOTTEN);
+        let is_known = !store.is_flaky
+            && !store.away.contains(&host)
+            && store.lost.is_none_or(|lost| lost.elapsed() > FORGOTTEN);
         Some(count).filter(|_| is_known)
     }
 

@@ -26,7 +26,7 @@ use crate::kernel::{Machine, Refusal, underlay};
 use crate::registry::{Cluster, Saved};
 
 /// After this long no earlier event may show any more: an etcd lease, a held mass deletion, a listing.
-const QUIET: Duration = Duration::from_secs(150);
+const QUIET: Duration = Duration::from_secs(240);
 /// The most listings and watches of one host within ten seconds.
 const MOST_ASKED: usize = 25;
 /// The most etcd leases of one daemon: of its lease, of its claim, and of requests that were refused or interrupted.
