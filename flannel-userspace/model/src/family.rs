@@ -70,6 +70,12 @@ impl<T, U> PerFamily<T, U> {
     pub const fn is_empty(&self) -> bool {
         self.v4.is_none() && self.v6.is_none()
     }
+
+    /// These, with those of `others` where there is none.
+    #[must_use]
+    pub fn or(self, others: Self) -> Self {
+        Self { v4: self.v4.or(others.v4), v6: self.v6.or(others.v6) }
+    }
 }
 
 impl<T, U> Default for PerFamily<T, U> {
@@ -105,12 +111,6 @@ impl<T> PerFamily<T> {
     /// What there is.
     pub fn values(&self) -> impl Iterator<Item = &T> {
         self.v4.iter().chain(&self.v6)
-    }
-
-    /// The same, borrowed.
-    #[must_use]
-    pub const fn as_ref(&self) -> PerFamily<&T> {
-        PerFamily { v4: self.v4.as_ref(), v6: self.v6.as_ref() }
     }
 
     /// The same for each family with what `change` makes of it.
@@ -155,12 +155,6 @@ impl Addresses {
             Family::V4 => self.v4.map(IpAddr::V4),
             Family::V6 => self.v6.map(IpAddr::V6),
         }
-    }
-
-    /// These, with those of `others` where there is none.
-    #[must_use]
-    pub fn or(self, others: Self) -> Self {
-        Self { v4: self.v4.or(others.v4), v6: self.v6.or(others.v6) }
     }
 
     /// The one that a host is known by where it is known by one: as with stock flannel that of IPv4, else that of IPv6.

@@ -82,12 +82,6 @@ impl Own {
         Lease { subnets, attributes, mod_revision: Revision::ZERO, created: Revision::ZERO, term }
     }
 
-    /// Whether the host leases the same subnets as by `other`.
-    #[must_use]
-    pub fn is_of_same_subnets(&self, other: &Self) -> bool {
-        self.subnets == other.subnets
-    }
-
     /// Ethernet addresses of this host's VTEPs if the host still has these addresses. With others it may get a second
     /// lease beside this one, which peers take for another host's: they would refuse it for having the same VTEP.
     #[must_use]

@@ -42,7 +42,7 @@ impl Memory {
     /// The peers in the file stay until they are listed.
     pub fn begin(&mut self, remembered: Option<Remembered>, own: Own) -> Option<Remembered> {
         let mut former = match remembered {
-            Some(remembered) if !remembered.own.is_of_same_subnets(&own) => remembered,
+            Some(remembered) if remembered.own.subnets != own.subnets => remembered,
             remembered => return remembered,
         };
         former.own = own;

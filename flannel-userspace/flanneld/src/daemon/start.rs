@@ -237,5 +237,5 @@ fn pools(config: &NetworkConfig) -> Result<PerFamily<Pool>, PoolError> {
 fn previous_subnets(options: &Options, own: Option<&Own>) -> Result<Subnets, DaemonError> {
     let file = Previous::read(&options.subnet_file)?.unwrap_or_default().previous_subnets();
     let remembered = own.map_or(Subnets::NONE, |own| own.subnets);
-    Ok(Subnets { v4: file.v4.or(remembered.v4), v6: file.v6.or(remembered.v6) })
+    Ok(file.or(remembered))
 }
