@@ -28,7 +28,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tracing::Instrument as _;
 
-use crate::kernel::Machine;
+use crate::kernel::{Machine, underlay};
 use crate::registry::{Client, Cluster};
 
 /// For how long a daemon waits for the registry when it remembers a lease.
@@ -146,6 +146,7 @@ pub struct Host {
     status: Shared<Status>,
     bug: Arc<Notify>,
     is_killed: Arc<AtomicBool>,
+    identity: Identity,
     life: Option<JoinHandle<()>>,
 }
 
@@ -162,6 +163,7 @@ impl Host {
             status: Arc::default(),
             bug: Arc::default(),
             is_killed: Arc::default(),
+            identity: Identity::of(underlay(number, 0).mac),
             life: None,
         }
     }
@@ -195,6 +197,7 @@ impl Host {
             status: self.status.clone(),
             bug: self.bug.clone(),
             is_killed: self.is_killed.clone(),
+            identity: self.identity.clone(),
         };
         self.life = Some(tokio::spawn(async move {
             let span = tracing::info_span!("host", number = daemon.number);
@@ -228,6 +231,7 @@ struct Daemon {
     status: Shared<Status>,
     bug: Arc<Notify>,
     is_killed: Arc<AtomicBool>,
+    identity: Identity,
 }
 
 impl Daemon {
@@ -247,7 +251,7 @@ impl Daemon {
         });
         let mut kernel = self.machine.kernel();
         let underlay = kernel.underlay(None).await.ok()?;
-        let identity = Identity::of(underlay.mac);
+        let identity = self.identity.clone();
         let config = format!("{:?}", self.plan.backend);
         let remembered = self.disk.state.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let remembered = remembered.filter(|remembered| remembered.is_of(&identity, &config));

@@ -80,6 +80,8 @@ impl ResyncCause {
 #[derive(Clone, Debug)]
 pub struct ReconcileMetrics {
     peers: Family<Labels<1>, Gauge>,
+    /// Those of `peers`, in the order of [`PeerState::ALL`], so that setting them looks up no labels.
+    by_state: [Gauge; PeerState::ALL.len()],
     resyncs: Family<Labels<1>, Counter>,
     duration: Histogram,
     repairs: Family<Labels<1>, Counter>,
@@ -89,8 +91,11 @@ pub struct ReconcileMetrics {
 
 impl Default for ReconcileMetrics {
     fn default() -> Self {
+        let peers = Family::<Labels<1>, Gauge>::default();
         let metrics = Self {
-            peers: Family::default(),
+            // An increase from nothing to one is not seen; one from zero is.
+            by_state: PeerState::ALL.map(|state| peers.get_or_create_owned(&[("state", state.label())])),
+            peers,
             resyncs: Family::default(),
             // From a millisecond to a quarter of a minute.
             duration: Histogram::new(exponential_buckets(0.001, 4.0, 8)),
@@ -100,10 +105,6 @@ impl Default for ReconcileMetrics {
             ]),
             mass_delete_holds: Counter::default(),
         };
-        // An increase from nothing to one is not seen; one from zero is.
-        for state in PeerState::ALL {
-            metrics.set_peers(state, 0);
-        }
         for cause in ResyncCause::ALL {
             metrics.resyncs.get_or_create(&[("cause", cause.label())]).inc_by(0);
         }
@@ -115,7 +116,7 @@ impl ReconcileMetrics {
     /// So many leases of other hosts are in this state.
     pub fn set_peers(&self, state: PeerState, count: usize) {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
-        self.peers.get_or_create(&[("state", state.label())]).set(count);
+        self.by_state[state as usize].set(count);
     }
 
     /// The leases were listed and applied.

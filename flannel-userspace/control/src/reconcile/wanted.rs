@@ -32,6 +32,10 @@ impl Wanted {
     /// were and those that are go into `touched`.
     pub(super) fn set(&mut self, subnet: IpNetwork, objects: Vec<Object>, touched: &mut impl Extend<Object>) {
         touched.extend(objects.iter().cloned());
+        // A peer is mostly wanted again as it was.
+        if self.by_peer.get(&subnet).is_some_and(|before| **before == *objects) {
+            return;
+        }
         for object in &objects {
             *self.refcounts.entry(object.clone()).or_default() += 1;
         }
