@@ -55,6 +55,8 @@ struct State {
     puts: usize,
     /// What daemons removed lately.
     removed: BTreeSet<Object>,
+    /// The last byte of its Ethernet address, which no other machine has.
+    number: u8,
     dice: StdRng,
 }
 
@@ -62,6 +64,7 @@ impl Machine {
     /// A machine with that underlay.
     pub fn new(underlay: Underlay, seed: u64) -> Self {
         let state = State {
+            number: underlay.mac.0[5],
             underlay: Some(underlay),
             device: None,
             address: None,
@@ -281,7 +284,8 @@ impl Kernel for Simulated {
         }
         state.last_index += 3;
         let index = state.last_index;
-        let random = Mac([2, 0, 0, 0, state.dice.random(), state.dice.random()]);
+        // Random addresses of two hosts are never the same in practice.
+        let random = Mac([2, 0, 0, state.number, state.dice.random(), state.dice.random()]);
         let segmenter = match spec {
             DeviceSpec::Udp { .. } => Some(Segmenter { entrance: index + 1, exit: index + 2 }),
             DeviceSpec::Vxlan(_) => None,
