@@ -14,13 +14,13 @@ pub struct ConfigMetrics {
 
 impl ConfigMetrics {
     /// The configuration with that hash is served.
-    pub(super) fn serving(&self, hash: &str) {
+    pub fn serving(&self, hash: &str) {
         self.served.clear();
         self.served.get_or_create(&[("hash", hash.to_owned())]).set(1);
     }
 
     /// Whether the registry holds another one, which is not served.
-    pub(super) fn set_stale(&self, is_stale: bool) {
+    pub fn set_stale(&self, is_stale: bool) {
         self.stale.set(is_stale.into());
     }
 }
