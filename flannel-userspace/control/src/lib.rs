@@ -1,12 +1,13 @@
 //! The control plane: how a host comes by its lease and keeps it, who its peers are, and what is in the kernel for each.
 //!
-//! [`lease`] holds the own lease, [`peers`] makes a table of the others' and says what changed, a [`backend`] turns each
+//! [`configuration`] follows that of the network, [`lease`] holds the own lease, [`peers`] makes a table of the others' and says what changed, a [`backend`] turns each
 //! peer into objects of the kernel, and [`reconcile`] keeps the kernel equal to that. Command lines, logging and the
 //! order in which things start do not live here.
 
 pub mod backend;
 pub mod chance;
 mod compact;
+pub mod configuration;
 pub mod file;
 pub mod identity;
 pub mod kernel;

@@ -4,6 +4,7 @@ use flannel_observe::{Domain, ScrapeErrors};
 use flannel_registry::EtcdMetrics;
 use prometheus_client::registry::Registry;
 
+use crate::configuration::ConfigMetrics;
 use crate::lease::LeaseMetrics;
 use crate::reconcile::ReconcileMetrics;
 
@@ -16,6 +17,8 @@ pub struct Metrics {
     pub etcd: EtcdMetrics,
     /// What is done in the kernel.
     pub reconcile: ReconcileMetrics,
+    /// Which configuration is served.
+    pub configuration: ConfigMetrics,
 }
 
 impl Domain for Metrics {
@@ -23,5 +26,6 @@ impl Domain for Metrics {
         self.leases.register(registry, errors);
         self.etcd.register(registry, errors);
         self.reconcile.register(registry, errors);
+        self.configuration.register(registry, errors);
     }
 }

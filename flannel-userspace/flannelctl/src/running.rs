@@ -1,7 +1,7 @@
 //! The running daemon as `flannelctl status` shows it.
 
 use flannel_control::socket::{
-    Condition, ConditionState, HeldLease, LogLevels, Registry, RegistryState, Status,
+    Condition, ConditionState, HeldLease, LogLevels, Registry, RegistryState, ServedConfiguration, Status,
 };
 use serde::Serialize;
 
@@ -28,6 +28,7 @@ pub(super) struct Running {
     stale: Option<bool>,
     lease: Option<HeldLease>,
     registry: Option<Registry>,
+    configuration: Option<ServedConfiguration>,
     log_level: Option<LogLevels>,
     /// What told: `socket`, `nothing`.
     told_by: &'static str,
@@ -67,6 +68,7 @@ impl Running {
             stale: Some(status.registry.state == RegistryState::Away),
             lease: status.lease,
             registry: Some(status.registry),
+            configuration: status.configuration,
             log_level: Some(status.log_level),
             told_by: "socket",
         }
@@ -85,6 +87,7 @@ impl Running {
             stale: None,
             lease: None,
             registry: None,
+            configuration: None,
             log_level: None,
             told_by: "nothing",
         }
@@ -105,6 +108,9 @@ impl Running {
         }
         for limit in &self.limits {
             page.toned_line(Tone::Warning, limit);
+        }
+        if let Some(outdated) = self.configuration.as_ref().and_then(|served| served.outdated.as_deref()) {
+            page.toned_line(Tone::Warning, outdated);
         }
         if let Some(version) = self.version.as_deref().filter(|version| *version != env!("CARGO_PKG_VERSION"))
         {
@@ -131,6 +137,11 @@ impl Running {
         }
     }
 
+    /// By what the configuration that is served is told apart from others.
+    pub(super) fn hash(&self) -> Option<&str> {
+        self.configuration.as_ref().map(|served| served.hash.as_str())
+    }
+
     /// Until when this host has its subnet, for people.
     pub(super) fn lease_text(&self) -> Option<String> {
         let lease = self.lease.as_ref()?;
@@ -153,7 +164,7 @@ impl Failing {
 pub(super) mod tests {
     use flannel_control::socket::{
         Condition, ConditionState, HeldLease, LogLevel, LogLevels, Registry, RegistryState, RuleSettings,
-        Settings, Status,
+        ServedConfiguration, Settings, Status,
     };
 
     use super::Running;
@@ -182,6 +193,7 @@ pub(super) mod tests {
                 endpoints: vec!["http://192.168.77.1:2379".to_owned()],
                 state: RegistryState::Reached,
             },
+            configuration: Some(ServedConfiguration { hash: "0123456789ab".to_owned(), outdated: None }),
             log_level: LogLevels { level: LogLevel::Info, told: LogLevel::Info },
             settings: Settings {
                 etcd_prefix: "/coreos.com/network".to_owned(),
@@ -204,6 +216,12 @@ pub(super) mod tests {
         /// It goes without something.
         pub(crate) fn limit(&mut self, limit: &str) {
             self.limits.push(limit.to_owned());
+        }
+
+        /// It serves another configuration than the registry's.
+        pub(crate) fn outdate(&mut self, reason: &str) {
+            let outdated = Some(reason.to_owned());
+            self.configuration = Some(ServedConfiguration { hash: String::new(), outdated });
         }
     }
 

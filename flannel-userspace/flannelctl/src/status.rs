@@ -188,6 +188,7 @@ impl Report for Status {
             ("links", cell(self.links.join(" "))),
             ("pins", cell(self.pin_dir.display())),
             ("lease", or_dash(self.daemon.as_ref().and_then(Running::lease_text))),
+            ("config", or_dash(self.daemon.as_ref().and_then(Running::hash))),
             (
                 "flanneld",
                 match &self.daemon {
@@ -265,6 +266,7 @@ mod tests {
  links     vxlan_decap-2
  pins      /sys/fs/bpf/x
  lease     expires in 23 h unless renewed
+ config    0123456789ab
  flanneld  ready (process 7)
 "
         );
@@ -297,6 +299,7 @@ mod tests {
                         "subnets": ["10.5.39.0/24"], "public_ips": ["192.168.77.11"], "expires_seconds": 86000,
                     },
                     "registry": {"endpoints": ["http://192.168.77.1:2379"], "state": "reached"},
+                    "configuration": {"hash": "0123456789ab", "outdated": null},
                     "log_level": {"level": "info", "told": "info"},
                     "told_by": "socket",
                 },
@@ -308,9 +311,10 @@ mod tests {
     fn what_fails_is_told_with_its_reason() {
         let mut failing = running(ConditionState::Failed, Some("the kernel refuses the program bridge"));
         failing.limit("no bypass");
+        failing.outdate("Network from a to b");
         let status = Status { daemon: Some(failing), ..status(true, false) };
         let text = status.text();
-        let told = "not datapath in place for 7 s: the kernel refuses the program bridge\nno bypass\n";
+        let told = "not datapath in place for 7 s: the kernel refuses the program bridge\nno bypass\nNetwork from a to b\n";
         assert!(text.ends_with(told), "{text}");
     }
 

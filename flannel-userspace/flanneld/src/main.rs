@@ -23,6 +23,10 @@ fn run(options: Options) -> ExitCode {
     let runtime =
         Builder::new_current_thread().enable_all().on_thread_start(flannel_privileges::enter_thread).build();
     let outcome = match runtime {
+        Ok(runtime) if options.check => {
+            let is_good = runtime.block_on(daemon::check(&options));
+            return if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        }
         Ok(runtime) => runtime.block_on(daemon::run(options, log_level)),
         Err(error) => Err(daemon::DaemonError::Signals(error)),
     };

@@ -17,6 +17,7 @@ struct All {
     conditions: Vec<State>,
     limits: Vec<Limit>,
     stale: Option<&'static str>,
+    outdated: Option<String>,
 }
 
 #[derive(Debug)]
@@ -97,6 +98,22 @@ impl Conditions {
         self.all.borrow().stale
     }
 
+    /// Sets why the host is served by another configuration than the network's; `None` if it is not. It forwards all the
+    /// same.
+    pub fn set_outdated(&self, reason: Option<String>) {
+        self.all.send_if_modified(|all| {
+            let is_changed = all.outdated != reason;
+            all.outdated = reason;
+            is_changed
+        });
+    }
+
+    /// Why the host is served by another configuration than the network's.
+    #[must_use]
+    pub fn outdated(&self) -> Option<String> {
+        self.all.borrow().outdated.clone()
+    }
+
     /// Names of the conditions that are not met, in the order in which they were added.
     #[must_use]
     pub fn pending(&self) -> Vec<&'static str> {
@@ -142,7 +159,8 @@ impl Conditions {
             format!("not ready yet, pending: {}", pending.join(", "))
         } else {
             let ready = ["ready".to_owned()].into_iter();
-            ready.chain(self.limits().iter().map(Limit::to_string)).collect::<Vec<_>>().join("; ")
+            let limits = self.limits().iter().map(Limit::to_string).collect::<Vec<_>>();
+            ready.chain(limits).chain(self.outdated()).collect::<Vec<_>>().join("; ")
         }
     }
 
@@ -242,6 +260,18 @@ mod tests {
         conditions.limit(Limit { without: "programs", reason: "bpf() is refused".to_owned() });
         assert!(conditions.pending().is_empty());
         assert_eq!(conditions.summary(), "ready; without programs: bpf() is refused");
+    }
+
+    #[test]
+    fn another_configuration_leaves_the_host_ready() {
+        let conditions = Conditions::default();
+        let mut changes = conditions.changes();
+        conditions.set_outdated(Some("Network from a to b".to_owned()));
+        assert!(conditions.pending().is_empty());
+        assert_eq!(conditions.summary(), "ready; Network from a to b");
+        assert!(changes.next().now_or_never().is_some());
+        conditions.set_outdated(None);
+        assert_eq!(conditions.summary(), "ready");
     }
 
     #[test]

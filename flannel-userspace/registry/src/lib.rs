@@ -18,13 +18,31 @@ use flannel_model::lease::{Attributes, EtcdLeaseId, Event, Lease, Rejected, Revi
 pub use error::{RegistryError, WatchError};
 pub use metrics::{EtcdMetrics, EtcdOperation};
 
-/// Where the network's configuration stands.
-pub trait ConfigSource {
+/// Where the network's configuration stands: a registry, or a file, say. Clones share one connection.
+pub trait ConfigSource: Clone + Send + Sync + 'static {
+    /// Tells of changes.
+    type Changes: ConfigChanges;
+
     /// The network configuration, JSON as the operator wrote it.
     ///
     /// # Errors
     /// [`RegistryError::ConfigMissing`] when nobody has written one; others when the registry cannot be read.
     fn config(&self) -> impl Future<Output = Result<String, RegistryError>> + Send;
+
+    /// Tells of every change from now on: whoever reads the configuration after this misses none.
+    ///
+    /// # Errors
+    /// The registry cannot be reached.
+    fn config_changes(&self) -> impl Future<Output = Result<Self::Changes, RegistryError>> + Send;
+}
+
+/// Tells that the network's configuration may have changed. What it is now, [`ConfigSource::config`] says.
+pub trait ConfigChanges: Send + 'static {
+    /// Waits for a change. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// No change is told of any more: begin again with [`ConfigSource::config_changes`].
+    fn next(&mut self) -> impl Future<Output = Result<(), WatchError>> + Send;
 }
 
 /// Who leases which subnet, as far as others may know: listed, and followed from there. Clones share one connection.

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::{
-    Claim, ConfigSource, Expected, Found, LeaseSource, LeaseStore, RegistryError, Watch, WatchError, Written,
+    Claim, ConfigChanges, ConfigSource, Expected, Found, LeaseSource, LeaseStore, RegistryError, Watch, WatchError, Written,
 };
 
 /// What stands there and what happened.
@@ -34,6 +34,15 @@ struct State {
     /// The outcome of the next writes.
     faults: VecDeque<Fault>,
     writes: Vec<Write>,
+    config: Option<String>,
+    /// Counts what happened to the configuration.
+    configs: usize,
+    /// How often the configuration was asked for.
+    reads: usize,
+    /// How often whoever follows the configuration was told that nothing is told any more.
+    breaks: usize,
+    /// Whether nobody can be told of changes.
+    is_deaf: bool,
 }
 
 /// What a daemon tried to write.
@@ -98,6 +107,27 @@ impl Memory {
             Some(Found::Lease(lease)) => Some(lease.clone()),
             _ => None,
         }
+    }
+
+    /// Writes the network configuration, or deletes it.
+    pub fn put_config(&self, config: Option<&str>) {
+        self.change(|state| {
+            state.config = config.map(str::to_owned);
+            state.configs += 1;
+        });
+    }
+
+    /// Whether nobody hears of changes of the configuration any more, but at once that this is so.
+    pub fn set_deaf(&self, is_deaf: bool) {
+        self.change(|state| {
+            state.is_deaf = is_deaf;
+            state.breaks += 1;
+        });
+    }
+
+    /// How often the configuration was asked for.
+    pub fn config_reads(&self) -> usize {
+        self.state().reads
     }
 
     /// Everything daemons tried to write.
@@ -177,8 +207,44 @@ impl State {
 }
 
 impl ConfigSource for Memory {
+    type Changes = MemoryConfigChanges;
+
     async fn config(&self) -> Result<String, RegistryError> {
-        Err(RegistryError::ConfigMissing { key: "config".to_owned() })
+        let mut state = self.state();
+        state.reads += 1;
+        state.config.clone().ok_or_else(|| RegistryError::ConfigMissing { key: "config".to_owned() })
+    }
+
+    async fn config_changes(&self) -> Result<MemoryConfigChanges, RegistryError> {
+        let state = self.state();
+        Ok(MemoryConfigChanges { memory: self.clone(), configs: state.configs, breaks: state.breaks })
+    }
+}
+
+/// What happens to the configuration.
+pub struct MemoryConfigChanges {
+    memory: Memory,
+    configs: usize,
+    breaks: usize,
+}
+
+impl ConfigChanges for MemoryConfigChanges {
+    async fn next(&mut self) -> Result<(), WatchError> {
+        loop {
+            let changed = self.memory.changed.notified();
+            let (configs, breaks, is_deaf) = {
+                let state = self.memory.state();
+                (state.configs, state.breaks, state.is_deaf)
+            };
+            if is_deaf || breaks != self.breaks {
+                return Err(WatchError::Broken { endpoint: "memory".to_owned(), error: None });
+            }
+            if configs != self.configs {
+                self.configs = configs;
+                return Ok(());
+            }
+            changed.await;
+        }
     }
 }
 

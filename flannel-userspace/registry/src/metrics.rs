@@ -32,8 +32,10 @@ pub enum EtcdOperation {
     Delete,
     /// The remaining time of an etcd lease.
     TimeToLive,
-    /// A watch opened.
+    /// A watch opened on the leases.
     Watch,
+    /// A watch opened on the network configuration.
+    WatchConfig,
     /// This host's address claimed.
     Claim,
     /// A sign of life.
@@ -42,7 +44,7 @@ pub enum EtcdOperation {
 
 impl EtcdOperation {
     /// Every operation.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Authenticate,
         Self::Config,
         Self::List,
@@ -52,6 +54,7 @@ impl EtcdOperation {
         Self::Delete,
         Self::TimeToLive,
         Self::Watch,
+        Self::WatchConfig,
         Self::Claim,
         Self::Keep,
     ];
@@ -69,6 +72,7 @@ impl EtcdOperation {
             Self::Delete => "delete",
             Self::TimeToLive => "time_to_live",
             Self::Watch => "watch",
+            Self::WatchConfig => "watch_config",
             Self::Claim => "claim",
             Self::Keep => "keep",
         }
@@ -87,6 +91,7 @@ impl EtcdOperation {
             Self::Delete => "delete the lease",
             Self::TimeToLive => "read the remaining time of a lease",
             Self::Watch => "watch the leases",
+            Self::WatchConfig => "watch the network configuration",
             Self::Claim => "write this host's address",
             Self::Keep => "keep this host's address",
         }

@@ -5,9 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use flannel_common::{Mac, Vni};
-use flannel_model::config::BackendConfig;
-use flannel_model::config::backend::VxlanConfig;
+use flannel_common::Mac;
 use flannel_model::family::PerFamily;
 use flannel_model::lease::{Attributes, SubnetKey};
 use flannel_model::object::Object;
@@ -39,9 +37,8 @@ pub async fn check() -> Result<()> {
     for number in 0..PEERS {
         cluster.put(key(number)?, &lease(number, 0));
     }
-    let vni = Vni::new(1).context("1 is a VNI")?;
-    let backend = BackendConfig::Vxlan(VxlanConfig { vni, port: 8472, mtu: None, direct_routing: false });
-    let plan = Plan { network: "10.0.0.0/8".parse()?, subnet_len: 24, backend };
+    cluster.put_config(r#"{"Network":"10.0.0.0/8","Backend":{"Type":"vxlan"}}"#);
+    let plan = Plan { network: "10.0.0.0/8".parse()?, subnet_len: 24 };
     let machine = Machine::new(underlay(0, 0), 1);
     let mut host = Host::new(0, machine.clone(), &cluster, plan, 1);
     host.start();

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use flannel_common::{Mac, Vni};
+use flannel_control::configuration::{Follower, Served};
 use flannel_control::identity::Identity;
 use flannel_control::kernel::Kernel as _;
 use flannel_control::lease::{AddressClaim, Allocation, HoldConfig, Last, LeaseOwner as _, Own, Pool};
@@ -17,7 +18,8 @@ use flannel_control::service::{End, Service};
 use flannel_control::subnet_file::{self, SubnetFile, SubnetFileError};
 use flannel_control::{Metrics, backend};
 use flannel_model::backend::Kind;
-use flannel_model::config::BackendConfig;
+use flannel_model::config::Configuration;
+use flannel_registry::ConfigSource as _;
 use flannel_model::family::{PerFamily, Subnets};
 use flannel_model::lease::SubnetKey;
 use flannel_model::underlay::Underlay;
@@ -40,15 +42,13 @@ const HOLD: HoldConfig = HoldConfig { ttl: Duration::from_secs(120), renew_margi
 /// What a mass deletion is.
 const POLICY: DeletionPolicy = DeletionPolicy { threshold: 25, hold: Duration::from_secs(30) };
 
-/// What is the same on every host.
+/// What is the same on every host, whatever happens to the configuration.
 #[derive(Clone)]
 pub struct Plan {
     /// The network of all pods.
     pub network: Ipv4Network,
     /// Prefix length of subnets.
     pub subnet_len: u8,
-    /// The backend.
-    pub backend: BackendConfig,
 }
 
 impl Plan {
@@ -127,6 +127,8 @@ pub struct Status {
     pub key: Option<SubnetKey>,
     /// Whether it is ready.
     pub conditions: Option<Conditions>,
+    /// The configuration that it serves.
+    pub served: Option<Served>,
     /// Since when.
     pub since: Option<Instant>,
     /// How many daemons were started so far.
@@ -252,14 +254,15 @@ impl Daemon {
         let mut kernel = self.machine.kernel();
         let underlay = kernel.underlay(None).await.ok()?;
         let identity = self.identity.clone();
-        let config = format!("{:?}", self.plan.backend);
         let remembered = self.disk.state.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let configuration = self.configuration(remembered.as_ref()).await;
+        let config = configuration.text.clone();
         let remembered = remembered.filter(|remembered| remembered.is_of(&identity, &config));
         let public_ip = underlay.public.first()?;
         let claim = AddressClaim::claim(self.client.clone(), identity.clone(), public_ip).await.ok()?;
         let own = remembered.as_ref().map(|remembered| &remembered.own);
         let former_macs = own.map_or(PerFamily::NONE, |own| own.vtep_macs_at(&underlay.public));
-        let backend = backend::of(&self.plan.backend);
+        let backend = backend::of(&configuration.backend);
         let prepared = Prepared::new(kernel, backend, underlay.clone(), former_macs).await.ok()?;
         let before = self.disk.subnet.lock().unwrap_or_else(PoisonError::into_inner).map(|file| file.subnets);
         let metrics = Metrics::default();
@@ -299,6 +302,13 @@ impl Daemon {
         let remembered = memory.begin(remembered, Own::of(&held.borrow().lease, vteps));
         announcement.write_file().ok()?;
         let known = remembered.map(|remembered| peers.apply_snapshot(&remembered.snapshot(kind)));
+        let (follower, served) = Follower::new(
+            self.client.clone(),
+            configuration,
+            vitals.conditions.clone(),
+            metrics.configuration.clone(),
+        );
+        self.tell(|status| status.served = Some(served.clone()));
         let (synced, first_sync) = oneshot::channel();
         let (_operator, orders) = mpsc::unbounded_channel();
         let reconciler = Reconciler {
@@ -315,10 +325,12 @@ impl Daemon {
             in_place: datapath,
             synced,
             orders,
+            configuration: served,
         };
         let mut service = Service::default();
         service.hold(keeping);
         service.run(claim.run(held));
+        service.run(follower.run());
         service.run(Loop::new(reconciler).run());
         service.run(async move {
             if first_sync.await.is_ok() {
@@ -332,6 +344,22 @@ impl Daemon {
             std::panic::resume_unwind(Box::new("a bug that is played"))
         });
         Some(service.end().await)
+    }
+
+    /// The configuration to begin with: the one in the registry, or, where that is away for long, the last one.
+    async fn configuration(&self, remembered: Option<&Remembered>) -> Configuration {
+        let since = Instant::now();
+        loop {
+            let read = self.client.config().await;
+            if let Ok(Ok(configuration)) = read.map(Configuration::parse) {
+                return configuration;
+            }
+            let last = remembered.filter(|_| since.elapsed() > PATIENCE);
+            if let Some(Ok(configuration)) = last.map(|last| Configuration::parse(last.config.clone())) {
+                return configuration;
+            }
+            sleep(RESTART).await;
+        }
     }
 
     /// A host that comes back has the subnet it had, unless that is another's by now.

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use flannel_model::lease::{Attributes, EtcdLeaseId, Event, Lease, Rejected, Revision, Snapshot, SubnetKey};
 use flannel_registry::{
-    Claim, ConfigSource, Expected, Found, LeaseSource, LeaseStore, RegistryError, Watch, WatchError, Written,
+    Claim, ConfigChanges, ConfigSource, Expected, Found, LeaseSource, LeaseStore, RegistryError, Watch, WatchError, Written,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-use crate::store::{Data, EtcdLease, Store};
+use crate::store::{Asked, Data, EtcdLease, Store};
 
 /// How long a request takes that nobody answers.
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -108,6 +108,14 @@ impl Cluster {
         junk.into_iter().for_each(|key| self.remove(key));
     }
 
+    /// Writes the network's configuration.
+    pub fn put_config(&self, config: &str) {
+        self.change(|store| {
+            config.clone_into(&mut store.data.config);
+            store.configs += 1;
+        });
+    }
+
     /// Forgets the history.
     pub fn compact(&self) {
         self.change(|store| {
@@ -126,6 +134,7 @@ impl Cluster {
         self.change(|store| {
             store.data = saved.0;
             store.history += 1;
+            store.configs += 1;
             // Terms that were ended since are back, and end by themselves.
             store.lost = Some(Instant::now());
             store.breaks += 1;
@@ -167,7 +176,7 @@ impl Cluster {
         Some(count).filter(|_| is_known)
     }
 
-    /// The most listings and watches that one host asked for within ten seconds.
+    /// The most listings and watches of one kind that one host asked for within ten seconds.
     pub fn busiest(&self) -> usize {
         self.store().busiest
     }
@@ -175,7 +184,7 @@ impl Cluster {
     /// To be called when another daemon starts on a host, which may ask again what the former one has asked.
     pub fn start(&self, host: usize) {
         let mut store = self.store();
-        store.asked.remove(&host);
+        store.asked.retain(|(of, _), _| *of != host);
         *store.daemons.entry(host).or_default() += 1;
     }
 }
@@ -235,16 +244,57 @@ fn timeout() -> RegistryError {
 }
 
 impl ConfigSource for Client {
+    type Changes = ClientConfigChanges;
+
     async fn config(&self) -> Result<String, RegistryError> {
-        Err(RegistryError::ConfigMissing { key: "config".to_owned() })
+        self.cluster.store().count(self.host, Asked::Configuration);
+        self.ask(|store| store.data.config.clone()).await
     }
+
+    async fn config_changes(&self) -> Result<ClientConfigChanges, RegistryError> {
+        self.cluster.store().count(self.host, Asked::Configuration);
+        let (configs, breaks) = self.ask(|store| (store.configs, store.breaks)).await?;
+        Ok(ClientConfigChanges { client: self.clone(), configs, breaks })
+    }
+}
+
+/// What happens to the configuration.
+pub struct ClientConfigChanges {
+    client: Client,
+    configs: u64,
+    breaks: u64,
+}
+
+impl ConfigChanges for ClientConfigChanges {
+    async fn next(&mut self) -> Result<(), WatchError> {
+        loop {
+            let changed = self.client.cluster.changed.clone();
+            let changed = changed.notified();
+            {
+                let store = self.client.cluster.store();
+                let is_away = store.away.contains(&self.client.host);
+                if store.is_restless || store.breaks != self.breaks || is_away {
+                    return Err(broken());
+                }
+                if store.configs != self.configs {
+                    self.configs = store.configs;
+                    return Ok(());
+                }
+            }
+            changed.await;
+        }
+    }
+}
+
+fn broken() -> WatchError {
+    WatchError::Broken { endpoint: "http://simulated".to_owned(), error: None }
 }
 
 impl LeaseSource for Client {
     type Watch = ClientWatch;
 
     async fn list(&self) -> Result<Snapshot, RegistryError> {
-        self.cluster.store().count(self.host);
+        self.cluster.store().count(self.host, Asked::Leases);
         let known = self.newest();
         let (mut snapshot, history) = self.ask(|store| (store.snapshot(), store.history)).await?;
         let known_history = self.history.swap(history, Ordering::Relaxed);
@@ -256,7 +306,7 @@ impl LeaseSource for Client {
     async fn reconnect(&self) {}
 
     async fn watch(&self, revision: Revision) -> Result<ClientWatch, RegistryError> {
-        self.cluster.store().count(self.host);
+        self.cluster.store().count(self.host, Asked::Leases);
         let breaks = self.ask(|store| store.breaks).await?;
         Ok(ClientWatch { client: self.clone(), revision, breaks })
     }
@@ -344,7 +394,6 @@ impl ClientWatch {
     /// The events that are due; or why there will be none.
     fn read(&self) -> Result<Vec<Event>, WatchError> {
         let store = self.client.cluster.store();
-        let broken = || WatchError::Broken { endpoint: "http://simulated".to_owned(), error: None };
         if store.is_restless || store.breaks != self.breaks || store.away.contains(&self.client.host) {
             return Err(broken());
         }

@@ -30,12 +30,21 @@ pub struct Store {
     pub history: u64,
     /// Counts what made every open watch break.
     pub breaks: u64,
-    /// When each host asked for a listing or a watch lately.
-    pub asked: BTreeMap<usize, VecDeque<Instant>>,
+    /// When each host asked lately for a listing of leases or a watch on them, or for the configuration or a watch on it.
+    pub asked: BTreeMap<(usize, Asked), VecDeque<Instant>>,
+    /// Counts what happened to the configuration.
+    pub configs: u64,
     /// How many daemons each host has had.
     pub daemons: BTreeMap<usize, usize>,
     /// The most requests of one host within a window.
     pub busiest: usize,
+}
+
+/// What a host asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Asked {
+    Leases,
+    Configuration,
 }
 
 /// What is saved and restored.
@@ -48,6 +57,8 @@ pub struct Data {
     pub compacted: Revision,
     pub terms: BTreeMap<i64, EtcdLease>,
     pub claims: BTreeMap<IpAddr, (String, i64)>,
+    /// The network's configuration, as it was written.
+    pub config: String,
 }
 
 /// What keys hang on.
@@ -122,9 +133,9 @@ impl Store {
         snapshot
     }
 
-    pub fn count(&mut self, host: usize) {
+    pub fn count(&mut self, host: usize, what: Asked) {
         let now = Instant::now();
-        let asked = self.asked.entry(host).or_default();
+        let asked = self.asked.entry((host, what)).or_default();
         asked.push_back(now);
         while asked.front().is_some_and(|at| now - *at > WINDOW) {
             asked.pop_front();

@@ -5,12 +5,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
-use flannel_common::{Mac, Vni};
+use flannel_common::Mac;
 use flannel_control::backend::{self, attributes};
 use flannel_control::chance;
 use flannel_control::peers::PeerTable;
-use flannel_model::config::BackendConfig;
-use flannel_model::config::backend::{UdpConfig, VxlanConfig};
+use flannel_model::backend::Kind;
+use flannel_model::config::{BackendConfig, Configuration};
 use flannel_model::device::Device;
 use flannel_model::family::{Family, PerFamily};
 use flannel_model::lease::{Lease, SubnetKey};
@@ -19,6 +19,7 @@ use flannel_model::underlay::{Hop, Links, Underlay};
 use ipnetwork::Ipv4Network;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
+use serde_json::json;
 use tokio::time::sleep;
 
 use crate::host::{Host, Plan};
@@ -32,11 +33,36 @@ const MOST_ASKED: usize = 25;
 /// The most etcd leases of one daemon: of its lease, of its claim, and of requests that were refused or interrupted.
 const MOST_TERMS: usize = 8;
 
+/// What the operator wants of the backend.
+struct Wish {
+    kind: Kind,
+    direct_routing: bool,
+    mtu: Option<u32>,
+}
+
+impl Wish {
+    /// The network's configuration.
+    fn text(&self) -> String {
+        let Self { kind, direct_routing, mtu } = *self;
+        let mut backend = json!({ "Type": kind.name(), "DirectRouting": direct_routing });
+        if let Some(mtu) = mtu {
+            backend["MTU"] = mtu.into();
+        }
+        json!({ "Network": "10.5.0.0/16", "Backend": backend }).to_string()
+    }
+
+    #[expect(clippy::expect_used, reason = "the text is one of ours")]
+    fn backend(&self) -> BackendConfig {
+        Configuration::parse(self.text()).expect("a configuration").backend
+    }
+}
+
 /// A network and everything that happens to it.
 pub struct World {
     dice: StdRng,
     cluster: Cluster,
     plan: Plan,
+    wish: Wish,
     hosts: Vec<Host>,
     saved: Option<Saved>,
     /// How often each host's underlay was given another address.
@@ -52,17 +78,17 @@ impl World {
         chance::seed(seed);
         let mut dice = StdRng::seed_from_u64(seed);
         let direct_routing = dice.random();
-        #[expect(clippy::expect_used, reason = "1 is one")]
-        let vni = Vni::new(1).expect("a VNI");
-        let backend = match dice.random_range(0..4) {
-            0 => BackendConfig::HostGw,
-            1 => BackendConfig::Udp(UdpConfig { port: 8285, direct_routing }),
-            _ => BackendConfig::Vxlan(VxlanConfig { vni, port: 8472, mtu: None, direct_routing }),
+        let kind = match dice.random_range(0..4) {
+            0 => Kind::HostGw,
+            1 => Kind::Udp,
+            _ => Kind::Vxlan,
         };
+        let wish = Wish { kind, direct_routing, mtu: None };
         #[expect(clippy::expect_used, reason = "a constant")]
         let network = Ipv4Network::new(Ipv4Addr::new(10, 5, 0, 0), 16).expect("a network");
-        let plan = Plan { network, subnet_len: 24, backend };
+        let plan = Plan { network, subnet_len: 24 };
         let cluster = Cluster::default();
+        cluster.put_config(&wish.text());
         // Few hosts are the usual case, and quick: what a network costs grows with the square of its hosts.
         let count =
             if dice.random_ratio(1, 80) { dice.random_range(10..=50) } else { dice.random_range(3..10) };
@@ -72,7 +98,7 @@ impl World {
         });
         let hosts = hosts.collect();
         let (moves, foreign) = (BTreeMap::new(), BTreeSet::new());
-        Self { dice, cluster, plan, hosts, saved: None, moves, foreign, log: Vec::new() }
+        Self { dice, cluster, plan, wish, hosts, saved: None, moves, foreign, log: Vec::new() }
     }
 
     /// Runs this number of events, and checks what must hold afterwards.
@@ -113,7 +139,7 @@ impl World {
     /// One random event.
     async fn happen(&mut self) -> Result<String> {
         let host = self.some_host();
-        Ok(match self.dice.random_range(0..30) {
+        Ok(match self.dice.random_range(0..31) {
             0 => self.move_underlay(host),
             1 => {
                 self.hosts[host].machine.set_underlay(None);
@@ -183,9 +209,27 @@ impl World {
             }
             27 => self.overwrite(host).await?,
             28 => self.fail_a_task(host).await?,
+            29 => self.reconfigure(),
             _ if self.dice.random_ratio(1, 2) => self.contend(host).await?,
             _ => self.stay_ill(host).await?,
         })
+    }
+
+    /// Somebody changes the network's configuration in what takes effect at once, or spoils it.
+    fn reconfigure(&mut self) -> String {
+        let text = match self.dice.random_range(0..4) {
+            0 => "{".to_owned(),
+            1 => {
+                self.wish.mtu = [None, Some(1400), Some(1300)][self.dice.random_range(0..3)];
+                self.wish.text()
+            }
+            _ => {
+                self.wish.direct_routing = !self.wish.direct_routing;
+                self.wish.text()
+            }
+        };
+        self.cluster.put_config(&text);
+        format!("the configuration is {text}")
     }
 
     fn move_underlay(&mut self, host: usize) -> String {
@@ -237,7 +281,7 @@ impl World {
     }
 
     fn foreign_lease(&self, key: SubnetKey) -> flannel_model::lease::Attributes {
-        let backend = backend::of(&self.plan.backend);
+        let backend = backend::of(&self.wish.backend());
         let third = key.0.v4.map_or(0, |subnet| subnet.network().octets()[2]);
         let address = Ipv4Addr::new(172, 16, third, 1).into();
         let underlay = Underlay { addresses: address, public: address, ..underlay(0, 0) };
@@ -382,7 +426,7 @@ impl World {
 
     /// A host that cannot forward for long must say so, and must not when it can again.
     async fn stay_ill(&mut self, host: usize) -> Result<String> {
-        if self.plan.backend == BackendConfig::HostGw {
+        if self.wish.kind == Kind::HostGw {
             return Ok("no device to miss".to_owned());
         }
         let is_ready =
@@ -403,6 +447,7 @@ impl World {
     fn heal(&mut self) {
         self.cluster.set_flaky(false);
         self.cluster.remove_junk();
+        self.cluster.put_config(&self.wish.text());
         for host in 0..self.hosts.len() {
             self.cluster.set_away(host, false);
             self.return_underlay(host);
@@ -449,8 +494,12 @@ impl World {
         };
         let pending = conditions.pending();
         ensure!(pending.is_empty(), "host {number} is not ready: {pending:?}, {:?}", conditions.failures());
+        let (serves, wish) = (status.served.map(|served| served.borrow().text.clone()), self.wish.text());
+        ensure!(serves.as_ref() == Some(&wish), "host {number} serves {serves:?} instead of {wish}");
+        let outdated = conditions.outdated();
+        ensure!(outdated.is_none(), "host {number} serves what it should, and says {outdated:?}");
         let Some(links) = host.machine.links() else { bail!("host {number} has no underlay") };
-        let backend = backend::of(&self.plan.backend);
+        let backend = backend::of(&self.wish.backend());
         let lease = self.cluster.lease(key);
         let wanted = attributes(&*backend, &links);
         ensure!(

@@ -226,9 +226,15 @@ fn mass_deletion_is_held() {
 
 #[test]
 fn hold_is_ended_by_the_operator() {
-    let hang_up = |cluster: &Cluster| {
+    let release = |cluster: &Cluster| {
         cluster.members.iter().for_each(|member| member.daemon.signal(Signal::SIGHUP).unwrap());
+        sleep(MOMENT);
+        let leases: Vec<Lease> = WRITTEN.map(paper_lease).collect();
+        assert_eq!(known(cluster, &leases), ALL, "SIGHUP has files read again and ends no hold");
+        cluster.members.iter().for_each(|member| {
+            member.daemon.ctl("release").unwrap();
+        });
     };
-    let held = mass_deletion("every lease deleted, let go by SIGHUP", hang_up);
+    let held = mass_deletion("every lease deleted, let go by flannelctl release", release);
     assert!(held < HOLD, "{held:?}");
 }

@@ -3,6 +3,7 @@
 
 mod bypass;
 mod coexist;
+mod configuration;
 mod count;
 mod dscp;
 mod ecn;

@@ -47,6 +47,7 @@ const NAMED: &[Named] = &[
     ("network", "bypass::netfilter::a_tracked_gigabyte", Company::None),
     ("network", "bypass::others::nothing_is_lost", Company::Quiet),
     ("network", "impostors::a_stranger", Company::Quiet),
+    ("network", "configuration::", Company::Quiet),
     ("network", "life::", Company::Quiet),
     ("network", "next_hop::", Company::Quiet),
     ("network", "restart::", Company::Quiet),

@@ -17,6 +17,7 @@ const CLSACT: &[&str] = &[
     "dscp::",
     "bypass::flows_bypass_the_stack",
     "bypass::others::nothing_is_lost",
+    "configuration::nothing_is_lost_while_direct",
     "another_choice_of_the_hook",
     "filters_of_others",
     "life::",

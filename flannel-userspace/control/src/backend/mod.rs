@@ -69,14 +69,50 @@ pub trait Backend: fmt::Debug + Send + Sync {
     fn objects(&self, peer: &Peer, hop: Hop, links: &Links) -> Result<Vec<Object>, Unreachable>;
 }
 
-/// The backend of that configuration: the one table of them.
+/// The backend of that configuration.
 #[must_use]
 pub fn of(config: &BackendConfig) -> Box<dyn Backend> {
+    with(config, if config.direct_routing() { Direct::On } else { Direct::Off })
+}
+
+/// The same while `DirectRouting` changes: peers on the link may send by the tunnel or by a route, and this host sends by
+/// the tunnel, which every peer takes. A host that went over at once would lose packets of those that have not yet, or
+/// not any more.
+#[must_use]
+pub fn between(config: &BackendConfig) -> Box<dyn Backend> {
+    with(config, Direct::Expected)
+}
+
+/// The one table of backends.
+fn with(config: &BackendConfig, direct: Direct) -> Box<dyn Backend> {
     match *config {
-        BackendConfig::Udp(config) => Box::new(udp::Udp::new(config)),
-        BackendConfig::Vxlan(config) => Box::new(vxlan::Vxlan::new(config)),
+        BackendConfig::Udp(config) => Box::new(udp::Udp::new(config, direct)),
+        BackendConfig::Vxlan(config) => Box::new(vxlan::Vxlan::new(config, direct)),
         BackendConfig::HostGw => Box::new(host_gw::HostGw),
         BackendConfig::Alloc => Box::new(alloc::Alloc),
+    }
+}
+
+/// Whether peers on the link of the underlay are reached by a plain route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Direct {
+    /// They are not, and what comes from them by a route is dropped by the guard.
+    Off,
+    /// They are not, and may send by a route themselves.
+    Expected,
+    /// They are.
+    On,
+}
+
+impl Direct {
+    /// Whether a peer that is reached by `hop` has a route.
+    fn leads(self, hop: Hop) -> bool {
+        self == Self::On && hop == Hop::Link
+    }
+
+    /// Whether one that is reached by the tunnel over `hop` may send by a route.
+    fn is_expected(self, hop: Hop) -> bool {
+        self == Self::Expected && hop == Hop::Link
     }
 }
 

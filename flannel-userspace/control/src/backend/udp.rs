@@ -10,7 +10,7 @@ use flannel_model::object::Object;
 use flannel_model::underlay::{Hop, Links, Underlay};
 use ipnetwork::IpNetwork;
 
-use super::{Backend, Tunnel, Unreachable, direct};
+use super::{Backend, Direct, Tunnel, Unreachable, direct};
 use crate::peers::Peer;
 
 /// The UDP backend. Its device only draws packets to the programs; one route brings those of the whole
@@ -18,11 +18,12 @@ use crate::peers::Peer;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Udp {
     config: UdpConfig,
+    direct: Direct,
 }
 
 impl Udp {
-    pub(super) const fn new(config: UdpConfig) -> Self {
-        Self { config }
+    pub(super) const fn new(config: UdpConfig, direct: Direct) -> Self {
+        Self { config, direct }
     }
 }
 
@@ -47,14 +48,14 @@ impl Backend for Udp {
     }
 
     fn depends_on_hop(&self) -> bool {
-        self.config.direct_routing
+        self.direct != Direct::Off
     }
 
     fn objects(&self, peer: &Peer, hop: Hop, links: &Links) -> Result<Vec<Object>, Unreachable> {
-        if self.config.direct_routing && hop == Hop::Link {
+        if self.direct.leads(hop) {
             return Ok(direct(peer, &links.underlay));
         }
         let Peer { subnet, public_ip, .. } = *peer;
-        Ok(vec![Object::Peer { subnet, public_ip, mac: Mac::ZERO, direct: false }])
+        Ok(vec![Object::Peer { subnet, public_ip, mac: Mac::ZERO, direct: self.direct.is_expected(hop) }])
     }
 }

@@ -10,7 +10,7 @@ use flannel_model::object::Object;
 use flannel_model::underlay::{Hop, Links, Underlay};
 use serde_json::json;
 
-use super::{Backend, Tunnel, Unreachable, direct};
+use super::{Backend, Direct, Tunnel, Unreachable, direct};
 use crate::peers::Peer;
 
 /// By how many bytes the header of IPv6 is longer than that of IPv4.
@@ -21,11 +21,12 @@ const LONGER_HEADER: u32 = 20;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Vxlan {
     config: VxlanConfig,
+    direct: Direct,
 }
 
 impl Vxlan {
-    pub(super) const fn new(config: VxlanConfig) -> Self {
-        Self { config }
+    pub(super) const fn new(config: VxlanConfig, direct: Direct) -> Self {
+        Self { config, direct }
     }
 
     /// What is left of the underlay's MTU for a pod. A configured one can make it smaller, but a link does not
@@ -75,13 +76,13 @@ impl Backend for Vxlan {
     }
 
     fn depends_on_hop(&self) -> bool {
-        self.config.direct_routing
+        self.direct != Direct::Off
     }
 
     /// As by stock flannel, the gateway of a peer's subnet is the subnet's first address, whose Ethernet
     /// address is the peer's VTEP.
     fn objects(&self, peer: &Peer, hop: Hop, links: &Links) -> Result<Vec<Object>, Unreachable> {
-        if self.config.direct_routing && hop == Hop::Link {
+        if self.direct.leads(hop) {
             return Ok(direct(peer, &links.underlay));
         }
         let Peer { subnet, public_ip, vtep_mac } = *peer;
@@ -91,7 +92,7 @@ impl Backend for Vxlan {
         Ok(vec![
             Object::Neighbour { device, ip: gateway, mac },
             Object::Fdb { device, mac, vtep: public_ip },
-            Object::Peer { subnet, public_ip, mac, direct: false },
+            Object::Peer { subnet, public_ip, mac, direct: self.direct.is_expected(hop) },
             Object::Route { subnet, via: Some(gateway), device, onlink: true },
         ])
     }

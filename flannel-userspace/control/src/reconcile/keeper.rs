@@ -17,7 +17,7 @@ use tracing::{debug, info, warn};
 
 use super::node::Node;
 use super::wanted::{Discard, Wanted};
-use crate::backend::Unreachable;
+use crate::backend::{Backend, Unreachable};
 use crate::kernel::{Kernel, KernelError};
 use crate::peers::Peer;
 use crate::reconcile::ReconcileMetrics;
@@ -55,6 +55,8 @@ pub(super) struct Keeper<K> {
     wanted: Wanted,
     /// The links that `wanted` was made for.
     wanted_over: Links,
+    /// Whether it was made by another backend than the present one.
+    is_of_other_backend: bool,
     /// Since when what is wanted is known.
     knowledge: Knowledge,
     /// Failures that were reported, so that each is reported once.
@@ -119,6 +121,7 @@ impl<K: Kernel> Keeper<K> {
         let wanted = Wanted::new(node.standing());
         Self {
             wanted_over: node.links().clone(),
+            is_of_other_backend: false,
             node,
             wanted,
             knowledge: Knowledge::None,
@@ -191,9 +194,15 @@ impl<K: Kernel> Keeper<K> {
         self.node.context().backend.depends_on_hop()
     }
 
-    /// Whether what is wanted was made for other links than the host has now.
+    /// Has `backend`, of the kind of before, from the next [`Keeper::hold`] on.
+    pub(super) fn configure(&mut self, backend: Box<dyn Backend>) {
+        self.node.configure(backend);
+        self.is_of_other_backend = true;
+    }
+
+    /// Whether what is wanted was made for other links or another backend than the host has now.
     pub(super) fn is_outdated(&self) -> bool {
-        !self.wanted_over.are_same_way(self.node.links())
+        self.is_of_other_backend || !self.wanted_over.are_same_way(self.node.links())
     }
 
     /// Puts an object back that somebody removed or replaced. One that is removed again and again is left to the next
@@ -269,6 +278,7 @@ impl<K: Kernel> Keeper<K> {
     pub(super) async fn want_again(&mut self, peers: &[Peer]) {
         self.wanted = Wanted::new(self.node.standing());
         self.wanted_over = self.node.links().clone();
+        self.is_of_other_backend = false;
         self.failing_peers = 0;
         self.want(peers, &mut Discard).await;
         self.failing.retain(|object| self.wanted.contains(object));

@@ -52,6 +52,14 @@ impl Memory {
         None
     }
 
+    /// The network's configuration is that now.
+    pub(super) fn configure(&mut self, config: String) {
+        if self.config != config {
+            self.config = config;
+            self.note();
+        }
+    }
+
     /// To be called when more is known than is written.
     pub(super) fn note(&mut self) {
         let now = Instant::now();

@@ -2,6 +2,7 @@
 //! equal to what the leases ask for.
 
 mod announce;
+mod configure;
 mod keeper;
 mod memory;
 mod metrics;
@@ -26,12 +27,14 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
 use crate::chance;
+use crate::configuration::Served;
 use crate::kernel::{Kernel, NodeContext};
 use crate::lease::Own;
 use crate::pauses::growing;
 use crate::peers::{DeletionGuard, Diff, Peer, PeerTable};
 use crate::{backend, until};
 pub use announce::Announcement;
+use configure::Configured;
 use keeper::{Difference, Keeper, Knowledge, Task};
 pub use memory::Memory;
 pub use metrics::{PeerState, ReconcileMetrics, ResyncCause};
@@ -83,6 +86,8 @@ pub struct Reconciler<R, K> {
     pub synced: oneshot::Sender<()>,
     /// What the operator has it do.
     pub orders: UnboundedReceiver<Order>,
+    /// The network's configuration, with which all this was made.
+    pub configuration: Served,
 }
 
 /// Runs the loop, without end.
@@ -101,6 +106,7 @@ pub struct Loop<R: LeaseSource, K: Kernel> {
     conditions: Conditions,
     synced: Option<oneshot::Sender<()>>,
     orders: UnboundedReceiver<Order>,
+    configuration: Configured,
     /// Whether the leases were ever listed.
     has_listed: bool,
     registry_is_away: bool,
@@ -128,6 +134,7 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
             in_place,
             synced,
             orders,
+            configuration,
         } = given;
         let Vitals { liveness, conditions } = vitals;
         conditions.set_stale(Some(STALE));
@@ -148,6 +155,7 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
             conditions,
             synced: Some(synced),
             orders,
+            configuration: Configured::new(configuration),
             has_listed: false,
             registry_is_away: false,
             listing: Duration::ZERO,
@@ -238,6 +246,7 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
                 biased;
                 () = until(self.deletion_guard.until()) => { self.expire().await; }
                 Some(order) = self.orders.recv() => self.obey(order).await,
+                change = self.configuration.change() => self.configure(change).await,
                 () = until(self.memory.due()) => self.write_memory(),
                 () = sleep_until(due) => return Ok(ResyncCause::Periodic),
                 events = watch.next() => {
@@ -262,6 +271,7 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
                 done = &mut work => return done,
                 () = until(self.deletion_guard.until()) => { self.expire().await; }
                 Some(order) = self.orders.recv() => self.obey(order).await,
+                change = self.configuration.change() => self.configure(change).await,
                 () = until(self.memory.due()) => self.write_memory(),
                 task = self.keeper.task() => self.run_task(task).await,
             }

@@ -145,16 +145,27 @@ impl<K: Kernel> Node<K> {
             let Underlay { name, addresses, mtu, .. } = &underlay;
             info!(interface = name, address = %addresses, mtu, "following the underlay");
             self.context.backend.check(&underlay)?;
-            // The Ethernet address stays the published one.
-            let devices = &self.links.devices;
-            let specs = specs_of(&*self.context.backend, &underlay);
-            self.specs = specs.map(|family, spec| match devices.get(family) {
-                Some(device) => spec.with_mac(device.mac),
-                None => spec,
-            });
+            self.specify(&underlay);
         }
         self.links.underlay = underlay;
         Ok(())
+    }
+
+    /// Finds out what devices over `underlay` are to be like. The Ethernet address stays the published one.
+    fn specify(&mut self, underlay: &Underlay) {
+        let devices = &self.links.devices;
+        let specs = specs_of(&*self.context.backend, underlay);
+        self.specs = specs.map(|family, spec| match devices.get(family) {
+            Some(device) => spec.with_mac(device.mac),
+            None => spec,
+        });
+    }
+
+    /// Has `backend`, of the kind of before, from the next [`Node::hold`] on.
+    pub(super) fn configure(&mut self, backend: Box<dyn Backend>) {
+        self.context.backend = backend;
+        self.specify(&self.links.underlay.clone());
+        self.built_for = None;
     }
 
     async fn ensure_addresses(&mut self) -> Result<(), KernelError> {

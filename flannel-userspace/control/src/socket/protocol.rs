@@ -28,7 +28,7 @@ pub enum Request {
         #[serde(default)]
         level: Option<LogLevel>,
     },
-    /// To read TLS and password files again: [`Reloaded`].
+    /// To read TLS and password files again, as by SIGHUP: [`Reloaded`].
     Reload,
     /// To let the peers of a mass deletion go that are held: [`Released`].
     Release,
@@ -87,6 +87,9 @@ pub struct Status {
     pub lease: Option<HeldLease>,
     /// The registry.
     pub registry: Registry,
+    /// The network's configuration, once it is served.
+    #[serde(default)]
+    pub configuration: Option<ServedConfiguration>,
     /// How much is logged.
     pub log_level: LogLevels,
     /// What it was told.
@@ -148,6 +151,15 @@ pub enum RegistryState {
     Reached,
     /// It does not; forwarding goes on with what is known.
     Away,
+}
+
+/// The network's configuration, as it is served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServedConfiguration {
+    /// The beginning of the SHA-256 of its text: the same on every host.
+    pub hash: String,
+    /// Why the one in the registry, which is another, is not served.
+    pub outdated: Option<String>,
 }
 
 /// What the daemon was told, as far as others need it.

@@ -32,6 +32,10 @@ pub(super) struct Flags {
     /// Print the manual page.
     #[arg(long, default_value = "false")]
     pub(super) man: Switch,
+    /// Check the flags, the network's configuration in etcd, the interface, whether the kernel takes the programs, and the
+    /// tools for rules; print what was found, and change nothing. Exit code 0 if a daemon with these flags could start.
+    #[arg(long, default_value = "false")]
+    pub(super) check: Switch,
     /// Print completions for a shell.
     #[arg(long, value_enum, value_name = "SHELL")]
     pub(super) completions: Option<Shell>,
@@ -123,7 +127,7 @@ pub(super) struct LeaseFlags {
     /// once. Forwarding to them then continues for --mass-delete-hold, so that their leases can come back.
     #[arg(long, default_value_t = 30, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
     pub(super) mass_delete_threshold: u8,
-    /// How long peers of a mass deletion are held; 0s for not at all. `flannelctl release` and SIGHUP end it early.
+    /// How long peers of a mass deletion are held; 0s for not at all. `flannelctl release` ends it early.
     #[arg(long, default_value = "60s", value_name = "DURATION", value_parser = pause)]
     pub(super) mass_delete_hold: Duration,
     /// File with the last known leases, so that this host can boot and forward while etcd is away [default:

@@ -82,6 +82,8 @@ pub struct Options {
     pub log_level: Level,
     /// Format of the log.
     pub log_format: LogFormat,
+    /// Whether to find out if the daemon could run, instead of running.
+    pub check: bool,
 }
 
 /// Which rules are written, and the blackhole route.
@@ -177,6 +179,7 @@ impl Options {
             metrics_per_peer: flags.health.metrics_per_peer.is_on(),
             log_level: values::log_level(flags.logging.v),
             log_format: flags.logging.log_format,
+            check: flags.check.is_on(),
         })
     }
 }

@@ -11,9 +11,9 @@ use super::removed::removed;
 use super::values::is_switch;
 
 /// The variable for a flag. There is none for `--version`, as in stock flannel: in a container such a variable is
-/// likely about the image; nor for what else is printed instead of running.
+/// likely about the image; nor for what else is done instead of running.
 pub(super) fn env_name(flag: &str) -> Option<String> {
-    (!matches!(flag, "version" | "man" | "completions"))
+    (!matches!(flag, "version" | "man" | "completions" | "check"))
         .then(|| format!("FLANNELD_{}", flag.to_ascii_uppercase().replace('-', "_")))
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use flannel_control::remembered::Remembered;
-use flannel_model::config::{ConfigError, NetworkConfig};
+use flannel_model::config::{Configuration, ConfigurationError};
 use flannel_model::error::Chain;
 use flannel_registry::ConfigSource;
 use tokio::time::{Instant, sleep};
@@ -15,31 +15,21 @@ use flannel_control::throttle::LogThrottle;
 /// Pause between two attempts, stock flannel's.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The configuration as it is written, and read.
-pub(super) struct Configuration {
-    pub(super) json: String,
-    pub(super) network: NetworkConfig,
+/// The configuration to begin with.
+pub(super) struct Found {
+    pub(super) configuration: Configuration,
     /// Whether it is the last known one, not the present one in the registry.
     pub(super) is_remembered: bool,
-}
-
-impl Configuration {
-    /// # Errors
-    /// The configuration cannot be served.
-    fn parse(json: String) -> Result<Self, ConfigError> {
-        let network = NetworkConfig::parse(&json)?;
-        Ok(Self { json, network, is_remembered: false })
-    }
 }
 
 /// The configuration, as soon as there is one that can be served.
 ///
 /// # Errors
 /// It asks for something for which stock flannel ends.
-pub(super) async fn wait_for(registry: &impl ConfigSource) -> Result<Configuration, DaemonError> {
+pub(super) async fn wait_for(registry: &impl ConfigSource) -> Result<Found, DaemonError> {
     loop {
         if let Some(configuration) = ask(registry, None).await? {
-            return Ok(configuration);
+            return Ok(Found { configuration, is_remembered: false });
         }
     }
 }
@@ -52,12 +42,12 @@ pub(super) async fn wait_for_or_remember(
     registry: &impl ConfigSource,
     remembered: &Remembered,
     patience: Duration,
-) -> Result<Configuration, DaemonError> {
+) -> Result<Found, DaemonError> {
     if let Some(configuration) = ask(registry, Some(patience)).await? {
-        return Ok(configuration);
+        return Ok(Found { configuration, is_remembered: false });
     }
     warn!(age = ?remembered.age(), "etcd is away: continuing with the network configuration that was read last");
-    Ok(Configuration { is_remembered: true, ..Configuration::parse(remembered.config.clone())? })
+    Ok(Found { configuration: Configuration::parse(remembered.config.clone())?, is_remembered: true })
 }
 
 /// Asks until there is a configuration; nothing when the registry is away for longer than `patience`.
@@ -70,8 +60,8 @@ async fn ask(
     loop {
         let error = match registry.config().await.map(Configuration::parse) {
             Ok(Ok(configuration)) => return Ok(Some(configuration)),
-            Ok(Err(error)) if error.is_final() => return Err(error.into()),
-            Ok(Err(error)) => Chain(&error).to_string(),
+            Ok(Err(ConfigurationError::Network(error))) if !error.is_final() => Chain(&error).to_string(),
+            Ok(Err(error)) => return Err(error.into()),
             Err(error) if error.is_absence() && patience.is_some_and(|longest| start.elapsed() > longest) => {
                 return Ok(None);
             }

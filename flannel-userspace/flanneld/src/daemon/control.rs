@@ -5,11 +5,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use flannel_common::maps::Guard;
+use flannel_control::configuration::Served;
 use flannel_control::lease::LeaseState;
 use flannel_control::reconcile::Order;
 use flannel_control::socket::{
     Condition, ConditionState, HeldLease, Listener, LogLevel, LogLevels, Registry, RegistryState, Released,
-    Reloaded, Reply, Request, RuleSettings, Serve, Settings, SocketError, Status,
+    Reloaded, Reply, Request, RuleSettings, Serve, ServedConfiguration, Settings, SocketError, Status,
 };
 use flannel_control::{file, socket};
 use flannel_model::error::Chain;
@@ -22,7 +23,8 @@ use tracing::{Level, info, warn};
 
 use super::leave::Leave;
 use super::log::LogLevelHandle;
-use super::{DaemonError, signals};
+use super::DaemonError;
+use super::signals::Hangups;
 use crate::cli::Options;
 
 /// The socket, who answers there, and the other ends of what is told there.
@@ -48,13 +50,15 @@ struct Inner {
     leaves: mpsc::Sender<Leave>,
     /// The own lease, once the host is served.
     lease: OnceLock<watch::Receiver<LeaseState>>,
+    /// The network's configuration, as it is served.
+    configuration: OnceLock<Served>,
 }
 
 impl Desk {
     /// Opens the socket of the network that this daemon alone serves. Without one the daemon goes on.
     ///
     /// # Errors
-    /// SIGHUP, which gives an order as well, cannot be received.
+    /// SIGHUP, by which the daemon is asked as well, cannot be received.
     pub(super) fn open(
         options: &Options,
         vitals: &Vitals,
@@ -62,7 +66,7 @@ impl Desk {
     ) -> Result<Self, DaemonError> {
         let (orders, told) = mpsc::unbounded_channel();
         let (leaves, leaving) = mpsc::channel(1);
-        signals::hangups(orders.clone())?;
+        let hangups = Hangups::new()?;
         let control = Control(Arc::new(Inner {
             started: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
             etcd: options.etcd.clone(),
@@ -72,7 +76,9 @@ impl Desk {
             orders,
             leaves,
             lease: OnceLock::new(),
+            configuration: OnceLock::new(),
         }));
+        tokio::spawn(control.clone().follow(hangups));
         let listener = listen(&options.etcd.prefix).inspect_err(tell).ok();
         Ok(Self { control, listener, orders: told, leaves: leaving })
     }
@@ -129,10 +135,20 @@ impl Serve for Control {
 }
 
 impl Control {
-    /// Hears that the host is served, by this lease.
-    pub(super) fn serving(&self, lease: watch::Receiver<LeaseState>) {
+    /// Hears that the host is served, by this lease, and by this configuration.
+    pub(super) fn serving(&self, lease: watch::Receiver<LeaseState>, configuration: Served) {
         // It is told once.
         let _ = self.0.lease.set(lease);
+        let _ = self.0.configuration.set(configuration);
+    }
+
+    /// Reads the files again with each SIGHUP.
+    async fn follow(self, mut hangups: Hangups) {
+        while hangups.next().await.is_some() {
+            if let Err(error) = self.reload().await {
+                warn!("SIGHUP: {error}");
+            }
+        }
     }
 
     fn status(&self) -> Status {
@@ -153,6 +169,10 @@ impl Control {
                     (None, None) => RegistryState::Waiting,
                 },
             },
+            configuration: self.0.configuration.get().map(|served| ServedConfiguration {
+                hash: served.borrow().hash(),
+                outdated: conditions.outdated(),
+            }),
             log_level: self.levels(),
             settings: self.0.settings.clone(),
         }

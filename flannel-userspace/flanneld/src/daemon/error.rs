@@ -9,7 +9,7 @@ use flannel_control::service::End;
 use flannel_control::subnet_file::SubnetFileError;
 use flannel_datapath::{DatapathError, Unavailable};
 use flannel_model::backend::Kind;
-use flannel_model::config::{BackendError, ConfigError};
+use flannel_model::config::{BackendError, ConfigError, ConfigurationError};
 use flannel_net::OpenError;
 use flannel_net::interface::InterfaceError;
 use flannel_net::rules::RulesError;
@@ -97,6 +97,15 @@ pub enum DaemonError {
     /// A task of the daemon failed: a bug.
     #[error("a task of flanneld ended abruptly; please report this")]
     Task(#[source] JoinError),
+}
+
+impl From<ConfigurationError> for DaemonError {
+    fn from(error: ConfigurationError) -> Self {
+        match error {
+            ConfigurationError::Network(error) => Self::Config(error),
+            ConfigurationError::Backend(error) => Self::Backend(error),
+        }
+    }
 }
 
 impl From<End> for DaemonError {

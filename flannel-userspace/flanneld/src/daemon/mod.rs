@@ -1,5 +1,6 @@
 //! The daemon's life, from top to bottom: its settings, what it needs, what it keeps, how it ends.
 
+mod check;
 mod configuration;
 mod control;
 mod error;
@@ -28,6 +29,7 @@ use tracing::{error, info};
 
 use crate::cli::Options;
 use control::Desk;
+pub use check::check;
 pub use error::DaemonError;
 use exclusive::Exclusive;
 pub use exclusive::ExclusiveError;
@@ -62,6 +64,7 @@ pub async fn run(options: Options, log_level: LogLevelHandle) -> Result<(), Daem
     let metrics = Metrics::default();
     let pending = Pending::take(&vitals);
     tokio::spawn(report::tell_service_manager(vitals.conditions.clone()));
+    tokio::spawn(report::feed_watchdog(vitals.liveness.clone()));
     let _server = show(&options, &vitals, &metrics, unavailable.is_none(), listening)?;
     let outcome = tokio::select! {
         outcome = serve(options, &vitals, &metrics, pending, unavailable, desk) => outcome,
@@ -138,6 +141,8 @@ async fn serve(
     let (synced, first_sync) = oneshot::channel();
     let Started {
         reconciler,
+        follower,
+        served,
         lease_keeping,
         address_claim,
         lease_state,
@@ -164,7 +169,8 @@ async fn serve(
         service.run(approver.run());
     }
     service.run(Loop::new(reconciler).run());
-    control.serving(lease_state);
+    service.run(follower.run());
+    control.serving(lease_state, served);
     service.run(async move {
         if first_sync.await.is_ok() {
             listing.meet();

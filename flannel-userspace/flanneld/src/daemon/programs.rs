@@ -33,18 +33,24 @@ pub(super) fn go_without(
     pin_dir: &Path,
     conditions: &Conditions,
 ) -> Result<Option<PinDir>, DaemonError> {
-    let instead = match backend {
-        Kind::Udp => return Err(DaemonError::NeedsPrograms(backend, reason.clone())),
-        Kind::Vxlan => "forwarding by the kernel's vxlan device, without guard, counters and bypass",
-        Kind::HostGw => "forwarding by the kernel's routes, without bypass",
-        Kind::Alloc => "which matters to nobody with the backend alloc",
-    };
+    let instead =
+        instead(backend).ok_or_else(|| DaemonError::NeedsPrograms(backend, reason.clone()))?;
     warn!("eBPF cannot be used: {reason}; {instead}");
     conditions.limit(Limit { without: "programs", reason: format!("{reason}; {instead}") });
     match PinDir::open(pin_dir) {
         Err(locked @ DatapathError::Locked { .. }) => Err(locked.into()),
         // Without a BPF file system there is no such directory.
         opened => Ok(opened.ok()),
+    }
+}
+
+/// What is done without programs; nothing where that is not enough.
+pub(super) const fn instead(backend: Kind) -> Option<&'static str> {
+    match backend {
+        Kind::Udp => None,
+        Kind::Vxlan => Some("forwarding by the kernel's vxlan device, without guard, counters and bypass"),
+        Kind::HostGw => Some("forwarding by the kernel's routes, without bypass"),
+        Kind::Alloc => Some("which matters to nobody with the backend alloc"),
     }
 }
 

@@ -1,33 +1,67 @@
 //! Reports to the service manager.
 
-use flannel_observe::Conditions;
-use tracing::debug;
+use flannel_observe::{Conditions, Liveness};
+use sd_notify::NotifyState;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{debug, warn};
+
+/// How many signs of life fit into the time in which the service manager expects one.
+const SIGNS: u32 = 3;
 
 /// Notifies the service manager, if there is one.
-pub(super) fn notify(states: &[sd_notify::NotifyState<'_>]) {
+pub(super) fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         debug!(%error, "the service manager does not listen");
     }
 }
 
-/// Keeps the service manager's status line up to date.
+/// Keeps the service manager's status line up to date: what is waited for, or what is not as it should be.
 pub(super) async fn tell_service_manager(conditions: Conditions) {
     let mut changes = conditions.changes();
     let mut told = String::new();
-    while changes.next().await.is_some() {
+    loop {
         let summary = conditions.summary();
         if summary != told {
-            notify(&[sd_notify::NotifyState::Status(&summary)]);
+            notify(&[NotifyState::Status(&summary)]);
             told = summary;
+        }
+        if changes.next().await.is_none() {
+            return;
         }
     }
 }
 
+/// Gives the service manager signs of life, if it waits for them (`WATCHDOG_USEC`), for as long as every part of the
+/// daemon moves. It runs on the thread that does the daemon's work: while that is stuck, no sign is given either.
+pub(super) async fn feed_watchdog(liveness: Liveness) {
+    let Some(limit) = sd_notify::watchdog_enabled() else { return };
+    let mut ticks = interval(limit / SIGNS);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if is_healthy(&liveness) {
+            notify(&[NotifyState::Watchdog]);
+        }
+    }
+}
+
+fn is_healthy(liveness: &Liveness) -> bool {
+    let stopped = liveness.stopped();
+    for (name, silence) in &stopped {
+        warn!(name, ?silence, "a part of flanneld does not move: the service manager may restart it");
+    }
+    stopped.is_empty()
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use flannel_model::config::BackendError;
     use flannel_model::error::Chain;
+    use flannel_observe::Liveness;
 
+    use super::is_healthy;
     use crate::daemon::DaemonError;
 
     #[test]
@@ -35,5 +69,15 @@ mod tests {
         let error = DaemonError::Backend(BackendError::Unknown("gcp".to_owned()));
         let text = Chain(&error).to_string();
         assert!(text.starts_with("Error fetching backend: unknown backend type: gcp"), "{text}");
+    }
+
+    #[test]
+    fn a_part_that_does_not_move_makes_the_daemon_ill() {
+        let liveness = Liveness::with_limit(Duration::ZERO);
+        assert!(is_healthy(&liveness));
+        let heart = liveness.heart("reconciler");
+        assert!(!is_healthy(&liveness));
+        drop(heart);
+        assert!(is_healthy(&liveness));
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use flannel_common::maps::Guard;
 use flannel_control::backend::Tunnel;
-use flannel_model::config::NetworkConfig;
+use flannel_control::configuration::Served;
 use flannel_model::error::Chain;
 use flannel_model::family::{PerFamily, Subnets};
 use flannel_net::Netlink;
@@ -17,22 +17,21 @@ use super::DaemonError;
 use crate::cli::{Options, RuleOptions};
 use flannel_control::throttle::LogThrottle;
 
-/// The rules of this host's subnets, as a daemon with `options` keeps them beside `tunnel`.
-fn rules(
-    options: &Options,
-    config: &NetworkConfig,
-    tunnel: Option<Tunnel>,
-    subnets: &Subnets,
-) -> PerFamily<Rules> {
+/// Which rules a daemon with `options` keeps beside `tunnel`.
+pub(super) fn choice(options: &Options, tunnel: Option<Tunnel>) -> Choice {
     let RuleOptions { masquerade, fully_random, forward, .. } = options.rules;
     let tunnel_port = tunnel.filter(|_| options.guard != Guard::Off).map(Tunnel::port);
-    let choice = Choice { masquerade, fully_random, forward, tunnel_port };
-    Rules::of_host(choice, &options.etcd.prefix, config, subnets)
+    Choice { masquerade, fully_random, forward, tunnel_port }
 }
 
 /// Looks after the rules of this host's subnets.
 pub(super) struct RuleKeeper {
     rules: PerFamily<Rules>,
+    choice: Choice,
+    etcd_prefix: String,
+    subnets: Subnets,
+    /// Says what rules are written with.
+    configuration: Served,
     netlink: Netlink,
     blackholes: Subnets,
     resync: Duration,
@@ -44,14 +43,20 @@ impl RuleKeeper {
     /// anyway.
     pub(super) async fn start(
         options: &Options,
-        config: &NetworkConfig,
+        mut configuration: Served,
         tunnel: Option<Tunnel>,
         subnets: &Subnets,
         netlink: Netlink,
     ) -> Result<Self, DaemonError> {
         let RuleOptions { masquerade, resync, blackhole, .. } = options.rules;
+        let (choice, etcd_prefix) = (choice(options, tunnel), options.etcd.prefix.clone());
+        let config = configuration.borrow_and_update().network.clone();
         let mut keeper = Self {
-            rules: rules(options, config, tunnel, subnets),
+            rules: Rules::of_host(choice, &etcd_prefix, &config, subnets),
+            choice,
+            etcd_prefix,
+            subnets: *subnets,
+            configuration,
             netlink,
             blackholes: if blackhole { *subnets } else { Subnets::NONE },
             resync,
@@ -69,11 +74,21 @@ impl RuleKeeper {
     /// Checks and repairs, without end.
     pub(super) async fn run(mut self) -> Infallible {
         loop {
-            sleep(self.resync).await;
+            tokio::select! {
+                () = sleep(self.resync) => {}
+                Ok(()) = self.configuration.changed() => self.configure(),
+            }
             let ensured = self.ensure().await;
             self.report(ensured);
             self.keep_blackholes().await;
         }
+    }
+
+    /// Rules are written as the configuration says now. What wrote them before removes its own, once the others are in
+    /// place.
+    fn configure(&mut self) {
+        let config = &self.configuration.borrow_and_update().network;
+        self.rules = Rules::of_host(self.choice, &self.etcd_prefix, config, &self.subnets);
     }
 
     /// Puts the rules of every family in place; returns what was put right, in words.

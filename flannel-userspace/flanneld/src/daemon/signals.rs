@@ -1,9 +1,6 @@
 //! The signals the daemon handles.
 
-use flannel_control::reconcile::Order;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::oneshot;
 
 use super::DaemonError;
 
@@ -30,12 +27,16 @@ impl Signals {
     }
 }
 
-/// SIGHUP: the operator ends the hold of a mass deletion.
-pub(super) fn hangups(orders: UnboundedSender<Order>) -> Result<(), DaemonError> {
-    let mut hangups = signal(SignalKind::hangup()).map_err(DaemonError::Signals)?;
-    tokio::spawn(async move {
-        // How many peers are let go is told by the log alone.
-        while hangups.recv().await.is_some() && orders.send(Order::Release(oneshot::channel().0)).is_ok() {}
-    });
-    Ok(())
+/// SIGHUP, by which programs that replace files say that they have.
+pub(super) struct Hangups(Signal);
+
+impl Hangups {
+    pub(super) fn new() -> Result<Self, DaemonError> {
+        signal(SignalKind::hangup()).map(Self).map_err(DaemonError::Signals)
+    }
+
+    /// Waits for one; nothing if none will come.
+    pub(super) async fn next(&mut self) -> Option<()> {
+        self.0.recv().await
+    }
 }

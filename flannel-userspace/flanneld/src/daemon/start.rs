@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flannel_common::flow::Bypass;
+use flannel_control::configuration::{Follower, Served};
 use flannel_control::identity::Identity;
 use flannel_control::lease::{
     AddressClaim, Allocation, Keeping, Last, LeaseOwner as _, LeaseState, Own, Pool, PoolError,
@@ -15,7 +16,7 @@ use flannel_control::remembered::Remembered;
 use flannel_control::subnet_file::{Previous, SubnetFile};
 use flannel_control::{Metrics, backend};
 use flannel_datapath::{Approver, PinDir, Unavailable};
-use flannel_model::config::{BackendConfig, NetworkConfig};
+use flannel_model::config::NetworkConfig;
 use flannel_model::error::Chain;
 use flannel_model::family::{Family, PerFamily, Subnets};
 use flannel_net::interface::InterfaceError;
@@ -40,6 +41,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A host that forwards, and the parts that keep it so.
 pub(super) struct Started {
     pub(super) reconciler: Reconciler<Etcd, Host>,
+    pub(super) follower: Follower<Etcd>,
+    /// The network's configuration.
+    pub(super) served: Served,
     pub(super) lease_keeping: Keeping,
     pub(super) address_claim: AddressClaim<Etcd>,
     pub(super) lease_state: watch::Receiver<LeaseState>,
@@ -77,7 +81,7 @@ pub(super) async fn start(
     let registry =
         Etcd::measured(options.etcd.clone(), metrics.etcd.clone()).map_err(DaemonError::Registry)?;
     let remembered = remember(&options);
-    let configuration = match &remembered {
+    let found = match &remembered {
         Some(remembered) => configuration::wait_for_or_remember(&registry, remembered, PATIENCE).await?,
         None => configuration::wait_for(&registry).await?,
     };
@@ -85,13 +89,14 @@ pub(super) async fn start(
     let gateway = netlink.default_route(Family::V4).await?.and_then(|route| route.via);
     let identity = Identity::of(underlay.mac);
     // A state file of another machine or configuration is ignored.
-    let is_ours = |remembered: &Remembered| remembered.is_of(&identity, &configuration.json);
-    let (configuration, remembered) = match remembered.filter(is_ours) {
-        Some(remembered) => (configuration, Some(remembered)),
-        None if configuration.is_remembered => (configuration::wait_for(&registry).await?, None),
-        None => (configuration, None),
+    let is_ours = |remembered: &Remembered| remembered.is_of(&identity, &found.configuration.text);
+    let (found, remembered) = match remembered.filter(is_ours) {
+        Some(remembered) => (found, Some(remembered)),
+        None if found.is_remembered => (configuration::wait_for(&registry).await?, None),
+        None => (found, None),
     };
-    let config = &configuration.network;
+    let configuration::Found { configuration, is_remembered } = found;
+    let (config, backend_config) = (&configuration.network, configuration.backend);
     for family in config.families.values() {
         info!(
             network = %family.network, subnet_len = family.subnet_len, min = %family.subnet_min,
@@ -99,7 +104,6 @@ pub(super) async fn start(
         );
     }
     pending.configuration.meet();
-    let backend_config = BackendConfig::parse(&config.backend)?;
     let marker = match &unavailable {
         None => {
             let kind = backend_config.kind();
@@ -135,7 +139,7 @@ pub(super) async fn start(
         metrics: metrics.leases.clone(),
     };
     // After waiting for the configuration in vain it need not wait for etcd once more.
-    let patience = if configuration.is_remembered { Duration::ZERO } else { PATIENCE };
+    let patience = if is_remembered { Duration::ZERO } else { PATIENCE };
     let last = own.map(|own| Last { own, patience });
     let (lease, lease_keeping) = owner.acquire(prepared.attributes(), last).await?;
     pending.lease.meet();
@@ -152,9 +156,12 @@ pub(super) async fn start(
     let site = Site::new(&options.etcd.endpoints, config, (kind, vteps), &underlay, &subnets, gateway);
     let mut peers = PeerTable::new(site).counting(metrics.leases.clone());
     let presence = Presence { registry: registry.clone(), identity: identity.clone(), lease: lease.clone() };
-    let mut memory = Memory::new(Box::new(options.state_file.clone()), identity, configuration.json);
+    let mut memory = Memory::new(Box::new(options.state_file.clone()), identity, configuration.text.clone());
     let tunnel = prepared.backend().tunnel();
-    let rules = RuleKeeper::start(&options, config, tunnel, &subnets, netlink.clone()).await?;
+    let conditions = vitals.conditions.clone();
+    let (follower, served) =
+        Follower::new(registry.clone(), configuration, conditions, metrics.configuration.clone());
+    let rules = RuleKeeper::start(&options, served.clone(), tunnel, &subnets, netlink.clone()).await?;
     let node = Node::start(prepared, networks, subnets).await.map_err(DaemonError::State)?;
     let approver = if unavailable.is_none() { approver(options.bypass, &options.pin_dir) } else { None };
     pending.datapath.meet();
@@ -179,9 +186,12 @@ pub(super) async fn start(
         in_place: pending.datapath,
         synced,
         orders,
+        configuration: served.clone(),
     };
     Ok(Started {
         reconciler,
+        follower,
+        served,
         lease_keeping,
         address_claim,
         lease_state,

@@ -131,6 +131,17 @@ impl BackendConfig {
         }
     }
 
+    /// Whether peers on the link of the underlay are reached by a plain route, although there is a tunnel.
+    #[must_use]
+    pub const fn direct_routing(&self) -> bool {
+        match self {
+            Self::Udp(UdpConfig { direct_routing, .. }) | Self::Vxlan(VxlanConfig { direct_routing, .. }) => {
+                *direct_routing
+            }
+            Self::HostGw | Self::Alloc => false,
+        }
+    }
+
     /// The kind of the backend.
     #[must_use]
     pub const fn kind(&self) -> Kind {

@@ -2,6 +2,7 @@
 
 pub mod backend;
 pub mod cidr;
+pub mod configuration;
 pub mod error;
 pub mod interface;
 pub mod json;
@@ -9,6 +10,7 @@ pub mod network;
 pub mod place;
 
 pub use backend::{BackendConfig, BackendError, UdpConfig};
+pub use configuration::{Change, Changes, Configuration, ConfigurationError};
 pub use error::ConfigError;
 pub use network::NetworkConfig;
 pub use place::{DEFAULT_ETCD_PREFIX, control_socket, default_pin_dir, default_state_file};

@@ -68,6 +68,8 @@ struct Ready {
     limits: Vec<String>,
     /// Whether etcd is away, so that forwarding continues with the known peers.
     stale: bool,
+    /// Why the host is served by another configuration than the network's.
+    outdated: Option<String>,
     #[serde(skip)]
     stale_reason: Option<&'static str>,
 }
@@ -92,6 +94,7 @@ impl Ready {
             failing,
             limits: conditions.limits().iter().map(Limit::to_string).collect(),
             stale: stale.is_some(),
+            outdated: conditions.outdated(),
             stale_reason: stale,
         }
     }
@@ -110,6 +113,9 @@ impl Ready {
         }
         if let Some(reason) = self.stale_reason {
             text.push_str(&format!("\nstale: {reason}"));
+        }
+        if let Some(reason) = &self.outdated {
+            text.push_str(&format!("\noutdated: {reason}"));
         }
         text
     }

@@ -1,5 +1,6 @@
 //! The registry in etcd, by its v3 API: the keys and bytes of stock flannel.
 
+mod config_changes;
 mod connection;
 mod keys;
 mod options;
@@ -23,6 +24,7 @@ use super::{
     Claim, ConfigSource, Expected, Found, LeaseSource, LeaseStore, RegistryError, Snapshot, Written,
 };
 use crate::{EtcdMetrics, EtcdOperation};
+pub use config_changes::EtcdConfigChanges;
 pub use options::{Options, Password};
 pub use watch::EtcdWatch;
 
@@ -202,6 +204,8 @@ impl Etcd {
 }
 
 impl ConfigSource for Etcd {
+    type Changes = EtcdConfigChanges;
+
     async fn config(&self) -> Result<String, RegistryError> {
         let key = self.keys.config();
         let answer = self.get(EtcdOperation::Config, key.clone().into_bytes(), GetOptions::new()).await?;
@@ -210,6 +214,10 @@ impl ConfigSource for Etcd {
             Some(Err(_)) => Err(RegistryError::ConfigNotText { key }),
             None => Err(RegistryError::ConfigMissing { key }),
         }
+    }
+
+    async fn config_changes(&self) -> Result<EtcdConfigChanges, RegistryError> {
+        EtcdConfigChanges::open(self.connection.clone(), self.keys.config()).await
     }
 }
 

@@ -56,6 +56,18 @@ fn ready_though_limited() {
 }
 
 #[test]
+fn ready_though_another_configuration_is_served() {
+    let vitals = Vitals::default();
+    vitals.conditions.set_outdated(Some("Network from a to b".to_owned()));
+    let server = server(&vitals);
+    let outdated = "flanneld is ready\noutdated: Network from a to b";
+    assert_eq!(get(&server, "/readyz"), Answer::text(200, outdated));
+    assert!(get(&server, "/readyz?format=json").body.ends_with(r#""outdated":"Network from a to b"}"#));
+    vitals.conditions.set_outdated(None);
+    assert_eq!(get(&server, "/readyz"), Answer::text(200, "flanneld is ready"));
+}
+
+#[test]
 fn ready_though_stale_while_etcd_is_away() {
     let vitals = Vitals::default();
     let away = Some("etcd is away; forwarding continues with the known peers");
@@ -85,11 +97,11 @@ fn readiness_as_json(#[case] path: &str, #[case] headers: &str) {
         body: body.to_owned(),
     };
     let pending =
-        r#"{"ready":false,"pending":["first listing applied"],"failing":[],"limits":[],"stale":false}"#;
+        r#"{"ready":false,"pending":["first listing applied"],"failing":[],"limits":[],"stale":false,"outdated":null}"#;
     assert_eq!(request(&server, "GET", path, headers), answer(503, pending));
     listing.meet();
     vitals.conditions.set_stale(Some("etcd is away; forwarding continues with the known peers"));
-    let stale = r#"{"ready":true,"pending":[],"failing":[],"limits":[],"stale":true}"#;
+    let stale = r#"{"ready":true,"pending":[],"failing":[],"limits":[],"stale":true,"outdated":null}"#;
     assert_eq!(request(&server, "GET", path, headers), answer(200, stale));
 }
 

@@ -49,6 +49,12 @@ pub(super) const MOVES: &[(&str, Move)] = &[
         metrics.leases.conflict();
         vec![("flannel_lease_conflicts_total", 1.0)]
     }),
+    ("configuration", |metrics: &Metrics| {
+        metrics.configuration.serving("0123456789ab");
+        metrics.configuration.serving("ba9876543210");
+        metrics.configuration.set_stale(true);
+        vec![(r#"flannel_config_info{hash="ba9876543210"}"#, 1.0), ("flannel_config_stale", 1.0)]
+    }),
     ("connected", |metrics: &Metrics| {
         metrics.etcd.set_connected(true);
         vec![("flannel_etcd_connected", 1.0)]
