@@ -6,7 +6,7 @@ use flannel_control::socket::{
 use serde::Serialize;
 
 use super::daemon::Daemon;
-use super::output::{Page, Tone};
+use super::page::{Page, Tone};
 use super::units;
 
 /// The daemon, and how it is.

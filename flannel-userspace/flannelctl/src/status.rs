@@ -2,7 +2,6 @@
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
@@ -15,11 +14,14 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
 use super::daemon::Daemon;
+use super::exit::Outcome;
 use super::hooks::{Hook, Interface, hooks};
-use super::output::{Page, Report, Tone, cell, or_dash, toned};
+use super::output::Report;
+use super::page::{Page, Tone, cell, or_dash, toned};
 use super::place::Context;
 use super::programless::Programless;
 use super::running::Running;
+use super::watch::Watch;
 
 /// Pause between two looks.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -30,15 +32,24 @@ const STARTING: Duration = Duration::from_secs(1);
 pub(super) struct Arguments {
     /// Wait until the programs are attached and flanneld, if it runs, is ready, at most for --timeout. That it does not
     /// run is believed after a second.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "watch")]
     wait: bool,
     /// For how long.
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     timeout: u64,
+    #[command(flatten)]
+    watch: Watch,
 }
 
 impl Arguments {
-    pub(super) async fn run(&self, context: &Context<'_>) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(&self, context: &Context<'_>) -> anyhow::Result<Outcome> {
+        if self.wait {
+            return self.wait(context).await;
+        }
+        self.watch.show(context.printer, async || Answer::read(context).await).await
+    }
+
+    async fn wait(&self, context: &Context<'_>) -> anyhow::Result<Outcome> {
         let begin = Instant::now();
         // Nothing for a time that never comes.
         let deadline = begin.checked_add(Duration::from_secs(self.timeout));
@@ -48,13 +59,12 @@ impl Arguments {
             if answer.as_ref().is_ok_and(Answer::has_daemon) {
                 last_seen = Instant::now();
             }
-            let is_starting = self.wait && last_seen.elapsed() < STARTING;
+            let is_starting = last_seen.elapsed() < STARTING;
             let is_up =
                 answer.as_ref().is_ok_and(|answer| answer.is_up() && (answer.has_daemon() || !is_starting));
             let is_over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-            if is_up || !self.wait || is_over {
-                context.printer.print(&answer?)?;
-                return Ok(if is_up { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+            if is_up || is_over {
+                return context.printer.print(&answer?);
             }
             sleep(PAUSE).await;
         }
@@ -83,7 +93,7 @@ impl Answer {
     const fn has_daemon(&self) -> bool {
         match self {
             Self::Status(status) => status.daemon.is_some(),
-            Self::Programless(_) => true,
+            Self::Programless(programless) => programless.has_daemon(),
         }
     }
 
@@ -101,6 +111,10 @@ impl Report for Answer {
             Self::Status(status) => status.show(page),
             Self::Programless(programless) => programless.show(page),
         }
+    }
+
+    fn outcome(&self) -> Outcome {
+        Outcome::of(self.is_up())
     }
 }
 

@@ -16,7 +16,7 @@ use flannel_model::config::control_socket;
 pub use client::{AskError, Told, ask};
 pub use protocol::{
     Claimed, Condition, ConditionState, HeldLease, Left, LogLevel, LogLevels, Registry, RegistryState,
-    Released, Reloaded, Request, RuleSettings, Settings, Status,
+    Released, Reloaded, Request, RuleSettings, Settings, Status, UnknownLevel, WantedLevel,
 };
 pub use server::{Listener, Reply, Serve, SocketError};
 

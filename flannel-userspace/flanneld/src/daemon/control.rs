@@ -9,7 +9,7 @@ use flannel_control::lease::LeaseState;
 use flannel_control::reconcile::Order;
 use flannel_control::socket::{
     Condition, ConditionState, HeldLease, Listener, LogLevel, LogLevels, Registry, RegistryState, Released,
-    Reloaded, Reply, Request, RuleSettings, Serve, Settings, SocketError, Status,
+    Reloaded, Reply, Request, RuleSettings, Serve, Settings, SocketError, Status, WantedLevel,
 };
 use flannel_control::{file, socket};
 use flannel_model::error::Chain;
@@ -159,12 +159,15 @@ impl Control {
     }
 
     fn levels(&self) -> LogLevels {
-        LogLevels { level: named(self.0.log_level.now()), told: named(self.0.log_level.initial()) }
+        LogLevels { level: named(self.0.log_level.now()), configured: named(self.0.log_level.initial()) }
     }
 
-    fn log_level(&self, wanted: Option<LogLevel>) -> Result<LogLevels, String> {
+    fn log_level(&self, wanted: Option<WantedLevel>) -> Result<LogLevels, String> {
         if let Some(wanted) = wanted {
-            let level = level(wanted).unwrap_or(self.0.log_level.initial());
+            let level = match wanted {
+                WantedLevel::Configured => self.0.log_level.initial(),
+                WantedLevel::Level(named) => level(named),
+            };
             self.0
                 .log_level
                 .set(level)
@@ -249,16 +252,14 @@ const fn named(level: Level) -> LogLevel {
     }
 }
 
-/// Nothing for the level of the command line.
-const fn level(named: LogLevel) -> Option<Level> {
-    Some(match named {
+const fn level(named: LogLevel) -> Level {
+    match named {
         LogLevel::Error => Level::ERROR,
         LogLevel::Warn => Level::WARN,
         LogLevel::Info => Level::INFO,
         LogLevel::Debug => Level::DEBUG,
         LogLevel::Trace => Level::TRACE,
-        LogLevel::Told => return None,
-    })
+    }
 }
 
 /// Whoever may ask may read the password where it stands; but answers are shown to others.
@@ -289,6 +290,6 @@ mod tests {
     fn levels_have_names(
         #[values(Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE)] known: Level,
     ) {
-        assert_eq!(level(named(known)), Some(known));
+        assert_eq!(level(named(known)), known);
     }
 }
