@@ -247,11 +247,11 @@ impl Report for Leases {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
+    use std::net::{IpAddr, Ipv4Addr};
 
     use flannel_model::family::PerFamily;
     use flannel_model::lease::{Attributes, EtcdLeaseId, Lease, Revision};
-    use ipnetwork::Ipv4Network;
+    use ipnetwork::{IpNetwork, Ipv4Network};
     use serde_json::json;
 
     use super::{Entry, Leases, Source};
@@ -299,6 +299,38 @@ mod tests {
  10.5.3.0/24  192.168.77.12  vxlan    never    refused  PublicIP 0.0.0.0 is no host's address
 "
         );
+    }
+
+    #[test]
+    fn both_families_of_a_lease_are_shown() {
+        let mut both = lease("10.5.4.0/24", 7);
+        both.subnets.v6 = Some("fd00:5:4::/64".parse().unwrap());
+        both.attributes.public.v6 = Some("2001:db8::12".parse().unwrap());
+        both.attributes.backend_data.v6 = Some((&json!({"VNI": 1, "VtepMAC": "02:00:00:00:00:06"})).into());
+        let mut alone = lease("10.5.4.0/24", 7);
+        alone.subnets = "fd00:5:5::/64".parse::<IpNetwork>().unwrap().into();
+        alone.attributes.public = IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x13]).into();
+        alone.attributes.backend_data = PerFamily::NONE;
+        let entry = |lease: &Lease| Entry::of(Source::Etcd, lease, Some(60), None, None);
+        let leases = Leases {
+            source: Source::Etcd,
+            age_seconds: None,
+            leases: vec![entry(&both), entry(&alone)],
+        };
+        assert_eq!(
+            leases.text(),
+            "from etcd
+ SUBNET                     PUBLIC IP                   BACKEND  EXPIRES  STATE
+ 10.5.4.0/24,fd00:5:4::/64  192.168.77.12,2001:db8::12  vxlan    in 60 s  unknown
+ fd00:5:5::/64              2001:db8::13                vxlan    in 60 s  unknown
+"
+        );
+        let value = serde_json::to_value(&leases).unwrap();
+        let [first, second] = [0, 1].map(|lease| &value["leases"][lease]);
+        assert_eq!(first["subnets"], json!(["10.5.4.0/24", "fd00:5:4::/64"]));
+        assert_eq!(first["vtep_macs"], json!(["02:00:00:00:00:02", "02:00:00:00:00:06"]));
+        assert_eq!(second["public_ips"], json!(["2001:db8::13"]));
+        assert_eq!(second["vtep_macs"], json!([]));
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod running;
 mod status;
 mod sysdump;
 mod table;
+mod top;
 mod trace;
 mod units;
 mod verify;
@@ -74,6 +75,8 @@ enum Verb {
     Counters(counters::Arguments),
     /// Packets that were dropped, why, and what to do about it.
     Drops(drops::Arguments),
+    /// Peers by rate, drops, the share of the bypass and the daemon's conditions, live on a terminal.
+    Top(top::Arguments),
     /// Single packets at the programs' hooks, and their verdicts. Ends with Ctrl-C.
     Trace(trace::Arguments),
     /// Writes the first 256 bytes of each tunnel packet to a file for Wireshark. Ends with Ctrl-C.
@@ -137,6 +140,7 @@ impl Verb {
             Self::Leases(leases) => leases.run(context).await,
             Self::Counters(counters) => counters.run(context).await,
             Self::Drops(drops) => drops.run(context).await,
+            Self::Top(top) => top.run(context).await,
             Self::Trace(trace) => trace.run(context).await,
             Self::Capture(capture) => capture.run(context).await,
             Self::Maps(maps) => maps.run(context).await,

@@ -96,6 +96,16 @@ impl Printer {
         Self { format, is_terminal, has_colours: wanted && is_terminal, has_headers: true }
     }
 
+    /// Whether answers are for programs.
+    pub(super) fn is_json(self) -> bool {
+        self.format == Format::Json
+    }
+
+    /// Whether what is printed may have colours.
+    pub(super) const fn has_colours(self) -> bool {
+        self.has_colours
+    }
+
     /// One whose tables have no headers.
     pub(super) const fn without_headers(self) -> Self {
         Self { has_headers: false, ..self }

@@ -52,7 +52,9 @@ impl Report for Programless {
         match &self.daemon {
             Some(daemon) => {
                 page.pairs([("flanneld", toned(daemon.tone(), daemon.text()))]);
-                daemon.show_reasons(page);
+                for (tone, trouble) in daemon.troubles() {
+                    page.toned_line(tone, &trouble);
+                }
             }
             None => page.toned_line(Tone::Bad, self.trouble.as_deref().unwrap_or_default()),
         }

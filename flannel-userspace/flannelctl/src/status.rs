@@ -172,6 +172,36 @@ impl Status {
         })
     }
 
+    /// This host in one line.
+    pub(super) fn headline(&self) -> String {
+        let subnet = self.subnet.map_or_else(|| "no subnet".to_owned(), |subnet| subnet.to_string());
+        let underlay = self.public_interface.name.as_deref().unwrap_or("an interface that is gone");
+        format!("flannel {} {subnet}, {} on {underlay}", self.backend, self.address)
+    }
+
+    /// How the daemon is.
+    pub(super) fn daemon_line(&self) -> (Tone, String) {
+        match &self.daemon {
+            Some(daemon) => (daemon.tone(), daemon.text()),
+            None => (
+                Tone::Warning,
+                "does not run, or has no socket to answer at; this is from the pinned maps".to_owned(),
+            ),
+        }
+    }
+
+    /// What is not as it should be, and why.
+    pub(super) fn troubles(&self) -> Vec<(Tone, String)> {
+        let detached = self.programs.iter().filter(|hook| hook.required && !hook.attached).map(|hook| {
+            let (program, interface) = (&hook.program, hook.interface.text());
+            let text = format!(
+                "{program} is not attached to {interface}: flanneld attaches it, so see its log or start it"
+            );
+            (Tone::Bad, text)
+        });
+        self.daemon.iter().flat_map(Running::troubles).chain(detached).collect()
+    }
+
     /// Whether packets are forwarded, and the daemon, if there is one, is ready.
     fn is_up(&self) -> bool {
         self.attached && self.daemon.as_ref().is_none_or(Running::is_ready)
@@ -202,26 +232,13 @@ impl Report for Status {
             ("links", cell(self.links.join(" "))),
             ("pins", cell(self.pin_dir.display())),
             ("lease", or_dash(self.daemon.as_ref().and_then(Running::lease_text))),
-            (
-                "flanneld",
-                match &self.daemon {
-                    Some(daemon) => toned(daemon.tone(), daemon.text()),
-                    None => toned(Tone::Warning, "does not run, or has no socket to answer at"),
-                },
-            ),
+            ("flanneld", {
+                let (tone, text) = self.daemon_line();
+                toned(tone, text)
+            }),
         ]);
-        if let Some(daemon) = &self.daemon {
-            daemon.show_reasons(page);
-        }
-        for hook in self.programs.iter().filter(|hook| hook.required && !hook.attached) {
-            page.toned_line(
-                Tone::Bad,
-                &format!(
-                    "{} is not attached to {}: flanneld attaches it, so see its log or start it",
-                    hook.program,
-                    hook.interface.text()
-                ),
-            );
+        for (tone, trouble) in self.troubles() {
+            page.toned_line(tone, &trouble);
         }
     }
 }
@@ -311,7 +328,7 @@ mod tests {
                         "subnets": ["10.5.39.0/24"], "public_ips": ["192.168.77.11"], "expires_seconds": 86000,
                     },
                     "registry": {"endpoints": ["http://192.168.77.1:2379"], "state": "reached"},
-                    "log_level": {"level": "info", "told": "info"},
+                    "log_level": {"level": "info", "configured": "info"},
                     "told_by": "socket",
                 },
             })

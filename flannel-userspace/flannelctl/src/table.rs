@@ -70,6 +70,21 @@ impl<R> Column<R> {
         Self { name, header: Header { name: header, alignment: CellAlignment::Right }, cell, key }
     }
 
+    /// Its name above the table.
+    pub(super) const fn header(&self) -> &'static str {
+        self.header.name
+    }
+
+    /// On which side its words stand.
+    pub(super) const fn alignment(&self) -> CellAlignment {
+        self.header.alignment
+    }
+
+    /// What a row has in it.
+    pub(super) fn text(&self, row: &R) -> String {
+        (self.cell)(row).content()
+    }
+
     /// What explains the others.
     pub(super) const fn explanation(cell: fn(&R) -> Cell) -> Self {
         Self::words("", "", cell, |_| Key::Missing)

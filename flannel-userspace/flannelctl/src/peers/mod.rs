@@ -25,6 +25,8 @@ use super::table::Sorting;
 use super::units;
 use super::watch::{Watch, again};
 use list::Peer;
+#[cfg(test)]
+pub(super) use list::PeerName;
 pub(super) use list::{PeerRate, Peers};
 
 #[derive(Debug, Args)]
@@ -106,7 +108,7 @@ impl Wanted {
 
 /// Everything about one peer.
 #[derive(Debug, Serialize)]
-struct Whole {
+pub(super) struct Whole {
     peer: Peer,
     /// What leads to it in the kernel's own tables.
     kernel: Vec<Thing>,
@@ -125,7 +127,11 @@ pub(super) fn no_such_peer(who: &str) -> Failure {
 }
 
 impl Whole {
-    async fn read(context: &Context<'_>, who: &str) -> anyhow::Result<Self> {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// There is no such peer, or the maps or the kernel cannot be read.
+    pub(super) async fn read(context: &Context<'_>, who: &str) -> anyhow::Result<Self> {
         let tables = context.place.tables()?;
         let wanted = Wanted::parse(who)?;
         let mut peers = Peers::read(&tables)?.peers.into_iter();
