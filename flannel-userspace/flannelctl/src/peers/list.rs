@@ -315,7 +315,7 @@ pub(crate) mod tests {
         let rates = now.rates(&before, 2.0);
         assert_eq!(
             rates.text(),
-            " SUBNET        PUBLIC IP      VTEP               PATH    SENT/S         RATE  RECEIVED/S          RATE  LAST SEEN
+            " SUBNET        PUBLIC IP      VTEP               PATH    SENT/S          RATE  RECEIVED/S          RATE  LAST SEEN
  10.5.22.0/24  192.168.77.22  9a:54:52:6f:7f:94  tunnel     100  800.0 kbit/s           0       0 bit/s  0 s ago
  10.5.23.0/24  192.168.77.23  9a:54:52:6f:7f:94  tunnel       2    1.1 kbit/s         150  117.6 kbit/s  2 min ago
 "
