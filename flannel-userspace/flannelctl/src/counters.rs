@@ -165,7 +165,12 @@ impl Row for Counter {
             |counter| verdict(counter.verdict),
             |counter| Key::text(counter.verdict),
         ),
-        Column::words("reason", "REASON", |counter| cell(counter.reason), |counter| Key::text(counter.reason)),
+        Column::words(
+            "reason",
+            "REASON",
+            |counter| cell(counter.reason),
+            |counter| Key::text(counter.reason),
+        ),
         Column::figures(
             "packets",
             "PACKETS",

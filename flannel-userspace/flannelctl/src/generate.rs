@@ -66,9 +66,11 @@ mod tests {
 
     #[test]
     fn pages_of_programs_and_commands() {
-        for (name, word) in
-            [("flannelctl", "sysdump"), ("flannelctl-counters", "watch"), ("flannelctl-log-level", "configured")]
-        {
+        for (name, word) in [
+            ("flannelctl", "sysdump"),
+            ("flannelctl-counters", "watch"),
+            ("flannelctl-log-level", "configured"),
+        ] {
             let page = page(name).unwrap();
             assert!(page.contains(".TH ") && page.contains(word), "{name}: {page}");
         }

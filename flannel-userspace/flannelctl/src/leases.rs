@@ -312,11 +312,8 @@ mod tests {
         alone.attributes.public = IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x13]).into();
         alone.attributes.backend_data = PerFamily::NONE;
         let entry = |lease: &Lease| Entry::of(Source::Etcd, lease, Some(60), None, None);
-        let leases = Leases {
-            source: Source::Etcd,
-            age_seconds: None,
-            leases: vec![entry(&both), entry(&alone)],
-        };
+        let leases =
+            Leases { source: Source::Etcd, age_seconds: None, leases: vec![entry(&both), entry(&alone)] };
         assert_eq!(
             leases.text(),
             "from etcd

@@ -114,7 +114,9 @@ impl Printer {
     /// Prints the whole answer, and returns what it says.
     pub(super) fn print<R: Report>(&self, report: &R) -> anyhow::Result<Outcome> {
         print(&match self.format {
-            Format::Json => serde_json::to_string_pretty(&Document::of(report)).context("cannot write JSON")?,
+            Format::Json => {
+                serde_json::to_string_pretty(&Document::of(report)).context("cannot write JSON")?
+            }
             Format::Table => self.page(report),
         })?;
         Ok(report.outcome())
@@ -152,7 +154,9 @@ impl Printer {
     pub(super) fn print_error(&self, error: &anyhow::Error) {
         let failed = Failed::of(error);
         match self.format {
-            Format::Json => eprintln!("{}", serde_json::to_string(&Document::of(&failed)).unwrap_or_default()),
+            Format::Json => {
+                eprintln!("{}", serde_json::to_string(&Document::of(&failed)).unwrap_or_default())
+            }
             Format::Table => eprintln!("flannelctl: {}", printable(&failed.error.message)),
         }
     }

@@ -177,7 +177,8 @@ async fn the_end_of_an_answer_is_heard() {
     impl Serve for Last {
         async fn serve(&self, _: Request) -> Reply {
             let until_written = self.0.lock().unwrap().take().unwrap();
-            Reply::answer(&LogLevels { level: LogLevel::Info, configured: LogLevel::Info }).holding(until_written)
+            Reply::answer(&LogLevels { level: LogLevel::Info, configured: LogLevel::Info })
+                .holding(until_written)
         }
     }
     let directory = tempfile::tempdir().unwrap();

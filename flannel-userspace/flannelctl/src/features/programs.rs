@@ -59,8 +59,18 @@ impl Programs {
 
 impl Row for Loaded {
     const COLUMNS: &'static [Column<Self>] = &[
-        Column::words("backend", "BACKEND", |loaded| cell(loaded.backend), |loaded| Key::text(loaded.backend)),
-        Column::words("program", "PROGRAM", |loaded| cell(loaded.program), |loaded| Key::text(loaded.program)),
+        Column::words(
+            "backend",
+            "BACKEND",
+            |loaded| cell(loaded.backend),
+            |loaded| Key::text(loaded.backend),
+        ),
+        Column::words(
+            "program",
+            "PROGRAM",
+            |loaded| cell(loaded.program),
+            |loaded| Key::text(loaded.program),
+        ),
         Column::words(
             "accepted",
             "ACCEPTED",

@@ -49,8 +49,11 @@ impl Reading {
 impl Board {
     /// One with these figures, and without a host.
     pub(super) fn of(figures: Figures) -> Self {
-        let last =
-            Reading { at: Instant::now(), counts: Counts::from(Vec::new()), peers: Peers { peers: Vec::new() } };
+        let last = Reading {
+            at: Instant::now(),
+            counts: Counts::from(Vec::new()),
+            peers: Peers { peers: Vec::new() },
+        };
         Self { last, status: None, figures, trouble: None, peer: None }
     }
 }

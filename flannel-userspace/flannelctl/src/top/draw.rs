@@ -161,9 +161,8 @@ fn draw_peers(frame: &mut Frame<'_>, area: Rect, view: &mut View, board: &Board)
     let columns = PeerRate::COLUMNS;
     let cell = |column: &Column<PeerRate>, text: String| Cell::from(Text::from(text).alignment(side(column)));
     let header = columns.iter().map(|column| cell(column, column.header().to_owned()));
-    let rows = shown.iter().map(|peer| {
-        Row::new(columns.iter().map(|column| cell(column, column.text(peer))))
-    });
+    let rows =
+        shown.iter().map(|peer| Row::new(columns.iter().map(|column| cell(column, column.text(peer)))));
     let width = |column: &Column<PeerRate>| {
         let words = shown.iter().map(|peer| column.text(peer).chars().count());
         let widest = words.max().unwrap_or_default().max(column.header().chars().count());
@@ -223,7 +222,8 @@ mod tests {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
         terminal.draw(|frame| draw(frame, view, board, false)).unwrap();
         let buffer = terminal.backend().buffer().clone();
-        let line = |cells: &[ratatui::buffer::Cell]| cells.iter().map(|cell| cell.symbol()).collect::<String>();
+        let line =
+            |cells: &[ratatui::buffer::Cell]| cells.iter().map(|cell| cell.symbol()).collect::<String>();
         buffer.content().chunks(width.into()).map(|cells| line(cells).trim_end().to_owned()).collect()
     }
 

@@ -65,7 +65,11 @@ fn what_cannot_be_read_is_an_error() {
         let words = ["-o", "json", "--pin-dir", directory.path().to_str().unwrap(), verb];
         let output = run("flannelctl", &words);
         let error: Value = serde_json::from_str(&text(&output.stderr)).unwrap();
-        assert_eq!((output.status.code(), &error["error"]["code"]), (Some(1), &"other_layout".into()), "{verb}");
+        assert_eq!(
+            (output.status.code(), &error["error"]["code"]),
+            (Some(1), &"other_layout".into()),
+            "{verb}"
+        );
     }
 }
 

@@ -1,8 +1,8 @@
 //! `flannelctl` shows what the datapath does, with or without the daemon.
 
 mod damage;
-mod explain;
 mod exits;
+mod explain;
 mod lists;
 mod orders;
 mod socket;

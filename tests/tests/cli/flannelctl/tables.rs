@@ -45,7 +45,8 @@ fn peers_are_sorted_for_people_and_programs_and_go_without_headers() {
         let peers = answer["peers"].as_array().unwrap();
         peers.iter().map(|peer| peer["public_ip"].as_str().unwrap().to_owned()).collect()
     };
-    until_true("every peer to be known", std::time::Duration::from_secs(10), || peers(&[]).len() == 4).unwrap();
+    until_true("every peer to be known", std::time::Duration::from_secs(10), || peers(&[]).len() == 4)
+        .unwrap();
     let by_address = ["192.168.77.5", "192.168.77.12", "192.168.77.253", "192.168.77.254"];
     assert_eq!(peers(&["--sort=public-ip"]), by_address);
     assert_eq!(peers(&["--sort=sent"])[0], "192.168.77.12", "to it alone anything was sent");
@@ -54,8 +55,7 @@ fn peers_are_sorted_for_people_and_programs_and_go_without_headers() {
     let (_, with, _) = ask(member, &["peers", "--sort=public-ip"]);
     let (_, without, _) = ask(member, &["peers", "--sort=public-ip", "--no-headers"]);
     assert_eq!((with.lines().count(), without.lines().count()), (5, 4), "{with}{without}");
-    let addresses: Vec<&str> =
-        without.lines().map(|line| line.split_whitespace().nth(1).unwrap()).collect();
+    let addresses: Vec<&str> = without.lines().map(|line| line.split_whitespace().nth(1).unwrap()).collect();
     assert_eq!(addresses, by_address);
     let source = state_file(member, 4);
     for words in [
@@ -102,7 +102,10 @@ fn whatever_is_a_table_is_watched_and_outlives_the_daemon() {
         child.wait().unwrap();
         assert_eq!(answers.len(), 2, "{words:?}");
         for answer in answers {
-            assert!(answer["schema_version"] == 1 && !answer[member_of_answer].is_null(), "{words:?}: {answer}");
+            assert!(
+                answer["schema_version"] == 1 && !answer[member_of_answer].is_null(),
+                "{words:?}: {answer}"
+            );
         }
     }
 
@@ -111,9 +114,11 @@ fn whatever_is_a_table_is_watched_and_outlives_the_daemon() {
     let mut child = command(&cluster.members[0], &words).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut next = |member: &str| {
-        let line = lines.by_ref().map(Result::unwrap).take(30).find(|line| {
-            !serde_json::from_str::<Value>(line).unwrap()[member].is_null()
-        });
+        let line = lines
+            .by_ref()
+            .map(Result::unwrap)
+            .take(30)
+            .find(|line| !serde_json::from_str::<Value>(line).unwrap()[member].is_null());
         assert!(line.is_some(), "no answer has {member}");
         line.unwrap()
     };

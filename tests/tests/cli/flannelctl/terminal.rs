@@ -77,7 +77,10 @@ impl Terminal {
         drop(self.slave);
         self.reader.take().unwrap().join().unwrap();
         let seen = self.seen.lock().unwrap();
-        assert!(!seen.screen().alternate_screen() && !seen.screen().hide_cursor(), "the terminal is not given back");
+        assert!(
+            !seen.screen().alternate_screen() && !seen.screen().hide_cursor(),
+            "the terminal is not given back"
+        );
         assert_eq!(after.local_flags, self.before.local_flags, "lines and echo are not as they were");
         assert_eq!(after.input_flags, self.before.input_flags);
         (status, seen.screen().contents())

@@ -57,7 +57,9 @@ fn peers_drops_bypass_and_conditions_are_live() {
     });
 
     top.press("/nowhere\r");
-    top.wait_for("no peer", |picture| picture.contains("peers: 0 of 1") && picture.contains("filter: nowhere"));
+    top.wait_for("no peer", |picture| {
+        picture.contains("peers: 0 of 1") && picture.contains("filter: nowhere")
+    });
     top.press("\x1b");
     top.wait_for("the peer again", |picture| picture.contains("peers: 1, by rate"));
     top.press("s");
@@ -83,7 +85,9 @@ fn the_pins_are_shown_without_the_daemon_and_a_detached_program_is_told() {
     let mut top = Terminal::run(command(member, &["top", "--interval=1"]));
     let subnet = cluster.members[1].node.file.subnet.to_string();
     top.wait_for("what is pinned", |picture| {
-        picture.contains("flanneld does not run") && picture.contains("pinned maps") && line(picture, &subnet).is_some()
+        picture.contains("flanneld does not run")
+            && picture.contains("pinned maps")
+            && line(picture, &subnet).is_some()
     });
     let links = std::fs::read_dir(member.daemon.pin_dir().join("links")).unwrap().flatten();
     for link in links.filter(|link| link.file_name().to_string_lossy().starts_with("vxlan_decap-")) {
