@@ -30,6 +30,8 @@ pub struct PinDir {
     path: PathBuf,
     /// Released by the kernel when the process ends, however it ends.
     _lock: Flock<File>,
+    /// Whether directories in it that are empty go when this is dropped.
+    is_tidied: bool,
 }
 
 impl PinDir {
@@ -47,12 +49,17 @@ impl PinDir {
         Self::lock(path)
     }
 
-    /// The same for an existing directory; `None` if there is none.
+    /// The same for an existing directory, which is only looked at unless it is removed; `None` if there is none.
     ///
     /// # Errors
     /// It is not ours, or a daemon holds it.
     pub fn existing(path: &Path) -> Result<Option<Self>, DatapathError> {
-        if path.is_dir() { Self::lock(path).map(Some) } else { Ok(None) }
+        if !path.is_dir() {
+            return Ok(None);
+        }
+        let mut pins = Self::lock(path)?;
+        pins.is_tidied = false;
+        Ok(Some(pins))
     }
 
     /// Whether something is pinned there, by a daemon that runs or has run.
@@ -68,7 +75,7 @@ impl PinDir {
         metadata.and_then(|()| check_filesystem(path)).map_err(unusable(path))?;
         let handle = File::open(path).map_err(unusable(path))?;
         match Flock::lock(handle, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Ok(lock) => Ok(Self { path: path.to_owned(), _lock: lock, is_tidied: true }),
             Err((_, Errno::EWOULDBLOCK)) => Err(DatapathError::Locked { path: path.to_owned() }),
             Err((_, errno)) => Err(unusable(path)(errno.into())),
         }
@@ -129,6 +136,9 @@ impl PinDir {
 impl Drop for PinDir {
     /// A daemon that has pinned nothing leaves nothing behind.
     fn drop(&mut self) {
+        if !self.is_tidied {
+            return;
+        }
         // Those with something in them stay.
         for part in parts(&self.path).rev() {
             let _ = fs::remove_dir(part);

@@ -370,12 +370,20 @@ fn warn_where_interpreted(ebpf: &Ebpf) {
     }
 }
 
-/// Detaches every program pinned in `pins`, and returns what was detached.
+/// The names of the programs pinned in `pins`, each with the index of its interface.
 ///
 /// # Errors
-/// A pin cannot be removed.
-pub fn detach_all(pins: &PinDir) -> Result<Vec<String>, DatapathError> {
-    attach::detach_all(pins)
+/// The directory cannot be read.
+pub fn program_pins(pins: &PinDir) -> Result<Vec<String>, DatapathError> {
+    attach::program_pins(pins)
+}
+
+/// Detaches the program that is pinned by this name.
+///
+/// # Errors
+/// The pin cannot be removed.
+pub fn detach(pins: &PinDir, name: &str) -> Result<(), DatapathError> {
+    attach::detach(pins, name)
 }
 
 /// The interfaces, by their indexes, whose clsact qdisc was added for the programs pinned in `pins`.

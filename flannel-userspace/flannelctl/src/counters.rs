@@ -1,50 +1,64 @@
 //! `flannelctl counters`: packets by verdict and reason, in total or per second.
 
-use std::process::ExitCode;
-use std::time::Duration;
-
 use clap::Args;
 use flannel_common::maps::Count;
 use flannel_common::{Hook, Reason, Verdict};
 use flannel_datapath::{DatapathError, Tables};
 use serde::Serialize;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
-use super::output::{Page, Report, Tone, cell, toned};
+use super::exit::Outcome;
+use super::output::Report;
+use super::page::{Page, Tone, cell, toned};
 use super::place::Context;
+use super::table::{Column, Key, Row, Sorting};
 use super::units;
+use super::watch::{Watch, again};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// Also reasons whose counters are zero.
     #[arg(long)]
     all: bool,
-    /// Show packets and bits a second, repeatedly, with this pause.
-    #[arg(
-        long,
-        num_args = 0..=1,
-        default_missing_value = "1",
-        value_name = "SECONDS",
-        value_parser = clap::value_parser!(u64).range(1..=3600)
-    )]
-    watch: Option<u64>,
+    #[command(flatten)]
+    watch: Watch,
+    #[command(flatten)]
+    sorting: Sorting<Counter>,
 }
 
 impl Arguments {
-    pub(super) async fn run(&self, context: &Context<'_>) -> anyhow::Result<ExitCode> {
-        let tables = context.place.tables()?;
-        let mut before = (Instant::now(), Counts::read(&tables)?);
-        let Some(pause) = self.watch else {
-            context.printer.print(&before.1.counters(self.all))?;
-            return Ok(ExitCode::SUCCESS);
+    pub(super) async fn run(&self, context: &Context<'_>) -> anyhow::Result<Outcome> {
+        let printer = self.sorting.printer(context.printer);
+        let Some(pause) = self.watch.pause() else {
+            let mut counters = Counts::read(&context.place.tables()?)?.counters(self.all);
+            self.sorting.sort(&mut counters.counters);
+            return printer.print(&counters);
         };
-        loop {
-            sleep(Duration::from_secs(pause)).await;
-            let now = (Instant::now(), Counts::read(&tables)?);
-            let seconds = (now.0 - before.0).as_secs_f64();
-            context.printer.print_next(&now.1.rates(&before.1, seconds, self.all))?;
-            before = now;
-        }
+        let mut meter = Meter::start(context)?;
+        again(printer, pause, async || {
+            let (since, seconds) = meter.read(context)?;
+            let mut rates = since.rates(seconds, |count, _| self.all || count.packets > 0);
+            self.sorting.sort(&mut rates.rates);
+            Ok(rates)
+        })
+        .await
+    }
+}
+
+/// What is counted between two looks.
+pub(super) struct Meter(Instant, Counts);
+
+impl Meter {
+    /// Looks for the first time.
+    pub(super) fn start(context: &Context<'_>) -> anyhow::Result<Self> {
+        Ok(Self(Instant::now(), Counts::read(&context.place.tables()?)?))
+    }
+
+    /// What was counted since the last look, and how many seconds ago that was.
+    pub(super) fn read(&mut self, context: &Context<'_>) -> anyhow::Result<(Counts, f64)> {
+        let now = Self(Instant::now(), Counts::read(&context.place.tables()?)?);
+        let before = std::mem::replace(self, now);
+        Ok((self.1.since(&before.1), (self.0 - before.0).as_secs_f64()))
     }
 }
 
@@ -92,16 +106,15 @@ impl Counts {
         }
     }
 
-    fn rates(&self, before: &Self, seconds: f64, all: bool) -> Rates {
-        let since = self.since(before);
-        let shown = since.0.iter().filter(|(_, _, count)| all || count.packets > 0);
-        let per_second = |count: u64| (count as f64 / seconds.max(f64::EPSILON)).round() as u64;
+    /// What was counted in so many seconds, by the second; of the counters that `is_asked` for.
+    pub(super) fn rates(&self, seconds: f64, is_asked: impl Fn(&Count, Reason) -> bool) -> Rates {
+        let shown = self.0.iter().filter(|(_, reason, count)| is_asked(count, *reason));
         let rates = shown.map(|(hook, reason, count)| Rate {
             hook: hook.label(),
             verdict: reason.verdict().label(),
             reason: reason.label(),
-            packets_per_second: per_second(count.packets),
-            bytes_per_second: per_second(count.bytes),
+            packets_per_second: units::per_second(count.packets, seconds),
+            bytes_per_second: units::per_second(count.bytes, seconds),
         });
         Rates { seconds: (seconds * 1000.0).round() / 1000.0, rates: rates.collect() }
     }
@@ -114,7 +127,7 @@ pub(super) struct Counters {
 }
 
 #[derive(Debug, Serialize)]
-struct Counter {
+pub(super) struct Counter {
     hook: &'static str,
     verdict: &'static str,
     reason: &'static str,
@@ -143,56 +156,86 @@ fn verdict(label: &'static str) -> comfy_table::Cell {
     tone.map_or_else(|| cell(label), |(_, tone)| toned(*tone, label))
 }
 
+impl Row for Counter {
+    const COLUMNS: &'static [Column<Self>] = &[
+        Column::words("hook", "HOOK", |counter| cell(counter.hook), |counter| Key::text(counter.hook)),
+        Column::words(
+            "verdict",
+            "VERDICT",
+            |counter| verdict(counter.verdict),
+            |counter| Key::text(counter.verdict),
+        ),
+        Column::words(
+            "reason",
+            "REASON",
+            |counter| cell(counter.reason),
+            |counter| Key::text(counter.reason),
+        ),
+        Column::figures(
+            "packets",
+            "PACKETS",
+            |counter| cell(counter.packets),
+            |counter| Key::amount(counter.packets),
+        ),
+        Column::figures(
+            "bytes",
+            "BYTES",
+            |counter| cell(units::bytes(counter.bytes)),
+            |counter| Key::amount(counter.bytes),
+        ),
+        Column::explanation(|counter| cell(counter.help)),
+    ];
+}
+
 impl Report for Counters {
     fn show(&self, page: &mut Page) {
-        let rows = self.counters.iter().map(|counter| {
-            vec![
-                cell(counter.hook),
-                verdict(counter.verdict),
-                cell(counter.reason),
-                cell(counter.packets),
-                cell(units::bytes(counter.bytes)),
-                cell(counter.help),
-            ]
-        });
-        page.table(&["HOOK", "VERDICT", "REASON", ">PACKETS", ">BYTES", ""], rows);
+        page.table(&self.counters);
     }
 }
 
 /// The counters per second.
 #[derive(Debug, Serialize)]
-struct Rates {
+pub(super) struct Rates {
     /// Over how long.
     seconds: f64,
-    rates: Vec<Rate>,
+    pub(super) rates: Vec<Rate>,
 }
 
 #[derive(Debug, Serialize)]
-struct Rate {
-    hook: &'static str,
+pub(super) struct Rate {
+    pub(super) hook: &'static str,
     verdict: &'static str,
-    reason: &'static str,
-    packets_per_second: u64,
-    bytes_per_second: u64,
+    pub(super) reason: &'static str,
+    pub(super) packets_per_second: u64,
+    pub(super) bytes_per_second: u64,
+}
+
+impl Row for Rate {
+    const COLUMNS: &'static [Column<Self>] = &[
+        Column::words("hook", "HOOK", |rate| cell(rate.hook), |rate| Key::text(rate.hook)),
+        Column::words("verdict", "VERDICT", |rate| verdict(rate.verdict), |rate| Key::text(rate.verdict)),
+        Column::words("reason", "REASON", |rate| cell(rate.reason), |rate| Key::text(rate.reason)),
+        Column::figures(
+            "packets",
+            "PACKETS/S",
+            |rate| cell(rate.packets_per_second),
+            |rate| Key::amount(rate.packets_per_second),
+        ),
+        Column::figures(
+            "bytes",
+            "RATE",
+            |rate| cell(units::bits_per_second(rate.bytes_per_second)),
+            |rate| Key::amount(rate.bytes_per_second),
+        ),
+    ];
 }
 
 impl Report for Rates {
     fn show(&self, page: &mut Page) {
-        let rows = self.rates.iter().map(|rate| {
-            vec![
-                cell(rate.hook),
-                verdict(rate.verdict),
-                cell(rate.reason),
-                cell(rate.packets_per_second),
-                cell(units::bits_per_second(rate.bytes_per_second)),
-            ]
-        });
-        page.table(&["HOOK", "VERDICT", "REASON", ">PACKETS/S", ">RATE"], rows);
+        page.table(&self.rates);
         if self.rates.is_empty() {
             page.line(" nothing was counted");
         }
-        // One empty line separates the answers.
-        page.line("");
     }
 }
 
@@ -202,7 +245,7 @@ mod tests {
     use flannel_common::{Hook, Reason};
     use serde_json::json;
 
-    use super::Counts;
+    use super::{Counter, Counts, Rate, Row as _};
     use crate::output::Report as _;
 
     fn counts(packets: u64) -> Counts {
@@ -236,12 +279,11 @@ mod tests {
 
     #[test]
     fn table_and_json_of_rates() {
-        let rates = counts(1030).rates(&counts(30), 2.0, false);
+        let rates = counts(1030).since(&counts(30)).rates(2.0, |count, _| count.packets > 0);
         assert_eq!(
             rates.text(),
             " HOOK   VERDICT  REASON     PACKETS/S        RATE
  encap  forward  forwarded        500  4.0 Mbit/s
-
 "
         );
         assert_eq!(
@@ -251,7 +293,13 @@ mod tests {
                 "packets_per_second": 500, "bytes_per_second": 500_000,
             }]})
         );
-        assert!(counts(30).rates(&counts(30), 1.0, false).text().contains("nothing was counted"));
+        let still = counts(30).since(&counts(30)).rates(1.0, |count, _| count.packets > 0);
+        assert!(still.text().contains("nothing was counted"));
+    }
+
+    #[test]
+    fn totals_and_rates_are_sorted_by_the_same_names() {
+        assert!(Counter::names().eq(Rate::names()));
     }
 
     #[test]

@@ -3,11 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
 use flannel_control::file;
 use flannel_control::socket::{self, AskError, Request, Settings, Status, Told, ask};
 use serde::de::DeserializeOwned;
 
+use super::exit::{Code, Failure};
 use super::place::Place;
 
 /// A daemon that runs.
@@ -51,13 +51,15 @@ impl Daemon {
     /// None answers.
     pub(super) async fn get(place: &Place) -> anyhow::Result<Self> {
         let socket = socket::path(&place.etcd_prefix)?;
-        Self::find(place).await?.with_context(|| {
-            format!(
+        let nobody = || {
+            let message = format!(
                 "no flanneld answers at {}: is it running, in this network namespace? `--etcd-prefix` names another \
                  network; the log of a flanneld that has no socket says why",
                 socket.display()
-            )
-        })
+            );
+            Failure::new(Code::NoDaemon, message)
+        };
+        Ok(Self::find(place).await?.ok_or_else(nobody)?)
     }
 
     /// Tells it something, and returns its answer.

@@ -1,14 +1,15 @@
 //! `flannelctl down`: removes what flanneld made on this host.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::Args;
 use flannel_model::config::default_state_file;
 use flannel_net::Netlink;
 use serde::Serialize;
 
-use super::output::{Page, Report};
+use super::exit::Outcome;
+use super::output::Report;
+use super::page::Page;
 use super::place::Context;
 use crate::leftovers::Leftovers;
 
@@ -25,10 +26,13 @@ pub(super) struct Arguments {
     /// File of the last known leases [default: below /var/lib/flannel-ebpf, made from the prefix].
     #[arg(long, env = "FLANNELD_STATE_FILE", value_name = "FILE")]
     state_file: Option<PathBuf>,
+    /// Only say what would be removed.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 impl Arguments {
-    pub(super) async fn run(&self, context: &Context<'_>) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(&self, context: &Context<'_>) -> anyhow::Result<Outcome> {
         let prefix = &context.place.etcd_prefix;
         let leftovers = Leftovers {
             etcd_prefix: prefix.clone(),
@@ -36,9 +40,17 @@ impl Arguments {
             subnet_file: self.subnet_file.clone(),
             state_file: self.state_file.clone().unwrap_or_else(|| default_state_file(prefix)),
         };
-        let removed = leftovers.remove(&Netlink::open()?).await?;
-        context.printer.print(&Removed { removed })?;
-        Ok(ExitCode::SUCCESS)
+        let found = leftovers.find(&Netlink::open()?).await?;
+        if self.dry_run {
+            return context.printer.print(&Removable { would_remove: found.lines() });
+        }
+        let mut removed = Vec::new();
+        let done = found.remove(&mut removed).await;
+        // Also of what was not finished.
+        if done.is_ok() || !removed.is_empty() {
+            context.printer.print(&Removed { removed })?;
+        }
+        Ok(done.map(|()| Outcome::AsItShouldBe)?)
     }
 }
 
@@ -49,10 +61,30 @@ struct Removed {
     removed: Vec<String>,
 }
 
+/// What would be taken away.
+#[derive(Debug, Serialize)]
+struct Removable {
+    /// One line for each thing.
+    would_remove: Vec<String>,
+}
+
+const NOTHING: &str = "nothing is here to take away";
+
+impl Report for Removable {
+    fn show(&self, page: &mut Page) {
+        if self.would_remove.is_empty() {
+            page.line(NOTHING);
+        }
+        for thing in &self.would_remove {
+            page.line(format!("would remove {thing}"));
+        }
+    }
+}
+
 impl Report for Removed {
     fn show(&self, page: &mut Page) {
         if self.removed.is_empty() {
-            page.line("nothing is here to take away");
+            page.line(NOTHING);
         }
         for thing in &self.removed {
             page.line(format!("removed {thing}"));
@@ -62,7 +94,7 @@ impl Report for Removed {
 
 #[cfg(test)]
 mod tests {
-    use super::Removed;
+    use super::{Removable, Removed};
     use crate::output::Report as _;
 
     #[test]
@@ -71,5 +103,11 @@ mod tests {
         assert_eq!(removed.text(), "removed device flannel.1\nremoved pins /x\n");
         assert_eq!(serde_json::to_string(&removed).unwrap(), r#"{"removed":["device flannel.1","pins /x"]}"#);
         assert_eq!(Removed { removed: Vec::new() }.text(), "nothing is here to take away\n");
+        let removable = Removable { would_remove: removed.removed };
+        assert_eq!(removable.text(), "would remove device flannel.1\nwould remove pins /x\n");
+        assert_eq!(
+            serde_json::to_string(&removable).unwrap(),
+            r#"{"would_remove":["device flannel.1","pins /x"]}"#
+        );
     }
 }

@@ -1,6 +1,5 @@
 //! `flannelctl drops`: packets that were dropped, why, and what to do about it.
 
-use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
@@ -9,9 +8,13 @@ use flannel_common::{Hook, Reason, Verdict};
 use serde::Serialize;
 use tokio::time::sleep;
 
-use super::counters::Counts;
-use super::output::{Page, Report, Tone, cell, toned};
+use super::counters::{Counts, Meter};
+use super::exit::Outcome;
+use super::output::Report;
+use super::page::{Page, Tone, cell, toned};
 use super::place::Context;
+use super::table::{Column, Key, Row, Sorting};
+use super::watch::{Watch, again};
 use super::{remedy, units};
 
 /// Pause between two looks.
@@ -20,25 +23,44 @@ const PAUSE: Duration = Duration::from_millis(500);
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// Keep running, and print packets as they are dropped.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["watch", "sort"])]
     follow: bool,
+    #[command(flatten)]
+    watch: Watch,
+    #[command(flatten)]
+    sorting: Sorting<Dropped>,
 }
 
 impl Arguments {
-    pub(super) async fn run(&self, context: &Context<'_>) -> anyhow::Result<ExitCode> {
-        let tables = context.place.tables()?;
-        let mut before = Counts::read(&tables)?;
-        if !self.follow {
-            context.printer.print(&Drops::of(&before))?;
-            return Ok(ExitCode::SUCCESS);
+    pub(super) async fn run(&self, context: &Context<'_>) -> anyhow::Result<Outcome> {
+        let printer = self.sorting.printer(context.printer);
+        if self.follow {
+            return follow(context).await;
         }
-        loop {
-            sleep(PAUSE).await;
-            let now = Counts::read(&tables)?;
-            for drop in Drops::of(&now.since(&before)).drops {
-                context.printer.print_next(&drop)?;
-            }
-            before = now;
+        let Some(pause) = self.watch.pause() else {
+            let mut drops = Drops::of(&Counts::read(&context.place.tables()?)?);
+            self.sorting.sort(&mut drops.drops);
+            return printer.print(&drops);
+        };
+        let mut meter = Meter::start(context)?;
+        again(printer, pause, async || {
+            let (since, seconds) = meter.read(context)?;
+            let mut rates =
+                since.rates(seconds, |count, reason| reason.verdict() == Verdict::Drop && count.packets > 0);
+            self.sorting.sort(&mut rates.rates);
+            Ok(rates)
+        })
+        .await
+    }
+}
+
+async fn follow(context: &Context<'_>) -> anyhow::Result<Outcome> {
+    let mut meter = Meter::start(context)?;
+    loop {
+        sleep(PAUSE).await;
+        let (since, _) = meter.read(context)?;
+        for drop in Drops::of(&since).drops {
+            context.printer.print_next(&drop)?;
         }
     }
 }
@@ -50,7 +72,7 @@ pub(super) struct Drops {
 }
 
 #[derive(Debug, Serialize)]
-struct Dropped {
+pub(super) struct Dropped {
     hook: &'static str,
     reason: &'static str,
     packets: u64,
@@ -77,21 +99,32 @@ impl Drops {
     }
 }
 
+impl Row for Dropped {
+    const COLUMNS: &'static [Column<Self>] = &[
+        Column::words("hook", "HOOK", |drop| cell(drop.hook), |drop| Key::text(drop.hook)),
+        Column::words(
+            "reason",
+            "REASON",
+            |drop| toned(Tone::Bad, drop.reason),
+            |drop| Key::text(drop.reason),
+        ),
+        Column::figures("packets", "PACKETS", |drop| cell(drop.packets), |drop| Key::amount(drop.packets)),
+        Column::figures(
+            "bytes",
+            "BYTES",
+            |drop| cell(units::bytes(drop.bytes)),
+            |drop| Key::amount(drop.bytes),
+        ),
+    ];
+}
+
 impl Report for Drops {
     fn show(&self, page: &mut Page) {
         if self.drops.is_empty() {
             page.toned_line(Tone::Good, "no packet was dropped");
             return;
         }
-        let rows = self.drops.iter().map(|drop| {
-            vec![
-                cell(drop.hook),
-                toned(Tone::Bad, drop.reason),
-                cell(drop.packets),
-                cell(units::bytes(drop.bytes)),
-            ]
-        });
-        page.table(&["HOOK", "REASON", ">PACKETS", ">BYTES"], rows);
+        page.table(&self.drops);
         let mut told: Vec<&str> = Vec::new();
         for drop in &self.drops {
             if !told.contains(&drop.reason) {

@@ -1,11 +1,10 @@
 //! `flannelctl completions` and `flannelctl man`: what an installation needs besides the program.
 
-use std::process::ExitCode;
-
 use anyhow::Context as _;
 use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;
 
+use super::exit::Outcome;
 use super::{Cli, output};
 
 #[derive(Debug, Args)]
@@ -15,13 +14,13 @@ pub(super) struct Completions {
 }
 
 impl Completions {
-    pub(super) fn run(&self) -> anyhow::Result<ExitCode> {
+    pub(super) fn run(&self) -> anyhow::Result<Outcome> {
         let mut command = Cli::command();
         let name = command.get_name().to_owned();
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut command, name, &mut script);
         output::print(&String::from_utf8(script)?)?;
-        Ok(ExitCode::SUCCESS)
+        Ok(Outcome::AsItShouldBe)
     }
 }
 
@@ -33,9 +32,9 @@ pub(super) struct Man {
 }
 
 impl Man {
-    pub(super) fn run(&self) -> anyhow::Result<ExitCode> {
+    pub(super) fn run(&self) -> anyhow::Result<Outcome> {
         output::print(&page(&self.page)?)?;
-        Ok(ExitCode::SUCCESS)
+        Ok(Outcome::AsItShouldBe)
     }
 }
 
@@ -67,9 +66,11 @@ mod tests {
 
     #[test]
     fn pages_of_programs_and_commands() {
-        for (name, word) in
-            [("flannelctl", "sysdump"), ("flannelctl-counters", "watch"), ("flannelctl-log-level", "told")]
-        {
+        for (name, word) in [
+            ("flannelctl", "sysdump"),
+            ("flannelctl-counters", "watch"),
+            ("flannelctl-log-level", "configured"),
+        ] {
             let page = page(name).unwrap();
             assert!(page.contains(".TH ") && page.contains(word), "{name}: {page}");
         }

@@ -1,22 +1,25 @@
 //! `flannelctl leases`: who holds which subnet, for how long, and which leases this host refuses.
 
-use std::net::Ipv4Addr;
-use std::process::ExitCode;
+use std::net::IpAddr;
 
 use clap::Args;
 use flannel_control::peers::PeerTable;
-use flannel_model::lease::{Data, Key, Lease, SubnetKey};
+use flannel_model::lease::{self, Data, Lease, SubnetKey};
 use flannel_net::Netlink;
 use flannel_registry::LeaseStore as _;
 use futures::{StreamExt as _, stream};
-use ipnetwork::Ipv4Network;
+use ipnetwork::{IpNetwork, Ipv4Network};
 use serde::Serialize;
 
-use super::output::{Page, Report, Tone, cell, or_dash, toned};
+use super::exit::Outcome;
+use super::output::Report;
+use super::page::{Page, Tone, cell, or_dash, toned};
 use super::place::{Context, EtcdFlags, StateFile};
 use super::status::network;
+use super::table::{Column, Key, Row, Sorting};
 use super::units;
 use super::wanted::{Known, Source};
+use super::watch::Watch;
 
 /// Concurrent requests to etcd.
 const IN_FLIGHT: usize = 32;
@@ -24,26 +27,23 @@ const IN_FLIGHT: usize = 32;
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    pub(super) state_file: StateFile,
+    state_file: StateFile,
     #[command(flatten)]
-    pub(super) etcd: EtcdFlags,
+    etcd: EtcdFlags,
+    #[command(flatten)]
+    watch: Watch,
+    #[command(flatten)]
+    sorting: Sorting<Entry>,
 }
 
 impl Arguments {
-    pub(super) async fn run(&self, context: &Context<'_>) -> anyhow::Result<ExitCode> {
-        context.printer.print(&self.read(context).await?)?;
-        Ok(ExitCode::SUCCESS)
-    }
-
-    /// Reads them.
-    pub(super) async fn read(&self, context: &Context<'_>) -> anyhow::Result<Leases> {
-        let known = Known::read(context, &self.state_file, &self.etcd).await?;
-        // Without a datapath there is nothing to check leases against.
-        let (own, table) = match judged(context, &known).await {
-            Ok((own, table)) => (Some(own), Some(table)),
-            Err(_) => (known.remembered.as_ref().and_then(|remembered| remembered.own.subnets.v4), None),
+    pub(super) async fn run(&self, context: &Context<'_>) -> anyhow::Result<Outcome> {
+        let look = async || {
+            let mut leases = Leases::read(context, &self.state_file, &self.etcd).await?;
+            self.sorting.sort(&mut leases.leases);
+            Ok(leases)
         };
-        Leases::of(&known, own, table.as_ref()).await
+        self.watch.show(self.sorting.printer(context.printer), look).await
     }
 }
 
@@ -66,13 +66,14 @@ pub(super) struct Leases {
 }
 
 #[derive(Debug, Serialize)]
-struct Entry {
+pub(super) struct Entry {
     /// Name of the key in etcd.
     key: String,
-    subnet: Option<Ipv4Network>,
-    public_ip: Option<Ipv4Addr>,
+    /// One of each family at most, as with the next two.
+    subnets: Vec<IpNetwork>,
+    public_ips: Vec<IpAddr>,
+    vtep_macs: Vec<String>,
     backend: Option<String>,
-    vtep_mac: Option<String>,
     /// `lease`; `reservation` if it never expires; `None` if that is not known.
     kind: Option<&'static str>,
     /// Seconds until it expires, unless it is renewed.
@@ -84,16 +85,31 @@ struct Entry {
 }
 
 impl Leases {
+    /// Reads them.
+    pub(super) async fn read(
+        context: &Context<'_>,
+        state_file: &StateFile,
+        etcd: &EtcdFlags,
+    ) -> anyhow::Result<Self> {
+        let known = Known::read(context, state_file, etcd).await?;
+        // Without a datapath there is nothing to check leases against.
+        let (own, table) = match judged(context, &known).await {
+            Ok((own, table)) => (Some(own), Some(table)),
+            Err(_) => (known.remembered.as_ref().and_then(|remembered| remembered.own.subnets.v4), None),
+        };
+        Self::of(&known, own, table.as_ref()).await
+    }
+
     async fn of(known: &Known, own: Option<Ipv4Network>, table: Option<&PeerTable>) -> anyhow::Result<Self> {
         let mut entries: Vec<Entry> = Vec::new();
         if let Some(remembered) = &known.remembered {
             let own = &remembered.own;
             entries.push(Entry {
                 key: SubnetKey(own.subnets).to_string(),
-                subnet: own.subnets.v4,
-                public_ip: own.public.v4,
+                subnets: own.subnets.iter().collect(),
+                public_ips: own.public.iter().collect(),
+                vtep_macs: own.vtep_macs.values().map(ToString::to_string).collect(),
                 backend: known.kind().lease_type().map(str::to_owned),
-                vtep_mac: own.vtep_macs.v4.map(|mac| mac.to_string()),
                 kind: Some(if own.term.is_some() { "lease" } else { "reservation" }),
                 expires_seconds: None,
                 state: "ours",
@@ -108,16 +124,16 @@ impl Leases {
         }
         entries.extend(known.leases.rejected.iter().map(|rejected| Entry {
             key: rejected.key.to_string(),
-            subnet: rejected.key.subnets().v4,
-            public_ip: None,
+            subnets: rejected.key.subnets().iter().collect(),
+            public_ips: Vec::new(),
+            vtep_macs: Vec::new(),
             backend: None,
-            vtep_mac: None,
             kind: None,
             expires_seconds: None,
             state: "refused",
             reason: Some(rejected.reason.clone()),
         }));
-        entries.sort_by_key(|entry| entry.subnet);
+        entries.sort_by(|a, b| a.subnets.cmp(&b.subnets));
         Ok(Self { source: known.source, age_seconds: known.age_seconds, leases: entries })
     }
 }
@@ -136,7 +152,7 @@ impl Entry {
         own: Option<Ipv4Network>,
         table: Option<&PeerTable>,
     ) -> Self {
-        let key = Key::Subnet(lease.key());
+        let key = lease::Key::Subnet(lease.key());
         let refusal = table.and_then(|table| table.refused().find(|(refused, _)| **refused == key));
         let state = match (refusal, table) {
             _ if own.is_some() && own == lease.subnets.v4 => "ours",
@@ -149,13 +165,13 @@ impl Entry {
             (Source::Etcd, Some(_)) => Some("lease"),
             (Source::Etcd, None) => Some("reservation"),
         };
-        let data = lease.attributes.backend_data.v4.as_ref().map(Data::value);
+        let mac = |data: &Data| data.value()["VtepMAC"].as_str().map(str::to_owned);
         Self {
             key: key.to_string(),
-            subnet: lease.subnets.v4,
-            public_ip: lease.attributes.public.v4,
+            subnets: lease.subnets.iter().collect(),
+            public_ips: lease.attributes.public.iter().collect(),
+            vtep_macs: lease.attributes.backend_data.values().filter_map(mac).collect(),
             backend: lease.attributes.backend_type.clone(),
-            vtep_mac: data.as_ref().and_then(|data| data["VtepMAC"].as_str()).map(str::to_owned),
             kind,
             expires_seconds,
             state,
@@ -173,36 +189,69 @@ impl Entry {
     }
 }
 
+/// Both families in one word, as Kubernetes writes them.
+fn joined(words: &[impl ToString]) -> Option<String> {
+    let words: Vec<String> = words.iter().map(ToString::to_string).collect();
+    (!words.is_empty()).then(|| words.join(","))
+}
+
+impl Row for Entry {
+    const COLUMNS: &'static [Column<Self>] = &[
+        Column::words(
+            "subnet",
+            "SUBNET",
+            |entry| cell(joined(&entry.subnets).unwrap_or_else(|| entry.key.clone())),
+            |entry| Key::of(entry.subnets.first(), |subnet| Key::Subnet(*subnet)),
+        ),
+        Column::words(
+            "public-ip",
+            "PUBLIC IP",
+            |entry| or_dash(joined(&entry.public_ips)),
+            |entry| Key::of(entry.public_ips.first(), |address| Key::Address(*address)),
+        ),
+        Column::words(
+            "backend",
+            "BACKEND",
+            |entry| or_dash(entry.backend.as_ref()),
+            |entry| Key::of(entry.backend.as_ref(), Key::text),
+        ),
+        Column::words(
+            "expires",
+            "EXPIRES",
+            |entry| cell(entry.expiration()),
+            |entry| Key::of(entry.expires_seconds, Key::Seconds),
+        ),
+        Column::words(
+            "state",
+            "STATE",
+            |entry| {
+                let tone = match entry.state {
+                    "refused" => Tone::Bad,
+                    "unknown" => Tone::Aside,
+                    _ => Tone::Good,
+                };
+                toned(tone, entry.state)
+            },
+            |entry| Key::text(entry.state),
+        ),
+        Column::explanation(|entry| cell(entry.reason.as_deref().unwrap_or_default())),
+    ];
+}
+
 impl Report for Leases {
     fn show(&self, page: &mut Page) {
         page.line(format!("from {}", self.source.text(self.age_seconds).trim_end_matches(',')));
-        let rows = self.leases.iter().map(|entry| {
-            let tone = match entry.state {
-                "refused" => Tone::Bad,
-                "unknown" => Tone::Aside,
-                _ => Tone::Good,
-            };
-            let subnet = entry.subnet.map_or_else(|| entry.key.clone(), |subnet| subnet.to_string());
-            vec![
-                cell(subnet),
-                or_dash(entry.public_ip),
-                or_dash(entry.backend.as_ref()),
-                cell(entry.expiration()),
-                toned(tone, entry.state),
-                cell(entry.reason.as_deref().unwrap_or_default()),
-            ]
-        });
-        page.table(&["SUBNET", "PUBLIC IP", "BACKEND", "EXPIRES", "STATE", ""], rows);
+        page.table(&self.leases);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::{IpAddr, Ipv4Addr};
 
     use flannel_model::family::PerFamily;
     use flannel_model::lease::{Attributes, EtcdLeaseId, Lease, Revision};
-    use ipnetwork::Ipv4Network;
+    use ipnetwork::{IpNetwork, Ipv4Network};
     use serde_json::json;
 
     use super::{Entry, Leases, Source};
@@ -253,14 +302,43 @@ mod tests {
     }
 
     #[test]
+    fn both_families_of_a_lease_are_shown() {
+        let mut both = lease("10.5.4.0/24", 7);
+        both.subnets.v6 = Some("fd00:5:4::/64".parse().unwrap());
+        both.attributes.public.v6 = Some("2001:db8::12".parse().unwrap());
+        both.attributes.backend_data.v6 = Some((&json!({"VNI": 1, "VtepMAC": "02:00:00:00:00:06"})).into());
+        let mut alone = lease("10.5.4.0/24", 7);
+        alone.subnets = "fd00:5:5::/64".parse::<IpNetwork>().unwrap().into();
+        alone.attributes.public = IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x13]).into();
+        alone.attributes.backend_data = PerFamily::NONE;
+        let entry = |lease: &Lease| Entry::of(Source::Etcd, lease, Some(60), None, None);
+        let leases =
+            Leases { source: Source::Etcd, age_seconds: None, leases: vec![entry(&both), entry(&alone)] };
+        assert_eq!(
+            leases.text(),
+            "from etcd
+ SUBNET                     PUBLIC IP                   BACKEND  EXPIRES  STATE
+ 10.5.4.0/24,fd00:5:4::/64  192.168.77.12,2001:db8::12  vxlan    in 60 s  unknown
+ fd00:5:5::/64              2001:db8::13                vxlan    in 60 s  unknown
+"
+        );
+        let value = serde_json::to_value(&leases).unwrap();
+        let [first, second] = [0, 1].map(|lease| &value["leases"][lease]);
+        assert_eq!(first["subnets"], json!(["10.5.4.0/24", "fd00:5:4::/64"]));
+        assert_eq!(first["vtep_macs"], json!(["02:00:00:00:00:02", "02:00:00:00:00:06"]));
+        assert_eq!(second["public_ips"], json!(["2001:db8::13"]));
+        assert_eq!(second["vtep_macs"], json!([]));
+    }
+
+    #[test]
     fn json_of_a_lease() {
         let value = serde_json::to_value(leases()).unwrap();
         assert_eq!((&value["source"], &value["age_seconds"]), (&json!("etcd"), &json!(null)));
         assert_eq!(
             value["leases"][0],
             json!({
-                "key": "10.5.1.0-24", "subnet": "10.5.1.0/24", "public_ip": "192.168.77.12", "backend": "vxlan",
-                "vtep_mac": "02:00:00:00:00:02", "kind": "lease", "expires_seconds": 86000, "state": "ours",
+                "key": "10.5.1.0-24", "subnets": ["10.5.1.0/24"], "public_ips": ["192.168.77.12"],
+                "vtep_macs": ["02:00:00:00:00:02"], "backend": "vxlan", "kind": "lease", "expires_seconds": 86000, "state": "ours",
                 "reason": null,
             })
         );

@@ -1,20 +1,18 @@
 //! `flannelctl leave`: takes this host out of the network for good.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
-use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Args;
 use flannel_control::lease::Withdrawn;
 use flannel_control::socket::{Claimed, Left, Request};
-use serde::Serialize;
 
 use super::daemon::Daemon;
-use super::output::{Page, Report, Tone};
+use super::exit::{Code, Failure, Outcome};
+use super::orders;
+use super::output::Report;
+use super::page::{Page, Tone};
 use super::place::Context;
-
-/// Bad usage, as with clap.
-const USAGE: u8 = 2;
 
 /// What comes of it.
 const WARNING: &str = "Other hosts will not reach the pods of this host any more, and its subnet becomes free for \
@@ -28,19 +26,19 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
-    pub(super) async fn run(&self, context: &Context<'_>) -> anyhow::Result<ExitCode> {
-        if !self.yes && !io::stdin().is_terminal() {
-            eprintln!("flannelctl: {WARNING} Say --yes where nobody can be asked whether that is meant.");
-            return Ok(ExitCode::from(USAGE));
+    pub(super) async fn run(&self, context: &Context<'_>) -> anyhow::Result<Outcome> {
+        if !self.yes {
+            if !io::stdin().is_terminal() {
+                let message = format!("{WARNING} Say --yes where nobody can be asked whether that is meant.");
+                return Err(Failure::new(Code::NoTerminal, message).into());
+            }
+            // Who has no daemon is not asked.
+            Daemon::get(context.place).await?;
+            if !is_meant()? {
+                return Err(Failure::new(Code::NotConfirmed, "nothing was done").into());
+            }
         }
-        let daemon = Daemon::get(context.place).await?;
-        if !self.yes && !is_meant()? {
-            eprintln!("flannelctl: nothing was done");
-            return Ok(ExitCode::FAILURE);
-        }
-        let left = daemon.tell(Request::Leave).await?;
-        context.printer.print(&Answer(left))?;
-        Ok(ExitCode::SUCCESS)
+        orders::give::<Left>(context, Request::Leave).await
     }
 }
 
@@ -52,13 +50,9 @@ fn is_meant() -> anyhow::Result<bool> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-#[derive(Debug, Serialize)]
-#[serde(transparent)]
-struct Answer(Left);
-
-impl Report for Answer {
+impl Report for Left {
     fn show(&self, page: &mut Page) {
-        let Left { subnets, lease, claim } = &self.0;
+        let Self { subnets, lease, claim } = self;
         let subnet = subnets.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
         match lease {
             Withdrawn::Deleted => page.line(format!("deleted the lease of {subnet}")),
@@ -82,13 +76,11 @@ mod tests {
     use flannel_control::lease::Withdrawn;
     use flannel_control::socket::{Claimed, Left};
 
-    use super::Answer;
     use crate::output::Report as _;
 
     #[test]
     fn what_became_of_the_keys_is_told() {
-        let left =
-            |lease, claim| Answer(Left { subnets: vec!["10.5.39.0/24".parse().unwrap()], lease, claim });
+        let left = |lease, claim| Left { subnets: vec!["10.5.39.0/24".parse().unwrap()], lease, claim };
         let deleted = left(Withdrawn::Deleted, Claimed::Deleted);
         assert!(deleted.text().starts_with("deleted the lease of 10.5.39.0/24\ndeleted the claim"));
         assert_eq!(

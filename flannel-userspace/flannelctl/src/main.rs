@@ -6,8 +6,5 @@ use clap::Parser as _;
 use flannelctl::Cli;
 
 fn main() -> ExitCode {
-    Cli::parse().run().unwrap_or_else(|error| {
-        eprintln!("flannelctl: {error:#}");
-        ExitCode::FAILURE
-    })
+    Cli::parse().run()
 }

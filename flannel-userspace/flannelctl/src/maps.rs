@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use comfy_table::CellAlignment;
 use flannel_common::flow::{Connection, Direction, Flow, FlowKey, Way};
 use flannel_common::maps::{
     self, APPROVED, COUNTERS, Count, FLOWS, GENERATION, Kind, NODE_INFO, NextHop, PEER_COUNTERS, PEERS,
@@ -17,10 +17,14 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::counters::Counts;
+use super::exit::{Code, Failure, Outcome};
 use super::hooks::Interface;
-use super::output::{Page, Report, cell};
+use super::output::Report;
+use super::page::{Header, Page, cell};
 use super::place::Context;
+use super::table::{Headers, Key};
 use super::units;
+use super::watch::Watch;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -35,6 +39,13 @@ enum Verb {
         /// Only this one.
         #[arg(value_parser = name, value_name = "MAP")]
         map: Option<&'static str>,
+        /// Sort MAP by this column: figures the largest first, all else the smallest first.
+        #[arg(long, value_name = "COLUMN", requires = "map")]
+        sort: Option<String>,
+        #[command(flatten)]
+        headers: Headers,
+        #[command(flatten)]
+        watch: Watch,
     },
 }
 
@@ -52,10 +63,16 @@ fn entered() -> impl Iterator<Item = &'static str> {
 }
 
 impl Arguments {
-    pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<ExitCode> {
-        let Verb::Dump { map } = self.verb;
-        context.printer.print(&Dump::read(&context.place.tables()?, map)?)?;
-        Ok(ExitCode::SUCCESS)
+    pub(super) async fn run(&self, context: &Context<'_>) -> anyhow::Result<Outcome> {
+        let Verb::Dump { map, sort, headers, watch } = &self.verb;
+        let look = async || {
+            let mut dump = Dump::read(&context.place.tables()?, *map)?;
+            if let Some(column) = sort {
+                dump.sort(column)?;
+            }
+            Ok(dump)
+        };
+        watch.show(headers.printer(context.printer), look).await
     }
 }
 
@@ -72,6 +89,37 @@ impl Dump {
             dump.insert(map, entries(tables, map)?.into_iter().map(object).collect());
         }
         Ok(Self(dump))
+    }
+
+    /// Sorts each map by the column of that name.
+    ///
+    /// # Errors
+    /// A map has no such column. One without entries has any.
+    fn sort(&mut self, column: &str) -> Result<(), Failure> {
+        for (map, entries) in &mut self.0 {
+            let Some(first) = entries.first() else { continue };
+            let Some(key) = first.keys().find(|key| column_name(key) == column).cloned() else {
+                let names: Vec<String> = first.keys().map(|key| column_name(key)).collect();
+                let message = format!("{map} has no column {column}; it has {}", names.join(", "));
+                return Err(Failure::new(Code::NoSuchColumn, message));
+            };
+            entries.sort_by_cached_key(|entry| entry.get(&key).map_or(Key::Missing, key_of));
+        }
+        Ok(())
+    }
+}
+
+/// As columns of other tables are named.
+fn column_name(key: &str) -> String {
+    key.replace('_', "-")
+}
+
+fn key_of(value: &Value) -> Key {
+    match value {
+        Value::Null => Key::Missing,
+        Value::Number(number) => Key::of(number.as_u64(), Key::amount),
+        Value::String(text) => text.parse().map_or_else(|_| Key::text(text), Key::Address),
+        other => Key::text(word(other)),
     }
 }
 
@@ -202,10 +250,10 @@ impl Report for Dump {
         for (map, entries) in &self.0 {
             page.heading(&format!("{map}: {}", units::count(entries.len(), "entry", "entries")));
             let Some(first) = entries.first() else { continue };
-            let header: Vec<String> = first.keys().map(|key| key.to_uppercase().replace('_', " ")).collect();
-            let header: Vec<&str> = header.iter().map(String::as_str).collect();
+            let names: Vec<String> = first.keys().map(|key| key.to_uppercase().replace('_', " ")).collect();
+            let headers = names.iter().map(|name| Header { name, alignment: CellAlignment::Left });
             let rows = entries.iter().map(|entry| entry.values().map(|value| cell(word(value))).collect());
-            page.table(&header, rows);
+            page.columns(&headers.collect::<Vec<_>>(), rows);
         }
     }
 }
@@ -230,6 +278,8 @@ mod tests {
 
     use flannel_common::maps::{NextHop, Peer};
     use flannel_common::{Ip4, Mac};
+
+    use serde_json::json;
 
     use super::{Dump, name, object, peer};
     use crate::output::Report as _;
@@ -263,6 +313,20 @@ SOURCES: 0 entries
             serde_json::to_string(&dump).unwrap(),
             r#"{"PEERS":[{"direct":false,"next_hop":{"from_mac":"02:00:00:00:00:03","generation":4,"mac":"02:00:00:00:00:02","until_ns":9},"public_ip":"192.168.77.12","subnet":"10.5.2.0","vtep_mac":"02:00:00:00:00:01","whole_seconds":7}],"SOURCES":[]}"#
         );
+    }
+
+    #[test]
+    fn entries_are_sorted_by_what_they_hold() {
+        let entry = |address: &str, subnets: u32| object(json!({"address": address, "subnets": subnets}));
+        let sources = vec![entry("192.168.77.9", 1), entry("192.168.77.10", 3)];
+        let mut dump = Dump(BTreeMap::from([("SOURCES", sources), ("PEERS", Vec::new())]));
+        let first = |dump: &Dump| dump.0["SOURCES"][0]["address"].clone();
+        dump.sort("subnets").unwrap();
+        assert_eq!(first(&dump), "192.168.77.10");
+        dump.sort("address").unwrap();
+        assert_eq!(first(&dump), "192.168.77.9");
+        let error = dump.sort("size").unwrap_err().to_string();
+        assert_eq!(error, "SOURCES has no column size; it has address, subnets");
     }
 
     #[test]

@@ -4,8 +4,13 @@ use std::io::{self, IsTerminal as _, Write as _, stdout};
 
 use anyhow::Context as _;
 use clap::ValueEnum;
-use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Row, Table, presets};
 use serde::Serialize;
+
+use super::exit::{Code, Outcome};
+use super::page::{Page, Tone, printable};
+
+/// Version of all documents. Within a version, members keep their meaning, and others may be added.
+pub(super) const SCHEMA_VERSION: u32 = 1;
 
 /// What is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -22,12 +27,55 @@ pub(super) trait Report: Serialize {
     /// Writes it for people.
     fn show(&self, page: &mut Page);
 
+    /// Whether what it tells is as it should be.
+    fn outcome(&self) -> Outcome {
+        Outcome::AsItShouldBe
+    }
+
     /// As people see it without colours.
     #[cfg(test)]
     fn text(&self) -> String {
-        let mut page = Page::new(false);
+        let mut page = Page::new(false, true);
         self.show(&mut page);
-        page.text
+        page.into_text()
+    }
+}
+
+/// What is written for programs.
+#[derive(Serialize)]
+struct Document<'a, T> {
+    schema_version: u32,
+    #[serde(flatten)]
+    content: &'a T,
+}
+
+impl<'a, T> Document<'a, T> {
+    const fn of(content: &'a T) -> Self {
+        Self { schema_version: SCHEMA_VERSION, content }
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug, Serialize)]
+struct Failed {
+    error: Told,
+}
+
+#[derive(Debug, Serialize)]
+struct Told {
+    code: Code,
+    message: String,
+}
+
+impl Failed {
+    fn of(error: &anyhow::Error) -> Self {
+        Self { error: Told { code: Code::of(error), message: format!("{error:#}") } }
+    }
+}
+
+impl Report for Failed {
+    fn show(&self, page: &mut Page) {
+        page.toned_line(Tone::Bad, &self.error.message);
     }
 }
 
@@ -35,51 +83,119 @@ pub(super) trait Report: Serialize {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Printer {
     format: Format,
-    colours: bool,
+    is_terminal: bool,
+    has_colours: bool,
+    has_headers: bool,
 }
 
 impl Printer {
     /// Colours are for a terminal whose user has not set `NO_COLOR`.
     pub(super) fn new(format: Format) -> Self {
         let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        Self { format, colours: wanted && stdout().is_terminal() }
+        let is_terminal = stdout().is_terminal();
+        Self { format, is_terminal, has_colours: wanted && is_terminal, has_headers: true }
     }
 
-    /// Prints the whole answer.
-    pub(super) fn print(&self, report: &impl Report) -> anyhow::Result<()> {
-        self.write(report, serde_json::to_string_pretty)
+    /// Whether answers are for programs.
+    pub(super) fn is_json(self) -> bool {
+        self.format == Format::Json
     }
 
-    /// Prints one of many answers: its JSON is one line.
-    pub(super) fn print_next(&self, report: &impl Report) -> anyhow::Result<()> {
-        self.write(report, serde_json::to_string)
+    /// Whether what is printed may have colours.
+    pub(super) const fn has_colours(self) -> bool {
+        self.has_colours
     }
 
-    fn write<R: Report>(
-        &self,
-        report: &R,
-        json: impl Fn(&R) -> serde_json::Result<String>,
-    ) -> anyhow::Result<()> {
-        let text = match self.format {
-            Format::Json => json(report).context("cannot write JSON")?,
-            Format::Table => {
-                let mut page = Page::new(self.colours);
-                report.show(&mut page);
-                page.text
+    /// One whose tables have no headers.
+    pub(super) const fn without_headers(self) -> Self {
+        Self { has_headers: false, ..self }
+    }
+
+    /// Prints the whole answer, and returns what it says.
+    pub(super) fn print<R: Report>(&self, report: &R) -> anyhow::Result<Outcome> {
+        print(&match self.format {
+            Format::Json => {
+                serde_json::to_string_pretty(&Document::of(report)).context("cannot write JSON")?
             }
-        };
-        print(&text)
+            Format::Table => self.page(report),
+        })?;
+        Ok(report.outcome())
     }
+
+    /// Prints one of many answers, of which people see the last few: its JSON is one line.
+    pub(super) fn print_next<R: Report>(&self, report: &R) -> anyhow::Result<()> {
+        match self.format {
+            Format::Json => self.print_line(report),
+            Format::Table => print(&self.page(report)),
+        }
+    }
+
+    /// Prints one of many answers in the place of the former one, where there is a terminal, or why there is none.
+    pub(super) fn redraw<R: Report>(&self, report: &anyhow::Result<R>) -> anyhow::Result<()> {
+        match report {
+            Ok(report) => self.draw(report),
+            Err(error) => self.draw(&Failed::of(error)),
+        }
+    }
+
+    fn draw<R: Report>(&self, report: &R) -> anyhow::Result<()> {
+        match self.format {
+            Format::Json => self.print_line(report),
+            Format::Table if self.is_terminal => {
+                let (_, height) = crossterm::terminal::size().unwrap_or((80, 24));
+                print_raw(&screen(&self.page(report), height.into()))
+            }
+            // One empty line separates the answers.
+            Format::Table => print_raw(&format!("{}\n", self.page(report))),
+        }
+    }
+
+    /// Says why there is no answer, at standard error.
+    pub(super) fn print_error(&self, error: &anyhow::Error) {
+        let failed = Failed::of(error);
+        match self.format {
+            Format::Json => {
+                eprintln!("{}", serde_json::to_string(&Document::of(&failed)).unwrap_or_default())
+            }
+            Format::Table => eprintln!("flannelctl: {}", printable(&failed.error.message)),
+        }
+    }
+
+    fn print_line(&self, report: &impl Report) -> anyhow::Result<()> {
+        print(&serde_json::to_string(&Document::of(report)).context("cannot write JSON")?)
+    }
+
+    fn page(&self, report: &impl Report) -> String {
+        let mut page = Page::new(self.has_colours, self.has_headers);
+        report.show(&mut page);
+        page.into_text()
+    }
+}
+
+/// What shows a page from the top left corner of a terminal of that many lines, in the place of whatever was there. Lines
+/// that are too long end at its edge (ECMA-48, DECAWM).
+fn screen(page: &str, height: usize) -> String {
+    let lines: Vec<&str> = page.lines().collect();
+    let shown = if lines.len() < height { lines.len() } else { height.saturating_sub(2) };
+    let mut screen = "\x1b[?7l\x1b[H".to_owned();
+    for line in lines.iter().take(shown) {
+        screen.push_str(&format!("{line}\x1b[K\n"));
+    }
+    if shown < lines.len() {
+        screen.push_str(&format!("and {} more lines\x1b[K\n", lines.len() - shown));
+    }
+    screen + "\x1b[J\x1b[?7h"
 }
 
 /// Prints a text and an end of line unless it has one.
 pub(super) fn print(text: &str) -> anyhow::Result<()> {
+    let end = if text.ends_with('\n') { "" } else { "\n" };
+    print_raw(&format!("{text}{end}"))
+}
+
+fn print_raw(text: &str) -> anyhow::Result<()> {
     let mut stdout = stdout().lock();
-    let written = write!(stdout, "{text}").and_then(|()| match text.ends_with('\n') {
-        true => Ok(()),
-        false => writeln!(stdout),
-    });
-    written.and_then(|()| stdout.flush()).context("cannot print")
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).context("cannot print")
 }
 
 /// Whether the reader closed the output, as `head` does, which is no failure.
@@ -88,169 +204,26 @@ pub(super) fn is_unread(error: &anyhow::Error) -> bool {
     io.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// How a word is meant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tone {
-    /// As it should be.
-    Good,
-    /// To be looked at.
-    Warning,
-    /// Not as it should be.
-    Bad,
-    /// Beside the point.
-    Aside,
-}
-
-impl Tone {
-    const fn colour(self) -> Color {
-        match self {
-            Self::Good => Color::Green,
-            Self::Warning => Color::Yellow,
-            Self::Bad => Color::Red,
-            Self::Aside => Color::DarkGrey,
-        }
-    }
-
-    /// The escape sequence that begins it (ECMA-48).
-    const fn escape(self) -> &'static str {
-        match self {
-            Self::Good => "\x1b[32m",
-            Self::Warning => "\x1b[33m",
-            Self::Bad => "\x1b[31m",
-            Self::Aside => "\x1b[90m",
-        }
-    }
-}
-
-/// A word of a table.
-pub(super) fn cell(text: impl ToString) -> Cell {
-    Cell::new(text)
-}
-
-/// A word that is meant so.
-pub(super) fn toned(tone: Tone, text: impl ToString) -> Cell {
-    Cell::new(text).fg(tone.colour())
-}
-
-/// A word, or a dash where there is none.
-pub(super) fn or_dash(text: Option<impl ToString>) -> Cell {
-    text.map_or_else(|| Cell::new("-"), Cell::new)
-}
-
-/// Output for people, assembled piece by piece.
-#[derive(Debug)]
-pub(super) struct Page {
-    colours: bool,
-    text: String,
-}
-
-impl Page {
-    const fn new(colours: bool) -> Self {
-        Self { colours, text: String::new() }
-    }
-
-    /// Begins a part.
-    pub(super) fn heading(&mut self, text: &str) {
-        if !self.text.is_empty() {
-            self.text.push('\n');
-        }
-        self.line(text);
-    }
-
-    /// A line.
-    pub(super) fn line(&mut self, text: impl AsRef<str>) {
-        self.text.push_str(text.as_ref());
-        self.text.push('\n');
-    }
-
-    /// A line that is meant so.
-    pub(super) fn toned_line(&mut self, tone: Tone, text: &str) {
-        if self.colours {
-            self.line(format!("{}{text}\x1b[0m", tone.escape()));
-        } else {
-            self.line(text);
-        }
-    }
-
-    /// Names and what they stand for, one pair a line.
-    pub(super) fn pairs<'a>(&mut self, pairs: impl IntoIterator<Item = (&'a str, Cell)>) {
-        let mut table = plain();
-        for (name, value) in pairs {
-            table.add_row(Row::from(vec![Cell::new(name), value]));
-        }
-        self.add(table);
-    }
-
-    /// Columns under a header; those whose name begins with `>` are numbers.
-    pub(super) fn table(&mut self, header: &[&str], rows: impl IntoIterator<Item = Vec<Cell>>) {
-        let mut table = plain();
-        table.set_header(header.iter().map(|name| name.trim_start_matches('>')));
-        for row in rows {
-            table.add_row(Row::from(row));
-        }
-        for (index, _) in header.iter().enumerate().filter(|(_, name)| name.starts_with('>')) {
-            if let Some(column) = table.column_mut(index) {
-                column.set_cell_alignment(CellAlignment::Right);
-            }
-        }
-        self.add(table);
-    }
-
-    fn add(&mut self, mut table: Table) {
-        if self.colours {
-            table.enforce_styling();
-        } else {
-            table.force_no_tty();
-        }
-        for line in table.lines() {
-            self.text.push_str(line.trim_end());
-            self.text.push('\n');
-        }
-    }
-}
-
-/// Columns without rulers, which suit cut and awk as well as people.
-fn plain() -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Page, Tone, cell, or_dash, toned};
+    use serde_json::json;
 
-    fn page(colours: bool) -> String {
-        let mut page = Page::new(colours);
-        page.pairs([("subnet", toned(Tone::Good, "10.5.1.0/24")), ("device", or_dash(None::<u32>))]);
-        page.heading("packets");
-        page.table(&["REASON", ">PACKETS"], [vec![toned(Tone::Bad, "no_peer"), cell(7)]]);
-        page.toned_line(Tone::Warning, "look");
-        page.text
-    }
+    use super::{Document, Failed, screen};
+    use crate::exit::{Code, Failure};
 
     #[test]
-    fn without_colours_there_are_letters_alone() {
+    fn documents_have_a_version_and_errors_a_code() {
+        let error = Failure::new(Code::NoDatapath, "no datapath at /x").into();
         assert_eq!(
-            page(false),
-            " subnet  10.5.1.0/24\n device  -\n\npackets\n REASON   PACKETS\n no_peer        7\nlook\n"
+            serde_json::to_value(Document::of(&Failed::of(&error))).unwrap(),
+            json!({"schema_version": 1, "error": {"code": "no_datapath", "message": "no datapath at /x"}})
         );
     }
 
     #[test]
-    fn colours_change_no_letter() {
-        let coloured = page(true);
-        assert!(coloured.contains("\x1b[33mlook\x1b[0m"), "{coloured:?}");
-        assert!(coloured.contains("\x1b[") && coloured.contains("10.5.1.0/24"));
-        let mut bare = String::new();
-        for part in coloured.split("\x1b[") {
-            bare.push_str(
-                part.split_once('m')
-                    .filter(|_| !bare.is_empty() || coloured.starts_with('\x1b'))
-                    .map_or(part, |(_, rest)| rest),
-            );
-        }
-        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-        assert_eq!(words(&bare), words(&page(false)));
+    fn a_page_fits_its_terminal() {
+        assert_eq!(screen("a\nb\n", 3), "\x1b[?7l\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J\x1b[?7h");
+        let cut = screen("a\nb\nc\nd\n", 4);
+        assert!(cut.contains("b\x1b[K\nand 2 more lines\x1b[K\n\x1b[J") && !cut.contains('c'), "{cut:?}");
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::Args;
 use flannel_control::socket::Settings;
 use flannel_datapath::{PinDir, Tables};
@@ -12,6 +12,7 @@ use flannel_model::config::{default_pin_dir, default_state_file};
 use flannel_registry::etcd::{self, Etcd, Password};
 use nix::unistd::geteuid;
 
+use super::exit::{Code, Failure};
 use super::output::Printer;
 
 /// Which network's maps to read.
@@ -48,21 +49,24 @@ impl Place {
     /// They do not exist, or cannot be read; the error says what to do.
     pub(super) fn tables(&self) -> anyhow::Result<Tables> {
         let pin_dir = self.pin_dir();
+        let place = pin_dir.display();
         if !pin_dir.is_dir() {
-            if !geteuid().is_root() {
-                bail!("cannot see a datapath at {}: run flannelctl as root", pin_dir.display());
-            }
-            bail!(
-                "no datapath at {}: is flanneld running? `--pin-dir` names another place",
-                pin_dir.display()
-            );
+            let failure = if geteuid().is_root() {
+                let message =
+                    format!("no datapath at {place}: is flanneld running? `--pin-dir` names another place");
+                Failure::new(Code::NoDatapath, message)
+            } else {
+                let message = format!("cannot see a datapath at {place}: run flannelctl as root");
+                Failure::new(Code::NotPermitted, message)
+            };
+            return Err(failure.into());
         }
         if !PinDir::maps(&pin_dir).is_dir() {
-            bail!(
-                "the datapath at {} has no maps in the layout of this version: use the flannelctl that came with the \
-                 flanneld that made it, or start the flanneld of this version",
-                pin_dir.display()
+            let message = format!(
+                "the datapath at {place} has no maps in the layout of this version: use the flannelctl that came with \
+                 the flanneld that made it, or start the flanneld of this version"
             );
+            return Err(Failure::new(Code::OtherLayout, message).into());
         }
         Tables::open_to_read(&pin_dir).with_context(|| {
             format!(

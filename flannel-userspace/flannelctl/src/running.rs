@@ -6,7 +6,7 @@ use flannel_control::socket::{
 use serde::Serialize;
 
 use super::daemon::Daemon;
-use super::output::{Page, Tone};
+use super::page::Tone;
 use super::units;
 
 /// The daemon, and how it is.
@@ -102,23 +102,18 @@ impl Running {
     }
 
     /// What is not as it should be, and why.
-    pub(super) fn show_reasons(&self, page: &mut Page) {
-        for Failing { condition, reason, seconds } in &self.failing {
-            page.toned_line(Tone::Bad, &format!("not {condition} for {seconds} s: {reason}"));
-        }
-        for limit in &self.limits {
-            page.toned_line(Tone::Warning, limit);
-        }
-        if let Some(outdated) = self.configuration.as_ref().and_then(|served| served.outdated.as_deref()) {
-            page.toned_line(Tone::Warning, outdated);
-        }
-        if let Some(version) = self.version.as_deref().filter(|version| *version != env!("CARGO_PKG_VERSION"))
-        {
-            page.toned_line(
-                Tone::Warning,
-                &format!("it is flanneld {version}; this flannelctl came with another"),
-            );
-        }
+    pub(super) fn troubles(&self) -> Vec<(Tone, String)> {
+        let failing = self.failing.iter().map(|Failing { condition, reason, seconds }| {
+            (Tone::Bad, format!("not {condition} for {seconds} s: {reason}"))
+        });
+        let limits = self.limits.iter().map(|limit| (Tone::Warning, limit.clone()));
+        let other = self.version.iter().filter(|version| *version != env!("CARGO_PKG_VERSION"));
+        let other = other.map(|version| {
+            (Tone::Warning, format!("it is flanneld {version}; this flannelctl came with another"))
+        });
+        let outdated = self.configuration.as_ref().and_then(|served| served.outdated.clone());
+        let outdated = outdated.map(|outdated| (Tone::Warning, outdated));
+        failing.chain(limits).chain(outdated).chain(other).collect()
     }
 
     pub(super) const fn tone(&self) -> Tone {
@@ -194,7 +189,7 @@ pub(super) mod tests {
                 state: RegistryState::Reached,
             },
             configuration: Some(ServedConfiguration { hash: "0123456789ab".to_owned(), outdated: None }),
-            log_level: LogLevels { level: LogLevel::Info, told: LogLevel::Info },
+            log_level: LogLevels { level: LogLevel::Info, configured: LogLevel::Info },
             settings: Settings {
                 etcd_prefix: "/coreos.com/network".to_owned(),
                 pin_dir: "/sys/fs/bpf/x".into(),

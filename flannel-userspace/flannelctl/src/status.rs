@@ -2,7 +2,6 @@
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
@@ -15,11 +14,14 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
 use super::daemon::Daemon;
+use super::exit::Outcome;
 use super::hooks::{Hook, Interface, hooks};
-use super::output::{Page, Report, Tone, cell, or_dash, toned};
+use super::output::Report;
+use super::page::{Page, Tone, cell, or_dash, toned};
 use super::place::Context;
 use super::programless::Programless;
 use super::running::Running;
+use super::watch::Watch;
 
 /// Pause between two looks.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -30,15 +32,24 @@ const STARTING: Duration = Duration::from_secs(1);
 pub(super) struct Arguments {
     /// Wait until the programs are attached and flanneld, if it runs, is ready, at most for --timeout. That it does not
     /// run is believed after a second.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "watch")]
     wait: bool,
     /// For how long.
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     timeout: u64,
+    #[command(flatten)]
+    watch: Watch,
 }
 
 impl Arguments {
-    pub(super) async fn run(&self, context: &Context<'_>) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(&self, context: &Context<'_>) -> anyhow::Result<Outcome> {
+        if self.wait {
+            return self.wait(context).await;
+        }
+        self.watch.show(context.printer, async || Answer::read(context).await).await
+    }
+
+    async fn wait(&self, context: &Context<'_>) -> anyhow::Result<Outcome> {
         let begin = Instant::now();
         // Nothing for a time that never comes.
         let deadline = begin.checked_add(Duration::from_secs(self.timeout));
@@ -48,13 +59,12 @@ impl Arguments {
             if answer.as_ref().is_ok_and(Answer::has_daemon) {
                 last_seen = Instant::now();
             }
-            let is_starting = self.wait && last_seen.elapsed() < STARTING;
+            let is_starting = last_seen.elapsed() < STARTING;
             let is_up =
                 answer.as_ref().is_ok_and(|answer| answer.is_up() && (answer.has_daemon() || !is_starting));
             let is_over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-            if is_up || !self.wait || is_over {
-                context.printer.print(&answer?)?;
-                return Ok(if is_up { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+            if is_up || is_over {
+                return context.printer.print(&answer?);
             }
             sleep(PAUSE).await;
         }
@@ -83,7 +93,7 @@ impl Answer {
     const fn has_daemon(&self) -> bool {
         match self {
             Self::Status(status) => status.daemon.is_some(),
-            Self::Programless(_) => true,
+            Self::Programless(programless) => programless.has_daemon(),
         }
     }
 
@@ -101,6 +111,10 @@ impl Report for Answer {
             Self::Status(status) => status.show(page),
             Self::Programless(programless) => programless.show(page),
         }
+    }
+
+    fn outcome(&self) -> Outcome {
+        Outcome::of(self.is_up())
     }
 }
 
@@ -158,6 +172,36 @@ impl Status {
         })
     }
 
+    /// This host in one line.
+    pub(super) fn headline(&self) -> String {
+        let subnet = self.subnet.map_or_else(|| "no subnet".to_owned(), |subnet| subnet.to_string());
+        let underlay = self.public_interface.name.as_deref().unwrap_or("an interface that is gone");
+        format!("flannel {} {subnet}, {} on {underlay}", self.backend, self.address)
+    }
+
+    /// How the daemon is.
+    pub(super) fn daemon_line(&self) -> (Tone, String) {
+        match &self.daemon {
+            Some(daemon) => (daemon.tone(), daemon.text()),
+            None => (
+                Tone::Warning,
+                "does not run, or has no socket to answer at; this is from the pinned maps".to_owned(),
+            ),
+        }
+    }
+
+    /// What is not as it should be, and why.
+    pub(super) fn troubles(&self) -> Vec<(Tone, String)> {
+        let detached = self.programs.iter().filter(|hook| hook.required && !hook.attached).map(|hook| {
+            let (program, interface) = (&hook.program, hook.interface.text());
+            let text = format!(
+                "{program} is not attached to {interface}: flanneld attaches it, so see its log or start it"
+            );
+            (Tone::Bad, text)
+        });
+        self.daemon.iter().flat_map(Running::troubles).chain(detached).collect()
+    }
+
     /// Whether packets are forwarded, and the daemon, if there is one, is ready.
     fn is_up(&self) -> bool {
         self.attached && self.daemon.as_ref().is_none_or(Running::is_ready)
@@ -189,26 +233,13 @@ impl Report for Status {
             ("pins", cell(self.pin_dir.display())),
             ("lease", or_dash(self.daemon.as_ref().and_then(Running::lease_text))),
             ("config", or_dash(self.daemon.as_ref().and_then(Running::hash))),
-            (
-                "flanneld",
-                match &self.daemon {
-                    Some(daemon) => toned(daemon.tone(), daemon.text()),
-                    None => toned(Tone::Warning, "does not run, or has no socket to answer at"),
-                },
-            ),
+            ("flanneld", {
+                let (tone, text) = self.daemon_line();
+                toned(tone, text)
+            }),
         ]);
-        if let Some(daemon) = &self.daemon {
-            daemon.show_reasons(page);
-        }
-        for hook in self.programs.iter().filter(|hook| hook.required && !hook.attached) {
-            page.toned_line(
-                Tone::Bad,
-                &format!(
-                    "{} is not attached to {}: flanneld attaches it, so see its log or start it",
-                    hook.program,
-                    hook.interface.text()
-                ),
-            );
+        for (tone, trouble) in self.troubles() {
+            page.toned_line(tone, &trouble);
         }
     }
 }
@@ -300,7 +331,7 @@ mod tests {
                     },
                     "registry": {"endpoints": ["http://192.168.77.1:2379"], "state": "reached"},
                     "configuration": {"hash": "0123456789ab", "outdated": null},
-                    "log_level": {"level": "info", "told": "info"},
+                    "log_level": {"level": "info", "configured": "info"},
                     "told_by": "socket",
                 },
             })

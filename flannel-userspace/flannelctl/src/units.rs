@@ -25,6 +25,11 @@ pub(super) fn bytes(bytes: u64) -> String {
     scaled(bytes, 1024, &["B", "KiB", "MiB", "GiB", "TiB", "PiB"])
 }
 
+/// How many a second are so many in `seconds`.
+pub(super) fn per_second(count: u64, seconds: f64) -> u64 {
+    (count as f64 / seconds.max(f64::EPSILON)).round() as u64
+}
+
 /// Bits a second from bytes a second, in units of 1000 as usual for links.
 pub(super) fn bits_per_second(bytes: u64) -> String {
     scaled(bytes.saturating_mul(8), 1000, &["bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"])

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use flannel_common::Vni;
 use flannel_common::maps::Node;
 use flannel_control::peers::{PeerTable, Site};
@@ -20,6 +20,7 @@ use ipnetwork::Ipv4Network;
 use serde::Serialize;
 
 use super::daemon::Daemon;
+use super::exit::{Code, Failure};
 use super::place::{Context, EtcdFlags, StateFile};
 
 /// Where it was read.
@@ -104,11 +105,12 @@ impl Known {
 
     fn of_file(path: &Path, endpoints: Vec<String>) -> anyhow::Result<Self> {
         let Some(remembered) = Remembered::read(path)? else {
-            bail!(
+            let message = format!(
                 "no leases are known on this host: there is no state file {}; name another with --state-file, or \
                  ask etcd with --etcd-endpoints",
                 path.display()
             );
+            return Err(Failure::new(Code::NothingKnown, message).into());
         };
         let config = NetworkConfig::parse(&remembered.config)?;
         let backend = BackendConfig::parse(&config.backend)?;

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
@@ -11,6 +12,8 @@ use crate::lease::Withdrawn;
 
 /// The version of all this. Who does not know it cannot read the answer.
 pub(super) const VERSION: u32 = 1;
+/// How [`WantedLevel::Configured`] is written.
+const CONFIGURED: &str = "configured";
 /// Longest request, in bytes with the end of its line.
 pub(super) const LONGEST_REQUEST: usize = 4 << 10;
 /// Longest answer, in bytes with the end of its line.
@@ -26,7 +29,7 @@ pub enum Request {
     LogLevel {
         /// From which level on.
         #[serde(default)]
-        level: Option<LogLevel>,
+        level: Option<WantedLevel>,
     },
     /// To read TLS and password files again, as by SIGHUP: [`Reloaded`].
     Reload,
@@ -206,17 +209,65 @@ pub enum LogLevel {
     Debug,
     /// Everything.
     Trace,
-    /// As the command line says.
-    Told,
 }
 
-/// From where on the daemon logs; never [`LogLevel::Told`].
+impl LogLevel {
+    /// All of them, from the fewest messages to the most.
+    pub const ALL: [Self; 5] = [Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
+
+    /// As it is written.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// From where on the daemon is to log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WantedLevel {
+    /// As its command line says.
+    Configured,
+    /// From this level on.
+    #[serde(untagged)]
+    Level(LogLevel),
+}
+
+impl WantedLevel {
+    /// How each is written.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        LogLevel::ALL.into_iter().map(LogLevel::name).chain([CONFIGURED])
+    }
+}
+
+impl FromStr for WantedLevel {
+    type Err = UnknownLevel;
+
+    fn from_str(text: &str) -> Result<Self, UnknownLevel> {
+        let level = LogLevel::ALL.into_iter().find(|level| level.name() == text);
+        let configured = (text == CONFIGURED).then_some(Self::Configured);
+        level.map(Self::Level).or(configured).ok_or_else(|| UnknownLevel(text.to_owned()))
+    }
+}
+
+/// There is no such level.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is no level: those are error, warn, info, debug, trace, and configured")]
+pub struct UnknownLevel(String);
+
+/// From where on the daemon logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogLevels {
     /// Now.
     pub level: LogLevel,
     /// By its command line.
-    pub told: LogLevel,
+    pub configured: LogLevel,
 }
 
 /// What was read again.

@@ -15,7 +15,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 
 use super::protocol::{LONGEST_ANSWER, LONGEST_REQUEST};
-use super::{AskError, Listener, LogLevel, LogLevels, Reply, Request, Serve, ask};
+use super::{AskError, Listener, LogLevel, LogLevels, Reply, Request, Serve, WantedLevel, ask};
 
 /// Longer than anything takes that is to come to an end.
 const SOON: Duration = Duration::from_secs(5);
@@ -71,6 +71,8 @@ async fn a_line_is_answered_by_a_line() {
     let served = Served::start();
     let answer = served.send(b"{\"verb\":\"log-level\",\"level\":\"debug\"}\n").await;
     assert_eq!(answer, json!({"version": 1, "answer": {"verb": "log-level", "level": "debug"}}));
+    let answer = served.send(b"{\"verb\":\"log-level\",\"level\":\"configured\"}\n").await;
+    assert_eq!(answer, json!({"version": 1, "answer": {"verb": "log-level", "level": "configured"}}));
     let answer = served.send(b"{\"verb\":\"reload\"}\n").await;
     assert_eq!(answer, json!({"version": 1, "error": "no"}));
 }
@@ -78,11 +80,21 @@ async fn a_line_is_answered_by_a_line() {
 #[tokio::test]
 async fn what_is_asked_comes_back_to_who_asks() {
     let served = Served::start();
-    let request = Request::LogLevel { level: Some(LogLevel::Told) };
+    let request = Request::LogLevel { level: Some(WantedLevel::Configured) };
     let told = ask::<Request>(&served.path, request).await.unwrap();
     assert_eq!((told.answer, told.pid), (request, Some(std::process::id())));
     let error = ask::<Request>(&served.path, Request::Reload).await.unwrap_err();
     assert!(matches!(&error, AskError::Refused(reason) if reason == "no"), "{error}");
+}
+
+#[test]
+fn levels_are_read_as_they_are_written() {
+    for name in WantedLevel::names() {
+        let level: WantedLevel = name.parse().unwrap();
+        assert_eq!(serde_json::to_value(level).unwrap(), name);
+    }
+    let unknown = "loud".parse::<WantedLevel>().unwrap_err().to_string();
+    assert!(WantedLevel::names().all(|name| unknown.contains(name)), "{unknown}");
 }
 
 #[rstest]
@@ -165,7 +177,8 @@ async fn the_end_of_an_answer_is_heard() {
     impl Serve for Last {
         async fn serve(&self, _: Request) -> Reply {
             let until_written = self.0.lock().unwrap().take().unwrap();
-            Reply::answer(&LogLevels { level: LogLevel::Info, told: LogLevel::Info }).holding(until_written)
+            Reply::answer(&LogLevels { level: LogLevel::Info, configured: LogLevel::Info })
+                .holding(until_written)
         }
     }
     let directory = tempfile::tempdir().unwrap();

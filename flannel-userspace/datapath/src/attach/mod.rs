@@ -355,17 +355,17 @@ fn xdp_of(spec: &Spec, pins: &PinDir) -> Result<Option<Mechanism>, DatapathError
     })
 }
 
-/// Detaches every program that is pinned, and returns the names of the pins.
-pub(super) fn detach_all(pins: &PinDir) -> Result<Vec<String>, DatapathError> {
+/// The names of the pins of programs.
+pub(super) fn program_pins(pins: &PinDir) -> Result<Vec<String>, DatapathError> {
     let mut names = names_in(&pins.links())?;
-    for name in &names {
-        remove_pin(&pins.links().join(name))?;
-    }
-    for name in names_in(&pins.filters())? {
-        clsact::detach(pins, &name)?;
-        names.push(name);
-    }
+    names.append(&mut names_in(&pins.filters())?);
     Ok(names)
+}
+
+/// Detaches the program of a pin.
+pub(super) fn detach(pins: &PinDir, name: &str) -> Result<(), DatapathError> {
+    let link = pins.links().join(name);
+    if link.exists() { remove_pin(&link) } else { clsact::detach(pins, name) }
 }
 
 /// The interfaces whose clsact qdisc is ours.

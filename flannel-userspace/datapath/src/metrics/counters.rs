@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::Ipv4Addr;
 
-use flannel_common::maps::{self, Count, Guard, Node, Peer, PeerCount};
+use flannel_common::maps::{self, Count, Guard, Node, PEERS, Peer, PeerCount};
 use flannel_common::{Hook, Reason, Verdict};
 use flannel_model::backend::Kind;
 use flannel_observe::{Source, Writer};
@@ -55,9 +55,10 @@ impl Reading {
         let tables = Tables::open(&source.pin_dir)?;
         let slots = Hook::ALL.iter().flat_map(|hook| Reason::ALL.iter().map(|reason| (*hook, *reason)));
         let counts = slots.map(|(hook, reason)| Ok((hook, reason, tables.count(hook, reason)?)));
-        let peers = if source.per_peer { tables.raw_peers()? } else { Default::default() };
-        let peers = peers.into_iter().map(|(subnet, peer)| Ok((subnet, peer, tables.peer_count(subnet)?)));
         let entries = tables.entries()?;
+        let known = entries.iter().find(|(map, _)| *map == PEERS).map_or(0, |(_, entries)| *entries);
+        let peers = if source.per_peer.is_on(known) { tables.raw_peers()? } else { Default::default() };
+        let peers = peers.into_iter().map(|(subnet, peer)| Ok((subnet, peer, tables.peer_count(subnet)?)));
         let now = monotonic_nanoseconds();
         Ok(Self {
             node: tables.node()?,

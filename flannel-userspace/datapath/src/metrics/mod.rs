@@ -16,8 +16,33 @@ use counters::CounterCollector;
 pub struct DatapathSource {
     /// Where the maps are pinned.
     pub pin_dir: PathBuf,
-    /// Whether each peer has series of its own. In a large network, every host then has some for every other host.
-    pub per_peer: bool,
+    /// Whether each peer has series of its own.
+    pub per_peer: PerPeer,
+}
+
+/// Whether each peer has series of its own. Every host then has some for every other host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PerPeer {
+    /// Each has.
+    Always,
+    /// None has.
+    Never,
+    /// Each has while there are [`PerPeer::FEW`] at most.
+    WhileFew,
+}
+
+impl PerPeer {
+    /// With so many peers, all hosts together have 7 × 100 × 100 series at most.
+    pub const FEW: usize = 100;
+
+    /// Whether each of `peers` has.
+    const fn is_on(self, peers: usize) -> bool {
+        match self {
+            Self::Always => true,
+            Self::Never => false,
+            Self::WhileFew => peers <= Self::FEW,
+        }
+    }
 }
 
 impl Domain for DatapathSource {

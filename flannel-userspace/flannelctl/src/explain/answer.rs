@@ -7,7 +7,9 @@ use flannel_common::{Hook, Reason, Verdict};
 use serde::Serialize;
 
 use super::packet::Outer;
-use crate::output::{Page, Report, Tone, cell, toned};
+use crate::exit::Outcome;
+use crate::output::Report;
+use crate::page::{Page, Tone, cell, toned};
 use crate::remedy;
 
 /// What would happen to the packet.
@@ -119,6 +121,10 @@ impl Report for Explanation {
                 ),
             );
         }
+    }
+
+    fn outcome(&self) -> Outcome {
+        Outcome::of(self.program_attached != Some(false))
     }
 }
 

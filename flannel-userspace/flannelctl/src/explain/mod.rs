@@ -4,7 +4,6 @@ mod answer;
 mod packet;
 
 use std::net::Ipv4Addr;
-use std::process::ExitCode;
 
 use clap::Args;
 use flannel_common::maps::Node;
@@ -16,6 +15,7 @@ use flannel_net::route::Route;
 
 use self::answer::{Entry, Explanation, Mtu};
 use self::packet::Maps;
+use super::exit::Outcome;
 use super::hooks::{format, hooks};
 use super::objects;
 use super::place::Context;
@@ -38,7 +38,7 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
-    pub(super) async fn run(&self, context: &Context<'_>) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(&self, context: &Context<'_>) -> anyhow::Result<Outcome> {
         let tables = context.place.tables()?;
         let node = tables.node()?;
         let walk = Walk { node, maps: Maps::read(&tables)?, netlink: Netlink::open()?, asked: self };
@@ -48,8 +48,7 @@ impl Arguments {
             explanation.program_attached =
                 Some(hooks.iter().any(|hook| hook.program == program && hook.attached));
         }
-        context.printer.print(&explanation)?;
-        Ok(ExitCode::SUCCESS)
+        context.printer.print(&explanation)
     }
 
     const fn packet(&self) -> (Ipv4Addr, Ipv4Addr, u16) {

@@ -4,12 +4,12 @@ mod programs;
 
 use std::fs;
 use std::path::Path;
-use std::process::ExitCode;
 
 use aya::maps::MapType;
 use aya::programs::ProgramType;
 use aya::sys::{BpfHelper, is_helper_supported, is_map_supported, is_program_supported};
 use clap::Args;
+use comfy_table::Cell;
 use flannel_common::maps::Node;
 use flannel_datapath::{Choice, Decapsulation, Offer, choose, tcx_programs};
 use flannel_net::xdp_transmit::{DRIVER, XdpTransmit, xdp_transmit};
@@ -17,18 +17,31 @@ use flannel_net::{Netlink, XdpProgram, XdpSupport};
 use serde::Serialize;
 
 use self::programs::Programs;
+use super::exit::Outcome;
 use super::hooks::{Hook, format, hooks};
 use super::objects;
-use super::output::{Page, Report, Tone, cell, toned};
+use super::output::Report;
+use super::page::{Page, Tone, cell, toned};
 use super::place::Context;
+use super::table::{Column, Key, Row, Sorting};
+use super::watch::Watch;
 
 #[derive(Debug, Args)]
-pub(super) struct Arguments {}
+pub(super) struct Arguments {
+    #[command(flatten)]
+    watch: Watch,
+    #[command(flatten)]
+    sorting: Sorting<Feature>,
+}
 
 impl Arguments {
-    pub(super) async fn run(&self, context: &Context<'_>) -> anyhow::Result<ExitCode> {
-        context.printer.print(&Features::read(context).await?)?;
-        Ok(ExitCode::SUCCESS)
+    pub(super) async fn run(&self, context: &Context<'_>) -> anyhow::Result<Outcome> {
+        let look = async || {
+            let mut features = Features::read(context).await?;
+            self.sorting.sort(&mut features.features);
+            Ok(features)
+        };
+        self.watch.show(self.sorting.printer(context.printer), look).await
     }
 }
 
@@ -49,7 +62,7 @@ pub(super) struct Features {
 }
 
 #[derive(Debug, Serialize)]
-struct Feature {
+pub(super) struct Feature {
     /// `kernel`, `program`, `map` or `helper`.
     kind: &'static str,
     name: &'static str,
@@ -273,19 +286,54 @@ fn used(hook: &Hook, has_tcx: Option<bool>, choice: Option<Choice>) -> Used {
     Used { program: hook.program.clone(), interface: objects::name(hook.interface.index), mechanism, reason }
 }
 
+impl Row for Feature {
+    const COLUMNS: &'static [Column<Self>] = &[
+        Column::words("kind", "KIND", |feature| cell(feature.kind), |feature| Key::text(feature.kind)),
+        Column::words("name", "NAME", |feature| cell(feature.name), |feature| Key::text(feature.name)),
+        Column::words("there", "THERE", Self::there, |feature| Key::text(feature.supported_word())),
+        Column::words("for", "FOR", |feature| cell(feature.purpose), |feature| Key::text(feature.purpose)),
+    ];
+}
+
+impl Feature {
+    const fn supported_word(&self) -> &'static str {
+        match (self.supported, self.required) {
+            (Some(true), _) => "yes",
+            (Some(false), true) => "no, required",
+            (Some(false), false) => "no",
+            (None, _) => "unknown",
+        }
+    }
+
+    fn there(&self) -> Cell {
+        let tone = match (self.supported, self.required) {
+            (Some(true), _) => Tone::Good,
+            (Some(false), true) => Tone::Bad,
+            (Some(false), false) => Tone::Warning,
+            (None, _) => Tone::Aside,
+        };
+        toned(tone, self.supported_word())
+    }
+}
+
+impl Row for Used {
+    const COLUMNS: &'static [Column<Self>] = &[
+        Column::words("program", "PROGRAM", |used| cell(&used.program), |used| Key::text(&used.program)),
+        Column::words(
+            "interface",
+            "INTERFACE",
+            |used| cell(&used.interface),
+            |used| Key::text(&used.interface),
+        ),
+        Column::words("by", "BY", |used| cell(&used.mechanism), |used| Key::text(&used.mechanism)),
+        Column::words("because", "BECAUSE", |used| cell(used.reason), |used| Key::text(used.reason)),
+    ];
+}
+
 impl Report for Features {
     fn show(&self, page: &mut Page) {
         page.line(format!("kernel {}", self.kernel));
-        let rows = self.features.iter().map(|feature| {
-            let supported = match (feature.supported, feature.required) {
-                (Some(true), _) => toned(Tone::Good, "yes"),
-                (Some(false), true) => toned(Tone::Bad, "no, required"),
-                (Some(false), false) => toned(Tone::Warning, "no"),
-                (None, _) => toned(Tone::Aside, "unknown"),
-            };
-            vec![cell(feature.kind), cell(feature.name), supported, cell(feature.purpose)]
-        });
-        page.table(&["KIND", "NAME", "THERE", "FOR"], rows);
+        page.table(&self.features);
         self.programs.show(page);
         if let Some(nic) = &self.interface {
             nic.show(page);
@@ -295,11 +343,13 @@ impl Report for Features {
         }
         if !self.used.is_empty() {
             page.heading("used");
-            let row = |used: &Used| {
-                vec![cell(&used.program), cell(&used.interface), cell(&used.mechanism), cell(used.reason)]
-            };
-            page.table(&["PROGRAM", "INTERFACE", "BY", "BECAUSE"], self.used.iter().map(row));
+            page.table(&self.used);
         }
+    }
+
+    fn outcome(&self) -> Outcome {
+        let lacks = |feature: &Feature| feature.required && feature.supported == Some(false);
+        Outcome::of(!self.features.iter().any(lacks) && self.programs.are_accepted())
     }
 }
 

@@ -5,7 +5,8 @@ use flannel_datapath::{Answer, OBJECT, ProgramSettings, check};
 use flannel_model::error::Chain;
 use serde::Serialize;
 
-use super::super::output::{Page, Tone, cell, or_dash, toned};
+use crate::page::{Page, Tone, cell, or_dash, toned};
+use crate::table::{Column, Key, Row};
 
 /// The kernel's answers.
 #[derive(Debug, Serialize)]
@@ -47,14 +48,48 @@ impl Programs {
             }
             Self::Tried(loaded) => loaded,
         };
-        let row = |loaded: &Loaded| {
-            let Loaded { backend, program, accepted, verified_instructions, refusal } = loaded;
-            let accepted = if *accepted { toned(Tone::Good, "yes") } else { toned(Tone::Bad, "refused") };
-            let answer = cell(refusal.as_deref().unwrap_or_default());
-            vec![cell(backend), cell(program), accepted, or_dash(*verified_instructions), answer]
-        };
-        page.table(&["BACKEND", "PROGRAM", "ACCEPTED", "INSTRUCTIONS", "ANSWER"], loaded.iter().map(row));
+        page.table(loaded);
     }
+
+    /// Whether none was refused, and they could be tried.
+    pub(super) fn are_accepted(&self) -> bool {
+        matches!(self, Self::Tried(loaded) if loaded.iter().all(|loaded| loaded.accepted))
+    }
+}
+
+impl Row for Loaded {
+    const COLUMNS: &'static [Column<Self>] = &[
+        Column::words(
+            "backend",
+            "BACKEND",
+            |loaded| cell(loaded.backend),
+            |loaded| Key::text(loaded.backend),
+        ),
+        Column::words(
+            "program",
+            "PROGRAM",
+            |loaded| cell(loaded.program),
+            |loaded| Key::text(loaded.program),
+        ),
+        Column::words(
+            "accepted",
+            "ACCEPTED",
+            |loaded| if loaded.accepted { toned(Tone::Good, "yes") } else { toned(Tone::Bad, "refused") },
+            |loaded| Key::text(if loaded.accepted { "yes" } else { "refused" }),
+        ),
+        Column::words(
+            "instructions",
+            "INSTRUCTIONS",
+            |loaded| or_dash(loaded.verified_instructions),
+            |loaded| Key::of(loaded.verified_instructions, |number| Key::amount(number.into())),
+        ),
+        Column::words(
+            "answer",
+            "ANSWER",
+            |loaded| cell(loaded.refusal.as_deref().unwrap_or_default()),
+            |loaded| Key::of(loaded.refusal.as_ref(), Key::text),
+        ),
+    ];
 }
 
 impl From<Answer> for Loaded {

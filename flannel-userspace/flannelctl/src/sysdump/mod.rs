@@ -5,7 +5,7 @@ mod secrets;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::process::{ExitCode, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
@@ -24,14 +24,17 @@ use self::secrets::Secrets;
 use super::counters::Counts;
 use super::daemon::Daemon;
 use super::drops::Drops;
+use super::exit::Outcome;
 use super::features::Features;
+use super::leases::Leases;
 use super::maps::Dump;
 use super::objects::Thing;
-use super::output::{Page, Report};
+use super::output::{Report, SCHEMA_VERSION};
+use super::page::Page;
 use super::peers::Peers;
 use super::place::{Context, EtcdFlags, StateFile};
 use super::status::Status;
-use super::{leases, verify};
+use super::verify::Verification;
 
 /// How long another program may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -63,7 +66,7 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
-    pub(super) async fn run(&self, context: &Context<'_>) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(&self, context: &Context<'_>) -> anyhow::Result<Outcome> {
         let when = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let host = uname()?.nodename().to_string_lossy().replace('/', "_");
         let name = format!("flannelctl-sysdump-{host}-{when}");
@@ -77,22 +80,22 @@ impl Arguments {
             archive.add(file, &output_of(command).await).with_context(failed)?;
         }
         let (file, files) = archive.finish().with_context(failed)?;
-        context.printer.print(&Written { file, files })?;
-        Ok(ExitCode::SUCCESS)
+        context.printer.print(&Written { file, files })
     }
 
     /// Answers of this program; errors with the reason.
     async fn answers(&self, context: &Context<'_>) -> Vec<(&'static str, Value)> {
         let place = context.place;
-        let leases = leases::Arguments { state_file: self.state_file.clone(), etcd: self.etcd.clone() };
-        let verify = verify::Arguments { state_file: self.state_file.clone(), etcd: self.etcd.clone() };
         let with_tables = || place.tables();
         let found = Daemon::find(place).await.ok().flatten();
         let settings = found.as_ref().and_then(Daemon::settings);
         vec![
             (
                 "version.json",
-                json!({"flannelctl": env!("CARGO_PKG_VERSION"), "abi": flannel_common::ABI_VERSION}),
+                json!({
+                    "flannelctl": env!("CARGO_PKG_VERSION"), "abi": flannel_common::ABI_VERSION,
+                    "schema_version": SCHEMA_VERSION,
+                }),
             ),
             ("status.json", value(Status::read(context).await)),
             ("peers.json", value(with_tables().and_then(|tables| Ok(Peers::read(&tables)?)))),
@@ -103,8 +106,8 @@ impl Arguments {
             ("drops.json", value(with_tables().and_then(|tables| Ok(Drops::of(&Counts::read(&tables)?))))),
             ("maps.json", value(with_tables().and_then(|tables| Dump::read(&tables, None)))),
             ("features.json", value(Features::read(context).await)),
-            ("leases.json", value(leases.read(context).await)),
-            ("verify.json", value(verify.read(context).await)),
+            ("leases.json", value(Leases::read(context, &self.state_file, &self.etcd).await)),
+            ("verify.json", value(Verification::read(context, &self.state_file, &self.etcd).await)),
             ("kernel.json", value(kernel(context).await)),
             ("daemon.json", value(daemon(found.as_ref()))),
             ("state.json", value(state(&self.state_file.path(place, settings)))),

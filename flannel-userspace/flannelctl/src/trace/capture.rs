@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write, stdout};
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -21,6 +20,7 @@ use pcap_file::pcapng::{PcapNgBlock as _, PcapNgWriter};
 
 use super::packet::Packet;
 use super::{End, Host, Stream, interface};
+use crate::exit::Outcome;
 use crate::place::Context;
 
 /// Time stamps in units of 10^-9 seconds.
@@ -39,7 +39,7 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    pub(crate) async fn run(&self, context: &Context<'_>) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(&self, context: &Context<'_>) -> anyhow::Result<Outcome> {
         let tables = context.place.tables()?;
         let host = Host::read(&tables)?;
         let peer = self.peer.as_deref().map(|who| host.peer(who)).transpose()?;
@@ -59,7 +59,7 @@ impl Arguments {
             }
         }
         eprintln!("{} packets", file.packets);
-        Ok(ExitCode::SUCCESS)
+        Ok(Outcome::AsItShouldBe)
     }
 }
 

@@ -4,7 +4,6 @@ mod capture;
 pub(crate) mod packet;
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::bail;
@@ -19,8 +18,10 @@ use tokio::signal::ctrl_c;
 use tokio::time::{Instant, sleep_until};
 
 use self::packet::{Headers, Packet};
-use super::output::{Page, Report, Tone};
-use super::peers::Wanted;
+use super::exit::Outcome;
+use super::output::Report;
+use super::page::{Page, Tone};
+use super::peers::{Wanted, no_such_peer};
 use super::place::Context;
 pub(super) use capture::Arguments as Capture;
 
@@ -82,7 +83,7 @@ fn reason(label: &str) -> Result<Reason, String> {
 }
 
 impl Arguments {
-    pub(super) async fn run(&self, context: &Context<'_>) -> anyhow::Result<ExitCode> {
+    pub(super) async fn run(&self, context: &Context<'_>) -> anyhow::Result<Outcome> {
         let tables = context.place.tables()?;
         let host = Host::read(&tables)?;
         let peer = self.peer.as_deref().map(|who| host.peer(who)).transpose()?;
@@ -95,7 +96,7 @@ impl Arguments {
                 stream.counted();
             }
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(Outcome::AsItShouldBe)
     }
 
     fn filter(&self) -> TraceFilter {
@@ -192,7 +193,7 @@ impl Host {
         });
         match found {
             Some((_, peer)) => Ok(peer.public_ip),
-            None => bail!("no peer is {who}: `flannelctl peers` lists all"),
+            None => Err(no_such_peer(who).into()),
         }
     }
 

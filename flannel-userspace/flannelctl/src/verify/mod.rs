@@ -4,7 +4,6 @@ mod settings;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
-use std::process::ExitCode;
 
 use clap::Args;
 use flannel_common::maps::Node;
@@ -19,33 +18,50 @@ use flannel_net::{Netlink, Objects, hops};
 use ipnetwork::{IpNetwork, Ipv4Network};
 use serde::Serialize;
 
+use super::exit::Outcome;
 use super::hooks::hooks;
 use super::objects::{self, Thing};
-use super::output::{Page, Report, Tone, cell, toned};
+use super::output::Report;
+use super::page::{Page, Tone, cell, toned};
 use super::place::{Context, EtcdFlags, StateFile};
 use super::status::network;
+use super::table::{Column, Key, Row, Sorting};
 use super::units;
 use super::wanted::{Known, Source};
+use super::watch::Watch;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    pub(super) state_file: StateFile,
+    state_file: StateFile,
     #[command(flatten)]
-    pub(super) etcd: EtcdFlags,
+    etcd: EtcdFlags,
+    #[command(flatten)]
+    watch: Watch,
+    #[command(flatten)]
+    sorting: Sorting<Difference>,
 }
 
 impl Arguments {
-    pub(super) async fn run(&self, context: &Context<'_>) -> anyhow::Result<ExitCode> {
-        let verification = self.read(context).await?;
-        context.printer.print(&verification)?;
-        Ok(if verification.equal { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    pub(super) async fn run(&self, context: &Context<'_>) -> anyhow::Result<Outcome> {
+        let look = async || {
+            let mut verification = Verification::read(context, &self.state_file, &self.etcd).await?;
+            self.sorting.sort(&mut verification.differences);
+            Ok(verification)
+        };
+        self.watch.show(self.sorting.printer(context.printer), look).await
     }
+}
 
+impl Verification {
     /// Compares.
-    pub(super) async fn read(&self, context: &Context<'_>) -> anyhow::Result<Verification> {
+    pub(super) async fn read(
+        context: &Context<'_>,
+        state_file: &StateFile,
+        etcd: &EtcdFlags,
+    ) -> anyhow::Result<Self> {
         let tables = context.place.tables()?;
-        let known = Known::read(context, &self.state_file, &self.etcd).await?;
+        let known = Known::read(context, state_file, etcd).await?;
         let node = tables.node()?;
         let mut found = Findings::new()?;
         found.compare(&known, &tables, &node).await?;
@@ -56,7 +72,7 @@ impl Arguments {
         let Findings { checked, differences, not_compared, .. } = found;
         let equal = differences.is_empty();
         let (source, age_seconds) = (known.source, known.age_seconds);
-        Ok(Verification { equal, source, age_seconds, checked, not_compared, differences })
+        Ok(Self { equal, source, age_seconds, checked, not_compared, differences })
     }
 }
 
@@ -75,7 +91,7 @@ pub(super) struct Verification {
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize)]
-struct Difference {
+pub(super) struct Difference {
     /// `missing`, `unexpected` or `changed`.
     fault: &'static str,
     #[serde(flatten)]
@@ -314,6 +330,35 @@ fn differences(wanted: &BTreeSet<Object>, actual: &BTreeSet<Object>) -> Vec<Diff
     missing.chain(unexpected).collect()
 }
 
+impl Row for Difference {
+    const COLUMNS: &'static [Column<Self>] = &[
+        Column::words(
+            "fault",
+            "FAULT",
+            |difference| {
+                let tone = if difference.fault == "unexpected" { Tone::Warning } else { Tone::Bad };
+                toned(tone, difference.fault)
+            },
+            |difference| Key::text(difference.fault),
+        ),
+        Column::words(
+            "kind",
+            "KIND",
+            |difference| cell(difference.thing.kind),
+            |difference| Key::text(difference.thing.kind),
+        ),
+        Column::words(
+            "wanted",
+            "WANTED",
+            |difference| cell(&difference.thing.text),
+            |difference| Key::text(&difference.thing.text),
+        ),
+        Column::explanation(|difference| {
+            cell(difference.found.as_ref().map(|found| format!("found {found}")).unwrap_or_default())
+        }),
+    ];
+}
+
 impl Report for Verification {
     fn show(&self, page: &mut Page) {
         let source = self.source.text(self.age_seconds);
@@ -326,16 +371,7 @@ impl Report for Verification {
             page.toned_line(Tone::Good, &text);
             return;
         }
-        let rows = self.differences.iter().map(|difference| {
-            let tone = if difference.fault == "unexpected" { Tone::Warning } else { Tone::Bad };
-            vec![
-                toned(tone, difference.fault),
-                cell(difference.thing.kind),
-                cell(&difference.thing.text),
-                cell(difference.found.as_ref().map(|found| format!("found {found}")).unwrap_or_default()),
-            ]
-        });
-        page.table(&["FAULT", "KIND", "WANTED", ""], rows);
+        page.table(&self.differences);
         page.toned_line(
             Tone::Bad,
             &format!(
@@ -344,6 +380,10 @@ impl Report for Verification {
                 units::count(self.differences.len(), "difference", "differences")
             ),
         );
+    }
+
+    fn outcome(&self) -> Outcome {
+        Outcome::of(self.equal)
     }
 }
 
@@ -355,7 +395,7 @@ mod tests {
     use flannel_model::object::Object;
     use serde_json::json;
 
-    use super::{Source, Verification, differences};
+    use super::{Outcome, Source, Verification, differences};
     use crate::output::Report as _;
 
     fn neighbour(last: u8, mac: u8) -> Object {
@@ -379,6 +419,7 @@ mod tests {
     fn each_kind_of_fault() {
         let verification =
             verification(&[neighbour(1, 1), neighbour(2, 2)], &[neighbour(2, 9), neighbour(3, 3)]);
+        assert_eq!(verification.outcome(), Outcome::Otherwise);
         assert_eq!(
             verification.text(),
             " FAULT       KIND       WANTED
@@ -400,6 +441,7 @@ mod tests {
     #[test]
     fn nothing_to_tell() {
         let verification = verification(&[neighbour(1, 1)], &[neighbour(1, 1)]);
+        assert_eq!(verification.outcome(), Outcome::AsItShouldBe);
         assert_eq!(verification.text(), "1 thing is as the state file, written 12 s ago, asks for\n");
         assert_eq!(
             serde_json::to_value(&verification).unwrap(),

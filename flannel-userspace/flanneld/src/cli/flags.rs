@@ -9,7 +9,9 @@ use clap_complete::Shell;
 use flannel_datapath::{HookChoice, LogChoice};
 use flannel_model::config::place::DEFAULT_ETCD_PREFIX;
 
-use super::values::{BypassChoice, GuardChoice, Interfaces, LogFormat, Switch, lease_ttl, pause};
+use super::values::{
+    BypassChoice, GuardChoice, Interfaces, LogFormat, PerPeerChoice, Switch, lease_ttl, pause,
+};
 
 /// Default of `--kube-annotation-prefix`.
 pub(super) const ANNOTATION_PREFIX: &str = "flannel.alpha.coreos.com";
@@ -201,9 +203,9 @@ pub(super) struct HealthFlags {
     /// Address and TCP port on which /metrics answers, and /healthz, /readyz and /livez.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(super) metrics_listen: Option<SocketAddr>,
-    /// Show counters of each peer in /metrics, six series for each.
-    #[arg(long, default_value = "true")]
-    pub(super) metrics_per_peer: Switch,
+    /// Show counters of each peer in /metrics, seven series for each at most; auto: while there are 100 peers or fewer.
+    #[arg(long, default_value = "auto")]
+    pub(super) metrics_per_peer: PerPeerChoice,
 }
 
 #[derive(Args)]

@@ -25,6 +25,7 @@ use flannel_common::flow::Bypass;
 use flannel_common::maps::Guard;
 use flannel_control::lease::HoldConfig;
 use flannel_control::peers::DeletionPolicy;
+use flannel_datapath::metrics::PerPeer;
 use flannel_datapath::{HookChoice, ProgramSettings};
 use flannel_model::config::interface::InterfaceOptions;
 use flannel_model::config::{default_pin_dir, default_state_file};
@@ -77,7 +78,7 @@ pub struct Options {
     /// Where health and metrics are shown.
     pub endpoints: Endpoints,
     /// Whether metrics have series for each peer.
-    pub metrics_per_peer: bool,
+    pub metrics_per_peer: PerPeer,
     /// The least important messages to log.
     pub log_level: Level,
     /// Format of the log.
@@ -176,7 +177,7 @@ impl Options {
             },
             pod_bridges: datapath.pod_bridges.into(),
             endpoints: endpoints(&flags.health),
-            metrics_per_peer: flags.health.metrics_per_peer.is_on(),
+            metrics_per_peer: flags.health.metrics_per_peer.into(),
             log_level: values::log_level(flags.logging.v),
             log_format: flags.logging.log_format,
             check: flags.check.is_on(),

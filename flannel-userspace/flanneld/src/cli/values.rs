@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Arg, ValueEnum};
 use flannel_common::flow::Bypass;
 use flannel_common::maps::Guard;
+use flannel_datapath::metrics::PerPeer;
 use tracing::Level;
 
 /// The format of lines.
@@ -42,9 +43,34 @@ impl FromStr for Switch {
     }
 }
 
+/// Whether each peer has series of its own: a switch, or `auto`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PerPeerChoice(PerPeer);
+
+impl From<PerPeerChoice> for PerPeer {
+    fn from(choice: PerPeerChoice) -> Self {
+        choice.0
+    }
+}
+
+impl FromStr for PerPeerChoice {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match (text, text.parse::<Switch>()) {
+            ("auto", _) => Ok(Self(PerPeer::WhileFew)),
+            (_, Ok(Switch(true))) => Ok(Self(PerPeer::Always)),
+            (_, Ok(Switch(false))) => Ok(Self(PerPeer::Never)),
+            (_, Err(_)) => Err("give true, false or auto"),
+        }
+    }
+}
+
 /// Whether the flag may go without a value.
 pub(super) fn is_switch(arg: &Arg) -> bool {
-    arg.get_value_parser().type_id() == TypeId::of::<Switch>()
+    [TypeId::of::<Switch>(), TypeId::of::<PerPeerChoice>()]
+        .into_iter()
+        .any(|switch| arg.get_value_parser().type_id() == switch)
 }
 
 /// Names of interfaces, separated by commas.

@@ -11,6 +11,7 @@ use flannel_control::reconcile::Order;
 use flannel_control::socket::{
     Condition, ConditionState, HeldLease, Listener, LogLevel, LogLevels, Registry, RegistryState, Released,
     Reloaded, Reply, Request, RuleSettings, Serve, ServedConfiguration, Settings, SocketError, Status,
+    WantedLevel,
 };
 use flannel_control::{file, socket};
 use flannel_model::error::Chain;
@@ -21,9 +22,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{Level, info, warn};
 
+use super::DaemonError;
 use super::leave::Leave;
 use super::log::LogLevelHandle;
-use super::DaemonError;
 use super::signals::Hangups;
 use crate::cli::Options;
 
@@ -179,12 +180,15 @@ impl Control {
     }
 
     fn levels(&self) -> LogLevels {
-        LogLevels { level: named(self.0.log_level.now()), told: named(self.0.log_level.initial()) }
+        LogLevels { level: named(self.0.log_level.now()), configured: named(self.0.log_level.initial()) }
     }
 
-    fn log_level(&self, wanted: Option<LogLevel>) -> Result<LogLevels, String> {
+    fn log_level(&self, wanted: Option<WantedLevel>) -> Result<LogLevels, String> {
         if let Some(wanted) = wanted {
-            let level = level(wanted).unwrap_or(self.0.log_level.initial());
+            let level = match wanted {
+                WantedLevel::Configured => self.0.log_level.initial(),
+                WantedLevel::Level(named) => level(named),
+            };
             self.0
                 .log_level
                 .set(level)
@@ -269,16 +273,14 @@ const fn named(level: Level) -> LogLevel {
     }
 }
 
-/// Nothing for the level of the command line.
-const fn level(named: LogLevel) -> Option<Level> {
-    Some(match named {
+const fn level(named: LogLevel) -> Level {
+    match named {
         LogLevel::Error => Level::ERROR,
         LogLevel::Warn => Level::WARN,
         LogLevel::Info => Level::INFO,
         LogLevel::Debug => Level::DEBUG,
         LogLevel::Trace => Level::TRACE,
-        LogLevel::Told => return None,
-    })
+    }
 }
 
 /// Whoever may ask may read the password where it stands; but answers are shown to others.
@@ -309,6 +311,6 @@ mod tests {
     fn levels_have_names(
         #[values(Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE)] known: Level,
     ) {
-        assert_eq!(level(named(known)), Some(known));
+        assert_eq!(level(named(known)), known);
     }
 }

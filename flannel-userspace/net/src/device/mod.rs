@@ -128,7 +128,17 @@ impl Netlink {
     /// # Errors
     /// The kernel refused; the name belongs to something else.
     pub async fn remove_device(&self, name: &str) -> Result<bool, DeviceError> {
-        let Some(link) = self.link(name).await? else { return Ok(false) };
+        let Some(link) = self.own_device(name).await? else { return Ok(false) };
+        self.delete_link(&link).await?;
+        Ok(true)
+    }
+
+    /// The device called `name`, if there is one.
+    ///
+    /// # Errors
+    /// The kernel refused; the name belongs to something that flannel does not make.
+    pub async fn own_device(&self, name: &str) -> Result<Option<Link>, DeviceError> {
+        let Some(link) = self.link(name).await? else { return Ok(None) };
         let is_ours = match &link.kind {
             Kind::Vxlan(vxlan) => Vni::new(vxlan.vni)
                 .is_some_and(|vni| Family::ALL.into_iter().any(|family| name == vxlan_device(vni, family))),
@@ -142,8 +152,7 @@ impl Netlink {
                 remedy: format!("delete it with `ip link delete {name}` if it is of no use"),
             });
         }
-        self.delete_link(&link).await?;
-        Ok(true)
+        Ok(Some(link))
     }
 
     /// Corrects the MTU where it differs and brings the device up. The Ethernet address is read once the device is up,

@@ -74,12 +74,20 @@ impl Netlink {
     /// # Errors
     /// The name belongs to something else; the kernel refused.
     pub async fn remove_segmenter(&self) -> Result<bool, DeviceError> {
-        if self.link(ENTRANCE).await?.is_none() {
-            return Ok(false);
-        }
-        let entrance = self.segmenter_end(ENTRANCE).await?;
+        let Some(entrance) = self.own_segmenter().await? else { return Ok(false) };
         self.delete_link(&entrance).await?;
         Ok(true)
+    }
+
+    /// The entrance of the segmenter, if there is one.
+    ///
+    /// # Errors
+    /// The kernel refused; the name belongs to something else.
+    pub async fn own_segmenter(&self) -> Result<Option<Link>, DeviceError> {
+        match self.link(ENTRANCE).await? {
+            Some(_) => self.segmenter_end(ENTRANCE).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     async fn segmenter_end(&self, name: &str) -> Result<Link, DeviceError> {

@@ -203,6 +203,14 @@ pub async fn remove(names: &Names, network: Option<IpNetwork>) -> Result<Repairs
     tidy(iptables::DEFAULT, names, &Wanted::nothing(network), Intent::Correct).await
 }
 
+/// What [`remove`] would remove; nothing is changed.
+///
+/// # Errors
+/// As with [`remove`].
+pub async fn leftovers(names: &Names, network: Option<IpNetwork>) -> Result<Repairs, RulesError> {
+    tidy(iptables::DEFAULT, names, &Wanted::nothing(network), Intent::Compare).await
+}
+
 async fn tidy(
     first: iptables::Tool,
     names: &Names,

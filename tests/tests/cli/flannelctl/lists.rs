@@ -23,7 +23,7 @@ fn leases_of_file_and_etcd() {
     let [own, other] = [0, 1].map(|member| cluster.members[member].node.file.subnet.to_string());
     let state_of = |answer: &Value, subnet: &str| {
         let leases = answer["leases"].as_array().unwrap();
-        leases.iter().find(|lease| lease["subnet"] == subnet).map(|lease| lease["state"].clone())
+        leases.iter().find(|lease| lease["subnets"][0] == subnet).map(|lease| lease["state"].clone())
     };
 
     let (code, file) = ask_json(member, &["leases", &state_file]);
@@ -44,7 +44,17 @@ fn leases_of_file_and_etcd() {
     assert!((86_000..=86_400).contains(&left) && ours["kind"] == "lease", "{ours}");
     assert_eq!(
         keys(ours),
-        ["backend", "expires_seconds", "key", "kind", "public_ip", "reason", "state", "subnet", "vtep_mac"]
+        [
+            "backend",
+            "expires_seconds",
+            "key",
+            "kind",
+            "public_ips",
+            "reason",
+            "state",
+            "subnets",
+            "vtep_macs"
+        ]
     );
     let (_, table, _) = ask(member, &["leases", &endpoints]);
     assert!(table.contains("PublicIP 192.168.77.11 is this host's own address"), "{table}");
@@ -67,7 +77,7 @@ fn one_peer_maps_and_features() {
         assert_eq!(whole["underlay"]["text"], "192.168.77.12 dev eth0");
     }
     let (code, _, said) = ask(member, &["peers", "10.5.250.1"]);
-    assert!(code == Some(1) && said.contains("no peer is 10.5.250.1"), "{said}");
+    assert!(code == Some(3) && said.contains("no peer is 10.5.250.1"), "{said}");
 
     let (code, dump) = ask_json(member, &["maps", "dump"]);
     assert_eq!(code, Some(0));

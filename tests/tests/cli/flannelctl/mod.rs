@@ -1,12 +1,16 @@
 //! `flannelctl` shows what the datapath does, with or without the daemon.
 
 mod damage;
+mod exits;
 mod explain;
 mod lists;
 mod orders;
 mod socket;
 mod streams;
+mod tables;
+mod terminal;
 mod told;
+mod top;
 mod trace;
 
 use std::path::Path;
@@ -33,12 +37,25 @@ fn ask(member: &Member, arguments: &[&str]) -> (Option<i32>, String, String) {
     (status.code(), text(&stdout), text(&stderr))
 }
 
-/// What it answers as JSON, its exit code first.
+/// What it answers as JSON, its exit code first; without the version of the schema, which is always the same.
 fn ask_json(member: &Member, arguments: &[&str]) -> (Option<i32>, Value) {
     let (code, stdout, stderr) = ask(member, &[&["-o", "json"], arguments].concat());
-    let value = serde_json::from_str(&stdout);
+    let value = serde_json::from_str::<Value>(&stdout);
     assert!(value.is_ok(), "no JSON: {stdout:?} {stderr:?}");
-    (code, value.unwrap())
+    let mut value = value.unwrap();
+    let version = value.as_object_mut().and_then(|members| members.remove("schema_version"));
+    assert_eq!(version, Some(1.into()), "{stdout}");
+    (code, value)
+}
+
+/// The code of the error that it reports as JSON, its exit code first.
+fn ask_error(member: &Member, arguments: &[&str]) -> (Option<i32>, String) {
+    let (code, stdout, stderr) = ask(member, &[&["-o", "json"], arguments].concat());
+    assert_eq!(stdout, "", "{stderr}");
+    let error: Value = serde_json::from_str(&stderr).unwrap();
+    assert_eq!(error["schema_version"], 1, "{stderr}");
+    assert!(error["error"]["message"].as_str().is_some_and(|message| !message.is_empty()), "{stderr}");
+    (code, error["error"]["code"].as_str().unwrap().to_owned())
 }
 
 /// The flag that names the daemon's state file, once it has this number of peers.
@@ -117,7 +134,7 @@ fn bad_usage_is_2(#[case] arguments: &[&str]) {
 
 #[test]
 fn place_without_a_datapath_is_1_and_named() {
-    let output = run("flannelctl", &["--pin-dir", "/sys/fs/bpf/nobody-is-here", "status"]);
+    let output = run("flannelctl", &["--pin-dir", "/sys/fs/bpf/nobody-is-here", "peers"]);
     assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(1), ""));
     let said = text(&output.stderr);
     assert!(said.contains("/sys/fs/bpf/nobody-is-here") && said.contains("--pin-dir"), "{said}");

@@ -42,22 +42,22 @@ fn the_log_level_is_told_and_changed() {
     let cluster = Cluster::start(&plan(1)).unwrap();
     let member = &cluster.members[0];
     let (code, level) = ask_json(member, &["log-level"]);
-    assert_eq!((code, level), (Some(0), json!({"level": "info", "told": "info"})));
+    assert_eq!((code, level), (Some(0), json!({"level": "info", "configured": "info"})));
     assert!(!log(&member.daemon).contains("DEBUG"));
     let (code, level) = ask_json(member, &["log-level", "debug"]);
-    assert_eq!((code, level), (Some(0), json!({"level": "debug", "told": "info"})));
+    assert_eq!((code, level), (Some(0), json!({"level": "debug", "configured": "info"})));
     lease(200).write(&cluster.etcd, PREFIX).unwrap();
     until_true("a line for those who look for faults", SOON, || log(&member.daemon).contains("DEBUG"))
         .unwrap();
     until_true("the peer to be known", SOON, || knows(member, "10.5.200.0/24")).unwrap();
-    let (code, told, _) = ask(member, &["log-level", "told"]);
+    let (code, told, _) = ask(member, &["log-level", "configured"]);
     assert_eq!((code, told.as_str()), (Some(0), "info\n"));
     let before = log(&member.daemon).matches("DEBUG").count();
     lease(201).write(&cluster.etcd, PREFIX).unwrap();
     until_true("the peer to be known", SOON, || knows(member, "10.5.201.0/24")).unwrap();
     assert_eq!(log(&member.daemon).matches("DEBUG").count(), before);
     let (code, _, said) = ask(member, &["log-level", "loud"]);
-    assert!(code == Some(2) && said.contains("debug, trace, told"), "{said}");
+    assert!(code == Some(2) && said.contains("debug, trace, configured"), "{said}");
 }
 
 #[test]

@@ -100,7 +100,7 @@ fn a_daemon_that_waits_for_etcd_answers_and_is_not_ready() {
     let member = &cluster.members[0];
     let since = Instant::now();
     let (code, status) = ask_json(member, &["status", "--wait", "--timeout=5"]);
-    assert_eq!((code, &status["daemon"]["ready"]), (Some(1), &false.into()), "{status}");
+    assert_eq!((code, &status["daemon"]["ready"]), (Some(3), &false.into()), "{status}");
     assert!(since.elapsed() >= Duration::from_secs(5));
     assert_eq!((&status["daemon"]["pid"], &status["attached"]), (&pid.into(), &true.into()));
     assert_eq!(status["daemon"]["registry"]["state"], "waiting", "{status}");
@@ -134,7 +134,7 @@ fn before_there_is_a_datapath_the_daemon_tells_what_it_waits_for() {
     let daemon = Daemon::start(&host, settings).unwrap();
     wait::until_true("the socket", SOON, || daemon.socket().exists()).unwrap();
     let error = format!("{:#}", daemon.ctl("status").unwrap_err());
-    assert!(error.contains("exit status: 1"), "{error}");
+    assert!(error.contains("exit status: 3"), "{error}");
     let program = flannel_tests::binaries::find("flannelctl").unwrap();
     let mut command = host.namespace.command(program).unwrap();
     command.arg("--pin-dir").arg(daemon.pin_dir()).args(["-o", "json", "status"]);
@@ -150,7 +150,7 @@ fn a_daemon_that_is_stuck_is_not_ready() {
     member.daemon.signal(Signal::SIGSTOP).unwrap();
     let (code, status) = ask_json(member, &["status"]);
     member.daemon.signal(Signal::SIGCONT).unwrap();
-    assert_eq!((code, &status["daemon"]["ready"]), (Some(1), &false.into()), "{status}");
+    assert_eq!((code, &status["daemon"]["ready"]), (Some(3), &false.into()), "{status}");
     assert_eq!(status["daemon"]["pid"], member.daemon.pid().unwrap(), "{status}");
     assert!(status["daemon"]["pending"][0].as_str().unwrap().contains("did not answer within"), "{status}");
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use flannel_common::flow::Bypass;
 use flannel_common::maps::Guard;
+use flannel_datapath::metrics::PerPeer;
 use flannel_datapath::{HookChoice, LogChoice, ProgramSettings};
 use flannel_model::config::default_pin_dir;
 use flannel_model::config::interface::InterfaceOptions;
@@ -152,6 +153,15 @@ fn where_health_and_metrics_are_shown(
     let address = |text: Option<&str>| text.map(|text| text.parse().unwrap());
     let endpoints = Endpoints { health: address(health), metrics: address(metrics) };
     assert_eq!(parse(line).unwrap().endpoints, endpoints);
-    assert!(parse(line).unwrap().metrics_per_peer);
-    assert!(!parse("--metrics-per-peer=false").unwrap().metrics_per_peer);
+}
+
+#[rstest]
+#[case::by_itself("", PerPeer::WhileFew)]
+#[case::auto("--metrics-per-peer=auto", PerPeer::WhileFew)]
+#[case::bare("--metrics-per-peer", PerPeer::Always)]
+#[case::on("--metrics-per-peer=true", PerPeer::Always)]
+#[case::off("--metrics-per-peer=f", PerPeer::Never)]
+fn series_of_each_peer_are_for_few_or_who_asks(#[case] line: &str, #[case] expected: PerPeer) {
+    assert_eq!(parse(line).unwrap().metrics_per_peer, expected);
+    assert!(parse("--metrics-per-peer=some").is_err());
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use flannel_common::maps::{Count, PeerCount};
 use flannel_common::{Hook, Reason};
 use flannel_control::Metrics;
-use flannel_datapath::metrics::DatapathSource;
+use flannel_datapath::metrics::{DatapathSource, PerPeer};
 use flannel_model::backend::Kind;
 use flannel_observe::{Files, Format, Limit, Liveness, Vitals};
 use tempfile::TempDir;
@@ -50,7 +50,7 @@ impl Subject {
     }
 
     fn read(&self) -> String {
-        let source = DatapathSource { pin_dir: self.pins.path().to_owned(), per_peer: true };
+        let source = DatapathSource { pin_dir: self.pins.path().to_owned(), per_peer: PerPeer::WhileFew };
         let path = |name| self.files.path().join(name);
         let files = Files { subnet: path("subnet.env"), state: path("state.json") };
         exposition(&self.vitals, &self.metrics, Some(&source), files).encode(Format::Prometheus).unwrap()

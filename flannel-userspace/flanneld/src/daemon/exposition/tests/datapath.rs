@@ -4,7 +4,7 @@ use std::time::Duration;
 use flannel_common::maps::{Count, PeerCount};
 use flannel_common::{Hook, Reason};
 use flannel_control::Metrics;
-use flannel_datapath::metrics::DatapathSource;
+use flannel_datapath::metrics::{DatapathSource, PerPeer};
 use flannel_observe::{Format, Vitals};
 use nix::time::{ClockId, clock_gettime};
 
@@ -34,7 +34,7 @@ fn the_datapath_is_read() {
             .encode(Format::Prometheus)
             .unwrap()
     };
-    let text = read(true);
+    let text = read(PerPeer::WhileFew);
     let expected = [
         (
             r#"flannel_datapath_info{mode="vxlan",guard="strict",vni="1",port="8472",local_ip="192.168.77.11",subnet="10.5.1.0/24",underlay="",device=""}"#,
@@ -90,9 +90,18 @@ fn the_datapath_is_read() {
     assert!(!text.contains(r#"reason="foreign_peer""#), "{text}");
     assert!(text.lines().filter(|line| line.contains(r#"peer="10.5.2.0/24""#)).count() <= 8, "{text}");
 
-    let text = read(false);
+    let text = read(PerPeer::Never);
     assert!(!text.contains("10.5.2.0/24"), "{text}");
     assert_eq!(value(&text, r#"flannel_bpf_map_entries{map="PEERS"}"#), Some(2.0));
+    // Two are there.
+    for host in 2..PerPeer::FEW as u8 {
+        pins.put_peer(Ipv4Addr::new(10, 5, host + 100, 0), Ipv4Addr::new(192, 168, 78, host), false);
+    }
+    let series = |per_peer| read(per_peer).matches("flannel_peer_info{").count();
+    assert_eq!(series(PerPeer::WhileFew), PerPeer::FEW);
+    pins.put_peer(Ipv4Addr::new(10, 5, 1, 0), Ipv4Addr::new(192, 168, 78, 200), false);
+    assert_eq!((series(PerPeer::WhileFew), series(PerPeer::Always)), (0, PerPeer::FEW + 1));
+    assert_eq!(series(PerPeer::Never), 0);
 }
 
 #[test]

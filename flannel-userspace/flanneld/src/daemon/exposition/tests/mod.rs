@@ -11,7 +11,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use flannel_control::Metrics;
-use flannel_datapath::metrics::DatapathSource;
+use flannel_datapath::metrics::{DatapathSource, PerPeer};
 use flannel_observe::{Endpoints, Exposition, Files, Server, Vitals};
 
 /// A server that shows `vitals`, and of the datapath nothing.
@@ -21,7 +21,7 @@ fn server(vitals: &Vitals) -> Server {
 }
 
 fn exposition(vitals: &Vitals) -> Exposition {
-    let nowhere = DatapathSource { pin_dir: "/nowhere".into(), per_peer: true };
+    let nowhere = DatapathSource { pin_dir: "/nowhere".into(), per_peer: PerPeer::WhileFew };
     super::exposition(vitals, &Metrics::default(), Some(&nowhere), no_files())
 }
 

@@ -1,12 +1,12 @@
 //! `flannelctl peers`: who is reached, by which path, and when each was last seen.
 
+mod list;
+
 use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs as _};
-use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use flannel_common::maps::{Node, PeerCount};
-use flannel_datapath::{DatapathError, PeerEntry, Tables, monotonic_nanoseconds};
+use flannel_common::maps::Node;
 use flannel_model::backend::Kind;
 use flannel_model::config::cidr::is_subnet_of;
 use flannel_model::family::PerFamily;
@@ -14,40 +14,52 @@ use flannel_model::object::Object;
 use flannel_net::{Netlink, Objects};
 use ipnetwork::Ipv4Network;
 use serde::Serialize;
+use tokio::time::Instant;
 
+use super::exit::{Code, Failure, Outcome};
 use super::objects::{self, Thing};
-use super::output::{Page, Report, Tone, cell, or_dash, toned};
+use super::output::Report;
+use super::page::{Page, Tone, cell, or_dash, toned};
 use super::place::Context;
-use super::status::network;
+use super::table::Sorting;
 use super::units;
+use super::watch::{Watch, again};
+use list::Peer;
+#[cfg(test)]
+pub(super) use list::PeerName;
+pub(super) use list::{PeerRate, Peers};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// One peer: its subnet, an address in it, its public address, or a name that resolves to one of these.
-    #[arg(value_name = "NAME|SUBNET|IP")]
+    #[arg(value_name = "NAME|SUBNET|IP", conflicts_with = "sort")]
     who: Option<String>,
+    #[command(flatten)]
+    watch: Watch,
+    #[command(flatten)]
+    sorting: Sorting<Peer>,
 }
 
 impl Arguments {
-    pub(super) async fn run(&self, context: &Context<'_>) -> anyhow::Result<ExitCode> {
-        let tables = context.place.tables()?;
-        match &self.who {
-            None => context.printer.print(&Peers::read(&tables)?)?,
-            Some(who) => {
-                let wanted = Wanted::parse(who)?;
-                let found = Peers::read(&tables)?
-                    .peers
-                    .into_iter()
-                    .find(|peer| wanted.matches(peer.subnet, peer.public_ip));
-                let peer = found.with_context(|| {
-                    format!(
-                        "no peer is {who}: `flannelctl peers` lists all, `flannelctl leases` who leases what"
-                    )
-                })?;
-                context.printer.print(&Whole::of(peer, &tables.node()?).await?)?;
-            }
+    pub(super) async fn run(&self, context: &Context<'_>) -> anyhow::Result<Outcome> {
+        let printer = self.sorting.printer(context.printer);
+        if let Some(who) = &self.who {
+            return self.watch.show(printer, async || Whole::read(context, who).await).await;
         }
-        Ok(ExitCode::SUCCESS)
+        let read = || anyhow::Ok(Peers::read(&context.place.tables()?)?);
+        let mut before = (Instant::now(), read()?);
+        let Some(pause) = self.watch.pause() else {
+            self.sorting.sort(&mut before.1.peers);
+            return printer.print(&before.1);
+        };
+        again(printer, pause, async || {
+            let now = (Instant::now(), read()?);
+            let mut rates = now.1.rates(&before.1, (now.0 - before.0).as_secs_f64());
+            before = now;
+            self.sorting.sort(&mut rates.rates);
+            Ok(rates)
+        })
+        .await
     }
 }
 
@@ -94,99 +106,39 @@ impl Wanted {
     }
 }
 
-/// The peers.
-#[derive(Debug, Serialize)]
-pub(super) struct Peers {
-    peers: Vec<Peer>,
-}
-
-#[derive(Debug, Serialize)]
-struct Peer {
-    subnet: Option<Ipv4Network>,
-    public_ip: Ipv4Addr,
-    vtep_mac: Option<String>,
-    /// `tunnel`, or `direct` where a route leads straight to the peer and its packets are not counted here.
-    path: &'static str,
-    sent_packets: u64,
-    sent_bytes: u64,
-    received_packets: u64,
-    received_bytes: u64,
-    /// Seconds since the last packet from the peer.
-    last_seen_seconds: Option<u64>,
-    /// Whether it takes packets whole; `None` if that is not learned.
-    whole: Option<bool>,
-}
-
-impl Peers {
-    /// Reads the maps.
-    pub(super) fn read(tables: &Tables) -> Result<Self, DatapathError> {
-        let node = tables.node()?;
-        let now = monotonic_nanoseconds();
-        let seconds = u32::try_from(now / 1_000_000_000).unwrap_or(u32::MAX);
-        let peers = tables.raw_peers()?.into_iter().map(|(subnet, raw)| {
-            let count = tables.peer_count(subnet)?;
-            let is_learned = node.backend == Kind::Udp.number() && raw.direct == 0;
-            let whole = is_learned.then(|| raw.accepts_gso(seconds));
-            let peer = Peer::new(network(subnet.into(), node.netmask), &raw.into(), &count, now);
-            Ok(Peer { whole, ..peer })
-        });
-        Ok(Self { peers: peers.collect::<Result<_, DatapathError>>()? })
-    }
-}
-
-impl Peer {
-    fn new(subnet: Option<Ipv4Network>, entry: &PeerEntry, count: &PeerCount, now: u64) -> Self {
-        let ago = now.saturating_sub(count.last_seen) / 1_000_000_000;
-        Self {
-            subnet,
-            public_ip: entry.public_ip,
-            vtep_mac: entry.vtep_mac.is_unicast().then(|| entry.vtep_mac.to_string()),
-            path: if entry.direct { "direct" } else { "tunnel" },
-            sent_packets: count.sent.packets,
-            sent_bytes: count.sent.bytes,
-            received_packets: count.received.packets,
-            received_bytes: count.received.bytes,
-            last_seen_seconds: (count.last_seen != 0).then_some(ago),
-            whole: None,
-        }
-    }
-}
-
-impl Report for Peers {
-    fn show(&self, page: &mut Page) {
-        let rows = self.peers.iter().map(|peer| {
-            vec![
-                or_dash(peer.subnet),
-                cell(peer.public_ip),
-                or_dash(peer.vtep_mac.as_ref()),
-                cell(peer.path),
-                cell(peer.sent_packets),
-                cell(units::bytes(peer.sent_bytes)),
-                cell(peer.received_packets),
-                cell(units::bytes(peer.received_bytes)),
-                match peer.last_seen_seconds {
-                    None => toned(Tone::Aside, units::ago(None)),
-                    seen => cell(units::ago(seen)),
-                },
-            ]
-        });
-        let header =
-            ["SUBNET", "PUBLIC IP", "VTEP", "PATH", ">SENT", ">BYTES", ">RECEIVED", ">BYTES", "LAST SEEN"];
-        page.table(&header, rows);
-    }
-}
-
 /// Everything about one peer.
 #[derive(Debug, Serialize)]
-struct Whole {
+pub(super) struct Whole {
     peer: Peer,
     /// What leads to it in the kernel's own tables.
     kernel: Vec<Thing>,
     /// How the kernel reaches its public address.
     underlay: Option<Thing>,
+    /// Whether the backend has the kernel lead packets to it.
+    #[serde(skip)]
+    is_routed: bool,
+}
+
+/// Nothing is known of a peer that was asked for.
+pub(super) fn no_such_peer(who: &str) -> Failure {
+    let message =
+        format!("no peer is {who}: `flannelctl peers` lists all, `flannelctl leases` who leases what");
+    Failure::new(Code::NoSuchPeer, message)
 }
 
 impl Whole {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// There is no such peer, or the maps or the kernel cannot be read.
+    pub(super) async fn read(context: &Context<'_>, who: &str) -> anyhow::Result<Self> {
+        let tables = context.place.tables()?;
+        let wanted = Wanted::parse(who)?;
+        let mut peers = Peers::read(&tables)?.peers.into_iter();
+        let found = peers.find(|peer| wanted.matches(peer.subnet, peer.public_ip));
+        Self::of(found.ok_or_else(|| no_such_peer(who))?, &tables.node()?).await
+    }
+
     async fn of(peer: Peer, node: &Node) -> anyhow::Result<Self> {
         let netlink = Netlink::open()?;
         let device = (node.device != 0).then_some(node.device);
@@ -198,7 +150,8 @@ impl Whole {
             let device = route.device.map(objects::name).unwrap_or_default();
             Thing { kind: "route", text: format!("{}{via} dev {device}", peer.public_ip) }
         });
-        Ok(Self { kernel: kernel.collect(), underlay, peer })
+        let is_routed = node.backend != Kind::Alloc.number();
+        Ok(Self { kernel: kernel.collect(), underlay, is_routed, peer })
     }
 }
 
@@ -213,6 +166,12 @@ impl Peer {
                 *vtep == self.public_ip || self.vtep_mac.as_ref().is_some_and(|own| *own == mac.to_string())
             }
         }
+    }
+}
+
+impl Whole {
+    const fn is_lost(&self) -> bool {
+        self.is_routed && self.kernel.is_empty()
     }
 }
 
@@ -238,9 +197,13 @@ impl Report for Whole {
         ];
         pairs.extend(self.kernel.iter().map(|thing| (thing.kind, cell(&thing.text))));
         page.pairs(pairs);
-        if self.kernel.is_empty() {
+        if self.is_lost() {
             page.toned_line(Tone::Bad, "nothing in the kernel leads to it: see `flannelctl verify`");
         }
+    }
+
+    fn outcome(&self) -> Outcome {
+        Outcome::of(self.underlay.is_some() && !self.is_lost())
     }
 }
 
@@ -248,52 +211,20 @@ impl Report for Whole {
 mod tests {
     use serde_json::json;
 
-    use super::{Peer, Peers, Thing, Wanted, Whole};
+    use super::list::tests::peer;
+    use super::{Thing, Wanted, Whole};
+    use crate::exit::Outcome;
     use crate::output::Report as _;
-
-    fn peer() -> Peer {
-        Peer {
-            subnet: Some("10.5.22.0/24".parse().unwrap()),
-            public_ip: [192, 168, 77, 12].into(),
-            vtep_mac: Some("9a:54:52:6f:7f:94".to_owned()),
-            path: "tunnel",
-            sent_packets: 3,
-            sent_bytes: 294,
-            received_packets: 300,
-            received_bytes: 29_400,
-            last_seen_seconds: Some(130),
-            whole: None,
-        }
-    }
-
-    #[test]
-    fn table_and_json_of_all() {
-        let peers = Peers { peers: vec![peer()] };
-        assert_eq!(
-            peers.text(),
-            " SUBNET        PUBLIC IP      VTEP               PATH    SENT  BYTES  RECEIVED     BYTES  LAST SEEN
- 10.5.22.0/24  192.168.77.12  9a:54:52:6f:7f:94  tunnel     3  294 B       300  28.7 KiB  2 min ago
-"
-        );
-        assert_eq!(
-            serde_json::to_value(peers).unwrap(),
-            json!({"peers": [{
-                "subnet": "10.5.22.0/24", "public_ip": "192.168.77.12", "vtep_mac": "9a:54:52:6f:7f:94",
-                "path": "tunnel", "sent_packets": 3, "sent_bytes": 294, "received_packets": 300,
-                "received_bytes": 29400, "last_seen_seconds": 130, "whole": null,
-            }]})
-        );
-    }
 
     #[test]
     fn table_and_json_of_one() {
         let route =
             Thing { kind: "route", text: "10.5.22.0/24 via 10.5.22.0 dev flannel.1 onlink".to_owned() };
-        let whole = Whole { peer: peer(), kernel: vec![route], underlay: None };
+        let whole = Whole { peer: peer(22), kernel: vec![route], underlay: None, is_routed: true };
         assert_eq!(
             whole.text(),
             " subnet     10.5.22.0/24
- public IP  192.168.77.12
+ public IP  192.168.77.22
  VTEP       9a:54:52:6f:7f:94
  path       tunnel
  sent       3 packets, 294 B
@@ -308,17 +239,23 @@ mod tests {
             value["kernel"],
             json!([{"kind": "route", "text": "10.5.22.0/24 via 10.5.22.0 dev flannel.1 onlink"}])
         );
-        let lost = Whole { kernel: Vec::new(), ..whole };
+        assert_eq!(whole.outcome(), Outcome::Otherwise, "the underlay does not lead there");
+        let underlay = || Some(Thing { kind: "route", text: "192.168.77.22 dev eth0".to_owned() });
+        let reached = Whole { underlay: underlay(), ..whole };
+        assert_eq!(reached.outcome(), Outcome::AsItShouldBe);
+        let lost = Whole { kernel: Vec::new(), ..reached };
         assert!(lost.text().contains("nothing in the kernel leads to it"));
+        assert_eq!(lost.outcome(), Outcome::Otherwise);
+        assert_eq!(Whole { is_routed: false, ..lost }.outcome(), Outcome::AsItShouldBe);
     }
 
     #[test]
     fn a_peer_is_found_by_whatever_is_known_of_it() {
-        for who in ["10.5.22.0/24", "10.5.22.7", "192.168.77.12"] {
-            assert!(Wanted::parse(who).unwrap().matches(peer().subnet, peer().public_ip), "{who}");
+        for who in ["10.5.22.0/24", "10.5.22.7", "192.168.77.22"] {
+            assert!(Wanted::parse(who).unwrap().matches(peer(22).subnet, peer(22).public_ip), "{who}");
         }
         for who in ["10.5.23.0/24", "10.5.23.7", "localhost"] {
-            assert!(!Wanted::parse(who).unwrap().matches(peer().subnet, peer().public_ip), "{who}");
+            assert!(!Wanted::parse(who).unwrap().matches(peer(22).subnet, peer(22).public_ip), "{who}");
         }
     }
 }
