@@ -113,6 +113,8 @@ pub enum Change {
     /// The interface of this index came, went or changed, or an address or a qdisc of it did, or a program was taken
     /// off it.
     Interface(u32),
+    /// A policy of IPsec came, went or changed.
+    Policies,
     /// Changes were lost: there were too many at once.
     Overrun,
 }

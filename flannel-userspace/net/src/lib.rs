@@ -22,6 +22,7 @@ pub mod rules;
 mod xdp_refusal;
 mod xdp_support;
 pub mod xdp_transmit;
+pub mod xfrm;
 
 #[cfg(any(test, feature = "namespace"))]
 pub mod namespace;
@@ -51,8 +52,8 @@ pub struct Netlink(rtnetlink::Handle);
 
 /// The netlink socket could not be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot open a netlink socket of NETLINK_ROUTE; the kernel must be 4.20 or newer")]
-pub struct OpenError(#[source] io::Error);
+#[error("cannot open a netlink socket; the kernel must be 4.20 or newer")]
+pub struct OpenError(#[from] io::Error);
 
 /// The kernel refused a request.
 #[derive(Debug, thiserror::Error)]

@@ -8,6 +8,7 @@ mod firewall;
 mod hostile;
 mod kernel;
 mod lease;
+mod policies;
 mod scenario;
 mod sight;
 mod underlay;

@@ -183,6 +183,7 @@ impl<K: Kernel> Keeper<K> {
             Change::Interface(index) if self.is_own(index) => self.look_soon(AT_ONCE),
             Change::Interface(_) if self.depends_on_hop() => self.look_soon(HURRIED),
             Change::Interface(_) => self.interfaces_due = self.interfaces_due.or(Some(soon)),
+            Change::Policies => self.interfaces_due = Some(Instant::now()),
             Change::Overrun => self.look_soon(HURRIED),
         }
     }

@@ -73,7 +73,7 @@ pub(super) async fn start(
         None => Some(Arc::new(PinDir::open(&options.pin_dir)?)),
         Some(_) => None,
     };
-    let kernel = Host::open(netlink.clone(), settings(&options, pins))?;
+    let kernel = Host::open(netlink.clone(), settings(&options, pins, vitals))?;
     let registry =
         Etcd::measured(options.etcd.clone(), metrics.etcd.clone()).map_err(DaemonError::Registry)?;
     let remembered = remember(&options);
@@ -195,7 +195,7 @@ pub(super) async fn start(
     })
 }
 
-fn settings(options: &Options, pins: Option<Arc<PinDir>>) -> Settings {
+fn settings(options: &Options, pins: Option<Arc<PinDir>>, vitals: &Vitals) -> Settings {
     Settings {
         interface: options.interface.clone(),
         pins,
@@ -205,6 +205,7 @@ fn settings(options: &Options, pins: Option<Arc<PinDir>>) -> Settings {
         bypass: options.bypass,
         copy_dscp: options.copy_dscp,
         pod_bridges: options.pod_bridges.clone(),
+        policy_limitation: vitals.conditions.limitation("tunnel programs"),
     }
 }
 

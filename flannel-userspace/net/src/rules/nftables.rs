@@ -91,6 +91,13 @@ pub(super) async fn dropping_chains(has_iptables: bool) -> Result<Vec<String>, R
     Ok(dropping.map(name).collect())
 }
 
+/// How many rules of a chain of iptables, by the name of its table, jump to `target`.
+pub(super) async fn jumps(table: &str, chain: &str, target: &str) -> Result<usize, RulesError> {
+    let objects = objects(&["-j", "list", "chain", "ip", table, chain]).await?;
+    let statements = objects.iter().filter_map(|object| object["rule"]["expr"].as_array()).flatten();
+    Ok(statements.filter(|statement| statement["jump"]["target"] == target).count())
+}
+
 /// The objects of one table.
 type Listing = Vec<Value>;
 

@@ -9,6 +9,8 @@ use ipnetwork::IpNetwork;
 pub(super) struct Saved {
     tables: BTreeMap<String, Table>,
     absent: Table,
+    /// Tables that are there and are not printed.
+    opaque: Vec<String>,
 }
 
 /// A table's chains, in no order.
@@ -22,6 +24,8 @@ struct SavedChain {
     /// `ACCEPT`, `DROP`, or `-` for a chain that is not built in.
     policy: String,
     rules: Vec<Line>,
+    /// Whether it has other rules, which iptables does not understand.
+    is_opaque: bool,
 }
 
 /// A rule, without the chain it is in. Two are equal if their options are, in whatever order, for the order
@@ -47,15 +51,30 @@ impl Saved {
         for line in text.lines() {
             if let Some(name) = line.strip_prefix('*') {
                 table = saved.tables.entry(name.trim().to_owned()).or_default();
-            } else if let Some((name, rest)) = line.strip_prefix(':').and_then(|line| line.split_once(' ')) {
-                let policy = rest.split_whitespace().next().unwrap_or_default();
-                table.chain(name).policy = policy.to_owned();
-            } else if let Some((name, rule)) = line.strip_prefix("-A ").and_then(|line| line.split_once(' '))
-            {
-                table.chain(name).rules.push(Line::parse(rule));
+            } else if let Some(name) = incompatible(line) {
+                saved.opaque.push(name.to_owned());
+            } else {
+                table.read(line);
             }
         }
         saved
+    }
+
+    pub(super) fn opaque_tables(&self) -> Vec<String> {
+        self.opaque.clone()
+    }
+
+    /// Adds what `iptables -S` prints of a chain, unless that is known.
+    pub(super) fn add(&mut self, table: &str, text: &str) {
+        let table = self.table_mut(table);
+        let name = text.split_whitespace().nth(1).unwrap_or_default();
+        if table.rules(name).is_none() {
+            text.lines().for_each(|line| table.read(line));
+        }
+    }
+
+    pub(super) fn table_mut(&mut self, name: &str) -> &mut Table {
+        self.tables.entry(name.to_owned()).or_default()
     }
 
     /// One that is not there is empty.
@@ -67,6 +86,31 @@ impl Saved {
 impl Table {
     fn chain(&mut self, name: &str) -> &mut SavedChain {
         self.chains.entry(name.to_owned()).or_default()
+    }
+
+    /// Reads a line about a chain, as `iptables-save` or `iptables -S` prints it.
+    fn read(&mut self, line: &str) {
+        let words = |prefix| line.strip_prefix(prefix).and_then(|line: &str| line.split_once(' '));
+        if let Some((name, rest)) = words(":").or_else(|| words("-P ")) {
+            let policy = rest.split_whitespace().next().unwrap_or_default();
+            self.chain(name).policy = policy.to_owned();
+        } else if let Some(name) = line.strip_prefix("-N ") {
+            "-".clone_into(&mut self.chain(name.trim()).policy);
+        } else if let Some((name, rule)) = words("-A ") {
+            self.chain(name).rules.push(Line::parse(rule));
+        }
+    }
+
+    /// Adds `count` rules like `jump`, beside others that cannot be read, to a chain.
+    pub(super) fn add_opaque(&mut self, chain: &str, jump: &Line, count: usize) {
+        let chain = self.chain(chain);
+        chain.is_opaque = true;
+        chain.rules.extend(std::iter::repeat_n(jump.clone(), count));
+    }
+
+    /// Whether only some rules of a chain are known.
+    pub(super) fn is_opaque(&self, chain: &str) -> bool {
+        self.chains.get(chain).is_some_and(|chain| chain.is_opaque)
     }
 
     /// The rules of a chain; `None` if there is no such chain.
@@ -113,6 +157,11 @@ impl Line {
         }
         options.retain(|option| option[0] != "-m");
         Self { text: text.to_owned(), options: options.into_iter().collect() }
+    }
+
+    /// The words as arguments of `iptables`.
+    pub(super) fn words(&self) -> Vec<String> {
+        words(&self.text).into_iter().map(|(word, _)| word).collect()
     }
 
     fn has(&self, option: &[&str]) -> bool {
@@ -178,6 +227,12 @@ pub(super) fn old_forward(table: &Table, network: IpNetwork) -> Vec<Line> {
     });
     let rules = table.rules("FORWARD").unwrap_or_default();
     rules.iter().filter(|rule| old.contains(rule)).cloned().collect()
+}
+
+/// The table that a line says is not printed: "# Table `nat' is incompatible, use 'nft' tool."
+fn incompatible(line: &str) -> Option<&str> {
+    let (name, rest) = line.strip_prefix("# Table `")?.split_once('\'')?;
+    rest.starts_with(" is incompatible").then_some(name)
 }
 
 /// The words, and whether each was quoted.

@@ -77,6 +77,49 @@ table ip mangle {
 }
 ";
 
+/// A rule of nftables' own in a chain of iptables hides the table from `iptables-save`.
+#[rstest]
+#[case::nat("nat", "POSTROUTING", "oifname eth7 masquerade", "FLANNEL-POSTRTG", "flanneld masq")]
+#[case::filter("filter", "FORWARD", "oifname eth7 accept", "FLANNEL-FWD", "flanneld forward")]
+#[case::mangle("mangle", "POSTROUTING", "oifname eth7 accept", "FLANNEL-GUARD", "flanneld guard")]
+fn a_hidden_table_has_one_jump(
+    #[case] table: &str,
+    #[case] parent: &str,
+    #[case] rule: &str,
+    #[case] chain: &str,
+    #[case] comment: &str,
+    #[values(false, true)] is_there_first: bool,
+) {
+    in_namespace(async |_| {
+        let ours = || Means::Iptables.ensure(&spec());
+        let hide = || {
+            run("iptables", &format!("-t {table} -S"));
+            run("nft", &format!("add rule ip {table} {parent} {rule}"));
+        };
+        if is_there_first {
+            hide();
+            ours().await;
+        } else {
+            ours().await;
+            hide();
+        }
+        assert!(run("iptables-save", "").contains(&format!("# Table `{table}' is incompatible")));
+        assert!(ours().await.is_empty(), "everything is there");
+        let jumps = |listing: &str| listing.matches(&format!("jump {chain}")).count();
+        assert_eq!(jumps(&run("nft", "list ruleset")), 1);
+        // Those that somebody has added go, and what is gone comes back.
+        let jump = format!("-A {parent} -m comment --comment \"{comment}\" -j {chain}");
+        Means::Iptables.feed(&format!("*{table}\n{jump}\n{jump}\n-D {chain} 1\nCOMMIT\n"));
+        assert!(!ours().await.is_empty());
+        assert!(ours().await.is_empty());
+        assert_eq!(jumps(&run("nft", "list ruleset")), 1);
+
+        remove(&Names::of("/coreos.com/network"), Some(spec().network)).await.unwrap();
+        let left = run("nft", "list ruleset");
+        assert!(!left.contains("FLANNEL") && left.contains("eth7"), "{left}");
+    });
+}
+
 /// The jump comes behind what refuses by name, and before what refuses the rest.
 #[rstest]
 #[case::nothing("", &["FLANNEL-FWD"])]
