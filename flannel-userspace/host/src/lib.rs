@@ -63,6 +63,10 @@ pub struct Host {
     monitor: Monitor,
     settings: Settings,
     objects: Objects,
+    /// The whole networks.
+    networks: Subnets,
+    /// Indexes of flannel's devices.
+    devices: PerFamily<u32>,
     /// `None` if the kernel forwards alone, and before the first programs are loaded.
     datapath: Option<Datapath>,
     policies: Policies,
@@ -100,6 +104,8 @@ impl Host {
             monitor,
             settings,
             objects,
+            networks: Subnets::NONE,
+            devices: PerFamily::NONE,
             datapath: None,
             policies,
             wanted: None,
@@ -248,6 +254,8 @@ impl Kernel for Host {
         let mut objects_of = PerFamily::NONE;
         families.for_each(|family| objects_of.set(family, Some(links.device_index(family))));
         self.objects = Objects::new(self.netlink.clone(), objects_of);
+        self.networks = context.networks;
+        self.devices = links.devices.clone().map(|_, device| device.index);
         self.serves_pods = !links.devices.is_empty() || self.bypass(kind) != Bypass::Off;
         self.skipped = Skipped {
             device: links.device_index(Family::V4),
@@ -295,6 +303,9 @@ impl Kernel for Host {
 
     async fn list(&mut self, subnets: &Subnets) -> Result<Vec<Object>, KernelError> {
         let mut all = self.objects.list().await.map_err(object_refused)?;
+        for family in Family::ALL {
+            flannel_net::retain_ours(&mut all, self.devices.get(family).copied(), &self.networks, subnets);
+        }
         if let Some(datapath) = &mut self.datapath {
             let subnet_len = subnets.v4.map_or(0, Ipv4Network::prefix);
             all.append(&mut peers_in(datapath.tables(), subnet_len).map_err(KernelError::refused)?);

@@ -7,11 +7,13 @@ mod exclusive;
 mod exposition;
 mod leave;
 mod log;
+mod others;
 mod programs;
 mod report;
 mod rules;
 mod signals;
 mod start;
+mod surroundings;
 
 use std::future;
 
@@ -81,6 +83,7 @@ struct Pending {
     lease: Condition,
     datapath: Condition,
     subnet_file: Condition,
+    forwarding: Condition,
     listing: Condition,
 }
 
@@ -92,6 +95,7 @@ impl Pending {
             lease: condition("subnet leased"),
             datapath: condition("datapath in place"),
             subnet_file: condition("subnet file written"),
+            forwarding: condition("packets forwarded"),
             listing: condition("every known peer reached"),
         }
     }
@@ -145,6 +149,8 @@ async fn serve(
         subnet_file,
         listing,
         rules,
+        other_rules,
+        surroundings,
         approver,
         exclusive: _exclusive,
         marker: _marker,
@@ -160,6 +166,8 @@ async fn serve(
     });
     service.run(address_claim.run(lease_state.clone()));
     service.run(rules.run());
+    service.run(other_rules.run());
+    service.run(surroundings.run());
     if let Some(approver) = approver {
         service.run(approver.run());
     }

@@ -10,6 +10,7 @@ use flannel_model::error::Chain;
 use flannel_model::family::{PerFamily, Subnets};
 use flannel_net::Netlink;
 use flannel_net::rules::{Choice, Rules, RulesError};
+use flannel_observe::{Conditions, Limitation};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
@@ -18,7 +19,7 @@ use crate::cli::{Options, RuleOptions};
 use flannel_control::throttle::LogThrottle;
 
 /// The rules of this host's subnets, as a daemon with `options` keeps them beside `tunnel`.
-fn rules(
+pub(super) fn rules(
     options: &Options,
     config: &NetworkConfig,
     tunnel: Option<Tunnel>,
@@ -37,6 +38,8 @@ pub(super) struct RuleKeeper {
     blackholes: Subnets,
     resync: Duration,
     throttle: LogThrottle,
+    /// Told while rules cannot be kept.
+    limitation: Limitation,
 }
 
 impl RuleKeeper {
@@ -48,6 +51,7 @@ impl RuleKeeper {
         tunnel: Option<Tunnel>,
         subnets: &Subnets,
         netlink: Netlink,
+        conditions: &Conditions,
     ) -> Result<Self, DaemonError> {
         let RuleOptions { masquerade, resync, blackhole, .. } = options.rules;
         let mut keeper = Self {
@@ -56,13 +60,13 @@ impl RuleKeeper {
             blackholes: if blackhole { *subnets } else { Subnets::NONE },
             resync,
             throttle: LogThrottle::default(),
+            limitation: conditions.limitation("rules"),
         };
         match keeper.ensure().await {
             Err(error) if masquerade => return Err(error.into()),
             ensured => keeper.report(ensured),
         }
         keeper.keep_blackholes().await;
-        keeper.tell_obstacles().await;
         Ok(keeper)
     }
 
@@ -87,6 +91,8 @@ impl RuleKeeper {
     }
 
     fn report(&mut self, ensured: Result<String, RulesError>) {
+        let trouble = ensured.as_ref().err().map(|error| format!("they cannot be kept: {}", Chain(error)));
+        self.limitation.set(trouble.into_iter().collect());
         match ensured {
             Ok(repairs) if repairs.is_empty() => {}
             Ok(repairs) => info!("rules put in place: {repairs}"),
@@ -105,22 +111,6 @@ impl RuleKeeper {
                 let text = Chain(&error).to_string();
                 if self.throttle.should_log(&text) {
                     warn!("{text}; trying again");
-                }
-            }
-        }
-    }
-
-    /// The user's own chains are not changed, but they may drop packets.
-    async fn tell_obstacles(&self) {
-        for rules in self.rules.values() {
-            match rules.obstacles().await {
-                Ok(chains) if chains.is_empty() => {}
-                Ok(chains) => warn!(
-                    "{} drop by default what this host forwards: accept packets from and to the network there",
-                    chains.join(", ")
-                ),
-                Err(error) => {
-                    warn!("cannot find out whether other rules drop pods' packets: {}", Chain(&error));
                 }
             }
         }

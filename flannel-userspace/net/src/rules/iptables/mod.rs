@@ -13,7 +13,7 @@ use super::rule::{Forward, KUBE_PROXY_MARK, Rule, Side, Verdict, Wanted};
 use super::tool::Program;
 use super::{Intent, Names, Repair, RulesError};
 use plan::{Chain, Edit};
-use saved::{Line, Saved, Table};
+pub(super) use saved::{Line, Saved, Table};
 
 /// How often rules are read again if others changed them between reading and writing.
 const ATTEMPTS: u32 = 3;
@@ -53,7 +53,12 @@ impl Tool {
         self.main.run(&["-V"], "").await
     }
 
-    async fn read(&self, names: &Names) -> Result<Saved, RulesError> {
+    /// The name of its program.
+    pub(super) const fn name(&self) -> &'static str {
+        self.main.name
+    }
+
+    pub(super) async fn read(&self, names: &Names) -> Result<Saved, RulesError> {
         // Without the name of a table it reads existing ones, and creates none.
         let mut saved = Saved::parse(&self.save.run(&[], "").await?);
         opaque::complete(self, &mut saved, names).await?;

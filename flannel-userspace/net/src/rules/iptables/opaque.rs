@@ -4,9 +4,9 @@
 
 use super::super::RulesError;
 use super::super::nftables;
-use super::plan::{Chain, Edit};
+use super::plan::Chain;
 use super::saved::{Line, Saved};
-use super::{Names, Tool, Wanted};
+use super::{Names, Tool};
 
 /// Reads what matters of every table that `saved` has not got.
 pub(super) async fn complete(tool: &Tool, saved: &mut Saved, names: &Names) -> Result<(), RulesError> {
@@ -26,10 +26,9 @@ fn chains_of<'a>(table: &str, names: &'a Names) -> Vec<Chain<'a>> {
             of("POSTROUTING", &names.postrouting, super::MASQUERADE),
             of("POSTROUTING", "FLANNEL-POSTRTG", super::MASQUERADE),
         ],
-        "filter" => vec![
-            of("FORWARD", &names.forward, super::FORWARD),
-            of("FORWARD", "FLANNEL-FWD", super::FORWARD),
-        ],
+        "filter" => {
+            vec![of("FORWARD", &names.forward, super::FORWARD), of("FORWARD", "FLANNEL-FWD", super::FORWARD)]
+        }
         "mangle" => vec![of("POSTROUTING", &names.guard, super::GUARD)],
         _ => Vec::new(),
     };
@@ -42,12 +41,13 @@ async fn read(tool: &Tool, saved: &mut Saved, table: &str, chain: Chain<'_>) -> 
     for printed in [name, parent] {
         match tool.main.run(&["-t", table, "-S", printed], "").await {
             Ok(text) => saved.add(table, &text),
-            Err(RulesError::Failed { stderr, .. }) if is_absence(&stderr) => {}
             Err(RulesError::Failed { .. }) if printed == parent => {
                 let jump = chain.jump();
                 let count = count(tool, table, chain, &jump).await?;
                 saved.table_mut(table).add_opaque(parent, &jump, count);
             }
+            // It is not there, whatever iptables calls that beside such rules.
+            Err(RulesError::Failed { .. }) => {}
             Err(error) => return Err(error),
         }
     }
@@ -65,8 +65,4 @@ async fn count(tool: &Tool, table: &str, chain: Chain<'_>, jump: &Line) -> Resul
         Err(RulesError::Failed { .. }) => Ok(0),
         Err(error) => Err(error),
     }
-}
-
-fn is_absence(stderr: &str) -> bool {
-    stderr.contains("No chain") || stderr.contains("does not exist")
 }

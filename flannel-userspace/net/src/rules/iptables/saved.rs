@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use flannel_model::config::cidr;
 use ipnetwork::IpNetwork;
 
 /// All tables that are there.
 #[derive(Debug, Default)]
-pub(super) struct Saved {
+pub(in crate::rules) struct Saved {
     tables: BTreeMap<String, Table>,
     absent: Table,
     /// Tables that are there and are not printed.
@@ -15,7 +16,7 @@ pub(super) struct Saved {
 
 /// A table's chains, in no order.
 #[derive(Debug, Default)]
-pub(super) struct Table {
+pub(in crate::rules) struct Table {
     chains: BTreeMap<String, SavedChain>,
 }
 
@@ -31,9 +32,9 @@ struct SavedChain {
 /// A rule, without the chain it is in. Two are equal if their options are, in whatever order, for the order
 /// is not the same in all versions.
 #[derive(Clone, Debug)]
-pub(super) struct Line {
+pub(in crate::rules) struct Line {
     /// As printed, so that it can be parsed again.
-    pub(super) text: String,
+    pub(in crate::rules) text: String,
     /// `!`, an option, its arguments. Modules are left out: their options imply them.
     options: BTreeSet<Vec<String>>,
 }
@@ -77,6 +78,11 @@ impl Saved {
         self.tables.entry(name.to_owned()).or_default()
     }
 
+    /// Those that are there, by name.
+    pub(in crate::rules) fn tables(&self) -> impl Iterator<Item = (&str, &Table)> {
+        self.tables.iter().map(|(name, table)| (name.as_str(), table))
+    }
+
     /// One that is not there is empty.
     pub(super) fn table(&self, name: &str) -> &Table {
         self.tables.get(name).unwrap_or(&self.absent)
@@ -114,7 +120,7 @@ impl Table {
     }
 
     /// The rules of a chain; `None` if there is no such chain.
-    pub(super) fn rules(&self, chain: &str) -> Option<&[Line]> {
+    pub(in crate::rules) fn rules(&self, chain: &str) -> Option<&[Line]> {
         self.chains.get(chain).map(|chain| chain.rules.as_slice())
     }
 
@@ -179,6 +185,36 @@ impl Line {
         (self.leads_to("DROP") || self.leads_to("REJECT")) && self.options.iter().all(is_plain)
     }
 
+    /// The chain, or the verdict, that it leads to.
+    pub(in crate::rules) fn target(&self) -> Option<&str> {
+        let jump = self.options.iter().find(|option| option[0] == "-j" || option[0] == "-g")?;
+        jump.get(1).map(String::as_str)
+    }
+
+    /// Whether it is about a UDP port and lets not everybody pass.
+    pub(in crate::rules) fn decides_about(&self, port: u16) -> bool {
+        let names_port = |option: &Vec<String>| {
+            let name = option.iter().find(|word| *word != "!").map(String::as_str);
+            matches!(name, Some("--dport" | "--sport" | "--dports" | "--sports" | "--ports"))
+                && option.last().is_some_and(|list| list.split(',').any(|ports| includes(ports, port)))
+        };
+        let is_about = self.has(&["-p", "udp"]) && self.options.iter().any(names_port);
+        let lets_everybody_pass = !matches!(self.target(), Some("DROP" | "REJECT")) && !self.has_address();
+        let decides = !matches!(self.target(), None | Some("LOG" | "NFLOG" | "RETURN" | "CT" | "MARK"));
+        is_about && decides && !lets_everybody_pass
+    }
+
+    /// Whether it drops what comes to pods of `subnet` by other interfaces than the pods' `bridges`, as Docker's do.
+    pub(in crate::rules) fn is_against(&self, subnet: IpNetwork, bridges: &[String]) -> bool {
+        let destination =
+            self.options.iter().find(|option| option[0] == "-d").and_then(|option| option.get(1));
+        let by_destination = destination.and_then(|text| text.parse::<IpNetwork>().ok());
+        let to_subnet = by_destination.is_some_and(|network| cidr::is_subnet_of(network, subnet));
+        let to_bridge = bridges.iter().any(|bridge| self.has(&["-o", bridge]));
+        let from_elsewhere = bridges.iter().any(|bridge| self.has(&["!", "-i", bridge]));
+        (self.leads_to("DROP") || self.leads_to("REJECT")) && from_elsewhere && (to_subnet || to_bridge)
+    }
+
     fn has_address(&self) -> bool {
         self.options.iter().any(|option| option.iter().any(|word| word == "-s" || word == "-d"))
     }
@@ -233,6 +269,13 @@ pub(super) fn old_forward(table: &Table, network: IpNetwork) -> Vec<Line> {
 fn incompatible(line: &str) -> Option<&str> {
     let (name, rest) = line.strip_prefix("# Table `")?.split_once('\'')?;
     rest.starts_with(" is incompatible").then_some(name)
+}
+
+/// Whether a port is one of `ports`: a number, or two with a colon between.
+fn includes(ports: &str, port: u16) -> bool {
+    let (first, last) = ports.split_once(':').unwrap_or((ports, ports));
+    let number = |text: &str| text.parse::<u16>().ok();
+    number(first).is_some_and(|first| first <= port) && number(last).is_some_and(|last| port <= last)
 }
 
 /// The words, and whether each was quoted.
