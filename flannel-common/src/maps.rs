@@ -264,6 +264,20 @@ pub enum Guard {
     Strict = 2,
 }
 
+/// Who adds and removes the outer headers of the tunnel's packets. Programs do so beside the stack, where no policy of
+/// IPsec is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Carrier {
+    /// The programs.
+    #[default]
+    Programs = 0,
+    /// The kernel's vxlan device, and with it the stack: it asks the policies of IPsec.
+    Stack = 1,
+    /// Nobody: packets of the tunnel are dropped.
+    Nobody = 2,
+}
+
 /// What the programs know of the host they run on. It is written into them when they are loaded; after a change they
 /// are loaded again and swapped through their links.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -299,8 +313,8 @@ pub struct Node {
     pub flow_seed: u64,
     /// Ethernet address of the flannel device.
     pub device_mac: Mac,
-    /// Zero.
-    pub reserved: u16,
+    /// A [`Carrier`] by its number.
+    pub carrier: u16,
 }
 
 impl Node {
@@ -323,7 +337,7 @@ impl Node {
         copied_tos: 0,
         flow_seed: 0,
         device_mac: Mac::ZERO,
-        reserved: 0,
+        carrier: Carrier::Programs as u16,
     };
 }
 

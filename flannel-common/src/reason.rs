@@ -99,6 +99,8 @@ reasons! {
     44 LeftToDevice "left_to_device" Pass "A super-packet of another transport than TCP, which the kernel's vxlan device encapsulates or decapsulates.",
     45 TunnelFromPod "tunnel_from_pod" Drop "A pod sent a packet to the tunnel's port of a peer: it would arrive as one of this host's.",
     46 SpoofedSource "spoofed_source" Drop "The source is the address of a pod from which no packet comes this way.",
+    50 LeftToPolicy "left_to_policy" Pass "A policy of IPsec concerns tunnel packets: the kernel's vxlan device takes the packet, so that the policy is obeyed.",
+    51 AgainstPolicy "against_policy" Drop "A policy of IPsec concerns tunnel packets, and the backend has no device of the kernel by which it would be obeyed.",
     33 NotDecapsulated "not_decapsulated" Pass "The packet did not come out of the tunnel.",
 }
 

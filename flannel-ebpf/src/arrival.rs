@@ -6,7 +6,7 @@ use flannel_common::{Ip4, Mac, Reason};
 use zerocopy::network_endian::U16;
 
 use crate::frame::{Encapsulation, Frame};
-use crate::outer::OuterHeaders;
+use crate::outer::{self, OuterHeaders};
 use crate::peers::Peers;
 use crate::{ecn, guard, inner};
 
@@ -42,6 +42,7 @@ impl Arrival {
     #[inline(always)]
     pub fn admit(&self, frame: &impl Frame, peers: &impl Peers, node: &Node) -> Result<u8, Reason> {
         let peer = guard::admit(node, peers, self.outer.ip.source(), &self.ip)?;
+        outer::check_carrier(node)?;
         let tos = self.tos(frame)?;
         if self.encapsulation == Encapsulation::Udp {
             self.note_whole(peers, node, &peer);

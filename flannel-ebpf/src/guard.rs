@@ -1,13 +1,20 @@
 //! Which packets may enter, through the tunnel and beside it, and which may leave a pod.
 
 use flannel_common::maps::{Guard, Node, Peer};
-use flannel_common::wire::{IPV4_NO_OPTIONS, Ipv4Header, PROTOCOL_UDP};
+use flannel_common::wire::{ETHER_TYPE_IPV4, IPV4_NO_OPTIONS, Ipv4Header, PROTOCOL_UDP};
 use flannel_common::{Ip4, Reason};
 
 use crate::frame::Frame;
 use crate::inner;
 use crate::outer::OuterHeaders;
 use crate::peers::Peers;
+
+/// Encapsulating security payload (RFC 4303).
+const PROTOCOL_ESP: u8 = 50;
+/// Authentication header (RFC 4302).
+const PROTOCOL_AH: u8 = 51;
+/// The UDP port of the former behind a translation of addresses (RFC 3948).
+const ESP_IN_UDP: u16 = 4500;
 
 const OFF: u32 = Guard::Off as u32;
 const PEER: u32 = Guard::Peer as u32;
@@ -41,6 +48,36 @@ fn owner_of_source(node: &Node, peers: &impl Peers, outer: Ip4, inner: Ip4) -> R
 #[inline(always)]
 fn known_source(peers: &impl Peers, outer: Ip4) -> Result<(), Reason> {
     if peers.is_source(outer) { Ok(()) } else { Err(Reason::UnknownOuterSource) }
+}
+
+/// Whether a packet that arrived at the underlay is one of IPsec from a peer's address. What the stack makes of it is
+/// from that peer, or else the stack drops it.
+#[inline(always)]
+pub fn is_ipsec_of_peer(frame: &impl Frame, peers: &impl Peers) -> bool {
+    let Ok(OuterHeaders { ethernet, ip, udp }) = frame.load::<OuterHeaders>(0) else { return false };
+    let is_ipsec = match ip.protocol {
+        PROTOCOL_ESP | PROTOCOL_AH => true,
+        PROTOCOL_UDP => udp.destination.get() == ESP_IN_UDP,
+        _ => false,
+    };
+    is_ipsec && ethernet.ether_type == ETHER_TYPE_IPV4 && peers.is_source(ip.source())
+}
+
+/// Checks the inner packet that the kernel's device has decapsulated, where the outer one was hidden from programs:
+/// from a subnet of any peer, and to one of this host's.
+#[inline(always)]
+pub fn admit_decrypted(node: &Node, peers: &impl Peers, inner: &Ipv4Header) -> Result<(), Reason> {
+    if node.guard == OFF {
+        return Ok(());
+    }
+    if node.guard == STRICT && peers.peer(inner.source().masked(node.netmask)).is_none() {
+        return Err(Reason::InnerSourceMismatch);
+    }
+    if inner.destination().masked(node.netmask) == node.subnet {
+        Ok(())
+    } else {
+        Err(Reason::InnerDestinationNotLocal)
+    }
 }
 
 /// Checks a packet that arrived at the underlay without a tunnel. Nothing comes from the subnet of this host, and to

@@ -26,7 +26,7 @@ use core::cell::UnsafeCell;
 use aya_ebpf::bindings::{TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use flannel_common::maps::{Guard, Node, Port};
+use flannel_common::maps::{Carrier, Guard, Node, Port};
 use flannel_common::wire::EthernetHeader;
 use flannel_common::{Hook, Ip4, Reason, Verdict};
 use flannel_ebpf::arrival::Arrival;
@@ -79,7 +79,7 @@ pub fn vxlan_encap(context: TcContext) -> i32 {
     let mut skb = Skb::new(context);
     let bytes = skb.len();
     let sent = vxlan::encapsulate(&mut skb, &Table, node, |skb, peer| pod::depart(skb, node, peer));
-    if let Err(Reason::LeftToDevice) = sent
+    if let Err(Reason::LeftToDevice | Reason::LeftToPolicy) = sent
         && let Ok(inner) = inner::headers(&skb)
     {
         count::add_sent(inner.ip.destination().masked(node.netmask), bytes);
@@ -175,16 +175,29 @@ pub fn vxlan_device(context: TcContext) -> i32 {
         Reason::Guarded
     } else if skb.priority() == LEFT_TO_DEVICE {
         skb.set_priority(0);
-        if let Ok(inner) = inner::headers(&skb) {
-            count::add_received(inner.ip.source().masked(node.netmask), skb.len());
-        }
-        Reason::Guarded
+        take_from_device(&skb, node).err().unwrap_or(Reason::Guarded)
     } else if node.guard == Guard::Off as u32 {
         Reason::NotDecapsulated
     } else {
         Reason::NotGuarded
     };
     finish(&skb, Hook::Device, reason)
+}
+
+/// Counts a packet that the kernel's device has decapsulated for its peer, if it may enter.
+#[inline(always)]
+fn take_from_device(skb: &Skb, node: &Node) -> Result<(), Reason> {
+    let Ok(inner) = inner::headers(skb) else { return Ok(()) };
+    if is_carried_by_stack(node) {
+        guard::admit_decrypted(node, &Table, &inner.ip)?;
+    }
+    count::add_received(inner.ip.source().masked(node.netmask), skb.len());
+    Ok(())
+}
+
+#[inline(always)]
+const fn is_carried_by_stack(node: &Node) -> bool {
+    node.carrier == Carrier::Stack as u16
 }
 
 /// TC egress of a bridge with pods. A super-packet out of the tunnel goes to the pod's port uncut. The bridge would cut
@@ -252,6 +265,9 @@ fn decap_at_tc(
     {
         return finish(&skb, Hook::Decap, reason);
     }
+    if is_carried_by_stack(node) && guard::is_ipsec_of_peer(&skb, &Table) {
+        skb.set_priority(LEFT_TO_DEVICE);
+    }
     finish_decap(&mut skb, node, arrival, mark)
 }
 
@@ -267,7 +283,7 @@ fn finish_decap(skb: &mut Skb, node: &Node, arrival: Result<Arrival, Reason>, ma
         }
         Err(reason) => {
             // Never with UDP: no device of the kernel decapsulates its packets.
-            if matches!(reason, Reason::LeftToDevice | Reason::Reassemble) {
+            if matches!(reason, Reason::LeftToDevice | Reason::LeftToPolicy | Reason::Reassemble) {
                 skb.set_priority(LEFT_TO_DEVICE);
             }
             finish(skb, Hook::Decap, reason)

@@ -1,10 +1,10 @@
 //! The outer IPv4 and UDP headers both encapsulations share.
 
-use flannel_common::Ip4;
-use flannel_common::maps::Node;
+use flannel_common::maps::{Carrier, Node};
 use flannel_common::wire::{
     ETHER_TYPE_IPV4, EthernetHeader, IPV4_NO_OPTIONS, Ipv4Header, OUTER_TTL, PROTOCOL_UDP, UdpHeader,
 };
+use flannel_common::{Ip4, Reason};
 use zerocopy::network_endian::U16;
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
@@ -37,6 +37,18 @@ impl OuterHeaders {
             && u32::from(self.udp.destination.get()) == node.port
             && self.ip.destination() == node.local_ip
             && !self.ip.is_later_fragment()
+    }
+}
+
+/// Checks that programs carry the tunnel's packets. The error says who does instead.
+#[inline(always)]
+pub const fn check_carrier(node: &Node) -> Result<(), Reason> {
+    const STACK: u16 = Carrier::Stack as u16;
+    const PROGRAMS: u16 = Carrier::Programs as u16;
+    match node.carrier {
+        PROGRAMS => Ok(()),
+        STACK => Err(Reason::LeftToPolicy),
+        _ => Err(Reason::AgainstPolicy),
     }
 }
 

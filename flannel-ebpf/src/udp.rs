@@ -39,6 +39,7 @@ pub fn encapsulate<F: SendFrame, T>(
     let inner = inner::headers(frame)?;
     let subnet = inner.ip.destination().masked(node.netmask);
     let peer = peers.peer(subnet).ok_or(Reason::NoPeer)?;
+    outer::check_carrier(node)?;
     let departed = depart(frame, &peer);
     if state == State::AsSent && !goes_whole(frame, &inner.ip, &peer, peers) {
         return Err(Reason::ToSegment);

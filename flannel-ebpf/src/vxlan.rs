@@ -34,6 +34,7 @@ pub fn encapsulate<F: SendFrame, T>(
     let inner = inner::headers(frame)?;
     let subnet = inner.ip.destination().masked(node.netmask);
     let peer = peers.peer(subnet).ok_or(Reason::ForeignPeer)?;
+    outer::check_carrier(node)?;
     let departed = depart(frame, &peer);
     wrap(frame, node, peer.public_ip, (peer.vtep_mac, inner.ethernet.source), &inner.ip)?;
     Ok((subnet, departed))

@@ -2,7 +2,7 @@
 //! host leases.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -48,8 +48,8 @@ pub trait Store: Send {
 
 impl Store for PathBuf {
     fn keep(&self, file: &SubnetFile) -> Result<(), SubnetFileError> {
-        let is_true = fs::read_to_string(self).is_ok_and(|text| text == file.to_string());
-        if is_true { Ok(()) } else { file.write(self) }
+        let now = read(self).ok().flatten().unwrap_or_default();
+        if file.text_beside(&now) == now { Ok(()) } else { file.write(self) }
     }
 }
 
@@ -103,7 +103,7 @@ pub enum SubnetFileError {
 
 impl SubnetFile {
     /// Replaces the file at `path` in one step: a reader sees all of it, or the former one. It is readable by
-    /// everybody; its directory is created if it is absent.
+    /// everybody; its directory is created if it is absent. Lines that others have added stay behind ours.
     ///
     /// # Errors
     /// The file system refuses. What was at `path` is still there.
@@ -113,8 +113,37 @@ impl SubnetFile {
             source,
         })?;
         // Independent of the umask: the CNI plugin may run as another user.
-        file::replace(path, self.to_string().as_bytes(), file::PUBLIC)
+        let now = read(path).ok().flatten().unwrap_or_default();
+        file::replace(path, self.text_beside(&now).as_bytes(), file::PUBLIC)
             .map_err(|source| SubnetFileError::Write { path: path.to_owned(), source })
+    }
+
+    /// The file, in the place of what is ours of `now`. `mk-docker-opts.sh -d` adds Docker's options to the file it
+    /// read the subnet from.
+    fn text_beside(&self, now: &str) -> String {
+        let mut text = self.to_string();
+        for line in now.lines().filter(|line| is_of_others(line)) {
+            text.push_str(line);
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// Whether a line sets a variable that is not ours, or is a comment. Our own go, also those of a family that is not
+/// served any more, and so does what is neither.
+fn is_of_others(line: &str) -> bool {
+    let ours = [NETWORK, SUBNET, IPV6_NETWORK, IPV6_SUBNET, MTU, IP_MASQ];
+    line.starts_with('#') || assignment(line).is_some_and(|(key, _)| !ours.contains(&key))
+}
+
+/// The text at `path`; nothing if there is none.
+fn read(path: &Path) -> io::Result<Option<String>> {
+    let mut bytes = Vec::new();
+    match File::open(path).and_then(|file| file.take(LONGEST).read_to_end(&mut bytes)) {
+        Ok(_) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -141,12 +170,8 @@ impl Previous {
     /// # Errors
     /// There is one, but it cannot be read. What it says is never an error.
     pub fn read(path: &Path) -> Result<Option<Self>, SubnetFileError> {
-        let mut bytes = Vec::new();
-        match File::open(path).and_then(|file| file.take(LONGEST).read_to_end(&mut bytes)) {
-            Ok(_) => Ok(Some(Self::parse(&String::from_utf8_lossy(&bytes)))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(SubnetFileError::Read { path: path.to_owned(), source }),
-        }
+        let text = read(path).map_err(|source| SubnetFileError::Read { path: path.to_owned(), source })?;
+        Ok(text.as_deref().map(Self::parse))
     }
 
     /// The subnets this host leased, of each family if the file names exactly one of it.

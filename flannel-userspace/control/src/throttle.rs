@@ -26,23 +26,38 @@ impl LogThrottle {
 
 /// Many things of one kind that are logged one by one, such as refused leases: of each kind a few a minute, and then how
 /// many there were.
-#[derive(Debug, Default)]
-pub struct LogBudget(BTreeMap<&'static str, (Instant, usize)>);
+#[derive(Debug)]
+pub struct LogBudget {
+    few: usize,
+    kinds: BTreeMap<&'static str, (Instant, usize)>,
+}
+
+impl Default for LogBudget {
+    fn default() -> Self {
+        Self::of(Self::FEW)
+    }
+}
 
 impl LogBudget {
-    /// So many of one kind are logged within [`REMINDER`].
+    /// So many of one kind are logged within [`REMINDER`] by default.
     pub const FEW: usize = 20;
+
+    /// So `few` of one kind are logged within [`REMINDER`].
+    #[must_use]
+    pub const fn of(few: usize) -> Self {
+        Self { few, kinds: BTreeMap::new() }
+    }
 
     /// Whether to log one more of `kind`; and how many of it were not logged in the time before, once that is over.
     pub fn spend(&mut self, kind: &'static str) -> (bool, Option<usize>) {
-        let (since, count) = self.0.entry(kind).or_insert_with(|| (Instant::now(), 0));
+        let (since, count) = self.kinds.entry(kind).or_insert_with(|| (Instant::now(), 0));
         let mut unlogged = None;
         if since.elapsed() >= REMINDER {
-            unlogged = count.checked_sub(Self::FEW).filter(|unlogged| *unlogged > 0);
+            unlogged = count.checked_sub(self.few).filter(|unlogged| *unlogged > 0);
             (*since, *count) = (Instant::now(), 0);
         }
         *count += 1;
-        (*count <= Self::FEW, unlogged)
+        (*count <= self.few, unlogged)
     }
 }
 

@@ -3,7 +3,7 @@
 use aya::programs::ProgramInfo;
 use aya::{Ebpf, EbpfLoader};
 use flannel_common::flow::{Bypass, PLACES};
-use flannel_common::maps::{APPROVED, Backend, CANDIDATES, EVENTS, FLOWS, Guard, Node};
+use flannel_common::maps::{APPROVED, Backend, CANDIDATES, Carrier, EVENTS, FLOWS, Guard, Node};
 use flannel_common::{Ip4, Mac};
 
 use super::load::{load_program, programs, programs_of, smallest_ring};
@@ -130,6 +130,6 @@ fn node(backend: Backend) -> Node {
         copied_tos: Node::DSCP,
         flow_seed: u64::MAX,
         device_mac: Mac([2, 0, 0, 0, 0, 1]),
-        reserved: 0,
+        carrier: Carrier::Programs as u16,
     }
 }

@@ -3,12 +3,14 @@
 //!
 //! The bridge from `control` to `net` and `datapath` lives here. What should be in the kernel does not.
 
+mod policies;
+
 use std::mem::discriminant;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use flannel_common::flow::Bypass;
-use flannel_common::maps::{Guard, Node};
+use flannel_common::maps::{Carrier, Guard, Node};
 use flannel_common::{Ip4, Mac};
 use flannel_control::backend::Tunnel;
 use flannel_control::kernel::{Kernel, KernelError, NodeContext};
@@ -18,15 +20,19 @@ use flannel_datapath::{
 use flannel_model::backend::Kind;
 use flannel_model::config::interface::InterfaceOptions;
 use flannel_model::device::{Device, DeviceSpec};
+use flannel_model::error::Chain;
 use flannel_model::family::{Family, PerFamily, Subnets};
 use flannel_model::object::{Change, Object};
 use flannel_model::underlay::{Hop, Links, Underlay};
 use flannel_net::device::DeviceError;
 use flannel_net::interface::InterfaceError;
 use flannel_net::{Monitor, Netlink, ObjectError, Objects, OpenError, interface};
+use flannel_observe::Limitation;
 use futures::{StreamExt as _, stream};
 use ipnetwork::{IpNetwork, Ipv4Network};
 use nix::errno::Errno;
+use policies::{AgainstPolicy, Policies};
+use tracing::warn;
 
 /// How this host's kernel is used.
 #[derive(Debug)]
@@ -47,6 +53,8 @@ pub struct Settings {
     pub copy_dscp: bool,
     /// Names of the bridges with pods behind their ports.
     pub pod_bridges: Vec<String>,
+    /// Told where the stack carries the tunnel's packets, because a policy of IPsec concerns them.
+    pub policy_limitation: Limitation,
 }
 
 /// This host's kernel: its own tables and the programs.
@@ -55,8 +63,16 @@ pub struct Host {
     monitor: Monitor,
     settings: Settings,
     objects: Objects,
+    /// The whole networks.
+    networks: Subnets,
+    /// Indexes of flannel's devices.
+    devices: PerFamily<u32>,
     /// `None` if the kernel forwards alone, and before the first programs are loaded.
     datapath: Option<Datapath>,
+    policies: Policies,
+    /// What the datapath would be if no policy concerned it.
+    wanted: Option<Spec>,
+    carrier: Carrier,
     /// Whether programs need the ports of pods.
     serves_pods: bool,
     /// What packets that skip the stack pass by, besides pods' ports and bridges.
@@ -82,12 +98,18 @@ impl Host {
     pub fn open(netlink: Netlink, settings: Settings) -> Result<Self, OpenError> {
         let monitor = Monitor::open()?;
         let objects = Objects::new(netlink.clone(), PerFamily::NONE);
+        let policies = Policies::open(settings.policy_limitation.clone()).map_err(OpenError::from)?;
         Ok(Self {
             netlink,
             monitor,
             settings,
             objects,
+            networks: Subnets::NONE,
+            devices: PerFamily::NONE,
             datapath: None,
+            policies,
+            wanted: None,
+            carrier: Carrier::Programs,
             serves_pods: false,
             skipped: Skipped::default(),
         })
@@ -141,8 +163,60 @@ impl Host {
             copied_tos: if copy_dscp { Node::DSCP } else { 0 },
             flow_seed: rand::random(),
             device_mac: device.map_or(Mac::ZERO, |device| device.mac),
-            reserved: 0,
+            carrier: Carrier::Programs as u16,
         }
+    }
+}
+
+/// Obeys policies of IPsec.
+impl Host {
+    /// Loads the programs of `spec` so that no policy is passed by which concerns packets to and from `peers`. Returns
+    /// the policy, if there is one, for which no packet is carried.
+    fn load(
+        &mut self,
+        pins: &Arc<PinDir>,
+        spec: &Spec,
+        peers: impl Iterator<Item = IpAddr>,
+    ) -> Result<Option<AgainstPolicy>, KernelError> {
+        let (carrier, against) = match self.policies.carrier(spec, peers) {
+            Ok(carrier) => (carrier, None),
+            Err(against) => (Carrier::Nobody, Some(against)),
+        };
+        if self.datapath.is_none() || self.wanted.as_ref() != Some(spec) || carrier != self.carrier {
+            let spec = policies::carried_by(spec, carrier);
+            self.datapath = Some(Datapath::start(pins.clone(), spec).map_err(KernelError::refused)?);
+            self.carrier = carrier;
+        }
+        Ok(against)
+    }
+
+    /// The same for the programs that are loaded, for their peers and `more`.
+    fn obey(&mut self, more: &[IpAddr]) -> Result<Option<AgainstPolicy>, KernelError> {
+        let (Some(pins), Some(spec)) = (self.settings.pins.clone(), self.wanted.clone()) else {
+            return Ok(None);
+        };
+        let mut peers = more.to_vec();
+        if let Some(datapath) = self.datapath.as_mut().filter(|_| !self.policies.are_none()) {
+            let known = datapath.tables().peers().map_err(KernelError::refused)?;
+            peers.extend(known.into_values().map(|peer| IpAddr::V4(peer.public_ip)));
+        }
+        self.load(&pins, &spec, peers.into_iter())
+    }
+
+    /// The same before the peers among `objects` are put there.
+    async fn obey_before(&mut self, objects: &[Object]) -> Result<(), KernelError> {
+        let address = |object: &Object| match object {
+            Object::Peer { public_ip, .. } => Some(*public_ip),
+            _ => None,
+        };
+        let arriving: Vec<IpAddr> = objects.iter().filter_map(address).collect();
+        if arriving.is_empty() || self.policies.are_none() {
+            return Ok(());
+        }
+        let before = self.carrier;
+        self.obey(&arriving)?;
+        // The programs at the pods' ports are other ones now.
+        if self.carrier == before { Ok(()) } else { self.find_pods().await }
     }
 }
 
@@ -180,23 +254,33 @@ impl Kernel for Host {
         let mut objects_of = PerFamily::NONE;
         families.for_each(|family| objects_of.set(family, Some(links.device_index(family))));
         self.objects = Objects::new(self.netlink.clone(), objects_of);
+        self.networks = context.networks;
+        self.devices = links.devices.clone().map(|_, device| device.index);
         self.serves_pods = !links.devices.is_empty() || self.bypass(kind) != Bypass::Off;
         self.skipped = Skipped {
             device: links.device_index(Family::V4),
             underlay: context.backend.depends_on_hop().then_some(links.underlay.index),
         };
         let Some(pins) = self.settings.pins.clone() else { return Ok(()) };
-        let datapath = Datapath::start(pins, self.spec(context, links)).map_err(KernelError::refused)?;
-        self.datapath = Some(datapath);
+        let spec = self.spec(context, links);
+        // Programs must never carry what a policy concerns, so peers of an earlier daemon are looked at first.
+        let known = Tables::open_to_read(pins.path()).and_then(|tables| tables.peers()).unwrap_or_default();
+        self.policies.read();
+        self.load(&pins, &spec, known.into_values().map(|peer| peer.public_ip.into()))?;
+        self.wanted = Some(spec);
         Ok(())
     }
 
     fn hold(&mut self) -> Result<(), KernelError> {
-        self.datapath.as_mut().map_or(Ok(()), Datapath::hold).map_err(KernelError::refused)
+        self.policies.read();
+        let against = self.obey(&[])?;
+        self.datapath.as_mut().map_or(Ok(()), Datapath::hold).map_err(KernelError::refused)?;
+        against.map_or(Ok(()), |against| Err(KernelError::refused(against)))
     }
 
     fn is_whole(&self) -> bool {
-        self.datapath.as_ref().is_none_or(Datapath::is_whole)
+        let Some(datapath) = &self.datapath else { return true };
+        datapath.is_whole() && self.carrier != Carrier::Nobody && !self.policies.are_outdated()
     }
 
     fn has_programs(&self) -> bool {
@@ -219,6 +303,9 @@ impl Kernel for Host {
 
     async fn list(&mut self, subnets: &Subnets) -> Result<Vec<Object>, KernelError> {
         let mut all = self.objects.list().await.map_err(object_refused)?;
+        for family in Family::ALL {
+            flannel_net::retain_ours(&mut all, self.devices.get(family).copied(), &self.networks, subnets);
+        }
         if let Some(datapath) = &mut self.datapath {
             let subnet_len = subnets.v4.map_or(0, Ipv4Network::prefix);
             all.append(&mut peers_in(datapath.tables(), subnet_len).map_err(KernelError::refused)?);
@@ -230,6 +317,9 @@ impl Kernel for Host {
 
     async fn put(&mut self, objects: &[Object]) -> Vec<(Object, KernelError)> {
         let mut failed = Vec::new();
+        if let Err(error) = self.obey_before(objects).await {
+            warn!(error = %Chain(&error), "cannot find out whether a policy of IPsec concerns new peers; trying again");
+        }
         for objects in by_kind(objects) {
             if let (Some(Object::Peer { .. }), Some(datapath)) = (objects.first(), &mut self.datapath) {
                 let put = |tables: &mut Tables, subnet, entry| tables.put_peer(subnet, entry);
@@ -266,7 +356,10 @@ impl Kernel for Host {
     }
 
     async fn change(&mut self) -> Change {
-        self.monitor.next().await
+        tokio::select! {
+            change = self.monitor.next() => change,
+            () = self.policies.changed() => Change::Policies,
+        }
     }
 }
 

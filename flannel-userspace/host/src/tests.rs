@@ -12,6 +12,7 @@ use flannel_model::family::{Family, PerFamily};
 use flannel_model::object::Object;
 use flannel_net::Netlink;
 use flannel_net::namespace::{ip, ip_json, on_host};
+use flannel_observe::Conditions;
 use rstest::rstest;
 
 use super::{Host, Settings};
@@ -36,6 +37,7 @@ fn host() -> Host {
             bypass: Bypass::Off,
             copy_dscp: false,
             pod_bridges: Vec::new(),
+            policy_limitation: Conditions::default().limitation("policies"),
         },
     )
     .unwrap()

@@ -69,6 +69,17 @@ impl Object {
         }
     }
 
+    /// What it is, in a word.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Neighbour { .. } => "neighbour",
+            Self::Fdb { .. } => "fdb",
+            Self::Peer { .. } => "peer",
+            Self::Route { .. } => "route",
+        }
+    }
+
     /// The first and the last of the objects, in their order, of which the kernel holds one at a time: the
     /// neighbours of one address, the forwarding entries of one Ethernet address, the entries and the routes of
     /// one subnet.
@@ -113,6 +124,8 @@ pub enum Change {
     /// The interface of this index came, went or changed, or an address or a qdisc of it did, or a program was taken
     /// off it.
     Interface(u32),
+    /// A policy of IPsec came, went or changed.
+    Policies,
     /// Changes were lost: there were too many at once.
     Overrun,
 }

@@ -165,6 +165,11 @@ pub(super) fn listed<T>(
 pub(super) fn messages<T: NetlinkDeserializable>(
     datagram: &[u8],
 ) -> impl Iterator<Item = NetlinkMessage<T>> + use<'_, T> {
+    frames(datagram).flat_map(NetlinkMessage::deserialize)
+}
+
+/// The bytes of each message in a datagram.
+pub(super) fn frames(datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = datagram;
     std::iter::from_fn(move || {
         let (length, _) = rest.split_first_chunk::<4>()?;
@@ -172,9 +177,8 @@ pub(super) fn messages<T: NetlinkDeserializable>(
         // A length below that of a header would loop without end.
         let message = rest.get(..length).filter(|_| length >= 16)?;
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some(NetlinkMessage::deserialize(message))
+        Some(message)
     })
-    .flatten()
 }
 
 #[cfg(test)]

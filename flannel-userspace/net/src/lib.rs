@@ -10,6 +10,7 @@ mod bulk;
 mod clsact;
 pub mod conntrack;
 pub mod device;
+pub mod forwarding;
 pub mod interface;
 pub mod link;
 pub mod monitor;
@@ -22,6 +23,7 @@ pub mod rules;
 mod xdp_refusal;
 mod xdp_support;
 pub mod xdp_transmit;
+pub mod xfrm;
 
 #[cfg(any(test, feature = "namespace"))]
 pub mod namespace;
@@ -36,7 +38,7 @@ pub use attachments::{Filter, XdpProgram};
 pub use bridge::BridgeFdb;
 pub use clsact::knows_clsact;
 pub use monitor::Monitor;
-pub use objects::{ObjectError, Objects};
+pub use objects::{ObjectError, Objects, retain_ours};
 pub use route::hops;
 pub use xdp_refusal::xdp_refusal;
 pub use xdp_support::{XdpSupport, xdp_support};
@@ -51,8 +53,8 @@ pub struct Netlink(rtnetlink::Handle);
 
 /// The netlink socket could not be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot open a netlink socket of NETLINK_ROUTE; the kernel must be 4.20 or newer")]
-pub struct OpenError(#[source] io::Error);
+#[error("cannot open a netlink socket; the kernel must be 4.20 or newer")]
+pub struct OpenError(#[from] io::Error);
 
 /// The kernel refused a request.
 #[derive(Debug, thiserror::Error)]

@@ -309,7 +309,10 @@ pub(super) fn link_layer_address(message: &NeighbourMessage) -> Option<Mac> {
     })
 }
 
+mod ours;
 mod put;
+
+pub use ours::retain_ours;
 
 #[cfg(test)]
 mod tests;

@@ -45,7 +45,14 @@ pub struct Condition {
     place: usize,
 }
 
-/// What the host forwards without, as long as the daemon runs.
+/// What the host may come to forward without, held by the part that knows whether it does.
+#[derive(Clone, Debug)]
+pub struct Limitation {
+    conditions: Conditions,
+    without: &'static str,
+}
+
+/// What the host forwards without.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limit {
     /// What it goes without.
@@ -82,9 +89,15 @@ impl Conditions {
         Condition { conditions: self.clone(), place }
     }
 
-    /// The host is ready, but forwards without something.
+    /// The host is ready, but forwards without something as long as the daemon runs.
     pub fn limit(&self, limit: Limit) {
         self.all.send_modify(|all| all.limits.push(limit));
+    }
+
+    /// For a limit that may come and go. `without` is what the host then forwards without.
+    #[must_use]
+    pub fn limitation(&self, without: &'static str) -> Limitation {
+        Limitation { conditions: self.clone(), without }
     }
 
     /// Sets why the host's peers may be out of date; `None` if they are not.
@@ -182,6 +195,21 @@ impl Changes {
     }
 }
 
+impl Limitation {
+    /// Sets for which reasons the host forwards without; none while it does not have to. Returns whether that is new.
+    pub fn set(&self, reasons: Vec<String>) -> bool {
+        self.conditions.all.send_if_modified(|all| {
+            let is_own = |limit: &&Limit| limit.without == self.without;
+            if all.limits.iter().filter(is_own).map(|limit| &limit.reason).eq(&reasons) {
+                return false;
+            }
+            all.limits.retain(|limit| !is_own(&limit));
+            all.limits.extend(reasons.into_iter().map(|reason| Limit { without: self.without, reason }));
+            true
+        })
+    }
+}
+
 impl Condition {
     /// It is met.
     pub fn meet(&self) {
@@ -272,6 +300,21 @@ mod tests {
         assert!(changes.next().now_or_never().is_some());
         conditions.set_outdated(None);
         assert_eq!(conditions.summary(), "ready");
+    }
+
+    #[test]
+    fn a_limitation_comes_and_goes() {
+        let conditions = Conditions::default();
+        conditions.limit(Limit { without: "programs", reason: "bpf() is refused".to_owned() });
+        let firewall = conditions.limitation("firewall");
+        assert!(!firewall.set(Vec::new()), "nothing has changed");
+        assert!(firewall.set(vec!["one".to_owned(), "two".to_owned()]));
+        assert!(!firewall.set(vec!["one".to_owned(), "two".to_owned()]), "nothing has changed");
+        let summary =
+            "ready; without programs: bpf() is refused; without firewall: one; without firewall: two";
+        assert_eq!(conditions.summary(), summary);
+        assert!(firewall.set(Vec::new()));
+        assert_eq!(conditions.summary(), "ready; without programs: bpf() is refused");
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod series;
 mod server;
 mod state;
 
-pub use conditions::{Changes, Condition, Conditions, Failure, Limit, Status};
+pub use conditions::{Changes, Condition, Conditions, Failure, Limit, Limitation, Status};
 pub use exposition::{Domain, Exposition, Format};
 pub use liveness::{Heart, Liveness};
 pub use moment::Moment;

@@ -1,5 +1,6 @@
 //! The state of the daemon, as its health endpoints report it, and the age of its files.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
@@ -45,7 +46,8 @@ impl Collector for StateCollector {
         )?;
         let pending = pending.iter().map(|what| ([("what", *what)], 1_u64));
         writer.gauges("pending", "Conditions of readiness that are not met.", pending)?;
-        let limits = limits.iter().map(|limit| ([("without", limit.without)], 1_u64));
+        let limits: BTreeSet<&str> = limits.iter().map(|limit| limit.without).collect();
+        let limits = limits.iter().map(|without| ([("without", *without)], 1_u64));
         writer.gauges(
             "limited",
             "What the host forwards without; /readyz gives the reason. Absent while nothing is missing.",

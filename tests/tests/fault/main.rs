@@ -3,11 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
 mod boot;
+mod conditions;
 mod etcd;
 mod firewall;
 mod hostile;
 mod kernel;
 mod lease;
+mod policies;
 mod scenario;
 mod sight;
 mod underlay;

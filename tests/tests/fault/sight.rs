@@ -19,6 +19,11 @@ pub const VXLAN: &str = r#"{"Type":"vxlan"}"#;
 pub const UDP: &str = r#"{"Type":"udp"}"#;
 pub const HOST_GW: &str = r#"{"Type":"host-gw"}"#;
 
+/// Where daemons with [`HEALTH_FLAG`] tell how they are.
+pub const HEALTH: u16 = 9501;
+/// See [`HEALTH`].
+pub const HEALTH_FLAG: &str = "--metrics-listen=127.0.0.1:9501";
+
 /// Two hosts. Their subnets are below 10.5.100.0: those above are free for leases written by hand.
 pub fn plan(backend: &str) -> Plan {
     let config = format!(r#"{{"Network":"10.5.0.0/16","SubnetMax":"10.5.99.0","Backend":{backend}}}"#);
@@ -66,13 +71,26 @@ pub fn own_key(cluster: &Cluster, member: usize) -> String {
 
 /// The sum of a metric's series, from the daemon of a host on that port of its loopback interface.
 pub fn metric(host: &Host, port: u16, name: &str) -> u64 {
-    let mut stream = host.namespace.within(|| Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, port))?)).unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
+    let answer = asked(host, port, "/metrics");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     let series = answer.lines().filter(|line| line.starts_with(name));
     series.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+}
+
+/// What `/readyz` of the daemon of a host answers on that port of its loopback interface.
+pub fn readiness(host: &Host, port: u16) -> serde_json::Value {
+    let answer = asked(host, port, "/readyz?format=json");
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    serde_json::from_str(body).unwrap()
+}
+
+fn asked(host: &Host, port: u16, path: &str) -> String {
+    let mut stream = host.namespace.within(|| Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, port))?)).unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }
 
 /// What stands in a host's kernel: links, addresses, routes, neighbours, forwarding entries and programs, without the

@@ -44,7 +44,7 @@ pub fn node(encapsulation: Encapsulation, guard: Guard) -> Node {
         copied_tos: 0,
         flow_seed: FLOW_SEED,
         device_mac: Mac(DEVICE_MAC),
-        reserved: 0,
+        carrier: 0,
     }
 }
 

@@ -218,10 +218,10 @@ fn check_subnet(site: &Site, own: &FamilySite, subnet: IpNetwork) -> Result<(), 
     if overlap(subnet, own.subnet) {
         return Err(Refusal::OwnSubnet(subnet));
     }
-    // An operator may well have cut the whole network out of a larger one that this host is connected to.
-    let is_larger = |connected: &IpNetwork| {
-        is_subnet_of(own.network, *connected) && connected.prefix() < own.network.prefix()
-    };
+    // An operator may well have cut the whole network out of one that this host is connected to, or have taken all of
+    // it: the routes to peers are longer.
+    let is_larger =
+        |connected: &IpNetwork| is_subnet_of(own.network, *connected) && connected.prefix() < own.subnet_len;
     let mut connected = site.connected.iter().copied().filter(|connected| !is_larger(connected));
     if let Some(connected) = connected.find(|connected| overlap(*connected, subnet)) {
         return Err(Refusal::Connected { subnet, connected });

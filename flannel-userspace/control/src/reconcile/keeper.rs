@@ -21,6 +21,7 @@ use crate::backend::{Backend, Unreachable};
 use crate::kernel::{Kernel, KernelError};
 use crate::peers::Peer;
 use crate::reconcile::ReconcileMetrics;
+use crate::throttle::LogBudget;
 use crate::until;
 
 /// How often the kernel is compared with what is wanted, whether or not anything happened.
@@ -46,6 +47,9 @@ const PUT_BACKS: u32 = 10;
 /// More failures at once are summed up in the log.
 const FEW: usize = 20;
 
+/// So many lines a minute about one kind of what others do to the kernel; more are counted.
+const FEW_OF_A_KIND: usize = 5;
+
 /// After this number of peers at once the wanted set is compacted.
 const MANY: usize = 1000;
 
@@ -69,6 +73,8 @@ pub(super) struct Keeper<K> {
     /// Whether device and programs are where they should be.
     in_place: Condition,
     cannot_hold: bool,
+    /// What others do to the kernel, as far as it is logged.
+    budget: LogBudget,
     /// Since when and how often each object was put back.
     put_back: BTreeMap<Object, (Instant, u32)>,
     sweeps: Interval,
@@ -130,6 +136,7 @@ impl<K: Kernel> Keeper<K> {
             unreachable: BTreeMap::new(),
             in_place,
             cannot_hold: false,
+            budget: LogBudget::of(FEW_OF_A_KIND),
             put_back: BTreeMap::new(),
             sweeps: every(SWEEP),
             looks: every(LOOK),
@@ -186,6 +193,7 @@ impl<K: Kernel> Keeper<K> {
             Change::Interface(index) if self.is_own(index) => self.look_soon(AT_ONCE),
             Change::Interface(_) if self.depends_on_hop() => self.look_soon(HURRIED),
             Change::Interface(_) => self.interfaces_due = self.interfaces_due.or(Some(soon)),
+            Change::Policies => self.interfaces_due = Some(Instant::now()),
             Change::Overrun => self.look_soon(HURRIED),
         }
     }
@@ -213,18 +221,31 @@ impl<K: Kernel> Keeper<K> {
         *times += 1;
         match (*times).cmp(&PUT_BACKS) {
             Ordering::Less => {
-                info!(?object, "somebody removed or replaced what is ours: putting it back");
+                if self.may_log(object.kind()) {
+                    info!(?object, "somebody removed or replaced what is ours: putting it back");
+                }
                 self.metrics.repaired(&object);
                 self.put_and_remove(vec![object], Vec::new()).await;
             }
             Ordering::Equal => {
-                warn!(
-                    ?object,
-                    "somebody removes or replaces it again and again: it is put back more slowly from now on"
-                );
+                if self.may_log("removed again and again") {
+                    warn!(
+                        ?object,
+                        "somebody removes or replaces it again and again: it is put back more slowly from now on"
+                    );
+                }
             }
             Ordering::Greater => {}
         }
+    }
+
+    /// Whether to log one more of `kind`. Of a kind that was not logged for a while the number is.
+    fn may_log(&mut self, kind: &'static str) -> bool {
+        let (may, unlogged) = self.budget.spend(kind);
+        if let Some(lines) = unlogged {
+            info!(kind, lines, "as many others were not logged in the minute before");
+        }
+        may
     }
 
     /// Whether objects are on the interface of that index.
@@ -253,13 +274,13 @@ impl<K: Kernel> Keeper<K> {
         match self.node.hold().await {
             Ok(()) => {
                 self.in_place.meet();
-                if std::mem::take(&mut self.cannot_hold) {
+                if std::mem::take(&mut self.cannot_hold) && self.may_log("in place again") {
                     info!("flannel's device and programs are in their places again");
                 }
             }
             Err(error) => {
                 let error = Chain(&error).to_string();
-                if std::mem::replace(&mut self.cannot_hold, true) {
+                if std::mem::replace(&mut self.cannot_hold, true) || !self.may_log("not in place") {
                     debug!(error, "still failing");
                 } else {
                     warn!(error, "cannot keep flannel's device and programs in place; trying again");
@@ -388,6 +409,11 @@ impl<K: Kernel> Keeper<K> {
             let damaged = missing.iter().chain(&stale).filter(|object| !self.failing.contains(object));
             damaged.for_each(|object| self.metrics.repaired(object));
         }
+        for object in &stale {
+            if self.may_log("stale") {
+                info!(?object, "removing what looks like flannel's and belongs to no lease");
+            }
+        }
         self.put_and_remove(missing, stale).await;
         if let Err(error) = self.node.kernel().take_over() {
             warn!(error = %Chain(&error), "cannot replace the programs of another build; trying again");
@@ -420,14 +446,19 @@ impl<K: Kernel> Keeper<K> {
     }
 
     fn report(&mut self, objects: &[Object], operation: &str, failed: Vec<(Object, KernelError)>) {
-        let mut is_changed = false;
+        let (mut is_changed, mut mended) = (false, Vec::new());
         if !self.failing.is_empty() {
             let still: BTreeSet<&Object> = failed.iter().map(|(object, _)| object).collect();
             for object in objects.iter().filter(|object| !still.contains(object)) {
                 if self.failing.remove(object) {
                     is_changed = true;
-                    info!(?object, "what failed before is done: {operation}");
+                    mended.push(object);
                 }
+            }
+        }
+        for object in mended {
+            if self.may_log("mended") {
+                info!(?object, "what failed before is done: {operation}");
             }
         }
         debug!(objects = objects.len(), failed = failed.len(), operation, "done");
@@ -440,7 +471,7 @@ impl<K: Kernel> Keeper<K> {
                 debug!(error = %Chain(&error), ?object, "still failing");
             } else {
                 told += 1;
-                if told <= FEW {
+                if told <= FEW && self.may_log("refused") {
                     warn!(error = %Chain(&error), ?object, "cannot {operation}; trying again");
                 }
                 self.failing.insert(object);

@@ -131,7 +131,7 @@ impl ReconcileMetrics {
 
     /// Somebody else removed, replaced or added something in the kernel, and it was put right.
     pub fn repaired(&self, object: &Object) {
-        self.repairs.get_or_create(&[("object", kind(object))]).inc();
+        self.repairs.get_or_create(&[("object", object.kind())]).inc();
     }
 
     /// Events of leases took so long from their arrival into the kernel.
@@ -174,14 +174,5 @@ impl Domain for ReconcileMetrics {
             "Mass deletions: so many leases vanished at once that their peers were held",
             self.mass_delete_holds.clone(),
         );
-    }
-}
-
-const fn kind(object: &Object) -> &'static str {
-    match object {
-        Object::Neighbour { .. } => "neighbour",
-        Object::Fdb { .. } => "fdb",
-        Object::Peer { .. } => "peer",
-        Object::Route { .. } => "route",
     }
 }

@@ -18,7 +18,7 @@ use flannel_model::error::Chain;
 use flannel_model::lease::{Event, Snapshot};
 use flannel_model::object::Object;
 use flannel_model::underlay::Underlay;
-use flannel_observe::{Condition, Conditions, Vitals};
+use flannel_observe::{Condition, Conditions, Limitation, Vitals};
 use flannel_registry::{EtcdMetrics, LeaseSource, Watch as _, WatchError};
 use futures::FutureExt as _;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -104,6 +104,8 @@ pub struct Loop<R: LeaseSource, K: Kernel> {
     metrics: ReconcileMetrics,
     etcd_metrics: EtcdMetrics,
     conditions: Conditions,
+    /// Told while peers are not reached.
+    peers_limitation: Limitation,
     synced: Option<oneshot::Sender<()>>,
     orders: UnboundedReceiver<Order>,
     configuration: Configured,
@@ -152,6 +154,7 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
             connected_over,
             metrics,
             etcd_metrics,
+            peers_limitation: conditions.limitation("peers"),
             conditions,
             synced: Some(synced),
             orders,
@@ -363,7 +366,9 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
         metrics.set_peers(PeerState::Failing, failing);
         metrics.set_peers(PeerState::Unreachable, unreachable);
         metrics.set_peers(PeerState::Held, self.deletion_guard.held().count());
-        metrics.set_peers(PeerState::Refused, self.peers.refused().count());
+        let refused = self.peers.refused().count();
+        metrics.set_peers(PeerState::Refused, refused);
+        self.peers_limitation.set(shortfalls(accepted, failing, unreachable, refused));
     }
 
     /// Has the keeper want what `diff` says; the objects that touches go into `touched`.
@@ -466,6 +471,22 @@ impl<R: LeaseSource, K: Kernel> Drop for Loop<R, K> {
             self.write_memory();
         }
     }
+}
+
+/// What to tell where peers are not reached. That single leases are refused is nothing about this host; that all are is.
+fn shortfalls(accepted: usize, failing: usize, unreachable: usize, refused: usize) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if failing > 0 {
+        reasons.push(format!("the kernel refuses something of {failing} of {accepted}; the log says what"));
+    }
+    if unreachable > 0 {
+        reasons.push(format!("there is no path to {unreachable} of {accepted}; the log says why"));
+    }
+    if accepted == 0 && refused > 0 {
+        reasons
+            .push(format!("all {refused} leases of other hosts are refused; `flannelctl leases` says why"));
+    }
+    reasons
 }
 
 /// Logs what happened to `peers`; of many, only their number.

@@ -1,5 +1,5 @@
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use flannel_model::family::Subnets;
@@ -7,7 +7,7 @@ use ipnetwork::{IpNetwork, Ipv4Network};
 use proptest::prelude::*;
 use rstest::rstest;
 
-use super::{Previous, SubnetFile, SubnetFileError, cidr};
+use super::{Previous, Store as _, SubnetFile, SubnetFileError, cidr};
 
 fn file(network: &str, subnet: &str, mtu: u32, ip_masq: bool) -> SubnetFile {
     SubnetFile { networks: subnets(network), subnets: subnets(subnet), mtu, ip_masq }
@@ -35,6 +35,27 @@ fn the_bytes_are_those_of_stock_flannel(#[case] file: SubnetFile, #[case] bytes:
     let path = directory.path().join("subnet.env");
     file.write(&path).unwrap();
     assert_eq!(fs::read_to_string(&path).unwrap(), bytes);
+}
+
+/// `mk-docker-opts.sh -d` with the subnet file as its output adds a line to it.
+#[test]
+fn lines_of_others_stay() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("subnet.env");
+    let options = "DOCKER_OPTS=\" --bip=10.5.18.1/24 --mtu=1450\"\n# of the owner\n";
+    let first = file("10.5.0.0/16", "10.5.18.0/24", 1450, true);
+    path.keep(&first).unwrap();
+    fs::write(&path, format!("{first}{options}")).unwrap();
+    let written = fs::metadata(&path).unwrap().ino();
+    path.keep(&first).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().ino(), written, "nothing is to be written");
+    let second = file("10.5.0.0/16", "10.5.19.0/24", 1400, true);
+    for _ in 0..2 {
+        path.keep(&second).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), format!("{second}{options}"));
+    }
+    second.write(&path).unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), format!("{second}{options}"), "at a start");
 }
 
 #[test]

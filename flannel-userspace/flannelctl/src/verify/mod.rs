@@ -10,11 +10,11 @@ use flannel_common::maps::Node;
 use flannel_control::backend;
 use flannel_datapath::{PeerEntry, Tables};
 use flannel_model::device::{Device, DeviceSpec};
-use flannel_model::family::{Family, PerFamily};
+use flannel_model::family::{Family, PerFamily, Subnets};
 use flannel_model::object::Object;
 use flannel_model::underlay::{Hop, Links, Underlay};
 use flannel_net::device::segmenter::EXIT;
-use flannel_net::{Netlink, Objects, hops};
+use flannel_net::{Netlink, Objects, hops, retain_ours};
 use ipnetwork::{IpNetwork, Ipv4Network};
 use serde::Serialize;
 
@@ -173,7 +173,7 @@ impl Findings {
                 }
             }
         }
-        let actual = self.actual(links.device_index(Family::V4), tables, subnet.prefix()).await?;
+        let actual = self.actual(links.device_index(Family::V4), tables, &networks, subnet).await?;
         self.checked += wanted.len();
         self.differences.extend(differences(&wanted, &actual));
         self.compare_sources(&actual, tables)?;
@@ -245,14 +245,16 @@ impl Findings {
         &self,
         device: Option<u32>,
         tables: &Tables,
-        prefix: u8,
+        networks: &Subnets,
+        subnet: Ipv4Network,
     ) -> anyhow::Result<BTreeSet<Object>> {
-        let listed = Objects::new(self.netlink.clone(), PerFamily::only_v4(device)).list().await?;
+        let mut listed = Objects::new(self.netlink.clone(), PerFamily::only_v4(device)).list().await?;
+        retain_ours(&mut listed, device, networks, &subnet.into());
         let mut actual = BTreeSet::from_iter(listed);
         for (address, entry) in tables.peers()? {
             let PeerEntry { public_ip, vtep_mac: mac, direct, .. } = entry;
             actual.insert(Object::Peer {
-                subnet: IpNetwork::new(address.into(), prefix)?,
+                subnet: IpNetwork::new(address.into(), subnet.prefix())?,
                 public_ip: public_ip.into(),
                 mac,
                 direct,

@@ -186,6 +186,10 @@ pub(super) struct RuleFlags {
     /// Accept forwarded packets from and to the network.
     #[arg(long, default_value = "true")]
     pub(super) iptables_forward_rules: Switch,
+    /// Have the host forward packets of IPv4 (net.ipv4.ip_forward), at the start and whenever it does not. Without this
+    /// flag it is only told.
+    #[arg(long, default_value = "false")]
+    pub(super) ip_forward: Switch,
     /// Keep a blackhole route for this host's own subnet.
     #[arg(long, default_value = "false")]
     pub(super) ip_blackhole_route: Switch,

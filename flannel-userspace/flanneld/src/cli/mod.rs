@@ -73,6 +73,8 @@ pub struct Options {
     pub copy_dscp: bool,
     /// Which rules are written.
     pub rules: RuleOptions,
+    /// Whether the host is made to forward packets.
+    pub ip_forward: bool,
     /// Bridges whose ports lead to pods.
     pub pod_bridges: Vec<String>,
     /// Where health and metrics are shown.
@@ -175,6 +177,7 @@ impl Options {
                 resync: Duration::from_secs(rules.iptables_resync.into()),
                 blackhole: rules.ip_blackhole_route.is_on(),
             },
+            ip_forward: rules.ip_forward.is_on(),
             pod_bridges: datapath.pod_bridges.into(),
             endpoints: endpoints(&flags.health),
             metrics_per_peer: flags.health.metrics_per_peer.into(),

@@ -8,11 +8,13 @@ mod exclusive;
 mod exposition;
 mod leave;
 mod log;
+mod others;
 mod programs;
 mod report;
 mod rules;
 mod signals;
 mod start;
+mod surroundings;
 
 use std::future;
 
@@ -84,6 +86,7 @@ struct Pending {
     lease: Condition,
     datapath: Condition,
     subnet_file: Condition,
+    forwarding: Condition,
     listing: Condition,
 }
 
@@ -95,6 +98,7 @@ impl Pending {
             lease: condition("subnet leased"),
             datapath: condition("datapath in place"),
             subnet_file: condition("subnet file written"),
+            forwarding: condition("packets forwarded"),
             listing: condition("every known peer reached"),
         }
     }
@@ -150,6 +154,8 @@ async fn serve(
         subnet_file,
         listing,
         rules,
+        other_rules,
+        surroundings,
         approver,
         exclusive: _exclusive,
         marker: _marker,
@@ -165,6 +171,8 @@ async fn serve(
     });
     service.run(address_claim.run(lease_state.clone()));
     service.run(rules.run());
+    service.run(other_rules.run());
+    service.run(surroundings.run());
     if let Some(approver) = approver {
         service.run(approver.run());
     }

@@ -6,16 +6,28 @@ use std::time::Duration;
 use flannel_common::maps::Guard;
 use flannel_control::backend::Tunnel;
 use flannel_control::configuration::Served;
+use flannel_model::config::NetworkConfig;
 use flannel_model::error::Chain;
 use flannel_model::family::{PerFamily, Subnets};
 use flannel_net::Netlink;
 use flannel_net::rules::{Choice, Rules, RulesError};
+use flannel_observe::{Conditions, Limitation};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::DaemonError;
 use crate::cli::{Options, RuleOptions};
 use flannel_control::throttle::LogThrottle;
+
+/// The rules of this host's subnets, as a daemon with `options` keeps them beside `tunnel`.
+pub(super) fn rules(
+    options: &Options,
+    config: &NetworkConfig,
+    tunnel: Option<Tunnel>,
+    subnets: &Subnets,
+) -> PerFamily<Rules> {
+    Rules::of_host(choice(options, tunnel), &options.etcd.prefix, config, subnets)
+}
 
 /// Which rules a daemon with `options` keeps beside `tunnel`.
 pub(super) fn choice(options: &Options, tunnel: Option<Tunnel>) -> Choice {
@@ -36,6 +48,8 @@ pub(super) struct RuleKeeper {
     blackholes: Subnets,
     resync: Duration,
     throttle: LogThrottle,
+    /// Told while rules cannot be kept.
+    limitation: Limitation,
 }
 
 impl RuleKeeper {
@@ -47,6 +61,7 @@ impl RuleKeeper {
         tunnel: Option<Tunnel>,
         subnets: &Subnets,
         netlink: Netlink,
+        conditions: &Conditions,
     ) -> Result<Self, DaemonError> {
         let RuleOptions { masquerade, resync, blackhole, .. } = options.rules;
         let (choice, etcd_prefix) = (choice(options, tunnel), options.etcd.prefix.clone());
@@ -61,13 +76,13 @@ impl RuleKeeper {
             blackholes: if blackhole { *subnets } else { Subnets::NONE },
             resync,
             throttle: LogThrottle::default(),
+            limitation: conditions.limitation("rules"),
         };
         match keeper.ensure().await {
             Err(error) if masquerade => return Err(error.into()),
             ensured => keeper.report(ensured),
         }
         keeper.keep_blackholes().await;
-        keeper.tell_obstacles().await;
         Ok(keeper)
     }
 
@@ -102,6 +117,8 @@ impl RuleKeeper {
     }
 
     fn report(&mut self, ensured: Result<String, RulesError>) {
+        let trouble = ensured.as_ref().err().map(|error| format!("they cannot be kept: {}", Chain(error)));
+        self.limitation.set(trouble.into_iter().collect());
         match ensured {
             Ok(repairs) if repairs.is_empty() => {}
             Ok(repairs) => info!("rules put in place: {repairs}"),
@@ -120,22 +137,6 @@ impl RuleKeeper {
                 let text = Chain(&error).to_string();
                 if self.throttle.should_log(&text) {
                     warn!("{text}; trying again");
-                }
-            }
-        }
-    }
-
-    /// The user's own chains are not changed, but they may drop packets.
-    async fn tell_obstacles(&self) {
-        for rules in self.rules.values() {
-            match rules.obstacles().await {
-                Ok(chains) if chains.is_empty() => {}
-                Ok(chains) => warn!(
-                    "{} drop by default what this host forwards: accept packets from and to the network there",
-                    chains.join(", ")
-                ),
-                Err(error) => {
-                    warn!("cannot find out whether other rules drop pods' packets: {}", Chain(&error));
                 }
             }
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flannel_common::flow::Bypass;
+use flannel_control::backend::Tunnel;
 use flannel_control::configuration::{Follower, Served};
 use flannel_control::identity::Identity;
 use flannel_control::lease::{
@@ -16,12 +17,14 @@ use flannel_control::remembered::Remembered;
 use flannel_control::subnet_file::{Previous, SubnetFile};
 use flannel_control::{Metrics, backend};
 use flannel_datapath::{Approver, PinDir, Unavailable};
+use flannel_model::backend::Kind;
 use flannel_model::config::NetworkConfig;
 use flannel_model::error::Chain;
 use flannel_model::family::{Family, PerFamily, Subnets};
 use flannel_net::interface::InterfaceError;
+use flannel_net::rules::Concern;
 use flannel_net::{Netlink, interface};
-use flannel_observe::{Condition, Vitals};
+use flannel_observe::{Condition, Conditions, Vitals};
 use flannel_registry::etcd::Etcd;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{oneshot, watch};
@@ -30,7 +33,9 @@ use tracing::{info, warn};
 use super::error::DaemonError;
 use super::exclusive::Exclusive;
 use super::leave::Presence;
+use super::others::OtherRulesKeeper;
 use super::rules::RuleKeeper;
+use super::surroundings::{Surroundings, Throttles};
 use super::{Pending, configuration, programs};
 use crate::cli::Options;
 use flannel_host::{Host, Settings};
@@ -53,6 +58,8 @@ pub(super) struct Started {
     /// Met when the first listing is applied.
     pub(super) listing: Condition,
     pub(super) rules: RuleKeeper,
+    pub(super) other_rules: OtherRulesKeeper,
+    pub(super) surroundings: Surroundings,
     /// None if no connection is to bypass the stack.
     pub(super) approver: Option<Approver>,
     /// The devices, which only one daemon may have.
@@ -77,7 +84,7 @@ pub(super) async fn start(
         None => Some(Arc::new(PinDir::open(&options.pin_dir)?)),
         Some(_) => None,
     };
-    let kernel = Host::open(netlink.clone(), settings(&options, pins))?;
+    let kernel = Host::open(netlink.clone(), settings(&options, pins, vitals))?;
     let registry =
         Etcd::measured(options.etcd.clone(), metrics.etcd.clone()).map_err(DaemonError::Registry)?;
     let remembered = remember(&options);
@@ -158,10 +165,24 @@ pub(super) async fn start(
     let presence = Presence { registry: registry.clone(), identity: identity.clone(), lease: lease.clone() };
     let mut memory = Memory::new(Box::new(options.state_file.clone()), identity, configuration.text.clone());
     let tunnel = prepared.backend().tunnel();
+    let other_rules = other_rules(&options, config, &prepared, &subnets, &vitals.conditions);
     let conditions = vitals.conditions.clone();
     let (follower, served) =
         Follower::new(registry.clone(), configuration, conditions, metrics.configuration.clone());
-    let rules = RuleKeeper::start(&options, served.clone(), tunnel, &subnets, netlink.clone()).await?;
+    let rules =
+        RuleKeeper::start(&options, served.clone(), tunnel, &subnets, netlink.clone(), &vitals.conditions)
+            .await?;
+    let surroundings = Surroundings {
+        netlink,
+        networks,
+        subnets,
+        forwarding: forwarding_interfaces(&options, &prepared),
+        pod_bridges: options.pod_bridges.clone(),
+        sets_forwarding: options.ip_forward,
+        forwards: pending.forwarding,
+        addresses: vitals.conditions.limitation("own addresses"),
+        throttles: Throttles::default(),
+    };
     let node = Node::start(prepared, networks, subnets).await.map_err(DaemonError::State)?;
     let approver = if unavailable.is_none() { approver(options.bypass, &options.pin_dir) } else { None };
     pending.datapath.meet();
@@ -199,13 +220,15 @@ pub(super) async fn start(
         subnet_file: options.subnet_file,
         listing: pending.listing,
         rules,
+        other_rules,
+        surroundings,
         approver,
         exclusive,
         marker,
     })
 }
 
-fn settings(options: &Options, pins: Option<Arc<PinDir>>) -> Settings {
+fn settings(options: &Options, pins: Option<Arc<PinDir>>, vitals: &Vitals) -> Settings {
     Settings {
         interface: options.interface.clone(),
         pins,
@@ -215,7 +238,46 @@ fn settings(options: &Options, pins: Option<Arc<PinDir>>) -> Settings {
         bypass: options.bypass,
         copy_dscp: options.copy_dscp,
         pod_bridges: options.pod_bridges.clone(),
+        policy_limitation: vitals.conditions.limitation("tunnel programs"),
     }
+}
+
+/// Looks for rules of others that concern this host's subnets.
+fn other_rules(
+    options: &Options,
+    config: &NetworkConfig,
+    prepared: &Prepared<Host>,
+    subnets: &Subnets,
+    conditions: &Conditions,
+) -> OtherRulesKeeper {
+    let (backend, networks) = (prepared.backend(), config.networks());
+    let concern = |family| {
+        Some(Concern {
+            port: backend.tunnel().map(Tunnel::port),
+            network: networks.get(family)?,
+            subnet: subnets.get(family)?,
+            bridges: options.pod_bridges.clone(),
+            devices: prepared.links().devices.values().map(|device| device.name.clone()).collect(),
+            forwards: options.rules.forward && backend.kind() != Kind::Alloc,
+        })
+    };
+    let PerFamily { v4, v6 } = super::rules::rules(options, config, backend.tunnel(), subnets);
+    let watched = PerFamily {
+        v4: v4.and_then(|rules| Some((rules, concern(Family::V4)?))),
+        v6: v6.and_then(|rules| Some((rules, concern(Family::V6)?))),
+    };
+    OtherRulesKeeper::new(watched, conditions)
+}
+
+/// The interfaces by which packets come that this host forwards for its pods.
+fn forwarding_interfaces(options: &Options, prepared: &Prepared<Host>) -> Vec<String> {
+    let (backend, links) = (prepared.backend(), prepared.links());
+    if backend.kind() == Kind::Alloc {
+        return Vec::new();
+    }
+    let underlay = backend.depends_on_hop().then(|| links.underlay.name.clone());
+    let devices = links.devices.values().map(|device| device.name.clone());
+    options.pod_bridges.iter().cloned().chain(devices).chain(underlay).collect()
 }
 
 /// Without it TCP connections go through the stack.

@@ -4,7 +4,9 @@ pub mod segmenter;
 mod udp;
 mod vxlan;
 
+use std::collections::BTreeSet;
 use std::io;
+use std::sync::{Mutex, PoisonError};
 
 use flannel_common::Vni;
 use flannel_model::device::{Device, DeviceSpec, UDP_DEVICE, vxlan_device};
@@ -177,7 +179,28 @@ fn set_ipv6(name: &str, setting: &str, value: &'static str) -> Result<(), Device
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         // Containers often see /proc/sys read-only; a value that is already right need not be written.
         Err(_) if std::fs::read_to_string(&path).is_ok_and(|now| now.trim() == value) => Ok(()),
+        // The device carries no IPv6, so none of these settings decides about a packet of the network.
+        Err(error) if is_forbidden(&error) => {
+            warn_once(&path, value, &error);
+            Ok(())
+        }
         written => written.map_err(|source| DeviceError::Setting { path, value, source }),
+    }
+}
+
+fn is_forbidden(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
+}
+
+/// It is tried again and again.
+fn warn_once(path: &str, value: &str, error: &io::Error) {
+    static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let is_new = TOLD.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned());
+    if is_new {
+        tracing::warn!(
+            %error, "cannot set {path} to {value}, and goes on without: the device takes part in IPv6 of the host as \
+             others do; set it on the host, or mount /proc/sys writable"
+        );
     }
 }
 

@@ -27,12 +27,13 @@
 //! A packet is forwarded only if nft tables and both variants of iptables let it pass. So wherever an iptables FORWARD
 //! chain drops by default, FLANNEL-FWD is kept there as well, whichever the engine; and whatever else is there of an
 //! engine not in use is removed, after the other one is in place. Tables of the user's own are not written to:
-//! [`Rules::obstacles`] returns those that drop by default.
+//! [`Rules::of_others`] returns what of them matters.
 
 mod error;
 mod iptables;
 mod names;
 mod nftables;
+mod others;
 mod repair;
 mod rule;
 #[cfg(test)]
@@ -46,6 +47,7 @@ use tokio::sync::Mutex;
 
 pub use error::RulesError;
 pub use names::Names;
+pub use others::{Concern, OtherRules, RulesMonitor};
 pub use repair::{Fault, Repair, Repairs};
 use rule::Wanted;
 
@@ -178,19 +180,6 @@ impl Rules {
             }
         }
         Ok(Repairs(repairs))
-    }
-
-    /// Chains of nftables that drop by default what this host forwards. No rule outside such a chain
-    /// overrules it; the user has to accept the network in each.
-    ///
-    /// # Errors
-    /// `nft` takes too long, or may not read; where it is missing there are no such chains.
-    pub async fn obstacles(&self) -> Result<Vec<String>, RulesError> {
-        if !self.wanted.accepts() {
-            return Ok(Vec::new());
-        }
-        let has_iptables = !iptables::tools(self.iptables).await.or_else(none_if_absent)?.is_empty();
-        nftables::dropping_chains(has_iptables).await.or_else(none_if_absent)
     }
 }
 

@@ -74,21 +74,11 @@ async fn put(
     Ok(edit.done)
 }
 
-/// The chains of others that drop by default what this host forwards. That of iptables is left out if iptables is
-/// installed, because then the rules are in it.
-pub(super) async fn dropping_chains(has_iptables: bool) -> Result<Vec<String>, RulesError> {
-    let objects = objects(&["-j", "list", "chains"]).await?;
-    let chains = objects.iter().filter_map(|object| object.get("chain"));
-    let dropping = chains.filter(|chain| {
-        let is_iptables = chain["family"] == "ip" && chain["table"] == "filter" && chain["name"] == "FORWARD";
-        chain["hook"] == "forward"
-            && chain["policy"] == "drop"
-            && (chain["family"] == "ip" || chain["family"] == "inet")
-            && !(is_iptables && has_iptables)
-    });
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let name = |chain: &Value| ["family", "table", "name"].map(|key| text(&chain[key])).join(" ");
-    Ok(dropping.map(name).collect())
+/// How many rules of a chain of iptables, by the name of its table, jump to `target`.
+pub(super) async fn jumps(table: &str, chain: &str, target: &str) -> Result<usize, RulesError> {
+    let objects = objects(&["-j", "list", "chain", "ip", table, chain]).await?;
+    let statements = objects.iter().filter_map(|object| object["rule"]["expr"].as_array()).flatten();
+    Ok(statements.filter(|statement| statement["jump"]["target"] == target).count())
 }
 
 /// The objects of one table.
@@ -103,7 +93,7 @@ async fn list(family: &str, table: &str) -> Result<Option<Listing>, RulesError> 
     }
 }
 
-async fn objects(arguments: &[&str]) -> Result<Vec<Value>, RulesError> {
+pub(super) async fn objects(arguments: &[&str]) -> Result<Vec<Value>, RulesError> {
     #[derive(serde::Deserialize)]
     struct Output {
         nftables: Vec<Value>,

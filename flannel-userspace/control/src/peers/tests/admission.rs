@@ -245,11 +245,14 @@ fn network_around_the_underlay(#[case] key: &str, #[case] label: Option<&'static
     assert_eq!(peers(&table).len(), usize::from(label.is_none()));
 }
 
-#[test]
-fn underlay_around_the_network_is_no_obstacle() {
+/// The routes to peers are longer. Docker's own network is 172.17.0.0/16 until it is given a subnet.
+#[rstest]
+#[case::larger("10.0.0.0/8")]
+#[case::as_large("10.244.0.0/16")]
+fn connected_network_around_the_network_is_no_obstacle(#[case] connected: &str) {
     let site = Site {
         addresses: vec!["10.0.0.11".parse().unwrap()],
-        connected: vec!["10.0.0.0/8".parse().unwrap()],
+        connected: vec![connected.parse().unwrap()],
         ..in_network(site(Kind::Vxlan), "10.244.0.0/16", "10.244.1.0/24")
     };
     let mut table = PeerTable::new(site);

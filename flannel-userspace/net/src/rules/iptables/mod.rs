@@ -1,6 +1,7 @@
 //! Chains of iptables, read with `iptables-save` and changed with `iptables-restore`: one transaction for
 //! each table.
 
+mod opaque;
 mod plan;
 mod saved;
 #[cfg(test)]
@@ -12,12 +13,17 @@ use super::rule::{Forward, KUBE_PROXY_MARK, Rule, Side, Verdict, Wanted};
 use super::tool::Program;
 use super::{Intent, Names, Repair, RulesError};
 use plan::{Chain, Edit};
-use saved::{Line, Saved, Table};
+pub(super) use saved::{Line, Saved, Table};
 
 /// How often rules are read again if others changed them between reading and writing.
 const ATTEMPTS: u32 = 3;
 /// How long to wait for the lock of the legacy variant, in seconds.
 const WAIT: &str = "--wait=10";
+
+/// Comments of the rules, as stock flannel's.
+const MASQUERADE: &str = "flanneld masq";
+const FORWARD: &str = "flanneld forward";
+const GUARD: &str = "flanneld guard";
 
 /// A variant of iptables.
 #[derive(Clone, Copy, Debug)]
@@ -47,9 +53,16 @@ impl Tool {
         self.main.run(&["-V"], "").await
     }
 
-    async fn read(&self) -> Result<Saved, RulesError> {
+    /// The name of its program.
+    pub(super) const fn name(&self) -> &'static str {
+        self.main.name
+    }
+
+    pub(super) async fn read(&self, names: &Names) -> Result<Saved, RulesError> {
         // Without the name of a table it reads existing ones, and creates none.
-        Ok(Saved::parse(&self.save.run(&[], "").await?))
+        let mut saved = Saved::parse(&self.save.run(&[], "").await?);
+        opaque::complete(self, &mut saved, names).await?;
+        Ok(saved)
     }
 }
 
@@ -77,7 +90,7 @@ pub(super) async fn ensure(
     wanted: &Wanted,
     intent: Intent,
 ) -> Result<Vec<Repair>, RulesError> {
-    put(tool, tool.read().await?, names, wanted, intent).await
+    put(tool, tool.read(names).await?, names, wanted, intent).await
 }
 
 /// As [`ensure`], for a variant that is not the chosen one: if it cannot be read it has no rules.
@@ -87,7 +100,7 @@ pub(super) async fn tidy(
     wanted: &Wanted,
     intent: Intent,
 ) -> Result<Vec<Repair>, RulesError> {
-    match tool.read().await {
+    match tool.read(names).await {
         Ok(saved) => put(tool, saved, names, wanted, intent).await,
         Err(error) if error.is_absence() => {
             debug!(%error, "no rules of {} to tidy up", tool.main.name);
@@ -123,7 +136,7 @@ async fn put(
             Err(RulesError::Failed { stderr, .. }) if attempt < ATTEMPTS => {
                 debug!(stderr, "iptables refused; reading the rules again");
                 attempt += 1;
-                saved = tool.read().await?;
+                saved = tool.read(names).await?;
             }
             Err(error) => return Err(error),
         }
@@ -139,7 +152,7 @@ fn edits(saved: &Saved, names: &Names, wanted: &Wanted) -> [Edit; 3] {
 }
 
 fn nat(table: &Table, names: &Names, wanted: &Wanted) -> Edit {
-    let chain = |name| Chain { parent: "POSTROUTING", name, comment: "flanneld masq" };
+    let chain = |name| Chain { parent: "POSTROUTING", name, comment: MASQUERADE };
     let mut edit = Edit::new("nat");
     edit.put(table, chain(&names.postrouting), &wanted.masquerade);
     if let Some(network) = wanted.network {
@@ -152,7 +165,7 @@ fn nat(table: &Table, names: &Names, wanted: &Wanted) -> Edit {
 }
 
 fn filter(table: &Table, names: &Names, wanted: &Wanted) -> Edit {
-    let chain = |name| Chain { parent: "FORWARD", name, comment: "flanneld forward" };
+    let chain = |name| Chain { parent: "FORWARD", name, comment: FORWARD };
     let rules: &[Rule] = match &wanted.forward {
         Forward::Here(rules) => rules,
         Forward::WhereDropped(rules) if table.drops("FORWARD") => rules,
@@ -171,7 +184,7 @@ fn filter(table: &Table, names: &Names, wanted: &Wanted) -> Edit {
 
 fn mangle(table: &Table, names: &Names, wanted: &Wanted) -> Edit {
     let mut edit = Edit::new("mangle");
-    let chain = Chain { parent: "POSTROUTING", name: &names.guard, comment: "flanneld guard" };
+    let chain = Chain { parent: "POSTROUTING", name: &names.guard, comment: GUARD };
     edit.put(table, chain, &wanted.guard);
     edit
 }

@@ -11,6 +11,13 @@ pub(super) struct Chain<'a> {
     pub(super) comment: &'static str,
 }
 
+impl Chain<'_> {
+    /// The rule of the parent that leads to it.
+    pub(super) fn jump(&self) -> Line {
+        Line::parse(&format!("-m comment --comment \"{}\" -j {}", self.comment, self.name))
+    }
+}
+
 /// The changes to one table.
 #[derive(Debug)]
 pub(super) struct Edit {
@@ -49,8 +56,8 @@ impl Edit {
         self.put_jump(table, chain);
     }
 
-    fn put_jump(&mut self, table: &Table, Chain { parent, name, comment, .. }: Chain<'_>) {
-        let wanted = Line::parse(&format!("-m comment --comment \"{comment}\" -j {name}"));
+    fn put_jump(&mut self, table: &Table, chain: Chain<'_>) {
+        let (Chain { parent, name, .. }, wanted) = (chain, chain.jump());
         let rules = table.rules(parent).unwrap_or_default();
         let (before, behind) = rules.split_at(place(rules));
         let jumps: Vec<&Line> = rules.iter().filter(|rule| rule.leads_to(name)).collect();
@@ -58,6 +65,12 @@ impl Edit {
             return;
         }
         self.lines.extend(jumps.iter().map(|jump| format!("-D {parent} {}", jump.text)));
+        if table.is_opaque(parent) {
+            // As stock flannel: where the user's rules stand in it is not known.
+            self.lines.push(format!("-A {parent} {}", wanted.text));
+            self.done.push(Repair::jump(!jumps.is_empty(), parent, name));
+            return;
+        }
         let number = 1 + before.iter().filter(|rule| !rule.leads_to(name)).count();
         self.lines.push(format!("-I {parent} {number} {}", wanted.text));
         self.done.push(Repair::jump(!jumps.is_empty(), parent, name));

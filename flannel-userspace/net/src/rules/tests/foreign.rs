@@ -77,6 +77,62 @@ table ip mangle {
 }
 ";
 
+/// A rule of nftables' own in a chain of iptables hides the table from `iptables-save`.
+#[rstest]
+#[case::nat("nat", "POSTROUTING", "oifname eth7 masquerade", "FLANNEL-POSTRTG", "flanneld masq")]
+#[case::filter(
+    "filter",
+    "FORWARD",
+    "oifname eth7 numgen random mod 2 == 0 accept",
+    "FLANNEL-FWD",
+    "flanneld forward"
+)]
+#[case::mangle(
+    "mangle",
+    "POSTROUTING",
+    "oifname eth7 numgen random mod 2 == 0 accept",
+    "FLANNEL-GUARD",
+    "flanneld guard"
+)]
+fn a_hidden_table_has_one_jump(
+    #[case] table: &str,
+    #[case] parent: &str,
+    #[case] rule: &str,
+    #[case] chain: &str,
+    #[case] comment: &str,
+    #[values(false, true)] is_there_first: bool,
+) {
+    in_namespace(async |_| {
+        let wanted = spec();
+        let ours = || Means::Iptables.ensure(&wanted);
+        let hide = || {
+            run("iptables", &format!("-t {table} -A {parent} -o eth8"));
+            run("nft", &format!("add rule ip {table} {parent} {rule}"));
+        };
+        if is_there_first {
+            hide();
+            ours().await;
+        } else {
+            ours().await;
+            hide();
+        }
+        assert!(run("iptables-save", "").contains(&format!("# Table `{table}' is incompatible")));
+        assert!(ours().await.is_empty(), "everything is there");
+        let jumps = |listing: &str| listing.matches(&format!("jump {chain}")).count();
+        assert_eq!(jumps(&run("nft", "list ruleset")), 1);
+        // Those that somebody has added go, and what is gone comes back.
+        let jump = format!("-A {parent} -m comment --comment \"{comment}\" -j {chain}");
+        Means::Iptables.feed(&format!("*{table}\n{jump}\n{jump}\n-D {chain} 1\nCOMMIT\n"));
+        assert!(!ours().await.is_empty());
+        assert!(ours().await.is_empty());
+        assert_eq!(jumps(&run("nft", "list ruleset")), 1);
+
+        remove(&Names::of("/coreos.com/network"), Some(wanted.network)).await.unwrap();
+        let left = run("nft", "list ruleset");
+        assert!(!left.contains("FLANNEL") && left.contains("eth7"), "{left}");
+    });
+}
+
 /// The jump comes behind what refuses by name, and before what refuses the rest.
 #[rstest]
 #[case::nothing("", &["FLANNEL-FWD"])]
@@ -143,26 +199,6 @@ fn nothing_wanted(#[case] means: Means) {
         assert!(means.ensure(&nothing).await.is_empty());
         assert_eq!(run("nft", "list ruleset"), "");
         assert_eq!(std::fs::read_to_string("/proc/thread-self/net/ip_tables_names").unwrap(), "");
-    });
-}
-
-#[test]
-fn chains_that_drop_are_told() {
-    in_namespace(async |_| {
-        Means::Nftables.feed(
-            "table inet firewall {
-               chain forward { type filter hook forward priority filter; policy drop; }
-               chain input { type filter hook input priority filter; policy drop; }
-             }
-             table ip6 six { chain forward { type filter hook forward priority filter; policy drop; }; }
-             table ip open { chain forward { type filter hook forward priority filter; policy accept; }; }",
-        );
-        run("iptables", "-P FORWARD DROP");
-        for means in [Means::Nftables, Means::Iptables] {
-            assert_eq!(means.rules(&spec()).obstacles().await.unwrap(), ["inet firewall forward"]);
-            let quiet = Spec { forward: false, ..spec() };
-            assert!(means.rules(&quiet).obstacles().await.unwrap().is_empty());
-        }
     });
 }
 

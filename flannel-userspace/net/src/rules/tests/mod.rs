@@ -4,6 +4,7 @@ mod engines;
 mod foreign;
 mod lab;
 mod listing;
+mod others;
 mod stock;
 mod traffic;
 mod upkeep;
