@@ -7,6 +7,8 @@ use flannel_datapath::DatapathError;
 use flannel_registry::RegistryError;
 use serde::Serialize;
 
+use super::leftovers::DownError;
+
 /// Bad usage, as with clap.
 const USAGE: u8 = 2;
 /// Not as it should be.
@@ -51,6 +53,8 @@ pub(super) enum Code {
     Datapath,
     /// Another trace or capture runs.
     Busy,
+    /// A daemon holds the pins.
+    InUse,
     /// No daemon answers.
     NoDaemon,
     /// What has the socket does not answer as it should.
@@ -87,13 +91,24 @@ impl Code {
             if let Some(error) = cause.downcast_ref::<AskError>() {
                 return Some(Self::of_asking(error));
             }
+            // It speaks for its cause, and so hides it.
+            if let Some(DownError::Datapath(error)) = cause.downcast_ref() {
+                return Some(Self::of_datapath(error));
+            }
             if let Some(error) = cause.downcast_ref::<DatapathError>() {
-                let is_busy = matches!(error, DatapathError::TraceBusy { .. });
-                return Some(if is_busy { Self::Busy } else { Self::Datapath });
+                return Some(Self::of_datapath(error));
             }
             cause.downcast_ref::<RegistryError>().map(|_| Self::Etcd)
         };
         error.chain().find_map(code).unwrap_or(Self::Failed)
+    }
+
+    const fn of_datapath(error: &DatapathError) -> Self {
+        match error {
+            DatapathError::TraceBusy { .. } => Self::Busy,
+            DatapathError::Locked { .. } => Self::InUse,
+            _ => Self::Datapath,
+        }
     }
 
     const fn of_asking(error: &AskError) -> Self {
@@ -136,7 +151,7 @@ mod tests {
     use anyhow::Context as _;
     use flannel_control::socket::AskError;
 
-    use super::{Code, Failure};
+    use super::{Code, DatapathError, DownError, Failure};
 
     #[test]
     fn a_code_is_found_behind_what_was_added() {
@@ -145,6 +160,8 @@ mod tests {
         assert_eq!(Code::of(&failure().context("cannot trace")), Code::NoSuchPeer);
         let asked: Result<(), _> = Err(AskError::Refused("no".to_owned()));
         assert_eq!(Code::of(&asked.context("cannot reload").unwrap_err()), Code::Refused);
+        let locked = DownError::Datapath(DatapathError::Locked { path: "/x".into() });
+        assert_eq!(Code::of(&locked.into()), Code::InUse);
         assert_eq!(Code::of(&anyhow::anyhow!("what else")), Code::Failed);
     }
 }

@@ -58,6 +58,25 @@ impl Board {
     }
 }
 
+/// What one look found. It may take seconds where the daemon is stuck.
+pub(super) struct Look {
+    reading: anyhow::Result<Reading>,
+    status: anyhow::Result<Status>,
+    peer: Option<anyhow::Result<Whole>>,
+}
+
+impl Look {
+    /// Looks, also at the peer that is opened.
+    pub(super) async fn take(context: &Context<'_>, opened: Option<String>) -> Self {
+        let reading = Reading::take(context);
+        let peer = match opened {
+            Some(who) => Some(Whole::read(context, &who).await),
+            None => None,
+        };
+        Self { reading, peer, status: Status::read(context).await }
+    }
+}
+
 impl Board {
     /// Looks for the first time: nothing has a rate yet.
     ///
@@ -70,33 +89,30 @@ impl Board {
         Ok(Self { last, status, figures, trouble: None, peer: None })
     }
 
-    /// Looks again, also at the peer that is opened.
-    pub(super) async fn look(&mut self, context: &Context<'_>, opened: Option<&str>) {
-        self.trouble = self.try_look(context).await.err().map(|error| format!("{error:#}"));
-        self.open_peer(context, opened).await;
-    }
-
-    async fn try_look(&mut self, context: &Context<'_>) -> anyhow::Result<()> {
-        let reading = Reading::take(context)?;
-        self.figures = reading.since(&self.last);
-        self.last = reading;
-        self.status = Some(Status::read(context).await?);
-        Ok(())
-    }
-
-    /// Reads everything about a peer, or why that cannot be had.
-    pub(super) async fn open_peer(&mut self, context: &Context<'_>, opened: Option<&str>) {
-        self.peer = match opened {
-            None => None,
-            Some(who) => Some(match Whole::read(context, who).await {
-                Ok(whole) => {
-                    let mut page = Page::new(false, true);
-                    whole.show(&mut page);
-                    page.into_text()
-                }
-                Err(error) => format!("{error:#}"),
-            }),
-        };
+    /// Shows what a look found. What could not be read stays as it was.
+    pub(super) fn update(&mut self, look: Look) {
+        self.trouble = None;
+        match look.reading {
+            Ok(reading) => {
+                self.figures = reading.since(&self.last);
+                self.last = reading;
+            }
+            Err(error) => self.trouble = Some(format!("{error:#}")),
+        }
+        match look.status {
+            Ok(status) => self.status = Some(status),
+            Err(error) => {
+                self.trouble.get_or_insert_with(|| format!("{error:#}"));
+            }
+        }
+        self.peer = look.peer.map(|peer| match peer {
+            Ok(whole) => {
+                let mut page = Page::new(false, true);
+                whole.show(&mut page);
+                page.into_text()
+            }
+            Err(error) => format!("{error:#}"),
+        });
     }
 
     /// What every peer sends and receives.

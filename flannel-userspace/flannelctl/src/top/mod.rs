@@ -7,14 +7,16 @@ mod screen;
 mod view;
 
 use std::io::{IsTerminal as _, stdin, stdout};
+use std::pin::pin;
 use std::time::Duration;
 
 use clap::Args;
 use crossterm::event::{Event, EventStream};
-use futures::StreamExt as _;
+use futures::future::{Fuse, FusedFuture as _};
+use futures::{FutureExt as _, StreamExt as _};
 use tokio::time::{MissedTickBehavior, interval};
 
-use self::board::Board;
+use self::board::{Board, Look};
 use self::screen::{Endings, Screen};
 use self::view::{Next, View};
 use super::exit::{Code, Failure, Outcome};
@@ -47,6 +49,9 @@ impl Arguments {
         let mut events = EventStream::new();
         let mut ticks = interval(Duration::from_secs(self.interval));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Keys are read while a look takes its time.
+        let look = |opened: Option<&str>| Look::take(context, opened.map(str::to_owned)).fuse();
+        let mut looking = pin!(Fuse::terminated());
         // The first one is at once.
         ticks.tick().await;
         loop {
@@ -55,14 +60,20 @@ impl Arguments {
                 event = events.next() => match event.transpose()? {
                     Some(Event::Key(key)) => match view.press(key, &board) {
                         Next::Stay => {}
-                        Next::Open => board.open_peer(context, view.opened()).await,
+                        Next::Open => {
+                            board.peer = None;
+                            looking.set(look(view.opened()));
+                        }
                         Next::Quit => return Ok(Outcome::AsItShouldBe),
                     },
                     // The terminal has another size, or the like.
                     Some(_) => {}
                     None => return Ok(Outcome::AsItShouldBe),
                 },
-                _ = ticks.tick() => board.look(context, view.opened()).await,
+                found = &mut looking => board.update(found),
+                _ = ticks.tick() => if looking.is_terminated() {
+                    looking.set(look(view.opened()));
+                },
                 () = endings.next() => return Ok(Outcome::AsItShouldBe),
             }
         }

@@ -36,7 +36,7 @@ fn errors_have_codes_and_answers_say_whether_all_is_well() {
     assert_eq!(ask_error(member, &["verify", "--state-file=/nowhere.json"]), error(1, "nothing_known"));
     assert_eq!(ask_error(member, &["leases", "--etcd-endpoints=http://127.0.0.1:1"]), error(1, "etcd"));
     assert_eq!(ask_error(member, &["maps", "dump", "NODE_INFO", "--sort=size"]), error(2, "no_such_column"));
-    assert_eq!(ask_error(member, &["down"]), error(1, "datapath"), "the daemon runs");
+    assert_eq!(ask_error(member, &["down"]), error(1, "in_use"), "the daemon runs");
     assert_eq!(ask_error(member, &["leave"]), error(2, "no_terminal"));
 
     cluster.members[0].daemon.terminate().unwrap();

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
+use std::num::NonZero;
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -15,8 +16,8 @@ use nix::sys::termios::{Termios, tcgetattr};
 use nix::unistd::Pid;
 
 const SOON: Duration = Duration::from_secs(10);
-const ROWS: u16 = 40;
-const COLUMNS: u16 = 130;
+const ROWS: NonZero<u16> = NonZero::new(40).unwrap();
+const COLUMNS: NonZero<u16> = NonZero::new(130).unwrap();
 
 pub(super) struct Terminal {
     child: Child,
@@ -30,7 +31,7 @@ pub(super) struct Terminal {
 impl Terminal {
     /// Runs a program on a terminal of its own.
     pub(super) fn run(mut command: Command) -> Self {
-        let size = Winsize { ws_row: ROWS, ws_col: COLUMNS, ws_xpixel: 0, ws_ypixel: 0 };
+        let size = Winsize { ws_row: ROWS.get(), ws_col: COLUMNS.get(), ws_xpixel: 0, ws_ypixel: 0 };
         let pty = openpty(&size, None).unwrap();
         let before = tcgetattr(&pty.slave).unwrap();
         let end = || Stdio::from(pty.slave.try_clone().unwrap());

@@ -28,8 +28,9 @@ fn the_datapath_is_read() {
         PeerCount { sent: count(1, 100), received: count(2, 200), last_seen: monotonic() - 3_000_000_000 },
     );
 
+    let pin_dir = pins.path().to_owned();
     let read = |per_peer| {
-        let source = DatapathSource { pin_dir: pins.path().to_owned(), per_peer };
+        let source = DatapathSource { pin_dir: pin_dir.clone(), per_peer };
         exposition(&Vitals::default(), &Metrics::default(), Some(&source), no_files())
             .encode(Format::Prometheus)
             .unwrap()
