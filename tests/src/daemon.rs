@@ -272,6 +272,23 @@ impl Daemon {
         self.by = words.map(str::to_owned).to_vec();
     }
 
+    /// From the next start on its service manager expects a sign of life within that time.
+    pub fn watched_every(&mut self, limit: Duration) {
+        self.by = vec!["env".to_owned(), format!("WATCHDOG_USEC={}", limit.as_micros())];
+    }
+
+    /// What it has notified its service manager of since it was asked last, one assignment each.
+    #[must_use]
+    pub fn notified(&self) -> Vec<String> {
+        let mut assignments = Vec::new();
+        let mut message = [0; 4096];
+        while let Ok(length) = self.service_manager.recv(&mut message) {
+            let text = String::from_utf8_lossy(&message[..length]);
+            assignments.extend(text.lines().map(str::to_owned));
+        }
+        assignments
+    }
+
     /// From the next start on the kernel refuses it bpf(), with this error, as in many a container.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use flannel_model::error::Chain;
 use flanneld::cli::{self, Options};
 use flanneld::daemon;
 use tokio::runtime::Builder;
+use tracing::Level;
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os()) {
@@ -18,7 +19,9 @@ fn main() -> ExitCode {
 }
 
 fn run(options: Options) -> ExitCode {
-    let log_level = daemon::start_logging(options.log_level, options.log_format);
+    // What is found is printed, not logged.
+    let level = if options.check { Level::WARN } else { options.log_level };
+    let log_level = daemon::start_logging(level, options.log_format);
     // One thread is enough: the kernel forwards the packets.
     let runtime =
         Builder::new_current_thread().enable_all().on_thread_start(flannel_privileges::enter_thread).build();

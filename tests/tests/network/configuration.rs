@@ -76,8 +76,10 @@ fn wait_for_way(cluster: &Cluster, device: &str) {
     })
     .unwrap();
     let verify = |member: &Member| member.daemon.ctl("verify").map(|_| ());
-    until("everything to be as it should be", PROMPT, || cluster.members.iter().try_for_each(verify))
-        .unwrap();
+    until("everything to be as it should be", AFTER_THE_OTHERS, || {
+        cluster.members.iter().try_for_each(verify)
+    })
+    .unwrap();
 }
 
 #[rstest]
@@ -98,8 +100,6 @@ fn nothing_is_lost_while_direct_routing_comes_and_goes(
     sleep(Duration::from_secs(1));
     write(&cluster, &plan.config);
     wait_for_way(&cluster, device);
-    // The programs for packets by a route are still there for a while.
-    sleep(AFTER_THE_OTHERS / 2);
     traffic.end_without_loss();
 }
 

@@ -6,4 +6,5 @@ mod log;
 mod prometheus;
 mod same;
 mod scrape;
+mod service_manager;
 mod shipped;

@@ -51,6 +51,7 @@ pub const TOOLS: &[Package] = &[
         proof: Proof::Working("bpftool"),
         purpose: "tests: programs and their places, as the kernel tells them",
     },
+    file("systemd", "/lib/systemd/systemd", "tests: the shipped unit runs under systemd"),
     command("procps", "sysctl", "tests: settings of hosts and pods"),
     command("prometheus", "promtool", "tests: metrics, alerts and dashboard are read by Prometheus itself"),
 ];

@@ -7,7 +7,7 @@ use flannel_model::family::{Family, PerFamily};
 use flannel_model::underlay::{Hop, Links, Underlay};
 use rstest::rstest;
 
-use super::{Backend, Kind, Object, Unreachable, Unsuitable, attributes, of};
+use super::{Backend, Kind, Object, Unreachable, Unsuitable, attributes, between, of};
 use crate::peers::Peer;
 
 const PUBLIC_IP: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 77, 12));
@@ -81,6 +81,24 @@ fn direct(mac: Mac) -> [Object; 2] {
 fn peer_of_direct_routing_on_the_link_is_a_route_and_a_table_entry() {
     let (backend, links) = prepared(vxlan(None, true));
     assert_eq!(backend.objects(&peer(), Hop::Link, &links).unwrap(), direct(MAC));
+}
+
+/// This host sends by the tunnel, which every peer takes; the guard takes both from a peer on the link.
+#[rstest]
+#[case::vxlan(vxlan(None, true))]
+#[case::vxlan_back(vxlan(None, false))]
+#[case::udp(UDP)]
+fn while_direct_routing_changes_packets_come_either_way_and_go_by_the_tunnel(#[case] config: BackendConfig) {
+    let (tunnel, links) = prepared(config);
+    let between = between(&config);
+    assert!(between.depends_on_hop());
+    let tunnelled = tunnel.objects(&peer(), Hop::Routed, &links).unwrap();
+    assert_eq!(between.objects(&peer(), Hop::Routed, &links).unwrap(), tunnelled);
+    let expected = tunnelled.into_iter().map(|object| match object {
+        Object::Peer { subnet, public_ip, mac, .. } => Object::Peer { subnet, public_ip, mac, direct: true },
+        other => other,
+    });
+    assert_eq!(between.objects(&peer(), Hop::Link, &links).unwrap(), expected.collect::<Vec<_>>());
 }
 
 #[test]

@@ -85,3 +85,59 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use flannel_model::config::Configuration;
+    use tokio::sync::watch;
+    use tokio::time::{Duration, Instant, timeout};
+
+    use super::{Change, Configured, GOING_OVER};
+
+    fn configuration(backend: &str) -> Configuration {
+        Configuration::parse(format!(r#"{{"Network":"10.5.0.0/16","Backend":{{"Type":"vxlan"{backend}}}}}"#))
+            .unwrap()
+    }
+
+    const DIRECT: &str = r#","DirectRouting":true"#;
+
+    /// What is done about the next change: whether the backend then depends on hops, and so does not tunnel everything.
+    async fn next(configured: &mut Configured) -> Option<bool> {
+        let backend = match configured.change().await {
+            Change::Other => configured.take().1,
+            Change::Settled => Some(configured.settle()),
+        };
+        backend.map(|backend| backend.depends_on_hop())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn direct_routing_takes_effect_when_everybody_has_heard_of_it() {
+        let (sender, served) = watch::channel(configuration(""));
+        let mut configured = Configured::new(served);
+        sender.send_replace(configuration(DIRECT));
+        let since = Instant::now();
+        assert_eq!(next(&mut configured).await, Some(true), "packets may come either way");
+        assert_eq!(since.elapsed(), Duration::ZERO);
+        assert_eq!(next(&mut configured).await, Some(true));
+        assert_eq!(since.elapsed(), GOING_OVER);
+        sender.send_replace(configuration(""));
+        assert_eq!(next(&mut configured).await, Some(true), "packets still may come either way");
+        sender.send_replace(configuration(r#","MTU":1400"#));
+        assert_eq!(next(&mut configured).await, Some(true), "another change meanwhile does not end that");
+        assert_eq!(next(&mut configured).await, Some(false));
+        assert_eq!(since.elapsed(), 2 * GOING_OVER);
+        assert!(timeout(GOING_OVER * 10, configured.change()).await.is_err(), "nothing is left to do");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_touch_the_backend_leaves_it_alone() {
+        let (sender, served) = watch::channel(configuration(""));
+        let mut configured = Configured::new(served);
+        let mut other = configuration("");
+        other.network.enable_nftables = true;
+        sender.send_replace(other);
+        assert_eq!(next(&mut configured).await, None);
+        drop(sender);
+        assert!(timeout(GOING_OVER * 10, configured.change()).await.is_err(), "nobody follows it any more");
+    }
+}

@@ -52,11 +52,11 @@ impl Memory {
         None
     }
 
-    /// The network's configuration is that now.
+    /// The network's configuration is that now. It is written soon: a boot without registry is by what is written.
     pub(super) fn configure(&mut self, config: String) {
         if self.config != config {
             self.config = config;
-            self.note();
+            self.due = Some(Instant::now() + SOON);
         }
     }
 

@@ -9,6 +9,7 @@ use flannel_tests::etcd::{EtcdPlan, PREFIX};
 use flannel_tests::leases::Lease;
 use flannel_tests::network::Place;
 use flannel_tests::wait::until_true;
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::{ask, ask_json, command};
@@ -94,6 +95,30 @@ fn files_are_read_again_and_a_good_connection_is_kept() {
     lease(201).write(&cluster.etcd, PREFIX).unwrap();
     until_true("the peer to be known", SOON, || knows(member, "10.5.201.0/24")).unwrap();
     assert!(!log(&member.daemon).contains("the registry is away"), "{}", log(&member.daemon));
+}
+
+/// What certificate and configuration tools send means the same as `flannelctl reload`.
+#[test]
+fn sighup_has_files_read_again() {
+    let etcd = EtcdPlan { is_guarded: true, is_proxied: true, ..EtcdPlan::default() };
+    let cluster = Cluster::start(&Plan { etcd, ..plan(1) }).unwrap();
+    let member = &cluster.members[0];
+    let file = cluster.etcd.password_file();
+    let good = fs::read_to_string(&file).unwrap();
+    fs::write(&file, "wrong-canary").unwrap();
+    member.daemon.signal(Signal::SIGHUP).unwrap();
+    let says = |what: &str| log(&member.daemon).contains(what);
+    until_true("it to refuse", SOON, || says("SIGHUP: etcd does not answer with what the files say now")).unwrap();
+    fs::write(&file, &good).unwrap();
+    cluster.etcd.proxy().unwrap().take_heads();
+    member.daemon.signal(Signal::SIGHUP).unwrap();
+    until_true("it to connect anew", SOON, || {
+        says("read the files for etcd again") && !cluster.etcd.proxy().unwrap().take_heads().is_empty()
+    })
+    .unwrap();
+    lease(200).write(&cluster.etcd, PREFIX).unwrap();
+    until_true("the peer to be known", SOON, || knows(member, "10.5.200.0/24")).unwrap();
+    assert!(!says("the registry is away"), "{}", log(&member.daemon));
 }
 
 #[test]
