@@ -31,8 +31,7 @@ use flannel_observe::Limitation;
 use futures::{StreamExt as _, stream};
 use ipnetwork::{IpNetwork, Ipv4Network};
 use nix::errno::Errno;
-use policies::{AgainstPolicy, Policies};
-use tracing::warn;
+use policies::{AgainstPolicy, Concerned, Policies};
 
 /// How this host's kernel is used.
 #[derive(Debug)]
@@ -178,16 +177,14 @@ impl Host {
         spec: &Spec,
         peers: impl Iterator<Item = IpAddr>,
     ) -> Result<Option<AgainstPolicy>, KernelError> {
-        let (carrier, against) = match self.policies.carrier(spec, peers) {
-            Ok(carrier) => (carrier, None),
-            Err(against) => (Carrier::Nobody, Some(against)),
-        };
+        let concerned = self.policies.concerned(spec, peers);
+        let carrier = concerned.as_ref().map_or(Carrier::Programs, Concerned::carrier);
         if self.datapath.is_none() || self.wanted.as_ref() != Some(spec) || carrier != self.carrier {
             let spec = policies::carried_by(spec, carrier);
             self.datapath = Some(Datapath::start(pins.clone(), spec).map_err(KernelError::refused)?);
             self.carrier = carrier;
         }
-        Ok(against)
+        Ok(self.policies.tell(concerned).err())
     }
 
     /// The same for the programs that are loaded, for their peers and `more`.
@@ -317,8 +314,13 @@ impl Kernel for Host {
 
     async fn put(&mut self, objects: &[Object]) -> Vec<(Object, KernelError)> {
         let mut failed = Vec::new();
+        // A peer that a policy concerns must not be known to programs that pass by it.
         if let Err(error) = self.obey_before(objects).await {
-            warn!(error = %Chain(&error), "cannot find out whether a policy of IPsec concerns new peers; trying again");
+            let reason = Chain(&error).to_string();
+            return objects
+                .iter()
+                .map(|object| (object.clone(), KernelError::refused(reason.clone())))
+                .collect();
         }
         for objects in by_kind(objects) {
             if let (Some(Object::Peer { .. }), Some(datapath)) = (objects.first(), &mut self.datapath) {

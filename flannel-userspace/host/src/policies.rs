@@ -67,45 +67,57 @@ impl Policies {
         self.known.is_empty()
     }
 
-    /// Who may carry the packets of the tunnel of `spec` to and from `peers`; an error if nobody may.
-    pub(super) fn carrier(
-        &self,
-        spec: &Spec,
-        peers: impl Iterator<Item = IpAddr>,
-    ) -> Result<Carrier, AgainstPolicy> {
+    /// The policy that concerns packets of the tunnel of `spec` to and from one of `peers`, if there is one.
+    pub(super) fn concerned(&self, spec: &Spec, peers: impl Iterator<Item = IpAddr>) -> Option<Concerned> {
+        let format = spec.format?;
         let tunnel = Tunnel {
             local: spec.node.local_ip.into(),
             port: u16::try_from(spec.node.port).unwrap_or_default(),
         };
-        let concerned = spec.format.and_then(|format| {
-            let (policy, peer) = xfrm::first_concerned(&self.known, tunnel, peers)?;
-            Some((format, policy, peer))
-        });
-        let (carrier, reasons) = match concerned {
-            None => (Ok(Carrier::Programs), Vec::new()),
-            Some((Format::Vxlan, policy, peer)) => {
-                let reason = format!(
-                    "the IPsec policy `{policy}` concerns tunnel packets to and from {peer}, so the kernel's vxlan \
-                     device and the stack carry all of them, more slowly; `{}` takes the policy away",
-                    policy.remedy()
-                );
-                (Ok(Carrier::Stack), vec![reason])
-            }
-            Some((Format::Udp { .. }, policy, peer)) => (Err(AgainstPolicy { policy, peer }), Vec::new()),
-        };
-        self.tell(reasons);
-        carrier
+        let (policy, peer) = xfrm::first_concerned(&self.known, tunnel, peers)?;
+        Some(Concerned { format, policy, peer })
     }
 
-    fn tell(&self, reasons: Vec<String>) {
-        let told = reasons.first().cloned();
-        if self.limitation.set(reasons) {
-            match told {
+    /// Tells of it, once it is obeyed. The error says that nothing is carried for its sake.
+    pub(super) fn tell(&self, concerned: Option<Concerned>) -> Result<(), AgainstPolicy> {
+        let reason = concerned.as_ref().filter(|concerned| concerned.carrier() == Carrier::Stack).map(|concerned| {
+            let Concerned { policy, peer, .. } = concerned;
+            format!(
+                "the IPsec policy `{policy}` concerns tunnel packets to and from {peer}, so the kernel's vxlan device and \
+                 the stack carry all of them, more slowly; `{}` takes the policy away",
+                policy.remedy()
+            )
+        });
+        if self.limitation.set(reason.iter().cloned().collect()) {
+            match reason {
                 Some(reason) => warn!("programs no longer carry the tunnel's packets: {reason}"),
                 None => {
                     info!("no IPsec policy concerns the tunnel any more: programs carry its packets again")
                 }
             }
+        }
+        match concerned {
+            Some(Concerned { format: Format::Udp { .. }, policy, peer }) => {
+                Err(AgainstPolicy { policy, peer })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+/// A policy, and what it concerns.
+pub(super) struct Concerned {
+    format: Format,
+    policy: Policy,
+    peer: IpAddr,
+}
+
+impl Concerned {
+    /// Who may carry the packets then.
+    pub(super) const fn carrier(&self) -> Carrier {
+        match self.format {
+            Format::Vxlan => Carrier::Stack,
+            Format::Udp { .. } => Carrier::Nobody,
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::{Context as _, Result, ensure};
 use flannel_tests::cluster::{Cluster, Member};
 use flannel_tests::network::BRIDGE;
 use flannel_tests::wait;
@@ -145,30 +146,33 @@ fn docker(host: &Member) -> String {
 }
 
 impl Fault {
-    /// Whether it is told by `/readyz`, the metrics and `flannelctl status` alike.
-    fn is_told(&self, host: &Member) -> bool {
+    /// Fails unless it is told by `/readyz`, the metrics and `flannelctl status` alike.
+    fn check_told(&self, host: &Member) -> Result<()> {
         let answer = readiness(&host.node.host, HEALTH);
         let (entries, label, value) = match self.shown {
             Shown::Failing(condition) => ("failing", "pending{what", condition),
             Shown::Without(what) => ("limits", "limited{without", what),
         };
-        let told: Vec<String> = answer[entries].as_array().unwrap().iter().map(ToString::to_string).collect();
-        let is_in_answer = told
-            .iter()
-            .any(|entry| entry.contains(value) && self.names.iter().all(|name| entry.contains(name)));
-        let is_in_metrics = metric(&host.node.host, HEALTH, &format!("flannel_{label}=\"{value}\"}}")) > 0;
-        // With a condition that fails its exit code is 1.
-        let status = match self.shown {
-            Shown::Failing(_) => host.daemon.ctl("status").map_err(|_| ()).is_err(),
-            Shown::Without(_) => host.daemon.ctl("status").is_ok_and(|text| text.contains(value)),
-        };
-        is_in_answer && is_in_metrics && status
+        let told = answer[entries].as_array().context("no list")?.iter().map(ToString::to_string);
+        let names_all =
+            |entry: String| entry.contains(value) && self.names.iter().all(|name| entry.contains(name));
+        ensure!(told.into_iter().any(names_all), "/readyz: {answer}");
+        let series = format!("flannel_{label}=\"{value}\"}}");
+        ensure!(metric(&host.node.host, HEALTH, &series) > 0, "there is no {series}");
+        let status = host.daemon.ctl("status");
+        match self.shown {
+            // Its exit code is 1 then.
+            Shown::Failing(_) => ensure!(status.is_err(), "status: {status:?}"),
+            Shown::Without(_) => ensure!(status?.contains(value), "status says nothing of it"),
+        }
+        Ok(())
     }
 }
 
-fn is_clear(host: &Member) -> bool {
+fn check_clear(host: &Member) -> Result<()> {
     let answer = readiness(&host.node.host, HEALTH);
-    answer["ready"] == true && answer["limits"] == serde_json::json!([]) && host.daemon.ctl("status").is_ok()
+    ensure!(answer["ready"] == true && answer["limits"] == serde_json::json!([]), "/readyz: {answer}");
+    host.daemon.ctl("status").map(|_| ())
 }
 
 #[rstest]
@@ -177,21 +181,21 @@ fn is_clear(host: &Member) -> bool {
 fn every_fault_is_told_and_forgotten(#[case] backend: &str, #[case] faults: &[Fault]) {
     let cluster = Cluster::start(&plan(backend).with_flag(HEALTH_FLAG)).unwrap();
     let [host, peer] = &cluster.members[..] else { panic!("two hosts") };
-    let now = || readiness(&host.node.host, HEALTH);
+    wait::until("a host without faults", NOTICE, || check_clear(host)).unwrap();
     let mut slow = Vec::new();
-    wait::until_true("a host without faults", NOTICE, || is_clear(host)).unwrap();
     for fault in faults {
-        for (what, change) in [("told", fault.cause), ("forgotten", fault.mend)] {
+        let mut play = |what: &str, change: fn(&Member, &Member), check: &dyn Fn() -> Result<()>| {
             let since = Instant::now();
             change(host, peer);
-            let is_so = || if what == "told" { fault.is_told(host) } else { is_clear(host) };
-            if let Err(error) = wait::until_true(what, NOTICE, is_so) {
-                slow.push(format!("{}: {error:#}: {}", fault.name, now()));
+            if let Err(error) = wait::until(what, NOTICE, check) {
+                slow.push(format!("{}: {error:#}", fault.name));
                 // What comes next is another fault.
-                wait::until_true(what, 5 * NOTICE, is_so).unwrap_or_else(|_| panic!("{slow:#?}"));
+                let _ = wait::until(what, 5 * NOTICE, check);
             }
             println!("{}: {what} after {} ms", fault.name, since.elapsed().as_millis());
-        }
+        };
+        play("told", fault.cause, &|| fault.check_told(host));
+        play("forgotten", fault.mend, &|| check_clear(host));
     }
     assert!(slow.is_empty(), "{slow:#?}");
 }

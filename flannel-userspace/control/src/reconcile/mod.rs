@@ -288,7 +288,13 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
     async fn run_task(&mut self, task: Task) {
         self.keeper.beat();
         match task {
-            Task::Note(change) => self.keeper.note(change).await,
+            Task::Note(change) => {
+                let before = self.keeper.failing();
+                self.keeper.note(change).await;
+                if self.keeper.failing() != before {
+                    self.measure();
+                }
+            }
             Task::FindPods => self.keeper.find_pods().await,
             Task::Sweep => self.sweep().await,
         }

@@ -3,6 +3,8 @@ use std::net::{Ipv4Addr, UdpSocket};
 use flannel_common::{Mac, Vni};
 use flannel_model::device::VxlanSpec;
 use flannel_model::underlay::Underlay;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 
 use super::DeviceError;
 use crate::namespace::{ip, ip_json, on_host};
@@ -40,6 +42,23 @@ fn vxlan_device_is_as_stock_flannel_makes_it() {
         assert!(device.mac.is_unicast() && device.mac.0[0] & 2 == 2, "{}", device.mac);
         let accept_ra = std::fs::read_to_string("/proc/sys/net/ipv6/conf/flannel.1/accept_ra");
         assert!(accept_ra.map_or(true, |value| value.trim() == "0"));
+    });
+}
+
+/// A container without privileges sees them so.
+#[test]
+fn settings_that_cannot_be_written_are_no_obstacle() {
+    on_host(async |netlink, underlay| {
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        let sys = Some("/proc/sys");
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        mount(sys, "/proc/sys", None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+        let read_only = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+        mount(None::<&str>, "/proc/sys", None::<&str>, read_only, None::<&str>).unwrap();
+        let refused = std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+        assert_eq!(netlink.ensure_vxlan(&spec(&underlay)).await.unwrap().name, "flannel.1");
+        assert_eq!(netlink.ensure_udp_device(1472).await.unwrap().name, "flannel0");
     });
 }
 
