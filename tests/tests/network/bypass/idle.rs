@@ -22,12 +22,12 @@ const ESTABLISHED: Duration = Duration::from_secs(432_000);
 
 /// The policy of a host whose pods are only answered by those that they have asked, as kube-router writes it.
 fn restrict(host: &Host, client: &str) {
-    nft(host, "add table ip policy");
-    nft(host, "add chain ip policy forward { type filter hook forward priority 0 ; }");
-    nft(host, "add rule ip policy forward ct state invalid drop");
-    nft(host, "add rule ip policy forward ct state established accept");
-    nft(host, &format!("add rule ip policy forward ip protocol tcp ip saddr {client} accept"));
-    nft(host, "add rule ip policy forward ip protocol tcp drop");
+    nft(host, "add table ip fence");
+    nft(host, "add chain ip fence forward { type filter hook forward priority 0 ; }");
+    nft(host, "add rule ip fence forward ct state invalid drop");
+    nft(host, "add rule ip fence forward ct state established accept");
+    nft(host, &format!("add rule ip fence forward ip protocol tcp ip saddr {client} accept"));
+    nft(host, "add rule ip fence forward ip protocol tcp drop");
 }
 
 /// A TCP connection.
