@@ -1,11 +1,13 @@
 //! The contexts that the kernel passes to the programs, as [`Frame`]s.
 
+mod removal;
+
 use core::mem::MaybeUninit;
 use core::ptr;
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{
-    __sk_buff, BPF_ADJ_ROOM_ENCAP_L2_SHIFT, BPF_CSUM_LEVEL_DEC, BPF_CSUM_LEVEL_RESET,
+    __sk_buff, BPF_ADJ_ROOM_ENCAP_L2_SHIFT, BPF_CSUM_LEVEL_RESET,
     BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_UDP,
     BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_ADJ_ROOM_NO_CSUM_RESET, BPF_F_INGRESS, BPF_FIB_LKUP_RET_SUCCESS,
     BPF_FIB_LOOKUP_OUTPUT, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
@@ -227,12 +229,7 @@ impl Frame for Skb {
 
     #[inline(always)]
     fn remove(&mut self, encapsulation: Encapsulation) -> Result<(), Reason> {
-        self.adjust(-encapsulation.overhead().cast_signed(), 0)?;
-        // The outer UDP checksum is consumed. What hardware or GRO reported of the inner one stays valid
-        // (`__skb_decr_checksum_unnecessary`).
-        // SAFETY: the kernel gave the context. For a packet without such a report the helper changes nothing.
-        unsafe { bpf_csum_level(self.raw(), u64::from(BPF_CSUM_LEVEL_DEC)) };
-        Ok(())
+        self.remove_headers(encapsulation)
     }
 }
 

@@ -19,6 +19,14 @@ pub const fn encapsulate(inner: u8) -> u8 {
     }
 }
 
+/// A TOS byte without its ECN field, for the outer header of a packet to somebody who ignores that (RFC 6040, section
+/// 4.1, compatibility mode): a router that may not mark the packet drops it, which its receiver notices.
+#[must_use]
+#[inline(always)]
+pub const fn without(tos: u8) -> u8 {
+    tos & !MASK
+}
+
 /// The TOS byte of the inner header after decapsulation: the 16 cells of RFC 6040, figure 4.
 #[inline(always)]
 pub const fn decapsulate(outer: u8, inner: u8) -> Result<u8, Reason> {

@@ -109,7 +109,7 @@ pub(crate) fn arrive(skb: &mut Skb, node: &Node, arrival: &Arrival, mark: u32) -
             if let Some(left) = flows::bypass(skb, &packet, origin, &FlowTable)
                 && let Ok(tos) = arrival.tos(skb)
             {
-                skb.remove(arrival.encapsulation)?;
+                skb.remove_for_pod(arrival.encapsulation)?;
                 return hand_over(skb, &packet, tos, &left).map(|()| Reason::Bypassed);
             }
             let tos = arrival.admit(skb, &Table, node)?;

@@ -12,9 +12,9 @@ use flannel_common::{Ip4, Reason};
 
 use crate::arrival::Arrival;
 use crate::frame::{Encapsulation, Frame, SendFrame};
-use crate::inner;
 use crate::outer::{self, OuterHeaders};
 use crate::peers::Peers;
+use crate::{ecn, inner};
 
 /// Whether a packet to send may still be a super-packet or have a partial checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,13 +36,18 @@ pub fn encapsulate<F: SendFrame, T>(
     state: State,
     depart: impl FnOnce(&F, &Peer) -> T,
 ) -> Result<(Ip4, T), Reason> {
-    let inner = inner::headers(frame)?;
+    let mut inner = inner::headers(frame)?;
     let subnet = inner.ip.destination().masked(node.netmask);
     let peer = peers.peer(subnet).ok_or(Reason::NoPeer)?;
     outer::check_carrier(node)?;
     let departed = depart(frame, &peer);
-    if state == State::AsSent && !goes_whole(frame, &inner.ip, &peer, peers) {
+    let has_programs = peer.accepts_gso(peers.now());
+    if state == State::AsSent && (!has_programs || inner::is_non_tcp_gso(frame, &inner.ip)) {
         return Err(Reason::ToSegment);
+    }
+    if !has_programs {
+        // A stock daemon reads the datagram from a socket, which shows no mark of congestion.
+        inner.ip.tos = ecn::without(inner.ip.tos);
     }
     match wrap(frame, node, peer.public_ip, &inner.ip) {
         Ok(()) => Ok((subnet, departed)),
@@ -50,12 +55,6 @@ pub fn encapsulate<F: SendFrame, T>(
         Err(Reason::LeftToDevice) => Err(Reason::ToSegment),
         Err(reason) => Err(reason),
     }
-}
-
-/// Whether the packet of `ip` may go to `peer` as the stack left it.
-#[inline(always)]
-fn goes_whole(frame: &impl Frame, ip: &Ipv4Header, peer: &Peer, peers: &impl Peers) -> bool {
-    peer.accepts_gso(peers.now()) && !inner::is_non_tcp_gso(frame, ip)
 }
 
 /// Adds the outer headers to the packet of `inner`, for the peer at `public_ip`.

@@ -1,9 +1,8 @@
-//! TCP connections that could bypass the stack: whether connection tracking allows it.
+//! TCP connections that could bypass the stack: whether connection tracking allows it, and what it knows of them then.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddrV4;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -19,6 +18,7 @@ use tracing::{debug, warn};
 use zerocopy::FromBytes as _;
 
 use super::DatapathError;
+use super::idle::{Keeper, ends};
 use super::tables::{failed, open};
 
 /// A connection that was not approved is not checked again for so long.
@@ -26,9 +26,15 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// So many of them are remembered.
 const REMEMBERED: usize = 4096;
 
-/// Approves connections that may bypass the stack.
+/// Approves connections that may bypass the stack, and keeps them tracked while they are idle.
 pub struct Approver {
-    candidates: AsyncFd<RingBuf<MapData>>,
+    candidates: Candidates,
+    keeper: Keeper,
+}
+
+/// Connections for which programs ask.
+struct Candidates {
+    announced: AsyncFd<RingBuf<MapData>>,
     approved: maps::HashMap<MapData, Connection, u64>,
     conntrack: Conntrack,
     refused: HashMap<Connection, Instant>,
@@ -57,16 +63,28 @@ impl Approver {
         let candidates: RingBuf<MapData> = open(pin_dir, CANDIDATES, |path| MapData::from_pin(path))?;
         // SAFETY: the ring owns its descriptor, and keeps it for as long as it lives.
         let candidates = unsafe { AsyncFd::register_with_interest(candidates, Interest::READABLE) };
-        Ok(Self {
-            candidates: candidates.map_err(|error| ApproverError::Wait(error.into()))?,
+        let conntrack = || Conntrack::open().map_err(ApproverError::Conntrack);
+        let candidates = Candidates {
+            announced: candidates.map_err(|error| ApproverError::Wait(error.into()))?,
             approved: open(pin_dir, APPROVED, |path| MapData::from_pin(path))?,
-            conntrack: Conntrack::open().map_err(ApproverError::Conntrack)?,
+            conntrack: conntrack()?,
             refused: HashMap::new(),
-        })
+        };
+        Ok(Self { candidates, keeper: Keeper::open(pin_dir, conntrack()?)? })
     }
 
+    /// Does that without end.
+    pub async fn run(self) -> Infallible {
+        tokio::select! {
+            never = self.candidates.approve() => never,
+            never = self.keeper.run() => never,
+        }
+    }
+}
+
+impl Candidates {
     /// Approves connections, without end.
-    pub async fn run(mut self) -> Infallible {
+    async fn approve(mut self) -> Infallible {
         loop {
             match self.next().await {
                 Ok(connections) => connections.into_iter().for_each(|connection| self.consider(connection)),
@@ -79,7 +97,7 @@ impl Approver {
     }
 
     async fn next(&mut self) -> io::Result<Vec<Connection>> {
-        let mut ready = self.candidates.readable_mut().await?;
+        let mut ready = self.announced.readable_mut().await?;
         let ring = ready.get_inner_mut();
         let mut connections = Vec::new();
         while let Some(item) = ring.next() {
@@ -97,7 +115,7 @@ impl Approver {
         match self.conntrack.be_liberal(one, other) {
             Ok(Tracking::Liberal | Tracking::Idle) => {
                 self.refused.remove(&connection);
-                if let Err(error) = self.approve(connection) {
+                if let Err(error) = self.put(connection) {
                     warn!(%error, %one, %other, "cannot approve of a connection");
                 }
             }
@@ -116,7 +134,7 @@ impl Approver {
         }
     }
 
-    fn approve(&mut self, connection: Connection) -> Result<(), DatapathError> {
+    fn put(&mut self, connection: Connection) -> Result<(), DatapathError> {
         let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |now| Duration::from(now).as_nanos());
         let now = u64::try_from(now).unwrap_or(u64::MAX);
         self.approved.insert(connection, now, 0).map_err(failed("write", APPROVED))
@@ -128,12 +146,4 @@ impl Approver {
         }
         self.refused.insert(connection, Instant::now());
     }
-}
-
-fn ends(connection: &Connection) -> (SocketAddrV4, SocketAddrV4) {
-    let Connection { low, high, low_port, high_port } = *connection;
-    (
-        SocketAddrV4::new(low.into(), u16::from_be(low_port)),
-        SocketAddrV4::new(high.into(), u16::from_be(high_port)),
-    )
 }

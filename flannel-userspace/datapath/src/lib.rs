@@ -13,6 +13,7 @@ mod check;
 mod flows;
 mod foreign;
 pub mod hooks;
+mod idle;
 mod lines;
 mod load;
 pub mod metrics;

@@ -4,6 +4,8 @@
 //! Of a connection whose packets mostly bypass it, every later packet would be; unless it was set to be liberal with
 //! that connection, as the kernel's own flow tables do.
 
+mod lifetime;
+
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
@@ -22,6 +24,8 @@ use rtnetlink::packet_core::{
 };
 use rtnetlink::sys::Socket;
 use rtnetlink::sys::constants::NETLINK_NETFILTER;
+
+pub use lifetime::{Lifetime, Timeouts};
 
 /// `IP_CT_TCP_FLAG_BE_LIBERAL`: sequence numbers are not checked.
 const BE_LIBERAL: u8 = 0x08;
@@ -75,7 +79,7 @@ impl Conntrack {
     pub fn be_liberal(&self, one: SocketAddrV4, other: SocketAddrV4) -> io::Result<Tracking> {
         let outcome = match self.is_involved(one, other) {
             Ok(true) => return Ok(Tracking::Involved),
-            Ok(false) => self.update(one, other),
+            Ok(false) => self.change(liberal(one, other)),
             Err(error) => Err(error),
         };
         match outcome {
@@ -105,8 +109,8 @@ impl Conntrack {
         }
     }
 
-    fn update(&self, one: SocketAddrV4, other: SocketAddrV4) -> io::Result<()> {
-        match self.ask(liberal(one, other), NLM_F_REQUEST | NLM_F_ACK)? {
+    fn change(&self, message: ConntrackMessage) -> io::Result<()> {
+        match self.ask(message, NLM_F_REQUEST | NLM_F_ACK)? {
             NetlinkPayload::Error(error) if error.code.is_some() => Err(error.to_io()),
             NetlinkPayload::Error(_) => Ok(()),
             _ => Err(unexpected()),
@@ -188,7 +192,7 @@ mod tests {
     use super::*;
     use crate::namespace::{in_namespace, run};
 
-    fn v4(address: SocketAddr) -> SocketAddrV4 {
+    pub(super) fn v4(address: SocketAddr) -> SocketAddrV4 {
         match address {
             SocketAddr::V4(address) => address,
             SocketAddr::V6(address) => panic!("{address} is no address of IPv4"),
@@ -196,7 +200,7 @@ mod tests {
     }
 
     /// Makes the kernel track connections that this namespace opens.
-    fn track(more: &str) {
+    pub(super) fn track(more: &str) {
         run("nft", "add table ip track");
         run("nft", "add chain ip track output { type filter hook output priority raw ; }");
         if !more.is_empty() {

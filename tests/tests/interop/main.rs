@@ -1,14 +1,18 @@
 //! One network of hosts with our daemon and hosts set up as by stock flannel.
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::time::Duration;
 
+use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use flannel_tests::cluster::{Cluster, Plan, all_pairs, check_reached, pod_pairs};
 use flannel_tests::etcd::PREFIX;
 use flannel_tests::network::{Host, HostOptions, Node, Offloads, Place, RpFilter, SubnetFile};
 use flannel_tests::stock_udp::{self, StockUdpHost};
+use flannel_tests::traffic::capture::Capture;
 use flannel_tests::traffic::{Ping, transfer};
 use flannel_tests::vxlan_host::{self, VxlanHost};
+use nix::sys::socket::{setsockopt, sockopt};
 use rstest::rstest;
 
 const UDP: &str = r#"{"Type":"udp"}"#;
@@ -80,4 +84,33 @@ fn stock_udp_host(#[case] hook: &str, #[case] place: Place, #[case] offloads: Of
     let stock = StockUdpHost::join(&host, &cluster.etcd, PREFIX, stock_file(stock_udp::MTU), 2).unwrap();
     let nodes = [cluster.nodes(), vec![&stock.node]].concat();
     check_network(&nodes, 50_000_000);
+}
+
+/// A mark that a router sets on the way to a stock host would be lost with the outer header.
+#[test]
+fn packets_to_a_stock_udp_host_are_not_to_be_marked() {
+    const ECT_0: i32 = 0b10;
+    let (cluster, host) = cluster_and_host(UDP, "auto", Place::Near, HostOptions::default());
+    let stock = StockUdpHost::join(&host, &cluster.etcd, PREFIX, stock_file(stock_udp::MTU), 1).unwrap();
+    let nodes = [cluster.nodes(), vec![&stock.node]].concat();
+    check_reached(&pod_pairs(&nodes)).unwrap();
+    let from = cluster.pod(0).unwrap();
+    let source = cluster.members[0].node.host.address;
+    let socket = from.namespace.within(|| Ok(UdpSocket::bind((from.address, 0))?)).unwrap();
+    setsockopt(&socket, sockopt::Ipv4Tos, &ECT_0).unwrap();
+    for (to, wire, expected) in [(&nodes[1].pods[0], "h2", ECT_0), (&stock.node.pods[0], "h3", 0)] {
+        let capture = Capture::start(cluster.network.lan(), wire).unwrap();
+        socket.send_to(b"x", (to.endpoint.address, 9)).unwrap();
+        let outer = capture.find("tunnel packet", Duration::from_secs(2), |frame| {
+            let packet = SlicedPacket::from_ethernet(frame).ok()?;
+            let (Some(NetSlice::Ipv4(ip)), Some(TransportSlice::Udp(udp))) = (packet.net, packet.transport)
+            else {
+                return None;
+            };
+            let is_ours = ip.header().source_addr() == source && udp.destination_port() == 8285;
+            // The datagram itself, not an answer to an earlier one: it has one byte.
+            (is_ours && udp.payload().len() == 29).then(|| i32::from(ip.header().ecn().value()))
+        });
+        assert_eq!(outer.unwrap(), expected, "to {}", to.endpoint.name);
+    }
 }

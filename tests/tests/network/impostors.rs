@@ -13,6 +13,7 @@ use flannel_tests::traffic::inject::{Injector, Inner};
 use rstest::rstest;
 
 use crate::guard::stranger;
+use crate::offload::SEGMENTED;
 use crate::{DIRECT, HOST_GW, UDP, VXLAN, format_to, plan};
 
 /// How many packets each attack has, where not told.
@@ -101,6 +102,37 @@ fn a_pod_makes_no_packets_of_the_tunnel(
     let counted = sender.daemon.count("pod_out", "tunnel_from_pod").unwrap();
     check_counted(counted, if has_program { packets() as u64 } else { 0 });
     check_reached(&pod_pairs(&cluster.nodes())).unwrap();
+}
+
+/// A process of the host can do what no pod can, unless the rule stands that the documentation has.
+#[rstest]
+#[case::udp(UDP, "8285")]
+#[case::vxlan(VXLAN, "8472")]
+fn the_documented_rule_has_processes_of_the_host_make_no_packets_of_the_tunnel(
+    #[case] backend: &str,
+    #[case] port: &str,
+) {
+    let cluster = two_pods_each(backend, Masquerade::Flanneld, &[]);
+    let [sender, receiver] = [0, 1].map(|member| &cluster.members[member]);
+    let (host, victim, target) =
+        (&sender.node.host, &sender.node.pods[1].endpoint, cluster.pod(1).unwrap());
+    let attack = || {
+        let seen = Capture::start(&target.namespace, "eth0").unwrap();
+        let peer = receiver.node.host.endpoint();
+        let inner = Inner { source: victim.address, destination: target.address, port: PORT, ecn: 0 };
+        // A kernel that refuses to send may tell the socket.
+        let _ = Injector::new(&host.endpoint(), &peer, format_to(&cluster, 1)).unwrap().send(&inner, 0, 100);
+        delivered(&seen)
+    };
+    assert!(attack() > 0, "the attack itself does not work");
+    let rule = include_str!("../../../docs/security.md").lines().filter_map(|line| line.strip_prefix("    nft "));
+    for command in rule {
+        host.namespace.run("nft", &command.replace("8472", port).replace('\'', "")).unwrap();
+    }
+    assert_eq!(attack(), 0, "packets in a pod's name");
+    check_reached(&pod_pairs(&cluster.nodes())).unwrap();
+    // What the kernel's device encapsulates belongs to no socket of the host if it is a pod's.
+    SEGMENTED.send(cluster.pod(0).unwrap(), target).unwrap();
 }
 
 /// Whose name is used.

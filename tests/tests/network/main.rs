@@ -16,6 +16,7 @@ mod lines;
 mod next_hop;
 mod offload;
 mod options;
+mod passing_on;
 mod path_mtu;
 mod privilege;
 mod queues;

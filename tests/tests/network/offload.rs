@@ -17,7 +17,7 @@ use crate::{HOST_GW, UDP, VXLAN, cluster};
 const FILE: u64 = 20_000_000;
 
 /// Datagrams that the kernel is to cut.
-const SEGMENTED: Datagrams = Datagrams { count: 100, payload: 40_000, segment: Some(1300) };
+pub const SEGMENTED: Datagrams = Datagrams { count: 100, payload: 40_000, segment: Some(1300) };
 /// As long as may be: fragments.
 const LONGEST: Datagrams = Datagrams { count: 20, payload: 65_507, segment: None };
 

@@ -1,10 +1,11 @@
 //! The packet logic over byte vectors.
 
 use etherparse::{SlicedPacket, TransportSlice};
-use flannel_common::maps::{Guard, Node};
+use flannel_common::maps::{Guard, Node, Peer};
 use flannel_common::wire::{EthernetHeader, Ipv4Header};
 use flannel_common::{Ip4, Reason};
 use flannel_ebpf::frame::Encapsulation;
+use flannel_ebpf::model::Table;
 use flannel_ebpf::udp::State;
 use flannel_ebpf::{udp, vxlan};
 use proptest::prelude::*;
@@ -33,6 +34,23 @@ pub fn decapsulate(encapsulation: Encapsulation, frame: &mut Vec<u8>, guard: Gua
     match encapsulation {
         Encapsulation::Udp => udp::decapsulate(frame, &frames::table(), &node),
         Encapsulation::Vxlan => vxlan::decapsulate(frame, &frames::table(), &node),
+    }
+}
+
+/// Stock flannel reads datagrams from a socket, which shows no mark that a router has set on the way.
+#[test]
+fn packets_to_a_stock_host_of_the_udp_backend_are_not_to_be_marked() {
+    let node = frames::node(Encapsulation::Udp, Guard::Strict);
+    for (whole, ecn) in [(0, [0, 0, 0, 0]), (u32::MAX, [0, 1, 2, 2])] {
+        let mut table = Table::default();
+        table.insert(Ip4::from_octets(PEERS[0].0), Peer { whole, ..frames::peers()[0].1 });
+        let outer = [0, 1, 2, 3].map(|inner| {
+            let mut frame = Inner { tos: 0xb8 | inner, ..Inner::new([10, 5, 1, 7], [10, 5, 2, 9]) }.frame();
+            udp::encapsulate(&mut frame, &table, &node, State::Segmented, |_, _| ()).unwrap();
+            let packet = SlicedPacket::from_ethernet(&frame).unwrap();
+            packet.net.as_ref().and_then(|net| net.ipv4_ref()).unwrap().header().ecn().value()
+        });
+        assert_eq!(outer, ecn, "whole: {whole}");
     }
 }
 

@@ -200,9 +200,11 @@ fn expression(rule: &Rule) -> Value {
     }
     statements.extend(rule.source.map(|side| address("saddr", side)));
     statements.extend(rule.destination.map(|side| address("daddr", side)));
-    if let Some(port) = rule.asked_port {
+    if let Some(port) = rule.port {
         let left = json!({ "payload": { "protocol": "udp", "field": "dport" } });
         statements.push(json!({ "match": { "op": "==", "left": left, "right": port } }));
+    }
+    if rule.is_asking {
         let left = json!({ "ct": { "key": "direction" } });
         statements.push(json!({ "match": { "op": "==", "left": left, "right": "original" } }));
     }

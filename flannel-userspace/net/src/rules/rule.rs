@@ -17,8 +17,10 @@ pub(super) struct Rule {
     pub(super) marked: bool,
     pub(super) source: Option<Side>,
     pub(super) destination: Option<Side>,
-    /// A UDP port that must be the destination's, in a packet that is no answer.
-    pub(super) asked_port: Option<u16>,
+    /// A UDP port that must be the destination's.
+    pub(super) port: Option<u16>,
+    /// Whether the packet must be no answer. Only connection tracking knows that, so the rule turns it on.
+    pub(super) is_asking: bool,
     pub(super) verdict: Verdict,
 }
 
@@ -113,11 +115,12 @@ fn masquerade(spec: &Spec) -> Vec<Rule> {
 }
 
 /// A packet of the tunnel that a pod makes itself would bear the host's address once it is masqueraded, whoever does
-/// that, and the peer would take it for one of the host's. Answers are let through: who asks may do so from any port.
+/// that, and the peer would take it for one of the host's. Answers are let through where masquerading has connections
+/// tracked anyway: who asks may do so from any port. Elsewhere tracking would cost every packet more than this rule.
 fn guard(spec: &Spec) -> Vec<Rule> {
-    let Spec { network, tunnel_port, .. } = *spec;
-    let drop =
-        |port| Rule { asked_port: Some(port), ..rule(inside(network), outside(network), Verdict::Drop) };
+    let Spec { network, tunnel_port, masquerade, .. } = *spec;
+    let to_the_tunnel = rule(inside(network), outside(network), Verdict::Drop);
+    let drop = |port| Rule { port: Some(port), is_asking: masquerade, ..to_the_tunnel };
     tunnel_port.map(drop).into_iter().collect()
 }
 
@@ -132,7 +135,7 @@ fn rule(source: Side, destination: Side, verdict: Verdict) -> Rule {
 }
 
 const fn plain(verdict: Verdict) -> Rule {
-    Rule { marked: false, source: None, destination: None, asked_port: None, verdict }
+    Rule { marked: false, source: None, destination: None, port: None, is_asking: false, verdict }
 }
 
 const fn inside(network: IpNetwork) -> Side {

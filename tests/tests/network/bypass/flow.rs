@@ -123,6 +123,11 @@ impl Datagrams {
         Ok(self.socket.peer_addr()?)
     }
 
+    /// Who sends it.
+    pub fn source(&self) -> Result<SocketAddr> {
+        Ok(self.socket.local_addr()?)
+    }
+
     /// Sends datagrams of that payload which must not be cut, until the sender learns how long they may be.
     pub fn send_unfragmented(&self, payload: usize, limit: Duration) -> Result<Option<u32>> {
         set_option(&self.socket, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO)?;

@@ -3,6 +3,7 @@
 mod change;
 mod contest;
 mod flow;
+mod idle;
 mod netfilter;
 mod others;
 

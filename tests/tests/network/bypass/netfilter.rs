@@ -17,7 +17,7 @@ const GIGABYTE: u64 = 1_000_000_000;
 /// So late a change of rules may take effect on running flows.
 const EFFECT: Duration = Duration::from_millis(100);
 
-fn nft(host: &Host, command: &str) -> String {
+pub fn nft(host: &Host, command: &str) -> String {
     host.namespace.run("nft", command).unwrap()
 }
 

@@ -197,9 +197,10 @@ fn line(rule: &Rule, comment: &str) -> Line {
     if rule.marked {
         words.push(format!("-m mark --mark {KUBE_PROXY_MARK:#x}/{KUBE_PROXY_MARK:#x}"));
     }
-    words.extend(
-        rule.asked_port.map(|port| format!("-p udp -m udp --dport {port} -m conntrack --ctdir ORIGINAL")),
-    );
+    words.extend(rule.port.map(|port| format!("-p udp -m udp --dport {port}")));
+    if rule.is_asking {
+        words.push("-m conntrack --ctdir ORIGINAL".to_owned());
+    }
     words.push(format!("-m comment --comment \"{comment}\" -j"));
     words.push(match rule.verdict {
         Verdict::Return => "RETURN".to_owned(),
