@@ -146,10 +146,10 @@ impl EtcdMetrics {
     /// A watch has ended, and another one must follow.
     pub fn watch_ended(&self, error: &WatchError) {
         let cause = match error {
-            WatchError::Compacted { .. } => "compacted",
+            WatchError::Compacted { .. } | WatchError::Expired(_) => "compacted",
             WatchError::Reset { .. } => "reset",
             WatchError::Cancelled { .. } => "cancelled",
-            WatchError::Broken { .. } => "broken",
+            WatchError::Broken { .. } | WatchError::Ended(_) => "broken",
         };
         self.watch_restarts.get_or_create(&[("cause", cause)]).inc();
     }
@@ -197,6 +197,7 @@ fn code(error: &RegistryError) -> Cow<'static, str> {
     match error {
         RegistryError::Timeout { .. } => "Timeout".into(),
         RegistryError::NotV3 { .. } => "NotV3".into(),
+        RegistryError::Other { .. } => "Other".into(),
         RegistryError::Denied { .. } => "PermissionDenied".into(),
         RegistryError::Connect { error, .. }
         | RegistryError::Login { error, .. }
