@@ -1,1 +1,24 @@
-//! Kubernetes.
+//! Kubernetes as the registry, as in stock flannel's mode `--kube-subnet-mgr`: each node is a lease of the subnet it was
+//! assigned (`spec.podCIDRs`), and its annotations are what its host says of itself.
+//!
+//! The [nodes](Nodes) are what the control plane lists and watches, [`NodeOwner`] holds this host's own lease, and
+//! [`NetConf`] is the file with the network's configuration. What is done with leases does not live here.
+
+mod annotations;
+mod api;
+mod directory;
+mod error;
+mod metrics;
+mod net_conf;
+mod node;
+mod nodes;
+mod owner;
+mod watch;
+
+pub use annotations::{Annotations, Prefix, PrefixError};
+pub use api::Access;
+pub use error::ApiError;
+pub use metrics::{ApiMetrics, Operation};
+pub use net_conf::{NetConf, NetConfError};
+pub use nodes::{NodeName, Nodes, NodeNameError};
+pub use owner::{NodeOwner, Unassignable};
