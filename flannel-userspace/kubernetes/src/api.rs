@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
 use crate::error::ApiError;
-use crate::metrics::{ApiMetrics, Operation};
+use flannel_registry::{KubernetesMetrics, KubernetesOperation as Operation};
 use crate::node::{Listed, Node, Page, Pod};
 
 /// How long a request may take.
@@ -46,10 +46,25 @@ pub struct Access {
 pub(crate) struct Api(Arc<Inner>);
 
 struct Inner {
-    config: Config,
+    access: Access,
+    connection: Mutex<Connection>,
+    metrics: KubernetesMetrics,
+}
+
+/// The way to it, as the settings were when it was taken.
+#[derive(Clone)]
+struct Connection {
     server: String,
-    client: Mutex<Client>,
-    metrics: ApiMetrics,
+    client: Client,
+}
+
+impl Connection {
+    async fn open(access: &Access) -> Result<Self, ApiError> {
+        let config = access.config().await?;
+        let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
+        let client = Client::try_from(config).map_err(|error| ApiError::Client(error.to_string()))?;
+        Ok(Self { server, client })
+    }
 }
 
 /// What a watch reports.
@@ -140,10 +155,6 @@ async fn in_cluster_first() -> Result<Config, ApiError> {
     })
 }
 
-fn client(config: &Config) -> Result<Client, ApiError> {
-    Client::try_from(config.clone()).map_err(|error| ApiError::Client(error.to_string()))
-}
-
 fn nodes() -> Request {
     Request::new("/api/v1/nodes")
 }
@@ -154,32 +165,32 @@ fn now() -> String {
 }
 
 impl Api {
-    pub(crate) async fn open(access: &Access, metrics: ApiMetrics) -> Result<Self, ApiError> {
-        let config = access.config().await?;
-        let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
-        let client = Mutex::new(client(&config)?);
-        Ok(Self(Arc::new(Inner { config, server, client, metrics })))
+    pub(crate) async fn open(access: Access, metrics: KubernetesMetrics) -> Result<Self, ApiError> {
+        let connection = Mutex::new(Connection::open(&access).await?);
+        Ok(Self(Arc::new(Inner { access, connection, metrics })))
     }
 
     /// The URL.
-    pub(crate) fn server(&self) -> &str {
-        &self.0.server
+    pub(crate) fn server(&self) -> String {
+        self.connection().server
     }
 
-    pub(crate) fn metrics(&self) -> &ApiMetrics {
-        &self.0.metrics
-    }
-
-    /// Gives the connections up; the next request makes new ones.
-    pub(crate) fn reconnect(&self) {
-        match client(&self.0.config) {
-            Ok(client) => *self.0.client.lock().unwrap_or_else(PoisonError::into_inner) = client,
+    /// Gives the connections up, and reads the settings again; the next request makes new ones.
+    pub(crate) async fn reconnect(&self) {
+        match Connection::open(&self.0.access).await {
+            Ok(connection) => {
+                *self.0.connection.lock().unwrap_or_else(PoisonError::into_inner) = connection;
+            }
             Err(error) => tracing::warn!("keeping the connections to the API server: {error}"),
         }
     }
 
+    fn connection(&self) -> Connection {
+        self.0.connection.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn client(&self) -> Client {
-        self.0.client.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.connection().client
     }
 
     /// The name of the node that a pod runs on.
@@ -309,15 +320,16 @@ impl Api {
             Ok(answer) => answer.map_err(|error| self.failed(operation, &error)),
             Err(_) => Err(self.late(operation, PATIENCE)),
         };
-        self.metrics().requested(operation, &outcome, since.elapsed());
+        let code = outcome.as_ref().map_or_else(ApiError::code, |_| "OK".to_owned());
+        self.0.metrics.requested(operation, code, since.elapsed());
         outcome
     }
 
     fn late(&self, operation: Operation, after: Duration) -> ApiError {
-        ApiError::Timeout { server: self.server().to_owned(), operation: operation.phrase(), after }
+        ApiError::Timeout { server: self.server(), operation: operation.phrase(), after }
     }
 
     fn failed(&self, operation: Operation, error: &kube::Error) -> ApiError {
-        ApiError::of(self.server(), operation.phrase(), error)
+        ApiError::of(&self.server(), operation.phrase(), error)
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use flannel_common::Mac;
 use flannel_model::family::{Addresses, Family, PerFamily};
 use flannel_model::lease::{Revision, Snapshot};
-use flannel_registry::{LeaseSource, Manners, RegistryError};
+use flannel_registry::{KubernetesMetrics, LeaseSource, Manners, RegistryError};
 use tokio::sync::{OnceCell, watch};
 use tracing::{debug, error, info};
 
@@ -14,7 +14,6 @@ use crate::annotations::{Annotations, Prefix};
 use crate::api::{Access, Api};
 use crate::directory::{Directory, Entry, Shared};
 use crate::error::ApiError;
-use crate::metrics::ApiMetrics;
 use crate::node::{Metadata, Node, Page};
 use crate::watch::NodeWatch;
 
@@ -59,6 +58,15 @@ pub enum NodeNameError {
 }
 
 impl NodeNameError {
+    /// Whether the API server says that there is no name to be had.
+    #[must_use]
+    pub const fn is_final(&self) -> bool {
+        match self {
+            Self::Pod { error, .. } => matches!(error, ApiError::Denied { .. } | ApiError::NotFound { .. }),
+            Self::Nowhere { .. } => true,
+        }
+    }
+
     /// Whether the API server has not answered.
     #[must_use]
     pub const fn is_absence(&self) -> bool {
@@ -114,10 +122,10 @@ impl Nodes {
     /// # Errors
     /// The settings do not say how to reach the API server. Whether it is there is not asked.
     pub async fn open(
-        access: &Access,
+        access: Access,
         prefix: Prefix,
         name: NodeName,
-        metrics: ApiMetrics,
+        metrics: KubernetesMetrics,
     ) -> Result<Self, ApiError> {
         Ok(Self(Arc::new(Inner {
             api: Api::open(access, metrics).await?,
@@ -133,7 +141,7 @@ impl Nodes {
 
     /// The URL of the API server.
     #[must_use]
-    pub fn server(&self) -> &str {
+    pub fn server(&self) -> String {
         self.0.api.server()
     }
 
@@ -165,7 +173,7 @@ impl Nodes {
     ///
     /// # Errors
     /// It cannot be read.
-    pub async fn hints(&self) -> Result<Hints, RegistryError> {
+    pub async fn hints(&self) -> Result<Hints, HintsError> {
         let name = self.name().await?;
         let Node { metadata, .. } = self.0.api.node(name).await?;
         let annotations = &metadata.annotations;
@@ -273,7 +281,7 @@ impl Nodes {
     /// A resource version as the number it is; of two, the greater one is later (KEP-5504).
     pub(crate) fn revision_of(&self, version: &str) -> Result<Revision, ApiError> {
         version.parse().map(Revision::new).map_err(|_| ApiError::Answer {
-            server: self.server().to_owned(),
+            server: self.server(),
             operation: "tell a version",
             reason: format!("its resourceVersion {version:?} is no number"),
         })
@@ -289,8 +297,19 @@ impl Inner {
     }
 }
 
+/// This host's node does not say anything.
+#[derive(Debug, thiserror::Error)]
+pub enum HintsError {
+    /// It is not known how it is called.
+    #[error(transparent)]
+    Name(#[from] NodeNameError),
+    /// It cannot be read.
+    #[error(transparent)]
+    Node(#[from] ApiError),
+}
+
 /// What a node says that matters before there is a lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hints {
     /// The local addresses that the operator has this node announce.
     pub local: Addresses,
@@ -333,7 +352,7 @@ impl LeaseSource for Nodes {
     }
 
     async fn reconnect(&self) {
-        self.0.api.reconnect();
+        self.0.api.reconnect().await;
     }
 
     async fn watch(&self, revision: Revision) -> Result<NodeWatch, RegistryError> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use flannel_control::chance;
 use flannel_model::lease::{Event, Revision};
-use flannel_registry::{Watch, WatchError};
+use flannel_registry::{KubernetesOperation as Operation, Watch, WatchError};
 use kube::core::WatchEvent;
 use kube::core::watch::Bookmark;
 use tokio::sync::mpsc;
@@ -16,7 +16,6 @@ use tracing::debug;
 use crate::api::Events;
 use crate::directory::{Changes, Directory, Entry};
 use crate::error::ApiError;
-use crate::metrics::Operation;
 use crate::node::{Listed, Metadata};
 use crate::nodes::{Nodes, OwnNode};
 
@@ -143,7 +142,7 @@ impl Follower {
                 Ok(Changes::default())
             }
             WatchEvent::Error(status) => {
-                let server = self.nodes.server().to_owned();
+                let server = self.nodes.server();
                 Err(ApiError::of_status(server, Operation::Watch.phrase(), status.code, status.message))
             }
         }

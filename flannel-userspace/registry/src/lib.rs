@@ -5,6 +5,7 @@
 
 mod error;
 pub mod etcd;
+mod kubernetes;
 #[cfg(any(test, feature = "memory"))]
 pub mod memory;
 mod metrics;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use flannel_model::lease::{Attributes, EtcdLeaseId, Event, Lease, Rejected, Revision, Snapshot, SubnetKey};
 
 pub use error::{RegistryError, WatchError};
+pub use kubernetes::{KubernetesMetrics, KubernetesOperation};
 pub use metrics::{EtcdMetrics, EtcdOperation};
 
 /// Where the network's configuration stands.

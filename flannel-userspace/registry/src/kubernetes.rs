@@ -1,4 +1,4 @@
-//! The connection to the API server.
+//! What is measured of the connection to Kubernetes' API server.
 
 use std::time::Duration;
 
@@ -8,11 +8,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-use crate::error::ApiError;
-
 /// What is asked of the API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
+pub enum KubernetesOperation {
     /// On which node this pod runs.
     GetPod,
     /// One node.
@@ -29,7 +27,7 @@ pub enum Operation {
     Tell,
 }
 
-impl Operation {
+impl KubernetesOperation {
     /// The name used in metrics.
     #[must_use]
     pub const fn label(self) -> &'static str {
@@ -61,12 +59,12 @@ impl Operation {
 
 /// Metrics of the connection to the API server.
 #[derive(Clone, Debug)]
-pub struct ApiMetrics {
+pub struct KubernetesMetrics {
     requests: Family<[(&'static str, String); 2], Counter>,
     request_duration: Family<[(&'static str, &'static str); 1], Histogram, fn() -> Histogram>,
 }
 
-impl Default for ApiMetrics {
+impl Default for KubernetesMetrics {
     fn default() -> Self {
         Self {
             requests: Family::default(),
@@ -78,16 +76,15 @@ impl Default for ApiMetrics {
     }
 }
 
-impl ApiMetrics {
-    /// A request took so long, and ended so.
-    pub(crate) fn requested<T>(&self, operation: Operation, outcome: &Result<T, ApiError>, took: Duration) {
-        let code = outcome.as_ref().map_or_else(ApiError::code, |_| "OK".to_owned());
+impl KubernetesMetrics {
+    /// A request took so long, and ended so: `OK`, the HTTP status, or why there was none.
+    pub fn requested(&self, operation: KubernetesOperation, code: String, took: Duration) {
         self.requests.get_or_create(&[("op", operation.label().to_owned()), ("code", code)]).inc();
         self.request_duration.get_or_create(&[("op", operation.label())]).observe(took.as_secs_f64());
     }
 }
 
-impl Domain for ApiMetrics {
+impl Domain for KubernetesMetrics {
     fn register(&self, registry: &mut Registry, _: &ScrapeErrors) {
         registry.register(
             "kubernetes_requests",
