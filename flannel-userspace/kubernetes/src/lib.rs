@@ -12,6 +12,8 @@ mod net_conf;
 mod node;
 mod nodes;
 mod owner;
+#[cfg(test)]
+mod stage;
 mod watch;
 
 pub use annotations::{Annotations, Prefix, PrefixError};

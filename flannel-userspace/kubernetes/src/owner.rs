@@ -207,3 +207,6 @@ impl NodeOwner {
     }
 }
 
+
+#[cfg(test)]
+mod tests;
