@@ -75,7 +75,7 @@ async fn receive(stream: &mut TcpStream) -> Option<Request> {
         let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
         let length = head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
         if body.len() >= length.unwrap_or(0) {
-            let line = head.lines().next()?.trim_end_matches(" HTTP/1.1").to_owned();
+            let line = head.lines().next()?.trim_end_matches(" HTTP/1.1").trim_end_matches('?').to_owned();
             return Some(Request { line, body: body.to_owned() });
         }
     }

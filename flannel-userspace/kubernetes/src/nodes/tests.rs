@@ -164,11 +164,11 @@ async fn nodes_are_followed_by_their_metadata() {
             ]);
         }
         match request.line.as_str() {
-            "GET /api/v1/nodes/new?" => {
+            "GET /api/v1/nodes/new" => {
                 (200, with_subnet(node("new", 12, "192.168.77.12"), "10.244.2.0/24").to_string())
             }
-            "GET /api/v1/nodes/gone?" => refusal(404, "nodes \"gone\" not found"),
-            "GET /api/v1/nodes/again?" => {
+            "GET /api/v1/nodes/gone" => refusal(404, "nodes \"gone\" not found"),
+            "GET /api/v1/nodes/again" => {
                 let mut other = with_subnet(node("again", 19, "192.168.77.14"), "10.244.4.0/24");
                 other["metadata"]["uid"] = json!("another");
                 (200, other.to_string())

@@ -43,7 +43,12 @@ async fn stage(node: &Shown, take: impl Fn(usize, &Request) -> u16 + Send + Sync
         }
         let patch: Value = serde_json::from_str(&request.body).unwrap();
         for (name, value) in patch["metadata"]["annotations"].as_object().into_iter().flatten() {
-            node["metadata"]["annotations"][name] = value.clone();
+            let annotations = node["metadata"]["annotations"].as_object_mut().unwrap();
+            // As the API server does.
+            match value {
+                Value::Null => drop(annotations.remove(name)),
+                value => drop(annotations.insert(name.clone(), value.clone())),
+            }
         }
         if patch["status"]["conditions"].is_array() {
             node["status"] = patch["status"].clone();
@@ -88,7 +93,7 @@ async fn what_is_written_is_what_stock_flannel_writes() {
     let (handle, keeping) = owner(&stage).await.acquire(attributes(), None).await.unwrap();
     assert_eq!(handle.state().borrow().lease.subnets.to_string(), "10.244.1.0/24");
     let patch = r#"{"metadata":{"annotations":{"flannel.alpha.coreos.com/backend-data":"null","flannel.alpha.coreos.com/backend-type":"host-gw","flannel.alpha.coreos.com/kube-subnet-manager":"true","flannel.alpha.coreos.com/public-ip":"192.168.77.11"}}}"#;
-    let request = Request { line: "PATCH /api/v1/nodes/own/status?".to_owned(), body: patch.to_owned() };
+    let request = Request { line: "PATCH /api/v1/nodes/own/status".to_owned(), body: patch.to_owned() };
     assert_eq!(patches(&stage), [request]);
     let keeping = tokio::spawn(keeping);
     wait(&stage, |asked| asked.iter().filter(|request| request.line.starts_with("PATCH")).count() > 1).await;
@@ -121,7 +126,7 @@ async fn a_missing_subnet_is_told_and_waited_for() {
     let acquiring = tokio::spawn(async move { owner.acquire(attributes(), None).await.map(|_| ()) });
     wait(&stage, |asked| asked.iter().any(|request| request.body.contains("FlannelPodCIDRMissing"))).await;
     let event = stage.asked().into_iter().find(|request| request.line.starts_with("POST")).unwrap();
-    assert_eq!(event.line, "POST /api/v1/namespaces/default/events?");
+    assert_eq!(event.line, "POST /api/v1/namespaces/default/events");
     assert!(event.body.contains(r#"node \"own\" pod cidr not assigned"#), "{}", event.body);
     assert!(patches(&stage).is_empty(), "nothing is said of a node without a subnet");
     node.lock().unwrap()["spec"]["podCIDRs"] = json!(["10.244.7.0/24"]);
