@@ -159,18 +159,18 @@ impl Domain for EtcdMetrics {
     fn register(&self, registry: &mut Registry, _: &ScrapeErrors) {
         registry.register(
             "etcd_connected",
-            "1 while the leases in etcd can be listed and followed, 0 while etcd is away and forwarding continues \
-             with the known peers",
+            "1 while the leases in etcd, or in Kubernetes, can be listed and followed, 0 while that is away and \
+             forwarding continues with the known peers",
             self.connected.clone(),
         );
         registry.register(
             "etcd_last_event_timestamp_seconds",
-            "When etcd last reported a change of a lease, in seconds since 1970; absent before the first one",
+            "When etcd, or Kubernetes, last reported a change of a lease, in seconds since 1970; absent before the first one",
             self.last_event.clone(),
         );
         registry.register(
             "etcd_applied_revision",
-            "Revision of etcd up to which every change of a lease is applied; 0 before the first listing",
+            "Revision of etcd, or resource version in Kubernetes, up to which every change of a lease is applied; 0 before the first listing",
             self.applied_revision.clone(),
         );
         registry.register(

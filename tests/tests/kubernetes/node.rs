@@ -12,7 +12,7 @@ fn a_subnet_that_is_not_assigned_yet_is_waited_for() {
     let host = lab.host(1);
     lab.api.add_node("h1", None).unwrap();
     let mut daemon = lab.api.start_daemon(&host, &net_conf("vxlan"), &[]).unwrap();
-    wait_log(&daemon, r#"node \"h1\" pod cidr not assigned"#);
+    wait_log(&daemon, r#"node "h1" pod cidr not assigned"#);
     daemon.check_running().unwrap();
     assert!(!daemon.subnet_file().exists());
     lab.api.assign("h1", "10.244.1.0/24").unwrap();

@@ -311,6 +311,9 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
             self.keeper.want_again(&peers).await;
         }
         self.keeper.correct(if is_new { Difference::Wish } else { Difference::Damage }, since).await;
+        if !self.registry_is_away {
+            self.memory.refresh();
+        }
         self.measure();
     }
 
