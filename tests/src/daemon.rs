@@ -50,6 +50,8 @@ pub struct Daemon {
     service_manager: UnixDatagram,
     /// Words before the command.
     by: Vec<String>,
+    /// More variables of its environment.
+    variables: Vec<(String, String)>,
     ledger: Option<Ledger>,
     socket: PathBuf,
     _claims: [Claim; 3],
@@ -69,6 +71,19 @@ impl Daemon {
     /// # Errors
     /// There is no such program, or it cannot be started.
     pub fn start_as(host: &Host, name: &str, settings: Settings) -> Result<Self> {
+        Self::start_in(host, name, settings, Vec::new())
+    }
+
+    /// The same with these variables in its environment.
+    ///
+    /// # Errors
+    /// There is no such program, or it cannot be started.
+    pub fn start_in(
+        host: &Host,
+        name: &str,
+        settings: Settings,
+        variables: Vec<(String, String)>,
+    ) -> Result<Self> {
         let label = format!("{}-{name}", host.label());
         let (directory, claim) = claim::directory(&label)?;
         let pin_dir = Path::new(BPFFS).join(claim::name(&label));
@@ -87,6 +102,7 @@ impl Daemon {
             pin_dir,
             service_manager,
             by: Vec::new(),
+            variables,
             ledger: None,
             socket,
             _claims: [pins, claim, left_behind],
@@ -115,6 +131,7 @@ impl Daemon {
             None => self.host.namespace.command(program)?,
         };
         command.env("NOTIFY_SOCKET", self.directory.join("notify"));
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.arg(format!("--etcd-endpoints={}", self.settings.endpoint));
         command.arg(format!("--etcd-prefix={}", self.settings.prefix));
         command.arg("--iface=eth0");

@@ -13,6 +13,7 @@ pub mod daemon;
 pub mod demo;
 pub mod etcd;
 pub mod fallback;
+pub mod kubernetes;
 pub mod leases;
 pub mod ledger;
 pub mod namespace;

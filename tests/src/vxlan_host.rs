@@ -23,6 +23,16 @@ impl VxlanHost {
     /// # Errors
     /// Namespaces or interfaces cannot be made; etcd cannot be reached.
     pub fn join(host: &Host, etcd: &Etcd, prefix: &str, file: SubnetFile, pods: u8) -> Result<Self> {
+        let host = Self::new(host, file, pods)?;
+        host.lease.write(etcd, prefix)?;
+        Ok(host)
+    }
+
+    /// Makes the device and the pods, of which nobody is told.
+    ///
+    /// # Errors
+    /// Namespaces or interfaces cannot be made.
+    pub fn new(host: &Host, file: SubnetFile, pods: u8) -> Result<Self> {
         let (machine, device) = (&host.namespace, "flannel.1");
         machine.ip(&format!(
             "link add {device} type vxlan id 1 local {} dev eth0 srcport 0 0 dstport 8472 nolearning ttl auto",
@@ -33,7 +43,6 @@ impl VxlanHost {
         let shown = machine.ip(&format!("-brief link show {device}"))?;
         let mac = shown.split_whitespace().nth(2).context("the device has no Ethernet address")?.to_owned();
         let lease = Lease { subnet: file.subnet, public_ip: host.address, vtep_mac: Some(mac) };
-        lease.write(etcd, prefix)?;
         Ok(Self { node: Node::new(host.clone(), file, pods)?, lease })
     }
 
@@ -42,16 +51,29 @@ impl VxlanHost {
     /// # Errors
     /// etcd cannot be reached; a lease names no VTEP.
     pub fn learn(&self, etcd: &Etcd, prefix: &str) -> Result<()> {
-        for peer in leases::list(etcd, prefix)?.iter().filter(|peer| **peer != self.lease) {
-            let (machine, subnet) = (&self.node.host.namespace, peer.subnet);
-            let (gateway, public_ip) = (subnet.network(), peer.public_ip);
-            let mac =
-                peer.vtep_mac.as_ref().with_context(|| format!("the lease of {subnet} names no VTEP"))?;
-            machine.ip(&format!("neighbour replace {gateway} lladdr {mac} dev flannel.1 nud permanent"))?;
-            machine
-                .run("bridge", &format!("fdb replace {mac} dev flannel.1 dst {public_ip} self permanent"))?;
-            machine.ip(&format!("route replace {subnet} via {gateway} dev flannel.1 onlink"))?;
-        }
+        leases::list(etcd, prefix)?
+            .iter()
+            .filter(|peer| **peer != self.lease)
+            .try_for_each(|peer| self.reach(peer))
+    }
+
+    /// The lease it would have.
+    #[must_use]
+    pub const fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    /// Learns a peer.
+    ///
+    /// # Errors
+    /// Its lease names no VTEP.
+    pub fn reach(&self, peer: &Lease) -> Result<()> {
+        let (machine, subnet) = (&self.node.host.namespace, peer.subnet);
+        let (gateway, public_ip) = (subnet.network(), peer.public_ip);
+        let mac = peer.vtep_mac.as_ref().with_context(|| format!("the lease of {subnet} names no VTEP"))?;
+        machine.ip(&format!("neighbour replace {gateway} lladdr {mac} dev flannel.1 nud permanent"))?;
+        machine.run("bridge", &format!("fdb replace {mac} dev flannel.1 dst {public_ip} self permanent"))?;
+        machine.ip(&format!("route replace {subnet} via {gateway} dev flannel.1 onlink"))?;
         Ok(())
     }
 }

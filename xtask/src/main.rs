@@ -8,6 +8,7 @@ mod compiler;
 mod demo;
 mod install;
 mod kernels;
+mod kubernetes;
 mod lint;
 mod privilege;
 mod setup;

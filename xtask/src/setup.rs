@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::install::{Installer, TOOLS};
+use crate::kubernetes;
 use crate::toolchain::{self, Flag, Toolchain};
 
 /// Installs everything that building, the demo and the tests on this machine's kernel need
@@ -17,11 +18,18 @@ use crate::toolchain::{self, Flag, Toolchain};
 pub struct Args {
     #[command(flatten)]
     toolchain: Flag,
+    /// Also build a real kube-apiserver, once for this machine, for the tests of the suite kubernetes; 10 to 25 minutes
+    #[arg(long)]
+    kubernetes: bool,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     let toolchain = ensure(args.toolchain)?;
     eprintln!("{toolchain}");
+    if args.kubernetes {
+        kubernetes::ensure()?;
+        eprintln!("kube-apiserver is there.");
+    }
     eprintln!("Everything that building, demo and tests need is installed.");
     Ok(ExitCode::SUCCESS)
 }

@@ -23,7 +23,7 @@ use self::program::Program;
 use self::selection::Selection;
 use crate::summary::Summary;
 use crate::toolchain::Flag;
-use crate::{build_ebpf, kernels, setup};
+use crate::{build_ebpf, kernels, kubernetes, setup};
 
 /// How many of the slowest tests are shown.
 const SLOWEST: usize = 10;
@@ -38,7 +38,8 @@ const NETWORK: &str = "network";
 /// by network namespaces. Each test is a process of its own. They run side by side, and behind them those that measure,
 /// one by one. Prints what failed tests print, and at the end what took longest and their number: "N passed, N failed".
 /// Fails if no test ran. With all tests, the suite network runs once more, as on a kernel without TCX, and guests
-/// with other kernels, as `kernels` has them: their verifiers, and some tests of the network.
+/// with other kernels, as `kernels` has them: their verifiers, and some tests of the network. The suite kubernetes needs
+/// what `setup --kubernetes` builds, and is left out with a line at the end where that is not there.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -62,6 +63,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let selection = Selection::parse(&args.arguments).unwrap_or_else(|error| error.exit());
     let started = Instant::now();
     build_ebpf::build(&setup::ensure(args.toolchain)?)?;
+    if args.suite.as_deref() == Some(kubernetes::SUITE) {
+        kubernetes::ensure()?;
+    }
     let jobs = args.jobs(&selection)?;
     println!("{:.0} s until all was built", started.elapsed().as_secs_f32());
 
@@ -74,6 +78,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         kernels::gate(&mut summary)?;
     }
 
+    if args.lacks_kubernetes() {
+        println!(
+            "\nThe suite {} was left out: it needs a kube-apiserver, which `cargo xtask setup --kubernetes` builds once",
+            kubernetes::SUITE
+        );
+    }
     println!("\nTests that took longest:\n{}", summary.slowest(SLOWEST));
     println!("Suites, by the time of their tests:\n{}", summary.suites());
     println!("{:.0} s in all, with building", started.elapsed().as_secs_f32());
@@ -113,8 +123,13 @@ impl Args {
     fn wants(&self, program: &Program, fallback: Option<Fallback>) -> bool {
         match fallback.map(|_| NETWORK).or(self.suite.as_deref()) {
             Some(suite) => program.is_suite && program.name == suite,
-            None => true,
+            None => !program.is_suite || program.name != kubernetes::SUITE || kubernetes::is_there(),
         }
+    }
+
+    /// Whether a suite would have run that cannot.
+    fn lacks_kubernetes(&self) -> bool {
+        self.suite.is_none() && self.fallback.is_none() && !kubernetes::is_there()
     }
 
     const fn has_unit_tests(&self) -> bool {

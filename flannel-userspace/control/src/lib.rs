@@ -27,7 +27,7 @@ use tokio::time::{Instant, sleep_until};
 pub use metrics::Metrics;
 
 /// Waits until then; without end if there is no such time.
-async fn until(due: Option<Instant>) {
+pub async fn until(due: Option<Instant>) {
     match due {
         Some(due) => sleep_until(due).await,
         None => std::future::pending().await,

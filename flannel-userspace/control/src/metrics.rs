@@ -1,7 +1,7 @@
 //! What the control plane counts and measures of its own work.
 
 use flannel_observe::{Domain, ScrapeErrors};
-use flannel_registry::EtcdMetrics;
+use flannel_registry::{EtcdMetrics, KubernetesMetrics};
 use prometheus_client::registry::Registry;
 
 use crate::configuration::ConfigMetrics;
@@ -15,6 +15,8 @@ pub struct Metrics {
     pub leases: LeaseMetrics,
     /// The connection to etcd.
     pub etcd: EtcdMetrics,
+    /// The connection to Kubernetes' API server.
+    pub kubernetes: KubernetesMetrics,
     /// What is done in the kernel.
     pub reconcile: ReconcileMetrics,
     /// Which configuration is served.
@@ -25,6 +27,7 @@ impl Domain for Metrics {
     fn register(&self, registry: &mut Registry, errors: &ScrapeErrors) {
         self.leases.register(registry, errors);
         self.etcd.register(registry, errors);
+        self.kubernetes.register(registry, errors);
         self.reconcile.register(registry, errors);
         self.configuration.register(registry, errors);
     }

@@ -146,6 +146,14 @@ pub enum RegistryError {
     /// Own attributes have no JSON form.
     #[error("cannot write the lease as JSON")]
     Encode(#[source] serde_json::Error),
+    /// What a registry of another kind says, with all that lies below it.
+    #[error("{error}")]
+    Other {
+        /// What it says.
+        error: Box<dyn Error + Send + Sync>,
+        /// Whether nothing is known of what stands there.
+        is_absence: bool,
+    },
 }
 
 impl RegistryError {
@@ -158,6 +166,7 @@ impl RegistryError {
             | Self::Denied { .. }
             | Self::Request { .. }
             | Self::Timeout { .. } => true,
+            Self::Other { is_absence, .. } => *is_absence,
             Self::NoEndpoint
             | Self::Plaintext { .. }
             | Self::MixedSchemes { .. }
@@ -208,6 +217,20 @@ pub enum WatchError {
         /// Why, unless the stream just ended.
         error: Option<etcd_client::Error>,
     },
+    /// A registry of another kind keeps no history up to there: list.
+    #[error("{0}")]
+    Expired(Box<dyn Error + Send + Sync>),
+    /// A registry of another kind ended the watch.
+    #[error("{0}")]
+    Ended(Box<dyn Error + Send + Sync>),
+}
+
+impl WatchError {
+    /// Whether the leases must be listed, because what happened meanwhile is not to be had.
+    #[must_use]
+    pub const fn loses_history(&self) -> bool {
+        matches!(self, Self::Compacted { .. } | Self::Reset { .. } | Self::Expired(_))
+    }
 }
 
 /// The reason for which a value is rejected, with that below it.

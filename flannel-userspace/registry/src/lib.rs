@@ -5,6 +5,7 @@
 
 mod error;
 pub mod etcd;
+mod kubernetes;
 #[cfg(any(test, feature = "memory"))]
 pub mod memory;
 mod metrics;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use flannel_model::lease::{Attributes, EtcdLeaseId, Event, Lease, Rejected, Revision, Snapshot, SubnetKey};
 
 pub use error::{RegistryError, WatchError};
+pub use kubernetes::{KubernetesMetrics, KubernetesOperation};
 pub use metrics::{EtcdMetrics, EtcdOperation};
 
 /// Where the network's configuration stands: a registry, or a file, say. Clones share one connection.
@@ -50,6 +52,9 @@ pub trait LeaseSource: Clone + Send + Sync + 'static {
     /// Follows the leases.
     type Watch: Watch;
 
+    /// How it is to be treated.
+    const MANNERS: Manners = Manners::FREQUENT;
+
     /// Everything below the lease prefix at one revision. What does not parse as a lease is returned as such and spoils
     /// nothing else.
     ///
@@ -65,6 +70,26 @@ pub trait LeaseSource: Clone + Send + Sync + 'static {
     /// # Errors
     /// The registry cannot be reached. That history up to `revision` is gone shows in [`Watch::next`].
     fn watch(&self, revision: Revision) -> impl Future<Output = Result<Self::Watch, RegistryError>> + Send;
+}
+
+/// How often hosts come back to a registry, and with what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Manners {
+    /// How often the leases are listed though the watch says what changes: where listing is fast, and where it is slow.
+    pub listing: (Duration, Duration),
+    /// Pauses between attempts to reach it: from the first to the longest.
+    pub retry: (Duration, Duration),
+    /// Whether a watch that cannot be resumed now is resumed later. Otherwise the leases are listed.
+    pub resumes_later: bool,
+}
+
+impl Manners {
+    /// Of a registry that lists quickly, and has been seen to lose events: etcd.
+    pub const FREQUENT: Self = Self {
+        listing: (Duration::from_secs(60), Duration::from_secs(15 * 60)),
+        retry: (Duration::from_millis(200), Duration::from_secs(2)),
+        resumes_later: false,
+    };
 }
 
 /// Where a host writes its own lease and its claim to its address: hosts choose subnets themselves, and what they write

@@ -151,10 +151,10 @@ impl EtcdMetrics {
     /// A watch has ended, and another one must follow.
     pub fn watch_ended(&self, error: &WatchError) {
         let cause = match error {
-            WatchError::Compacted { .. } => "compacted",
+            WatchError::Compacted { .. } | WatchError::Expired(_) => "compacted",
             WatchError::Reset { .. } => "reset",
             WatchError::Cancelled { .. } => "cancelled",
-            WatchError::Broken { .. } => "broken",
+            WatchError::Broken { .. } | WatchError::Ended(_) => "broken",
         };
         self.watch_restarts.get_or_create(&[("cause", cause)]).inc();
     }
@@ -164,18 +164,18 @@ impl Domain for EtcdMetrics {
     fn register(&self, registry: &mut Registry, _: &ScrapeErrors) {
         registry.register(
             "etcd_connected",
-            "1 while the leases in etcd can be listed and followed, 0 while etcd is away and forwarding continues \
-             with the known peers",
+            "1 while the leases in etcd, or in Kubernetes, can be listed and followed, 0 while that is away and \
+             forwarding continues with the known peers",
             self.connected.clone(),
         );
         registry.register(
             "etcd_last_event_timestamp_seconds",
-            "When etcd last reported a change of a lease, in seconds since 1970; absent before the first one",
+            "When etcd, or Kubernetes, last reported a change of a lease, in seconds since 1970; absent before the first one",
             self.last_event.clone(),
         );
         registry.register(
             "etcd_applied_revision",
-            "Revision of etcd up to which every change of a lease is applied; 0 before the first listing",
+            "Revision of etcd, or resource version in Kubernetes, up to which every change of a lease is applied; 0 before the first listing",
             self.applied_revision.clone(),
         );
         registry.register(
@@ -202,6 +202,7 @@ fn code(error: &RegistryError) -> Cow<'static, str> {
     match error {
         RegistryError::Timeout { .. } => "Timeout".into(),
         RegistryError::NotV3 { .. } => "NotV3".into(),
+        RegistryError::Other { .. } => "Other".into(),
         RegistryError::Denied { .. } => "PermissionDenied".into(),
         RegistryError::Connect { error, .. }
         | RegistryError::Login { error, .. }

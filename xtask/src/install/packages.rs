@@ -76,6 +76,20 @@ pub const GUESTS: &[Package] = &[
     file("netbase", "/etc/protocols", "guests: names of protocols"),
 ];
 
+/// What building Kubernetes' API server needs.
+pub const KUBERNETES: &[Package] = &[
+    command("golang-go", "go", "kube-apiserver: compiling it"),
+    command("make", "make", "kube-apiserver: building it"),
+    command("rsync", "rsync", "kube-apiserver: building it"),
+    command("dpkg-dev", "dpkg-source", "kube-apiserver: unpacking its source"),
+    file(
+        "golang-github-modern-go-reflect2-dev",
+        "/usr/share/gocode/src/github.com/modern-go/reflect2/reflect2.go",
+        "kube-apiserver: a library that fits today's Go",
+    ),
+    DEBIAN_KEYS,
+];
+
 /// What trying setup in bare systems needs.
 pub const BARE_ROOTS: &[Package] = &[
     command("mmdebstrap", "mmdebstrap", "bare systems: making them"),

@@ -1,5 +1,6 @@
 //! How a host acquires a lease.
 
+use std::error::Error;
 use std::time::Duration;
 
 use flannel_model::family::{Family, PerFamily, Subnets};
@@ -53,6 +54,9 @@ pub enum AcquireError {
     /// Every subnet is taken.
     #[error(transparent)]
     OutOfSubnets(#[from] OutOfSubnets),
+    /// What is assigned to this host cannot be served.
+    #[error("failed to acquire lease: {0}")]
+    Unsuitable(Box<dyn Error + Send + Sync>),
     /// Somebody was faster every time.
     #[error("failed to acquire lease: {attempts} chosen subnets were taken by other hosts in the meantime")]
     Contended {

@@ -20,4 +20,4 @@ pub use owner::{Keeping, Last, LeaseOwner};
 pub use pool::{OutOfSubnets, Pool, PoolError, allocate};
 pub use state::LeaseState;
 pub(crate) use task::LeaseTask;
-pub use task::{HoldConfig, LeaseHandle, Lost, WithdrawError, Withdrawn};
+pub use task::{HoldConfig, LeaseHandle, LeaseHolder, LeaseOrder, Lost, WithdrawError, Withdrawn};

@@ -64,6 +64,17 @@ pub enum Lost {
         /// What the holder says of itself.
         holder: Box<Attributes>,
     },
+    /// Whoever assigns subnets has assigned another one.
+    #[error(
+        "lease of {subnets} is over: this host has been assigned {now} instead; restart to serve that, as a service \
+         manager or a DaemonSet does by itself, and then the pods, whose addresses are of the former subnet"
+    )]
+    Reassigned {
+        /// What was leased.
+        subnets: Subnets,
+        /// What is assigned now.
+        now: Subnets,
+    },
     /// A host that announces the same address held it first.
     #[error(
         "lease of {subnets} yielded: another host announces PublicIP {}, too, and holds the lease; give every \
@@ -82,28 +93,56 @@ pub enum Lost {
 #[derive(Clone, Debug)]
 pub struct LeaseHandle {
     key: SubnetKey,
-    orders: mpsc::UnboundedSender<Order>,
+    orders: mpsc::UnboundedSender<LeaseOrder>,
     lease: watch::Receiver<LeaseState>,
 }
 
+/// What whoever holds a lease hears of it, and is to do.
 #[derive(Debug)]
-enum Order {
+pub enum LeaseOrder {
+    /// This was seen at the key of the lease by a watch.
     Seen {
+        /// What stands there.
         found: Found,
+        /// The write, or the deletion.
         revision: Revision,
     },
-    /// The same by a listing of this revision.
+    /// The same by a listing.
     Listed {
+        /// What stands there.
         found: Found,
+        /// The write, or, where there is nothing, the listing.
         revision: Revision,
+        /// The revision of the listing.
         listing: Revision,
+        /// Whether the registry has begun another history.
         history_reset: bool,
     },
+    /// This is what the lease is to say.
     Publish(Attributes),
+    /// The lease is to be given up.
     Withdraw(oneshot::Sender<Result<Withdrawn, WithdrawError>>),
 }
 
+/// The other end of a [`LeaseHandle`].
+#[derive(Debug)]
+pub struct LeaseHolder {
+    /// What comes through the handle.
+    pub orders: mpsc::UnboundedReceiver<LeaseOrder>,
+    /// What the handle shows.
+    pub state: watch::Sender<LeaseState>,
+}
+
 impl LeaseHandle {
+    /// A handle to `lease`, which nobody holds yet, and the end for whoever will.
+    #[must_use]
+    pub fn new(lease: Lease) -> (Self, LeaseHolder) {
+        let (sender, orders) = mpsc::unbounded_channel();
+        let key = lease.key();
+        let (state, receiver) = watch::channel(LeaseState { lease, expires: None });
+        (Self { key, orders: sender, lease: receiver }, LeaseHolder { orders, state })
+    }
+
     /// Passes an event on if it is of the own lease; returns whether it was.
     pub fn observe(&self, event: &Event) -> bool {
         let is_own = event.key() == Key::Subnet(self.key);
@@ -113,7 +152,7 @@ impl LeaseHandle {
                 Event::Rejected(rejected) => Found::Rejected(rejected.clone()),
                 Event::Delete { .. } => Found::Nothing,
             };
-            self.send(Order::Seen { found, revision: event.mod_revision() });
+            self.send(LeaseOrder::Seen { found, revision: event.mod_revision() });
         }
         is_own
     }
@@ -128,12 +167,12 @@ impl LeaseHandle {
             (None, None) => (Found::Nothing, snapshot.revision),
         };
         let Snapshot { revision: listing, history_reset, .. } = *snapshot;
-        self.send(Order::Listed { found, revision, listing, history_reset });
+        self.send(LeaseOrder::Listed { found, revision, listing, history_reset });
     }
 
     /// Changes the content of the lease: the host's address or VTEP changed.
     pub fn publish(&self, attributes: Attributes) {
-        self.send(Order::Publish(attributes));
+        self.send(LeaseOrder::Publish(attributes));
     }
 
     /// The lease as it is held, and every change of it.
@@ -142,7 +181,7 @@ impl LeaseHandle {
         self.lease.clone()
     }
 
-    fn send(&self, order: Order) {
+    fn send(&self, order: LeaseOrder) {
         // Nobody listens once the lease is lost, which the task has reported.
         let _ = self.orders.send(order);
     }
@@ -152,7 +191,7 @@ impl LeaseHandle {
 pub struct LeaseTask<R> {
     registry: R,
     config: HoldConfig,
-    orders: mpsc::UnboundedReceiver<Order>,
+    orders: mpsc::UnboundedReceiver<LeaseOrder>,
     state: watch::Sender<LeaseState>,
     lease: Lease,
     /// What is at the key, as far as known.
@@ -180,9 +219,7 @@ impl<R: LeaseStore> LeaseTask<R> {
     #[must_use]
     pub fn new(registry: R, config: HoldConfig, own: OwnLease) -> (Self, LeaseHandle) {
         let OwnLease { lease, since, reused } = own;
-        let (sender, orders) = mpsc::unbounded_channel();
-        let (state, receiver) = watch::channel(LeaseState { lease: lease.clone(), expires: None });
-        let handle = LeaseHandle { key: lease.key(), orders: sender, lease: receiver };
+        let (handle, LeaseHolder { orders, state }) = LeaseHandle::new(lease.clone());
         let mut task = Self {
             registry,
             config,
@@ -241,23 +278,23 @@ impl<R: LeaseStore> LeaseTask<R> {
         }
     }
 
-    async fn obey(&mut self, order: Order) -> Result<(), Lost> {
+    async fn obey(&mut self, order: LeaseOrder) -> Result<(), Lost> {
         match order {
-            Order::Seen { found, revision } => self.see(found, revision),
-            Order::Listed { found, revision, listing, history_reset } => {
+            LeaseOrder::Seen { found, revision } => self.see(found, revision),
+            LeaseOrder::Listed { found, revision, listing, history_reset } => {
                 // Revisions only grow, but those of a registry that was created again or restored start again.
                 if std::mem::replace(&mut self.listed, listing) > listing || history_reset {
                     self.revision = Revision::ZERO;
                 }
                 self.see(found, revision)
             }
-            Order::Publish(attributes) if attributes == self.lease.attributes => Ok(()),
-            Order::Publish(attributes) => {
+            LeaseOrder::Publish(attributes) if attributes == self.lease.attributes => Ok(()),
+            LeaseOrder::Publish(attributes) => {
                 self.lease.attributes = attributes;
                 self.write_soon();
                 Ok(())
             }
-            Order::Withdraw(reply) => {
+            LeaseOrder::Withdraw(reply) => {
                 let outcome = self.withdraw().await;
                 let is_withdrawn = outcome.is_ok();
                 // Who asked may be gone.

@@ -7,6 +7,7 @@ use flannel_model::backend::Kind;
 use flannel_model::config::NetworkConfig;
 use flannel_model::family::{PerFamily, Subnets};
 use flannel_model::underlay::Underlay;
+use ipnetwork::IpNetwork;
 
 use super::{FamilySite, Site};
 
@@ -25,8 +26,12 @@ impl Site {
         let mut families = PerFamily::NONE;
         for (family, config) in config.families.iter() {
             let vtep = vteps.get(family).copied();
-            let site =
-                |subnet| FamilySite { network: config.network, subnet_len: config.subnet_len, subnet, vtep };
+            let site = |subnet: IpNetwork| FamilySite {
+                network: config.network,
+                subnet_len: subnet.prefix(),
+                subnet,
+                vtep,
+            };
             families.set(family, subnets.get(family).map(site));
         }
         Self {

@@ -13,6 +13,8 @@ use crate::remembered::{Remembered, Store};
 
 /// Pause between two writings: peers come and go all the time, and the file is written whole.
 const PAUSE: Duration = Duration::from_secs(30);
+/// After this long it is written again although nothing has changed, so that its age says how old the knowledge is.
+const REFRESH: Duration = Duration::from_secs(5 * 60);
 /// Pause before the first one.
 const SOON: Duration = Duration::from_secs(1);
 
@@ -67,6 +69,13 @@ impl Memory {
         self.due = self.due.or(Some(earliest));
     }
 
+    /// To be called while what is known is kept up to date.
+    pub(super) fn refresh(&mut self) {
+        if self.last.is_some_and(|last| last.elapsed() >= REFRESH) {
+            self.note();
+        }
+    }
+
     /// When to write.
     pub(super) const fn due(&self) -> Option<Instant> {
         self.due
@@ -87,5 +96,40 @@ impl Memory {
             _ => return,
         }
         self.failing = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flannel_common::Mac;
+    use flannel_model::family::{Addresses, PerFamily, Subnets};
+    use tokio::time::advance;
+
+    use super::{Memory, Own, REFRESH, Remembered, Store};
+    use crate::identity::Identity;
+    use crate::remembered::RememberedError;
+
+    struct Nowhere;
+
+    impl Store for Nowhere {
+        fn keep(&self, _: &Remembered) -> Result<(), RememberedError> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_kept_up_to_date_is_written_now_and_then() {
+        let identity = Identity::of(Mac([2, 0, 0, 0, 0, 9]));
+        let mut memory = Memory::new(Box::new(Nowhere), identity, "{}".to_owned());
+        memory.refresh();
+        assert_eq!(memory.due(), None, "nothing is known yet");
+        let own =
+            Own { public: Addresses::NONE, subnets: Subnets::NONE, term: None, vtep_macs: PerFamily::NONE };
+        memory.write(own, [].iter());
+        memory.refresh();
+        assert_eq!(memory.due(), None, "it was written just now");
+        advance(REFRESH).await;
+        memory.refresh();
+        assert!(memory.due().is_some());
     }
 }

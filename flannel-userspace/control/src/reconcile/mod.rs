@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use backon::ExponentialBackoff;
 use flannel_model::error::Chain;
-use flannel_model::lease::{Event, Snapshot};
+use flannel_model::lease::{Event, Revision, Snapshot};
 use flannel_model::object::Object;
 use flannel_model::underlay::Underlay;
 use flannel_observe::{Condition, Conditions, Limitation, Vitals};
@@ -42,19 +42,12 @@ pub use node::{Node, Prepared};
 pub use order::Order;
 use wanted::Discard;
 
-/// How often the leases are listed and compared, whether or not the watch reported anything: etcd has been seen to lose
-/// events.
-const RESYNC: Duration = Duration::from_secs(60);
 /// Listing takes at most this fraction of the time: with many leases it is done less often.
 const UNHURRIED: u32 = 1000;
-/// However long listings take: one over a connection that was slow once may have taken a minute.
-const RAREST: Duration = Duration::from_secs(15 * 60);
-/// Pauses between attempts to reach the registry: from the first to the longest.
-const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
 /// A watch that lasted for this time shows that the registry is well.
 const STEADY: Duration = Duration::from_secs(30);
 /// Why the known peers may be out of date.
-const STALE: &str = "etcd is away; forwarding continues with the known peers";
+const STALE: &str = "the registry is away; forwarding continues with the known peers";
 /// Changes of more peers at once are summed up in the log.
 const FEW: usize = 20;
 
@@ -175,7 +168,7 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
             // With what was known the host forwards, whether or not the registry is there.
             self.tell_synced();
         }
-        let mut pauses = growing(RETRY);
+        let mut pauses = growing(R::MANNERS.retry);
         let mut cause = ResyncCause::Start;
         loop {
             match self.list(cause).await {
@@ -185,7 +178,7 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
                         cause = ResyncCause::WatchEnded;
                     }
                     self.report_registry(false, &Chain(&error));
-                    self.drive_for(pauses.next().unwrap_or(RETRY.1)).await;
+                    self.pause(&mut pauses).await;
                 }
             }
         }
@@ -217,7 +210,9 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
     /// The pauses in between grow until a watch has lasted.
     async fn follow(&mut self, mut watch: R::Watch, pauses: &mut ExponentialBackoff) -> ResyncCause {
         // Hosts that started together need not list together.
-        let period = (self.listing * UNHURRIED).clamp(RESYNC, RAREST).mul_f64(chance::between(0.8..1.2));
+        // However long a listing took: one over a connection that was slow once may have taken a minute.
+        let (shortest, longest) = R::MANNERS.listing;
+        let period = (self.listing * UNHURRIED).clamp(shortest, longest).mul_f64(chance::between(0.8..1.2));
         let due = Instant::now() + period;
         loop {
             let since = Instant::now();
@@ -226,20 +221,36 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
                 Err(error) => error,
             };
             if since.elapsed() >= STEADY {
-                *pauses = growing(RETRY);
+                *pauses = growing(R::MANNERS.retry);
             }
             let cause = self.report_watch(&error);
-            self.drive_for(pauses.next().unwrap_or(RETRY.1)).await;
-            if matches!(error, WatchError::Compacted { .. } | WatchError::Reset { .. }) {
+            self.pause(pauses).await;
+            if error.loses_history() {
                 return cause;
             }
-            let registry = self.registry.clone();
-            match self.drive_while(registry.watch(watch.revision())).await {
-                Ok(resumed) => watch = resumed,
-                Err(_) => return cause,
+            match self.resume(watch.revision(), pauses).await {
+                Some(resumed) => watch = resumed,
+                None => return cause,
             }
             self.report_registry(true, &"");
         }
+    }
+
+    /// Opens the watch again; nothing where the leases are to be listed.
+    async fn resume(&mut self, revision: Revision, pauses: &mut ExponentialBackoff) -> Option<R::Watch> {
+        loop {
+            let registry = self.registry.clone();
+            match self.drive_while(registry.watch(revision)).await {
+                Ok(resumed) => return Some(resumed),
+                Err(error) if R::MANNERS.resumes_later && error.is_absence() => self.pause(pauses).await,
+                Err(_) => return None,
+            }
+        }
+    }
+
+    async fn pause(&mut self, pauses: &mut ExponentialBackoff) {
+        let pause = pauses.next().unwrap_or(R::MANNERS.retry.1);
+        self.drive_while(sleep(pause)).await;
     }
 
     /// Applies events until a listing is due or the watch ends.
@@ -281,10 +292,6 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
         }
     }
 
-    async fn drive_for(&mut self, pause: Duration) {
-        self.drive_while(sleep(pause)).await;
-    }
-
     async fn run_task(&mut self, task: Task) {
         self.keeper.beat();
         match task {
@@ -323,6 +330,9 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
             self.keeper.want_again(&peers).await;
         }
         self.keeper.correct(if is_new { Difference::Wish } else { Difference::Damage }, since).await;
+        if !self.registry_is_away {
+            self.memory.refresh();
+        }
         self.measure();
     }
 
@@ -444,7 +454,7 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
     fn report_watch(&mut self, error: &WatchError) -> ResyncCause {
         self.etcd_metrics.watch_ended(error);
         match error {
-            WatchError::Compacted { .. } => {
+            WatchError::Compacted { .. } | WatchError::Expired(_) => {
                 info!("the registry has compacted the history: listing the leases again");
                 ResyncCause::Compacted
             }

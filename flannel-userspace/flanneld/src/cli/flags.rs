@@ -18,7 +18,7 @@ pub(super) const ANNOTATION_PREFIX: &str = "flannel.alpha.coreos.com";
 /// Default of `--net-config-path`.
 pub(super) const NET_CONFIG_PATH: &str = "/etc/kube-flannel/net-conf.json";
 
-/// flannel with an eBPF datapath: leases a subnet in etcd and forwards packets between pods and other hosts.
+/// flannel with an eBPF datapath: leases a subnet in etcd, or from Kubernetes, and forwards packets between pods and other hosts.
 ///
 /// Flags are written -flag or --flag; a value follows behind a space or an equals sign, that of a BOOL only
 /// behind an equals sign. Each can be given as a variable instead; the command line wins, and an empty

@@ -6,6 +6,7 @@
 
 mod command;
 mod flags;
+mod kubernetes;
 mod pages;
 mod refusal;
 mod removed;
@@ -35,6 +36,7 @@ use flannel_registry::etcd::{self, Password};
 use tracing::Level;
 
 use self::flags::{EtcdFlags, Flags, HealthFlags};
+pub use self::kubernetes::KubernetesOptions;
 pub use self::refusal::Refusal;
 pub use self::values::LogFormat;
 use self::words::Settings;
@@ -49,6 +51,8 @@ const MARGINS: std::ops::RangeInclusive<i64> = 1..=24 * 60 - 1;
 pub struct Options {
     /// How to reach etcd.
     pub etcd: etcd::Options,
+    /// How to reach Kubernetes, if that is the registry instead of etcd.
+    pub kubernetes: Option<KubernetesOptions>,
     /// Which interface carries the tunnel, and which address is announced.
     pub interface: InterfaceOptions,
     /// How long the lease is granted at a time.
@@ -122,7 +126,7 @@ pub fn parse_in(
 ) -> Result<Options, Refusal> {
     let mut command = command::command();
     let mut settings = Settings::read(&command, words.into_iter().skip(1))?;
-    settings.fill_in(&command, environment);
+    settings.fill_in(&command, &environment);
     // clap does not know which came from variables.
     let refusal = |error: clap::Error| Refusal::from_clap(&error, settings.notes(&error));
     let matches = command.try_get_matches_from_mut(settings.words(&command)).map_err(refusal)?;
@@ -137,11 +141,15 @@ pub fn parse_in(
         return Err(pages::completions(command, shell));
     }
     stock::check(&flags, &settings)?;
-    Options::new(flags)
+    Options::new(flags, &settings, environment)
 }
 
 impl Options {
-    fn new(flags: Flags) -> Result<Self, Refusal> {
+    fn new(
+        flags: Flags,
+        settings: &Settings,
+        environment: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, Refusal> {
         let Flags { interface, lease, datapath, rules, .. } = flags;
         Ok(Self {
             lease: HoldConfig {
@@ -155,6 +163,7 @@ impl Options {
             state_file: lease.state_file.unwrap_or_else(|| default_state_file(&flags.etcd.etcd_prefix)),
             pin_dir: datapath.pin_dir.unwrap_or_else(|| default_pin_dir(&flags.etcd.etcd_prefix)),
             etcd: etcd_options(flags.etcd)?,
+            kubernetes: KubernetesOptions::new(flags.kubernetes, settings, environment)?,
             interface: InterfaceOptions {
                 iface: interface.iface,
                 iface_regex: interface.iface_regex,

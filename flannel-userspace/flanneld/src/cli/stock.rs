@@ -1,6 +1,6 @@
 //! Flags of stock flannel that are not served yet.
 
-use super::flags::{ANNOTATION_PREFIX, Flags, NET_CONFIG_PATH};
+use super::flags::Flags;
 use super::refusal::Refusal;
 use super::words::Settings;
 
@@ -14,30 +14,12 @@ struct NotServed {
 }
 
 /// Everything not served yet. Remove an entry when its flag is served.
-const NOT_SERVED: [NotServed; 8] = {
+const NOT_SERVED: [NotServed; 3] = {
     const fn refused(flag: &'static str, asked: fn(&Flags) -> bool, remedy: &'static str) -> NotServed {
         NotServed { flag, asked, remedy }
     }
-    const NO_KUBERNETES: &str = "it has a meaning with --kube-subnet-mgr only; leave it out";
     const NO_KLOG: &str = "leave it out; -v makes the whole log more verbose";
     [
-        refused(
-            "kube-subnet-mgr",
-            |flags| flags.kubernetes.kube_subnet_mgr.is_on(),
-            "leases are kept in etcd; leave it out and give --etcd-endpoints, or run stock flannel on every node",
-        ),
-        refused("kube-api-url", |flags| flags.kubernetes.kube_api_url.is_some(), NO_KUBERNETES),
-        refused("kubeconfig-file", |flags| flags.kubernetes.kubeconfig_file.is_some(), NO_KUBERNETES),
-        refused(
-            "kube-annotation-prefix",
-            |flags| flags.kubernetes.kube_annotation_prefix != ANNOTATION_PREFIX,
-            NO_KUBERNETES,
-        ),
-        refused(
-            "net-config-path",
-            |flags| flags.kubernetes.net_config_path.as_os_str() != NET_CONFIG_PATH,
-            "the network's configuration stands in etcd, at the key config below --etcd-prefix; leave it out",
-        ),
         refused("public-ipv6", |flags| flags.interface.public_ipv6.is_some(), "IPv4 is; leave it out"),
         refused("vmodule", |flags| flags.logging.vmodule.is_some(), NO_KLOG),
         refused(

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use flannel_common::maps::Guard;
 use flannel_control::backend;
+use flannel_kubernetes::NetConf;
 use flannel_model::config::Configuration;
 use flannel_model::error::Chain;
 use flannel_model::family::{PerFamily, Subnets};
@@ -69,10 +70,17 @@ fn chain(error: impl std::error::Error) -> String {
 }
 
 async fn configuration(options: &Options) -> Result<Configuration, String> {
-    let registry = Etcd::new(options.etcd.clone()).map_err(chain)?;
-    let text = match timeout(PATIENCE, registry.config()).await {
-        Ok(text) => text.map_err(chain)?,
-        Err(_) => return Err(format!("no endpoint of etcd has answered within {PATIENCE:?}")),
+    let text = match &options.kubernetes {
+        Some(kubernetes) => {
+            NetConf::open(&kubernetes.net_conf).map_err(chain)?.config().await.map_err(chain)?
+        }
+        None => {
+            let registry = Etcd::new(options.etcd.clone()).map_err(chain)?;
+            match timeout(PATIENCE, registry.config()).await {
+                Ok(text) => text.map_err(chain)?,
+                Err(_) => return Err(format!("no endpoint of etcd has answered within {PATIENCE:?}")),
+            }
+        }
     };
     Configuration::parse(text).map_err(chain)
 }

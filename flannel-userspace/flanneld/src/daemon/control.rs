@@ -43,7 +43,8 @@ pub(super) struct Control(Arc<Inner>);
 
 struct Inner {
     started: u64,
-    etcd: etcd::Options,
+    /// How to reach etcd, unless leases are kept elsewhere.
+    etcd: Option<etcd::Options>,
     settings: Settings,
     vitals: Vitals,
     log_level: LogLevelHandle,
@@ -53,6 +54,8 @@ struct Inner {
     lease: OnceLock<watch::Receiver<LeaseState>>,
     /// The network's configuration, as it is served.
     configuration: OnceLock<Served>,
+    /// Where the registry answers, once that is known.
+    endpoints: OnceLock<Vec<String>>,
 }
 
 impl Desk {
@@ -70,7 +73,7 @@ impl Desk {
         let hangups = Hangups::new()?;
         let control = Control(Arc::new(Inner {
             started: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
-            etcd: options.etcd.clone(),
+            etcd: options.kubernetes.is_none().then(|| options.etcd.clone()),
             settings: settings(options),
             vitals: vitals.clone(),
             log_level,
@@ -78,6 +81,7 @@ impl Desk {
             leaves,
             lease: OnceLock::new(),
             configuration: OnceLock::new(),
+            endpoints: OnceLock::new(),
         }));
         tokio::spawn(control.clone().follow(hangups));
         let listener = listen(&options.etcd.prefix).inspect_err(tell).ok();
@@ -136,6 +140,12 @@ impl Serve for Control {
 }
 
 impl Control {
+    /// Hears where the registry answers.
+    pub(super) fn registered(&self, endpoints: Vec<String>) {
+        // It is told once.
+        let _ = self.0.endpoints.set(endpoints);
+    }
+
     /// Hears that the host is served, by this lease, and by this configuration.
     pub(super) fn serving(&self, lease: watch::Receiver<LeaseState>, configuration: Served) {
         // It is told once.
@@ -163,7 +173,14 @@ impl Control {
             limits: conditions.limits().iter().map(Limit::to_string).collect(),
             lease: self.0.lease.get().map(|lease| held(&lease.borrow())),
             registry: Registry {
-                endpoints: self.0.etcd.endpoints.iter().map(|url| without_credentials(url)).collect(),
+                endpoints: self
+                    .0
+                    .endpoints
+                    .get()
+                    .into_iter()
+                    .flatten()
+                    .map(|url| without_credentials(url))
+                    .collect(),
                 state: match (conditions.stale(), self.0.lease.get()) {
                     (Some(_), _) => RegistryState::Away,
                     (None, Some(_)) => RegistryState::Reached,
@@ -199,17 +216,11 @@ impl Control {
 
     /// A connection that works is given up only for one that does, too.
     async fn reload(&self) -> Result<Reloaded, String> {
-        let failed = |error: RegistryError| {
-            format!("etcd does not answer with what the files say now; nothing is changed: {}", Chain(&error))
+        let files = match &self.0.etcd {
+            Some(options) => read_again(options).await?,
+            // Its files are read again with every connection.
+            None => Vec::new(),
         };
-        let registry = Etcd::new(self.0.etcd.clone()).map_err(failed)?;
-        match registry.config().await {
-            // Who says so has let this host in.
-            Ok(_) | Err(RegistryError::ConfigMissing { .. }) => {}
-            Err(error) => return Err(failed(error)),
-        }
-        let files: Vec<PathBuf> = self.0.etcd.files().map(PathBuf::from).collect();
-        info!(?files, "read the files for etcd again");
         let (reply, done) = oneshot::channel();
         let is_taken = self.0.orders.send(Order::Reconnect(reply)).is_ok();
         // Nobody obeys before the host is served.
@@ -244,6 +255,22 @@ impl Control {
             Err(_) => Reply::refusal("flanneld is ending".to_owned()),
         }
     }
+}
+
+/// The files of the settings, once etcd has answered with what they say now.
+async fn read_again(options: &etcd::Options) -> Result<Vec<PathBuf>, String> {
+    let failed = |error: RegistryError| {
+        format!("etcd does not answer with what the files say now; nothing is changed: {}", Chain(&error))
+    };
+    let registry = Etcd::new(options.clone()).map_err(failed)?;
+    match registry.config().await {
+        // Who says so has let this host in.
+        Ok(_) | Err(RegistryError::ConfigMissing { .. }) => {}
+        Err(error) => return Err(failed(error)),
+    }
+    let files: Vec<PathBuf> = options.files().map(PathBuf::from).collect();
+    info!(?files, "read the files for etcd again");
+    Ok(files)
 }
 
 fn condition((name, status, age): (&str, ConditionStatus, std::time::Duration)) -> Condition {

@@ -1,5 +1,6 @@
 //! Why the daemon ends by itself.
 
+use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
@@ -35,6 +36,9 @@ pub enum DaemonError {
     /// The settings for etcd are invalid.
     #[error("cannot use these settings for etcd")]
     Registry(#[source] RegistryError),
+    /// Kubernetes cannot be used as the registry.
+    #[error("Failed to create SubnetManager")]
+    SubnetManager(#[source] Box<dyn Error + Send + Sync>),
     /// The configuration asks for what is not served.
     #[error("cannot serve the network configuration")]
     Config(#[from] ConfigError),

@@ -19,7 +19,8 @@ const TELL: Duration = Duration::from_secs(3);
 
 /// What this host has in the registry.
 pub(super) struct Presence {
-    pub(super) registry: Etcd,
+    /// Where a claim to the public address would be.
+    pub(super) claims: Option<Etcd>,
     pub(super) identity: Identity,
     pub(super) lease: LeaseHandle,
 }
@@ -80,9 +81,9 @@ impl Presence {
     }
 
     async fn withdraw_claim(&self, public_ip: Option<IpAddr>) -> Result<(), RegistryError> {
-        match public_ip {
-            Some(public_ip) => AddressClaim::withdraw(&self.registry, &self.identity, public_ip).await,
-            None => Ok(()),
+        match (&self.claims, public_ip) {
+            (Some(etcd), Some(public_ip)) => AddressClaim::withdraw(etcd, &self.identity, public_ip).await,
+            _ => Ok(()),
         }
     }
 }

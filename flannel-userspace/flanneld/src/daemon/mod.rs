@@ -8,6 +8,7 @@ mod exclusive;
 mod exposition;
 mod leave;
 mod log;
+mod membership;
 mod others;
 mod programs;
 mod report;
@@ -37,6 +38,7 @@ use exclusive::Exclusive;
 pub use exclusive::ExclusiveError;
 use exposition::exposition;
 pub use log::{LogLevelHandle, start_logging};
+use membership::{InEtcd, InKubernetes, Membership};
 use signals::Signals;
 use start::Started;
 
@@ -68,8 +70,20 @@ pub async fn run(options: Options, log_level: LogLevelHandle) -> Result<(), Daem
     tokio::spawn(report::tell_service_manager(vitals.conditions.clone()));
     tokio::spawn(report::feed_watchdog(vitals.liveness.clone()));
     let _server = show(&options, &vitals, &metrics, unavailable.is_none(), listening)?;
+    let service = async {
+        match options.kubernetes.clone() {
+            Some(kubernetes) => {
+                let membership = InKubernetes::new(&kubernetes, metrics.kubernetes.clone()).await?;
+                serve(membership, options, &vitals, &metrics, pending, unavailable, desk).await
+            }
+            None => {
+                let membership = InEtcd::new(&options, &metrics)?;
+                serve(membership, options, &vitals, &metrics, pending, unavailable, desk).await
+            }
+        }
+    };
     let outcome = tokio::select! {
-        outcome = serve(options, &vitals, &metrics, pending, unavailable, desk) => outcome,
+        outcome = service => outcome,
         never = vitals.liveness.heart("event loop").keep_beating() => match never {},
         signal = signals.next() => {
             info!(signal, "ending; the datapath continues to forward");
@@ -107,7 +121,10 @@ impl Pending {
 /// Settings that may need a privilege for as long as the daemon runs.
 fn needs(options: &Options) -> Needs<'_> {
     Needs {
-        files: options.etcd.files().collect(),
+        files: match &options.kubernetes {
+            Some(kubernetes) => kubernetes.files().collect(),
+            None => options.etcd.files().collect(),
+        },
         iptables: options.rules.masquerade || options.rules.forward,
     }
 }
@@ -129,7 +146,8 @@ fn show(
     Ok(server)
 }
 
-async fn serve(
+async fn serve<M: Membership>(
+    membership: M,
     options: Options,
     vitals: &Vitals,
     metrics: &Metrics,
@@ -142,6 +160,7 @@ async fn serve(
     if let Some(listener) = listener {
         service.run(listener.run(control.clone()));
     }
+    control.registered(membership.endpoints());
     let (synced, first_sync) = oneshot::channel();
     let Started {
         reconciler,
@@ -160,7 +179,7 @@ async fn serve(
         exclusive: _exclusive,
         marker: _marker,
     } = tokio::select! {
-        started = start::start(options, vitals, metrics, pending, unavailable, synced, orders) => started?,
+        started = start::start(membership, options, vitals, metrics, pending, unavailable, synced, orders) => started?,
         end = service.end() => return Err(end.into()),
     };
     let (leases, state) = (metrics.leases.clone(), lease_state.clone());
@@ -169,7 +188,9 @@ async fn serve(
         leases.follow(state).await;
         future::pending().await
     });
-    service.run(address_claim.run(lease_state.clone()));
+    if let Some(address_claim) = address_claim {
+        service.run(address_claim.run(lease_state.clone()));
+    }
     service.run(rules.run());
     service.run(other_rules.run());
     service.run(surroundings.run());
@@ -195,7 +216,7 @@ async fn serve(
             },
         }
     };
-    if let DaemonError::Lost(Lost::Taken { .. } | Lost::Contested { .. }) = &error {
+    if let DaemonError::Lost(Lost::Taken { .. } | Lost::Contested { .. } | Lost::Reassigned { .. }) = &error {
         error!("ending; the datapath continues to forward by the peers known so far");
     }
     Err(error)

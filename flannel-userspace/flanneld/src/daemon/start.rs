@@ -8,13 +8,11 @@ use flannel_common::flow::Bypass;
 use flannel_control::backend::Tunnel;
 use flannel_control::configuration::{Follower, Served};
 use flannel_control::identity::Identity;
-use flannel_control::lease::{
-    AddressClaim, Allocation, Keeping, Last, LeaseOwner as _, LeaseState, Own, Pool, PoolError,
-};
+use flannel_control::lease::{AddressClaim, Keeping, Last, LeaseOwner as _, LeaseState, Own};
 use flannel_control::peers::{DeletionGuard, PeerTable, Site};
 use flannel_control::reconcile::{Announcement, Memory, Node, Order, Prepared, Reconciler};
 use flannel_control::remembered::Remembered;
-use flannel_control::subnet_file::{Previous, SubnetFile};
+use flannel_control::subnet_file::SubnetFile;
 use flannel_control::{Metrics, backend};
 use flannel_datapath::{Approver, PinDir, Unavailable};
 use flannel_model::backend::Kind;
@@ -33,6 +31,7 @@ use tracing::{info, warn};
 use super::error::DaemonError;
 use super::exclusive::Exclusive;
 use super::leave::Presence;
+use super::membership::Membership;
 use super::others::OtherRulesKeeper;
 use super::rules::RuleKeeper;
 use super::surroundings::{Surroundings, Throttles};
@@ -44,13 +43,14 @@ use flannel_host::{Host, Settings};
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A host that forwards, and the parts that keep it so.
-pub(super) struct Started {
-    pub(super) reconciler: Reconciler<Etcd, Host>,
-    pub(super) follower: Follower<Etcd>,
+pub(super) struct Started<L, C> {
+    pub(super) reconciler: Reconciler<L, Host>,
+    pub(super) follower: Follower<C>,
     /// The network's configuration.
     pub(super) served: Served,
     pub(super) lease_keeping: Keeping,
-    pub(super) address_claim: AddressClaim<Etcd>,
+    /// None where there are no claims.
+    pub(super) address_claim: Option<AddressClaim<Etcd>>,
     pub(super) lease_state: watch::Receiver<LeaseState>,
     /// What is taken away when the host leaves.
     pub(super) presence: Presence,
@@ -70,27 +70,29 @@ pub(super) struct Started {
 
 /// The order is stock flannel's: configuration, interface, device, lease, datapath, subnet file. The pin directory
 /// comes first, because a second daemon must not touch what the first one holds.
-pub(super) async fn start(
-    options: Options,
+pub(super) async fn start<M: Membership>(
+    membership: M,
+    mut options: Options,
     vitals: &Vitals,
     metrics: &Metrics,
     pending: Pending,
     unavailable: Option<Unavailable>,
     synced: oneshot::Sender<()>,
     orders: UnboundedReceiver<Order>,
-) -> Result<Started, DaemonError> {
+) -> Result<Started<M::Leases, M::Config>, DaemonError> {
     let netlink = Netlink::open()?;
     let pins = match unavailable {
         None => Some(Arc::new(PinDir::open(&options.pin_dir)?)),
         Some(_) => None,
     };
-    let kernel = Host::open(netlink.clone(), settings(&options, pins, vitals))?;
-    let registry =
-        Etcd::measured(options.etcd.clone(), metrics.etcd.clone()).map_err(DaemonError::Registry)?;
     let remembered = remember(&options);
+    let hints = membership.hints(remembered.as_ref().map(|_| PATIENCE)).await?;
+    options.interface.public = hints.local.or(options.interface.public);
+    let kernel = Host::open(netlink.clone(), settings(&options, pins, vitals))?;
+    let registry = membership.config();
     let found = match &remembered {
-        Some(remembered) => configuration::wait_for_or_remember(&registry, remembered, PATIENCE).await?,
-        None => configuration::wait_for(&registry).await?,
+        Some(remembered) => configuration::wait_for_or_remember(registry, remembered, PATIENCE).await?,
+        None => configuration::wait_for(registry).await?,
     };
     let underlay = interface::choose(&netlink, &options.interface).await?;
     let gateway = netlink.default_route(Family::V4).await?.and_then(|route| route.via);
@@ -99,7 +101,7 @@ pub(super) async fn start(
     let is_ours = |remembered: &Remembered| remembered.is_of(&identity, &found.configuration.text);
     let (found, remembered) = match remembered.filter(is_ours) {
         Some(remembered) => (found, Some(remembered)),
-        None if found.is_remembered => (configuration::wait_for(&registry).await?, None),
+        None if found.is_remembered => (configuration::wait_for(registry).await?, None),
         None => (found, None),
     };
     let configuration::Found { configuration, is_remembered } = found;
@@ -124,7 +126,7 @@ pub(super) async fn start(
     };
     let public_ip =
         underlay.public.first().ok_or_else(|| InterfaceError::NoAddress(underlay.name.clone()))?;
-    let address_claim = AddressClaim::claim(registry.clone(), identity.clone(), public_ip).await?;
+    let address_claim = membership.claim(&identity, public_ip).await?;
     let mut exclusive = Vec::new();
     for family in config.families.iter().map(|(family, _)| family) {
         if let Some(device) = backend_config.device_name(family) {
@@ -132,19 +134,13 @@ pub(super) async fn start(
         }
     }
     let own = remembered.as_ref().map(|remembered| &remembered.own);
-    let former_macs = own.map_or(PerFamily::NONE, |own| own.vtep_macs_at(&underlay.public));
+    let former_macs =
+        own.map_or(PerFamily::NONE, |own| own.vtep_macs_at(&underlay.public)).or(hints.vtep_macs);
     let backend = backend::of(&backend_config);
     let prepared = Prepared::new(kernel, backend, underlay.clone(), former_macs).await;
     let prepared = prepared.map_err(DaemonError::Prepare)?;
 
-    let owner = Allocation {
-        registry: registry.clone(),
-        pools: pools(config)?,
-        previous: previous_subnets(&options, own)?,
-        former_term: own.and_then(|own| own.term),
-        hold: options.lease,
-        metrics: metrics.leases.clone(),
-    };
+    let owner = membership.owner(config, own)?;
     // After waiting for the configuration in vain it need not wait for etcd once more.
     let patience = if is_remembered { Duration::ZERO } else { PATIENCE };
     let last = own.map(|own| Last { own, patience });
@@ -160,9 +156,9 @@ pub(super) async fn start(
     };
     let vteps = backend::vteps(prepared.backend(), prepared.links());
     let kind = prepared.backend().kind();
-    let site = Site::new(&options.etcd.endpoints, config, (kind, vteps), &underlay, &subnets, gateway);
+    let site = Site::new(&membership.endpoints(), config, (kind, vteps), &underlay, &subnets, gateway);
     let mut peers = PeerTable::new(site).counting(metrics.leases.clone());
-    let presence = Presence { registry: registry.clone(), identity: identity.clone(), lease: lease.clone() };
+    let presence = Presence { claims: membership.claims(), identity: identity.clone(), lease: lease.clone() };
     let mut memory = Memory::new(Box::new(options.state_file.clone()), identity, configuration.text.clone());
     let tunnel = prepared.backend().tunnel();
     let other_rules = other_rules(&options, config, &prepared, &subnets, &vitals.conditions);
@@ -194,7 +190,7 @@ pub(super) async fn start(
     let known = remembered.map(|remembered| peers.apply_snapshot(&remembered.snapshot(kind)));
     let deletion_guard = DeletionGuard::new(options.deletion_policy);
     let reconciler = Reconciler {
-        registry,
+        registry: membership.leases(),
         announcement,
         node,
         peers,
@@ -294,20 +290,4 @@ fn remember(options: &Options) -> Option<Remembered> {
         warn!("{}", Chain(&error));
         None
     })
-}
-
-/// The subnets to choose from.
-fn pools(config: &NetworkConfig) -> Result<PerFamily<Pool>, PoolError> {
-    let mut pools = PerFamily::NONE;
-    for (family, config) in config.families.iter() {
-        pools.set(family, Some(Pool::new(config.subnet_min, config.subnet_max, config.subnet_len)?));
-    }
-    Ok(pools)
-}
-
-/// The subnets this host had before. The subnet file does not outlive a reboot where it stands in /run.
-fn previous_subnets(options: &Options, own: Option<&Own>) -> Result<Subnets, DaemonError> {
-    let file = Previous::read(&options.subnet_file)?.unwrap_or_default().previous_subnets();
-    let remembered = own.map_or(Subnets::NONE, |own| own.subnets);
-    Ok(file.or(remembered))
 }

@@ -5,7 +5,7 @@ use flannel_registry::{Expected, LeaseStore, RegistryError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use super::{LeaseHandle, LeaseTask, Order};
+use super::{LeaseHandle, LeaseOrder, LeaseTask};
 
 /// What became of a lease that was given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,7 +38,7 @@ impl LeaseHandle {
     /// It is still held, and kept on.
     pub async fn withdraw(&self) -> Result<Withdrawn, WithdrawError> {
         let (reply, outcome) = oneshot::channel();
-        self.send(Order::Withdraw(reply));
+        self.send(LeaseOrder::Withdraw(reply));
         outcome.await.unwrap_or(Err(WithdrawError::Lost))
     }
 }

@@ -1,6 +1,7 @@
 //! Command lines as users write them.
 
 mod environment;
+mod kubernetes;
 mod stock;
 mod syntax;
 

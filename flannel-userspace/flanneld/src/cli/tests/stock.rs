@@ -84,11 +84,6 @@ fn a_removed_flag_tells_its_successor(#[case] flag: &str, #[case] message: &str)
 }
 
 #[rstest]
-#[case("kube-subnet-mgr", "true")]
-#[case("kube-api-url", "https://10.96.0.1")]
-#[case("kubeconfig-file", "/etc/kubeconfig")]
-#[case("kube-annotation-prefix", "example.com")]
-#[case("net-config-path", "/etc/net-conf.json")]
 #[case("public-ipv6", "2001:db8::1")]
 #[case("vmodule", "main=2")]
 #[case("log_backtrace_at", "main.go:1")]
@@ -105,6 +100,6 @@ fn what_is_not_served_is_refused(#[case] flag: &str, #[case] value: &str) {
 
 #[test]
 fn all_that_is_not_served_is_told_at_once() {
-    let text = refused("--kube-api-url=x --kube-subnet-mgr --vmodule=main=2", 1);
-    assert_eq!(text.matches(" is not served yet: ").count(), 3, "{text}");
+    let text = refused("--public-ipv6=fd00::1 --vmodule=main=2", 1);
+    assert_eq!(text.matches(" is not served yet: ").count(), 2, "{text}");
 }

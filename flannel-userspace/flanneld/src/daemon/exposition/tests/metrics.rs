@@ -9,7 +9,7 @@ use flannel_control::reconcile::{PeerState, ResyncCause};
 use flannel_model::lease::{Attributes, EtcdLeaseId, Lease, Revision};
 use flannel_model::object::Object;
 use flannel_observe::{Format, Vitals};
-use flannel_registry::{EtcdOperation, RegistryError, WatchError};
+use flannel_registry::{EtcdOperation, KubernetesOperation, RegistryError, WatchError};
 use ipnetwork::Ipv4Network;
 use nix::sys::resource::{Resource, getrlimit};
 use tokio::sync::watch;
@@ -76,6 +76,18 @@ pub(super) const MOVES: &[(&str, Move)] = &[
             (r#"flannel_etcd_request_duration_seconds_count{op="list"}"#, 1.0),
             (r#"flannel_etcd_request_duration_seconds_bucket{op="list",le="0.016"}"#, 0.0),
             (r#"flannel_etcd_request_duration_seconds_bucket{op="list",le="0.064"}"#, 1.0),
+        ]
+    }),
+    ("kubernetes_request", |metrics: &Metrics| {
+        metrics.kubernetes.requested(KubernetesOperation::List, "OK".to_owned(), SECOND / 50);
+        metrics.kubernetes.requested(KubernetesOperation::Watch, "410".to_owned(), SECOND);
+        vec![
+            (r#"flannel_kubernetes_requests_total{op="list",code="OK"}"#, 1.0),
+            (r#"flannel_kubernetes_requests_total{op="watch",code="410"}"#, 1.0),
+            (r#"flannel_kubernetes_request_duration_seconds_sum{op="list"}"#, 0.02),
+            (r#"flannel_kubernetes_request_duration_seconds_count{op="list"}"#, 1.0),
+            (r#"flannel_kubernetes_request_duration_seconds_bucket{op="list",le="0.016"}"#, 0.0),
+            (r#"flannel_kubernetes_request_duration_seconds_bucket{op="list",le="0.064"}"#, 1.0),
         ]
     }),
     ("refused_request", |metrics: &Metrics| {
