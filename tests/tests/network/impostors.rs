@@ -114,8 +114,7 @@ fn the_documented_rule_has_processes_of_the_host_make_no_packets_of_the_tunnel(
 ) {
     let cluster = two_pods_each(backend, Masquerade::Flanneld, &[]);
     let [sender, receiver] = [0, 1].map(|member| &cluster.members[member]);
-    let (host, victim, target) =
-        (&sender.node.host, &sender.node.pods[1].endpoint, cluster.pod(1).unwrap());
+    let (host, victim, target) = (&sender.node.host, &sender.node.pods[1].endpoint, cluster.pod(1).unwrap());
     let attack = || {
         let seen = Capture::start(&target.namespace, "eth0").unwrap();
         let peer = receiver.node.host.endpoint();
@@ -125,7 +124,8 @@ fn the_documented_rule_has_processes_of_the_host_make_no_packets_of_the_tunnel(
         delivered(&seen)
     };
     assert!(attack() > 0, "the attack itself does not work");
-    let rule = include_str!("../../../docs/security.md").lines().filter_map(|line| line.strip_prefix("    nft "));
+    let rule =
+        include_str!("../../../docs/security.md").lines().filter_map(|line| line.strip_prefix("    nft "));
     for command in rule {
         host.namespace.run("nft", &command.replace("8472", port).replace('\'', "")).unwrap();
     }

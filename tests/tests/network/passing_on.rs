@@ -21,10 +21,9 @@ const NODE_PORT: u16 = 30_080;
 #[case::no_bypass("off")]
 #[case::bypass("flow")]
 fn a_card_without_tunnels_gets_super_packets(#[case] bypass: &str) {
-    let cluster = Cluster::start(
-        &plan(VXLAN).with_flag("--ip-masq=true").with_flag(&format!("--pod-bypass={bypass}")),
-    )
-    .unwrap();
+    let cluster =
+        Cluster::start(&plan(VXLAN).with_flag("--ip-masq=true").with_flag(&format!("--pod-bypass={bypass}")))
+            .unwrap();
     check_reached(&pod_pairs(&cluster.nodes())).unwrap();
     let (host, pod) = (&cluster.members[0].node.host, cluster.pod(1).unwrap());
     let listener = pod.namespace.within(|| Ok(TcpListener::bind((pod.address, 0))?)).unwrap();

@@ -9,9 +9,7 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddrV4;
 use std::time::Duration;
 
-use netlink_packet_netfilter::conntrack::{
-    ConntrackAttribute, ConntrackMessage, ProtoInfo, ProtoInfoTCP,
-};
+use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage, ProtoInfo, ProtoInfoTCP};
 
 use super::{Conntrack, is_idle, tuple};
 
@@ -74,8 +72,8 @@ impl Timeouts {
     /// to idleness since its time was last `prolonged`, so long ago.
     #[must_use]
     pub fn is_shortened(&self, remaining: Duration, prolonged: Option<Duration>) -> bool {
-        let is_idle = prolonged
-            .is_some_and(|elapsed| remaining + SLACK >= self.established.saturating_sub(elapsed));
+        let is_idle =
+            prolonged.is_some_and(|elapsed| remaining + SLACK >= self.established.saturating_sub(elapsed));
         !is_idle && self.shorter().any(|timeout| remaining <= timeout)
     }
 }
@@ -162,7 +160,10 @@ mod tests {
         assert!(!USUAL.is_shortened(DAY, None));
         assert!(USUAL.is_shortened(seconds(299), Some(seconds(100))), "there was data since");
         assert!(!USUAL.is_shortened(DAY * 4, Some(DAY)), "idle for a day");
-        assert!(!USUAL.is_shortened(seconds(200), Some(DAY * 5 - seconds(200))), "about to be forgotten, idle");
+        assert!(
+            !USUAL.is_shortened(seconds(200), Some(DAY * 5 - seconds(200))),
+            "about to be forgotten, idle"
+        );
         assert!(!USUAL.is_shortened(DAY * 5, Some(seconds(100))), "its data was seen to be acknowledged");
     }
 

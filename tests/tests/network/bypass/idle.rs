@@ -129,7 +129,8 @@ fn an_idle_connection_lives_on(#[case] backend: &str, #[case] daemons: Daemons) 
         let kept = cluster.members.iter().filter_map(|member| remaining(&member.node.host, socket));
         kept.max().is_none_or(|kept| kept <= Duration::from_secs(120))
     };
-    wait::until_true("the closed connection to be tracked as one", Duration::from_secs(5), is_closing).unwrap();
+    wait::until_true("the closed connection to be tracked as one", Duration::from_secs(5), is_closing)
+        .unwrap();
     sleep(Duration::from_secs(4));
     assert!(is_closing(), "a closed connection was prolonged");
 }
