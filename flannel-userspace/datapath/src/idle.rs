@@ -145,7 +145,7 @@ impl Keeper {
     async fn senders(&self) -> Result<HashMap<Connection, Senders>, DatapathError> {
         let mut senders = HashMap::<_, Senders>::new();
         for place in 0..MAX_FLOWS {
-            if place as usize % TURN == 0 {
+            if (place as usize).is_multiple_of(TURN) {
                 yield_now().await;
             }
             let KnownFlow { key, flow } = self.flows.get(&place, 0).map_err(failed("read", FLOWS))?;
