@@ -51,7 +51,10 @@ impl VxlanHost {
     /// # Errors
     /// etcd cannot be reached; a lease names no VTEP.
     pub fn learn(&self, etcd: &Etcd, prefix: &str) -> Result<()> {
-        leases::list(etcd, prefix)?.iter().filter(|peer| **peer != self.lease).try_for_each(|peer| self.reach(peer))
+        leases::list(etcd, prefix)?
+            .iter()
+            .filter(|peer| **peer != self.lease)
+            .try_for_each(|peer| self.reach(peer))
     }
 
     /// The lease it would have.

@@ -5,22 +5,22 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use futures::io::{AsyncReadExt as _, BufReader};
 use futures::stream::BoxStream;
-use futures::StreamExt as _;
+use k8s_openapi::jiff::Timestamp;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::params::{GetParams, ListParams, Patch, PatchParams, PostParams, WatchParams};
 use kube::core::{Request, WatchEvent};
 use kube::{Client, Config};
-use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
 use crate::error::ApiError;
-use flannel_registry::{KubernetesMetrics, KubernetesOperation as Operation};
 use crate::node::{Listed, Node, Page, Pod};
+use flannel_registry::{KubernetesMetrics, KubernetesOperation as Operation};
 
 /// How long a request may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -257,7 +257,8 @@ impl Api {
         patch: &impl Serialize,
     ) -> Result<Node, ApiError> {
         let params = PatchParams::default();
-        self.ask(operation, nodes().patch_subresource("status", node, &params, &Patch::Strategic(patch))).await
+        self.ask(operation, nodes().patch_subresource("status", node, &params, &Patch::Strategic(patch)))
+            .await
     }
 
     /// Tells whoever looks at the node. Stock flannel's role does not allow it, and the log says the same, so a failure

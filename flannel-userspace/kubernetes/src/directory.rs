@@ -168,8 +168,14 @@ impl Directory {
                 snapshot.leases.push(lease);
             }
         }
-        let addresses: Vec<IpAddr> =
-            self.by_address.keys().chain(&self.shared).copied().collect::<BTreeSet<_>>().into_iter().collect();
+        let addresses: Vec<IpAddr> = self
+            .by_address
+            .keys()
+            .chain(&self.shared)
+            .copied()
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect();
         let shared = self.tell_shared(&addresses);
         (snapshot, shared)
     }
@@ -212,8 +218,12 @@ impl Directory {
                 _ => {}
             }
         }
-        let mut touched: BTreeSet<Box<str>> =
-            keys.iter().filter_map(|key| self.claimants.get(key)).flatten().map(|(_, name)| name.clone()).collect();
+        let mut touched: BTreeSet<Box<str>> = keys
+            .iter()
+            .filter_map(|key| self.claimants.get(key))
+            .flatten()
+            .map(|(_, name)| name.clone())
+            .collect();
         touched.insert(name);
         for name in touched {
             events.extend(self.tell_unusable(name, revision));
@@ -267,7 +277,8 @@ impl Directory {
             Claim::Unusable(reason) => Some(reason),
             Claim::Lease(key) => {
                 let (_, holder) = self.claimants.get(&key)?.first()?;
-                (**holder != *name).then(|| format!("its podCIDR {} is that of the node {holder}, too", key.0))
+                (**holder != *name)
+                    .then(|| format!("its podCIDR {} is that of the node {holder}, too", key.0))
             }
         }
     }

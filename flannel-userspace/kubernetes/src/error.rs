@@ -183,7 +183,9 @@ fn causes(error: &(dyn Error + 'static)) -> String {
 /// What the operator can do about a request that was denied.
 const fn remedy(code: u16) -> &'static str {
     match code {
-        401 => "is the token expired, or the certificate of another cluster? A token file is read again by itself",
+        401 => {
+            "is the token expired, or the certificate of another cluster? A token file is read again by itself"
+        }
         _ => {
             "grant the daemon's account, by a ClusterRole, what stock flannel's has: pods get; nodes get, list, watch; \
              nodes/status patch"

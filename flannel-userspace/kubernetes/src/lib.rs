@@ -12,6 +12,7 @@ mod net_conf;
 mod node;
 mod nodes;
 mod owner;
+mod source;
 #[cfg(test)]
 mod stage;
 mod watch;
@@ -20,5 +21,5 @@ pub use annotations::{Annotations, Prefix, PrefixError};
 pub use api::Access;
 pub use error::ApiError;
 pub use net_conf::{NetConf, NetConfError};
-pub use nodes::{Hints, HintsError, NodeName, Nodes, NodeNameError};
+pub use nodes::{Hints, HintsError, NodeName, NodeNameError, Nodes};
 pub use owner::{NodeOwner, Unassignable};

@@ -22,7 +22,9 @@ pub struct NetConf {
 #[derive(Debug, thiserror::Error)]
 pub enum NetConfError {
     /// It cannot be read.
-    #[error("failed to read net conf: {path}: {source}; mount the ConfigMap that has it, or name another file with --net-config-path")]
+    #[error(
+        "failed to read net conf: {path}: {source}; mount the ConfigMap that has it, or name another file with --net-config-path"
+    )]
     Read {
         /// The file.
         path: PathBuf,
@@ -108,8 +110,12 @@ mod tests {
 
     #[test]
     fn a_start_needs_a_configuration() {
-        let missing = NetConf::open(std::path::Path::new("/nonexistent/net-conf.json")).unwrap_err().to_string();
-        assert!(missing.starts_with("failed to read net conf: /nonexistent/net-conf.json: No such file"), "{missing}");
+        let missing =
+            NetConf::open(std::path::Path::new("/nonexistent/net-conf.json")).unwrap_err().to_string();
+        assert!(
+            missing.starts_with("failed to read net conf: /nonexistent/net-conf.json: No such file"),
+            "{missing}"
+        );
         for text in ["", "{", "{\"Network\":\"10.244.0.0\"}"] {
             let file = file(text);
             let error = NetConf::open(file.path()).unwrap_err().to_string();

@@ -149,7 +149,8 @@ impl NodeOwner {
 
     async fn try_acquire(&self, attributes: &Attributes) -> Result<(Lease, String), Obstacle> {
         let node = self.node().await?;
-        let subnets = self.assigned(&node)?.ok_or_else(|| Obstacle::Unassigned(node.metadata.name.clone()))?;
+        let subnets =
+            self.assigned(&node)?.ok_or_else(|| Obstacle::Unassigned(node.metadata.name.clone()))?;
         let attributes = self.overwritten(attributes, &node.metadata.annotations);
         self.annotate(&node, &attributes).await?;
         info!(node = node.metadata.name, subnet = %subnets, public_ip = %attributes.public, "this node's lease");
@@ -206,7 +207,6 @@ impl NodeOwner {
         }
     }
 }
-
 
 #[cfg(test)]
 mod tests;

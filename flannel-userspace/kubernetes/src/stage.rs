@@ -56,11 +56,16 @@ impl Stage {
     }
 }
 
-async fn serve(mut stream: TcpStream, part: &(impl Fn(&Request) -> Answer + Sync), heard: &Mutex<Vec<Request>>) {
+async fn serve(
+    mut stream: TcpStream,
+    part: &(impl Fn(&Request) -> Answer + Sync),
+    heard: &Mutex<Vec<Request>>,
+) {
     let Some(request) = receive(&mut stream).await else { return };
     heard.lock().unwrap().push(request.clone());
     let (status, body) = part(&request);
-    let head = format!("HTTP/1.1 {status} Part\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n");
+    let head =
+        format!("HTTP/1.1 {status} Part\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n");
     // Nobody may be left to hear it.
     let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
     let _ = stream.shutdown().await;
@@ -73,7 +78,8 @@ async fn receive(stream: &mut TcpStream) -> Option<Request> {
         let length = stream.read(&mut bytes).await.ok().filter(|length| *length > 0)?;
         text.push_str(&String::from_utf8_lossy(&bytes[..length]));
         let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-        let length = head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+        let length =
+            head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
         if body.len() >= length.unwrap_or(0) {
             let line = head.lines().next()?.trim_end_matches(" HTTP/1.1").trim_end_matches('?').to_owned();
             return Some(Request { line, body: body.to_owned() });

@@ -93,7 +93,8 @@ impl Follower {
             let outcome = self.follow(events).await;
             let outcome = match outcome {
                 Ok(()) if since.elapsed() < SHORT => Err(WatchError::Ended(
-                    format!("the API server {} ended the watch of the nodes at once", self.nodes.server()).into(),
+                    format!("the API server {} ended the watch of the nodes at once", self.nodes.server())
+                        .into(),
                 )),
                 outcome => outcome,
             };
@@ -121,7 +122,7 @@ impl Follower {
         while let Some(event) = events.next().await {
             let Changes { events, shared } = self.take(event.map_err(ended)?).await.map_err(ended)?;
             self.nodes.report(shared).await;
-            self.nodes.heard(self.revision);
+            let _ = self.nodes.heard(self.revision);
             let batch = Batch { events, revision: self.revision };
             if self.batches.send(Ok(batch)).await.is_err() {
                 std::future::pending().await
@@ -197,4 +198,3 @@ fn ended(error: ApiError) -> WatchError {
         error => WatchError::Ended(Box::new(error)),
     }
 }
-

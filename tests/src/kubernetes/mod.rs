@@ -171,11 +171,13 @@ impl ApiServer {
         if let Some((kind, _)) = body {
             request = request.header("Content-Type", kind);
         }
-        let request = request.body(body.map(|(_, value)| value.to_string().into_bytes()).unwrap_or_default())?;
+        let request =
+            request.body(body.map(|(_, value)| value.to_string().into_bytes()).unwrap_or_default())?;
         self.namespace.within(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
-                let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+                let config =
+                    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
                 let client = Client::try_from(config)?;
                 let text = tokio::time::timeout(REQUEST, client.request_text(request)).await??;
                 Ok(serde_json::from_str(&text).unwrap_or(Value::String(text)))
@@ -196,7 +198,8 @@ impl ApiServer {
             format!("--net-config-path={}", file.display()),
         ];
         let flags = own.into_iter().chain(flags.iter().map(|flag| (*flag).to_owned())).collect();
-        let settings = Settings { endpoint: "http://192.0.2.1:1".to_owned(), prefix: PREFIX.to_owned(), flags };
+        let settings =
+            Settings { endpoint: "http://192.0.2.1:1".to_owned(), prefix: PREFIX.to_owned(), flags };
         let variables = vec![("NODE_NAME".to_owned(), host.name.clone())];
         Daemon::start_in(host, "flanneld", settings, variables)
     }

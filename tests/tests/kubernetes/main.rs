@@ -74,7 +74,8 @@ fn net_conf(backend: &str) -> Value {
 /// Waits until a host has a route to `subnet`, or none.
 fn wait_route(host: &Host, subnet: &str, is_there: bool) {
     let what = format!("{} to have {} to {subnet}", host.name, if is_there { "a route" } else { "no route" });
-    wait::until_true(&what, SOON, || host.namespace.ip("route").unwrap().contains(subnet) == is_there).unwrap();
+    wait::until_true(&what, SOON, || host.namespace.ip("route").unwrap().contains(subnet) == is_there)
+        .unwrap();
 }
 
 fn wait_log(daemon: &Daemon, text: &str) {

@@ -144,7 +144,9 @@ fn hostile_nodes_are_refused_and_others_served() {
     lab.announce("cover", Ipv4Addr::new(192, 168, 77, 67));
     wait_log(&daemon, "192.168.77.0/24 is outside the network 10.244.0.0/16");
     lab.api.add_node("junk", Some("10.244.52.0/24")).unwrap();
-    lab.api.annotate("junk", &[("kube-subnet-manager", Some("true")), ("public-ip", Some("nowhere"))]).unwrap();
+    lab.api
+        .annotate("junk", &[("kube-subnet-manager", Some("true")), ("public-ip", Some("nowhere"))])
+        .unwrap();
     wait_log(&daemon, "annotation flannel.alpha.coreos.com/public-ip is no IPv4 address: nowhere");
     lab.add_peer(53);
     wait_route(&host, "10.244.53.0/24", true);

@@ -26,8 +26,12 @@ impl Site {
         let mut families = PerFamily::NONE;
         for (family, config) in config.families.iter() {
             let vtep = vteps.get(family).copied();
-            let site =
-                |subnet: IpNetwork| FamilySite { network: config.network, subnet_len: subnet.prefix(), subnet, vtep };
+            let site = |subnet: IpNetwork| FamilySite {
+                network: config.network,
+                subnet_len: subnet.prefix(),
+                subnet,
+                vtep,
+            };
             families.set(family, subnets.get(family).map(site));
         }
         Self {

@@ -115,12 +115,8 @@ mod tests {
         let mut memory = Memory::new(Box::new(Nowhere), identity, "{}".to_owned());
         memory.refresh();
         assert_eq!(memory.due(), None, "nothing is known yet");
-        let own = Own {
-            public: Addresses::NONE,
-            subnets: Subnets::NONE,
-            term: None,
-            vtep_macs: PerFamily::NONE,
-        };
+        let own =
+            Own { public: Addresses::NONE, subnets: Subnets::NONE, term: None, vtep_macs: PerFamily::NONE };
         memory.write(own, [].iter());
         memory.refresh();
         assert_eq!(memory.due(), None, "it was written just now");

@@ -61,7 +61,8 @@ impl KubernetesOptions {
 }
 
 /// Stock flannel's words, and what else there is.
-const NO_NODE: &str = "env variables POD_NAME and POD_NAMESPACE must be set, or NODE_NAME to the name of this host's node";
+const NO_NODE: &str =
+    "env variables POD_NAME and POD_NAMESPACE must be set, or NODE_NAME to the name of this host's node";
 
 fn node_name(environment: impl Fn(&str) -> Option<OsString>) -> Option<NodeName> {
     let text = |name| environment(name)?.into_string().ok().filter(|text| !text.is_empty());
@@ -73,7 +74,9 @@ fn node_name(environment: impl Fn(&str) -> Option<OsString>) -> Option<NodeName>
 
 /// Nothing waits in a queue of bounded length here, but what stock flannel refuses is a mistake here, too.
 fn check_queue(environment: impl Fn(&str) -> Option<OsString>) -> Result<(), String> {
-    let Some(depth) = environment("EVENT_QUEUE_DEPTH").filter(|depth| !depth.is_empty()) else { return Ok(()) };
+    let Some(depth) = environment("EVENT_QUEUE_DEPTH").filter(|depth| !depth.is_empty()) else {
+        return Ok(());
+    };
     let depth = depth.to_string_lossy();
     let error = |error| format!("env EVENT_QUEUE_DEPTH={depth} format error: {error}");
     depth.parse::<u32>().map(|_| ()).map_err(error)
@@ -91,7 +94,10 @@ fn refuse_without_meaning(flags: &KubernetesFlags, settings: &Settings) -> Resul
         .into_iter()
         .filter(|(_, is_given)| *is_given)
         .map(|(flag, _)| {
-            format!("{} has a meaning with --kube-subnet-mgr only: give that, or leave it out", settings.written(flag))
+            format!(
+                "{} has a meaning with --kube-subnet-mgr only: give that, or leave it out",
+                settings.written(flag)
+            )
         })
         .collect();
     if given.is_empty() { Ok(()) } else { Err(Refusal::value(given.join("\nerror: "))) }

@@ -156,7 +156,14 @@ impl Control {
             limits: conditions.limits().iter().map(Limit::to_string).collect(),
             lease: self.0.lease.get().map(|lease| held(&lease.borrow())),
             registry: Registry {
-                endpoints: self.0.endpoints.get().into_iter().flatten().map(|url| without_credentials(url)).collect(),
+                endpoints: self
+                    .0
+                    .endpoints
+                    .get()
+                    .into_iter()
+                    .flatten()
+                    .map(|url| without_credentials(url))
+                    .collect(),
                 state: match (conditions.stale(), self.0.lease.get()) {
                     (Some(_), _) => RegistryState::Away,
                     (None, Some(_)) => RegistryState::Reached,

@@ -34,8 +34,8 @@ use exclusive::Exclusive;
 pub use exclusive::ExclusiveError;
 use exposition::exposition;
 pub use log::{LogLevelHandle, start_logging};
-use signals::Signals;
 use membership::{InEtcd, InKubernetes, Membership};
+use signals::Signals;
 use start::Started;
 
 /// Runs the daemon until a signal ends it; the datapath continues without it.

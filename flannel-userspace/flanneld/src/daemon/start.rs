@@ -123,7 +123,8 @@ pub(super) async fn start<M: Membership>(
         }
     }
     let own = remembered.as_ref().map(|remembered| &remembered.own);
-    let former_macs = own.map_or(PerFamily::NONE, |own| own.vtep_macs_at(&underlay.public)).or(hints.vtep_macs);
+    let former_macs =
+        own.map_or(PerFamily::NONE, |own| own.vtep_macs_at(&underlay.public)).or(hints.vtep_macs);
     let backend = backend::of(&backend_config);
     let prepared = Prepared::new(kernel, backend, underlay.clone(), former_macs).await;
     let prepared = prepared.map_err(DaemonError::Prepare)?;

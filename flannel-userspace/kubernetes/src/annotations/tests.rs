@@ -13,7 +13,10 @@ fn stock() -> Prefix {
 }
 
 fn annotations(given: &[(&str, &str)]) -> Annotations {
-    given.iter().map(|(name, value)| (format!("flannel.alpha.coreos.com/{name}"), (*value).to_owned())).collect()
+    given
+        .iter()
+        .map(|(name, value)| (format!("flannel.alpha.coreos.com/{name}"), (*value).to_owned()))
+        .collect()
 }
 
 fn attributes(backend_type: Option<&str>, data: Option<serde_json::Value>) -> Attributes {
@@ -143,7 +146,11 @@ fn only_what_differs_is_written() {
 }
 
 #[rstest]
-#[case("public-ip", "192.168.77", "annotation flannel.alpha.coreos.com/public-ip is no IPv4 address: 192.168.77")]
+#[case(
+    "public-ip",
+    "192.168.77",
+    "annotation flannel.alpha.coreos.com/public-ip is no IPv4 address: 192.168.77"
+)]
 #[case("public-ip", "fd00::1", "annotation flannel.alpha.coreos.com/public-ip is no IPv4 address: fd00::1")]
 #[case("backend-data", "{", "annotation flannel.alpha.coreos.com/backend-data is no JSON: {")]
 fn junk_is_named(#[case] name: &str, #[case] value: &str, #[case] text: &str) {

@@ -127,7 +127,8 @@ fn of_two_nodes_with_one_subnet_the_older_one_has_it() {
     let events = told(directory.put(entry(old.clone()), revision(3)));
     let reason = "!node a-new: its podCIDR 10.244.1.0/24 is that of the node z-old, too";
     assert_eq!(events, ["+10.244.1.0-24@192.168.77.11", reason]);
-    let (snapshot, _) = directory.replace(vec![(entry(new), revision(2)), (entry(old), revision(3))], revision(4));
+    let (snapshot, _) =
+        directory.replace(vec![(entry(new), revision(2)), (entry(old), revision(3))], revision(4));
     assert_eq!((snapshot.leases.len(), snapshot.rejected.len()), (1, 1));
     let events = told(directory.remove("z-old", revision(5)));
     assert_eq!(events, ["+10.244.1.0-24@192.168.77.66", "-node a-new"]);
@@ -198,5 +199,9 @@ fn families_do_not_depend_on_each_other() {
     assert_eq!(events, ["+10.244.1.0-24&fd00:10:244:1::-64@192.168.77.11"], "IPv4 is served");
     both["metadata"]["annotations"]["flannel.alpha.coreos.com/public-ipv6"] = json!("fd77::11");
     let events = told(directory.put(entry(both), revision(3)));
-    assert_eq!(events, ["+10.244.1.0-24&fd00:10:244:1::-64@192.168.77.11 and fd77::11"], "a change of one counts");
+    assert_eq!(
+        events,
+        ["+10.244.1.0-24&fd00:10:244:1::-64@192.168.77.11 and fd77::11"],
+        "a change of one counts"
+    );
 }

@@ -113,7 +113,8 @@ async fn the_condition_is_tried_until_it_holds() {
     let stage = stage(&node, |number, _| if (2..4).contains(&number) { 409 } else { 200 }).await;
     let (_handle, keeping) = owner(&stage).await.acquire(attributes(), None).await.unwrap();
     let keeping = tokio::spawn(keeping);
-    wait(&stage, |asked| asked.iter().filter(|request| request.body.contains("FlannelIsUp")).count() == 3).await;
+    wait(&stage, |asked| asked.iter().filter(|request| request.body.contains("FlannelIsUp")).count() == 3)
+        .await;
     assert_eq!(node.lock().unwrap()["status"]["conditions"][0]["status"], "False");
     keeping.abort();
 }
@@ -189,7 +190,9 @@ async fn overwrites_are_followed_and_damage_is_mended() {
         let (shown, address) = (node.clone(), address.to_owned());
         async move {
             let announced = async {
-                while shown.lock().unwrap()["metadata"]["annotations"]["flannel.alpha.coreos.com/public-ip"] != address {
+                while shown.lock().unwrap()["metadata"]["annotations"]["flannel.alpha.coreos.com/public-ip"]
+                    != address
+                {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             };
@@ -202,10 +205,15 @@ async fn overwrites_are_followed_and_damage_is_mended() {
     annotate("public-ip-overwrite", json!("203.0.113.9"));
     see();
     announces("203.0.113.9").await;
-    timeout(SOON, handle.state().wait_for(|state| state.lease.attributes.public == Ipv4Addr::new(203, 0, 113, 9).into()))
-        .await
-        .unwrap()
-        .unwrap();
+    timeout(
+        SOON,
+        handle
+            .state()
+            .wait_for(|state| state.lease.attributes.public == Ipv4Addr::new(203, 0, 113, 9).into()),
+    )
+    .await
+    .unwrap()
+    .unwrap();
     annotate("public-ip-overwrite", json!("junk"));
     see();
     announces("192.168.77.11").await;
@@ -232,7 +240,10 @@ async fn another_subnet_ends_the_lease() {
     nodes.see_own(OwnNode::Present { uid: "second".to_owned(), annotations: [].into() });
     let lost = timeout(SOON, keeping).await.unwrap().unwrap();
     let Lost::Reassigned { subnets, now } = &lost else { panic!("{lost}") };
-    assert_eq!((subnets.to_string(), now.to_string()), ("10.244.1.0/24".to_owned(), "10.244.9.0/24".to_owned()));
+    assert_eq!(
+        (subnets.to_string(), now.to_string()),
+        ("10.244.1.0/24".to_owned(), "10.244.9.0/24".to_owned())
+    );
 }
 
 #[tokio::test]
@@ -242,6 +253,9 @@ async fn a_withdrawn_lease_is_said_no_more() {
     let (handle, keeping) = owner(&stage).await.acquire(attributes(), None).await.unwrap();
     let keeping = tokio::spawn(keeping);
     timeout(SOON, handle.withdraw()).await.unwrap().unwrap();
-    assert!(node.lock().unwrap()["metadata"]["annotations"]["flannel.alpha.coreos.com/kube-subnet-manager"].is_null());
+    assert!(
+        node.lock().unwrap()["metadata"]["annotations"]["flannel.alpha.coreos.com/kube-subnet-manager"]
+            .is_null()
+    );
     keeping.abort();
 }

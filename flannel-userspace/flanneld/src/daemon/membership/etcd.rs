@@ -31,7 +31,8 @@ impl InEtcd {
     /// The settings for etcd contradict each other.
     pub(in crate::daemon) fn new(options: &Options, metrics: &Metrics) -> Result<Self, DaemonError> {
         Ok(Self {
-            etcd: Etcd::measured(options.etcd.clone(), metrics.etcd.clone()).map_err(DaemonError::Registry)?,
+            etcd: Etcd::measured(options.etcd.clone(), metrics.etcd.clone())
+                .map_err(DaemonError::Registry)?,
             endpoints: options.etcd.endpoints.clone(),
             subnet_file: options.subnet_file.clone(),
             hold: options.lease,

@@ -5,7 +5,7 @@ use flannel_registry::{LeaseSource as _, RegistryError, Watch as _, WatchError};
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use super::{NodeName, Nodes};
+use crate::nodes::{NodeName, Nodes};
 use crate::stage::{Answer, Request, Stage};
 
 fn own() -> NodeName {
@@ -34,7 +34,8 @@ fn with_subnet(mut node: Value, subnet: &str) -> Value {
 }
 
 fn page(nodes: &[Value], version: u32, next: &str) -> Answer {
-    let page = json!({ "metadata": { "resourceVersion": version.to_string(), "continue": next }, "items": nodes });
+    let page =
+        json!({ "metadata": { "resourceVersion": version.to_string(), "continue": next }, "items": nodes });
     (200, page.to_string())
 }
 
@@ -75,7 +76,11 @@ async fn nodes_are_listed_page_by_page() {
             with_subnet(node("a", 5, "192.168.77.11"), "10.244.1.0/24"),
             with_subnet(node("b", 6, "192.168.77.12"), "10.244.2.0/24"),
         );
-        if request.line.contains("continue=more") { page(&[second], 9, "") } else { page(&[first], 9, "more") }
+        if request.line.contains("continue=more") {
+            page(&[second], 9, "")
+        } else {
+            page(&[first], 9, "more")
+        }
     })
     .await;
     let snapshot = stage.nodes(own()).await.list().await.unwrap();
@@ -100,7 +105,10 @@ async fn a_listing_that_the_server_has_forgotten_begins_again() {
 }
 
 #[rstest]
-#[case::denied(refusal(403, "nodes is forbidden"), "(403): nodes is forbidden; grant the daemon's account, by a ClusterRole")]
+#[case::denied(
+    refusal(403, "nodes is forbidden"),
+    "(403): nodes is forbidden; grant the daemon's account, by a ClusterRole"
+)]
 #[case::unknown(refusal(401, "Unauthorized"), "(401): Unauthorized; is the token expired")]
 #[case::busy(refusal(429, "too many requests"), "(429): too many requests")]
 #[case::broken(refusal(500, "etcdserver: no leader"), "(500): etcdserver: no leader")]
@@ -141,7 +149,8 @@ async fn a_server_that_is_not_there_is_named() {
 async fn a_store_that_was_restored_is_noticed() {
     let asked = AtomicUsize::new(0);
     let stage =
-        Stage::set(move |_| page(&[], if asked.fetch_add(1, Ordering::Relaxed) == 0 { 900 } else { 90 }, "")).await;
+        Stage::set(move |_| page(&[], if asked.fetch_add(1, Ordering::Relaxed) == 0 { 900 } else { 90 }, ""))
+            .await;
     let nodes = stage.nodes(own()).await;
     assert!(!nodes.list().await.unwrap().history_reset);
     assert!(nodes.list().await.unwrap().history_reset);
@@ -159,7 +168,10 @@ async fn nodes_are_followed_by_their_metadata() {
                 ("ADDED", node("gone", 13, "192.168.77.13")),
                 ("ADDED", node("again", 14, "192.168.77.14")),
                 ("DELETED", node("known", 15, "192.168.77.99")),
-                ("BOOKMARK", json!({ "kind": "Node", "apiVersion": "v1", "metadata": { "resourceVersion": "20" } })),
+                (
+                    "BOOKMARK",
+                    json!({ "kind": "Node", "apiVersion": "v1", "metadata": { "resourceVersion": "20" } }),
+                ),
                 ("ERROR", status(410, "too old resource version")),
             ]);
         }
@@ -182,7 +194,9 @@ async fn nodes_are_followed_by_their_metadata() {
     let told: Vec<String> = events
         .iter()
         .map(|event| match event {
-            Event::Put(lease) => format!("+{}@{} {}", lease.key(), lease.attributes.public, lease.mod_revision),
+            Event::Put(lease) => {
+                format!("+{}@{} {}", lease.key(), lease.attributes.public, lease.mod_revision)
+            }
             other => format!("-{} {}", other.key(), other.mod_revision()),
         })
         .collect();
@@ -220,18 +234,32 @@ async fn a_watch_that_breaks_is_to_be_resumed(#[case] answer: Answer, #[case] te
 
 #[tokio::test]
 async fn a_watch_that_is_refused_says_why() {
-    let stage = Stage::set(|request| {
-        if is_watch(request) { refusal(403, "nodes is forbidden") } else { page(&[], 9, "") }
-    })
-    .await;
+    let stage =
+        Stage::set(
+            |request| {
+                if is_watch(request) { refusal(403, "nodes is forbidden") } else { page(&[], 9, "") }
+            },
+        )
+        .await;
     let error: RegistryError = stage.nodes(own()).await.watch(Revision::new(9)).await.err().unwrap();
-    assert!(error.to_string().contains("did not let this host watch the nodes (403)") && error.is_absence(), "{error}");
+    assert!(
+        error.to_string().contains("did not let this host watch the nodes (403)") && error.is_absence(),
+        "{error}"
+    );
 }
 
 #[rstest]
 #[case::runs_nowhere((200, json!({ "spec": {} }).to_string()), "node name not present in pod spec 'kube-flannel/ds-1'", true)]
-#[case::no_pod(refusal(404, "pods \"ds-1\" not found"), "error retrieving pod spec for 'kube-flannel/ds-1': ", true)]
-#[case::denied(refusal(403, "pods is forbidden"), "error retrieving pod spec for 'kube-flannel/ds-1': ", true)]
+#[case::no_pod(
+    refusal(404, "pods \"ds-1\" not found"),
+    "error retrieving pod spec for 'kube-flannel/ds-1': ",
+    true
+)]
+#[case::denied(
+    refusal(403, "pods is forbidden"),
+    "error retrieving pod spec for 'kube-flannel/ds-1': ",
+    true
+)]
 #[case::busy(refusal(503, "starting"), "error retrieving pod spec for 'kube-flannel/ds-1': ", false)]
 #[tokio::test]
 async fn the_pod_names_the_node(#[case] answer: Answer, #[case] text: &str, #[case] is_final: bool) {
