@@ -12,6 +12,7 @@ mod net_conf;
 mod node;
 mod nodes;
 mod owner;
+mod source;
 #[cfg(test)]
 mod stage;
 mod watch;

@@ -1,24 +1,19 @@
-//! The nodes as leases: listed page by page, and followed by their metadata.
+//! The nodes of the cluster, and what is known of them.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use flannel_common::Mac;
 use flannel_model::family::{Addresses, Family, PerFamily};
 use flannel_model::lease::{Revision, Snapshot};
-use flannel_registry::{KubernetesMetrics, LeaseSource, Manners, RegistryError};
+use flannel_registry::{KubernetesMetrics, RegistryError};
 use tokio::sync::{OnceCell, watch};
-use tracing::{debug, error, info};
+use tracing::{error, info};
 
 use crate::annotations::{Annotations, Prefix};
 use crate::api::{Access, Api};
 use crate::directory::{Directory, Entry, Shared};
 use crate::error::ApiError;
-use crate::node::{Metadata, Node, Page};
-use crate::watch::NodeWatch;
-
-/// How often a listing is begun again because the API server has forgotten where it stood.
-const MOST_LISTINGS: u32 = 3;
+use crate::node::{Metadata, Node};
 
 /// How this host's node is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -215,8 +210,25 @@ impl Nodes {
         lock(&self.0.directory).as_mut().map(work)
     }
 
-    pub(crate) fn heard(&self, revision: Revision) {
-        *lock(&self.0.revision) = revision;
+    /// Hears of a revision; returns the one that was heard of before.
+    pub(crate) fn heard(&self, revision: Revision) -> Revision {
+        std::mem::replace(&mut *lock(&self.0.revision), revision)
+    }
+
+    /// Knows exactly these nodes of the cluster.
+    pub(crate) fn replace(
+        &self,
+        own: &str,
+        entries: Vec<(Entry, Revision)>,
+        revision: Revision,
+    ) -> (Snapshot, Vec<Shared>) {
+        let families = lock(&self.0.families).clone();
+        let mut directory = lock(&self.0.directory);
+        let known = directory.take().unwrap_or_else(|| Directory::new(own, families.clone()));
+        let mut next = known.serving(families);
+        let listed = next.replace(entries, revision);
+        *directory = Some(next);
+        listed
     }
 
     /// Reports addresses that several nodes announce.
@@ -243,37 +255,6 @@ impl Nodes {
         }
     }
 
-    /// Every node, as of one moment.
-    async fn pages(&self) -> Result<(Vec<(Entry, Revision)>, Revision), ApiError> {
-        let mut listings = 0;
-        let (mut entries, mut next) = (Vec::new(), String::new());
-        loop {
-            let Page { metadata, items } = match self.0.api.page(&next).await {
-                Ok(page) => page,
-                // The moment at which the listing was begun is forgotten.
-                Err(ApiError::Gone { .. }) if listings < MOST_LISTINGS => {
-                    listings += 1;
-                    (entries, next) = (Vec::new(), String::new());
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            let own = self.0.found_name();
-            for node in items {
-                if Some(&*node.metadata.name) == own {
-                    self.see_metadata(&node.metadata);
-                }
-                let revision = self.revision_of(&node.metadata.resource_version)?;
-                entries.push((Entry::new(&self.0.prefix, node.metadata, Some(&node.spec)), revision));
-            }
-            let revision = self.revision_of(&metadata.resource_version)?;
-            next = metadata.next;
-            if next.is_empty() {
-                return Ok((entries, revision));
-            }
-        }
-    }
-
     /// A resource version as the number it is; of two, the greater one is later (KEP-5504).
     pub(crate) fn revision_of(&self, version: &str) -> Result<Revision, ApiError> {
         version.parse().map(Revision::new).map_err(|_| ApiError::Answer {
@@ -281,15 +262,6 @@ impl Nodes {
             operation: "tell a version",
             reason: format!("its resourceVersion {version:?} is no number"),
         })
-    }
-}
-
-impl Inner {
-    fn found_name(&self) -> Option<&str> {
-        match &self.name {
-            NodeName::Given(name) => Some(name),
-            NodeName::OfPod { .. } => self.found_name.get().map(String::as_str),
-        }
     }
 }
 
@@ -313,52 +285,6 @@ pub struct Hints {
     pub vtep_macs: PerFamily<Mac>,
 }
 
-impl LeaseSource for Nodes {
-    type Watch = NodeWatch;
-
-    /// A node has more than ten kilobytes, and there may be thousands that are read by thousands of hosts. The API
-    /// server has a watch resumed whatever happened to the connection, and says so where it cannot.
-    const MANNERS: Manners = Manners {
-        listing: (Duration::from_secs(6 * 60 * 60), Duration::from_secs(12 * 60 * 60)),
-        retry: (Duration::from_millis(800), Duration::from_secs(60)),
-        resumes_later: true,
-    };
-
-    async fn list(&self) -> Result<Snapshot, RegistryError> {
-        let own = self.name().await?.to_owned();
-        let (entries, revision) = self.pages().await?;
-        if !entries.iter().any(|(entry, _)| *entry.name == *own) {
-            self.see_own(OwnNode::Absent);
-        }
-        let history_reset = revision < std::mem::replace(&mut *lock(&self.0.revision), revision);
-        debug!(nodes = entries.len(), %revision, "listed the nodes");
-        let (snapshot, shared) = {
-            let families = lock(&self.0.families).clone();
-            let mut directory = lock(&self.0.directory);
-            let mut next = directory.take().map_or_else(
-                || Directory::new(&own, families.clone()),
-                |known| known.serving(families.clone()),
-            );
-            let listed = next.replace(entries, revision);
-            *directory = Some(next);
-            listed
-        };
-        self.report(shared).await;
-        Ok(Snapshot { history_reset, ..snapshot })
-    }
-
-    async fn reconnect(&self) {
-        self.0.api.reconnect().await;
-    }
-
-    async fn watch(&self, revision: Revision) -> Result<NodeWatch, RegistryError> {
-        Ok(NodeWatch::open(self.clone(), revision).await?)
-    }
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-#[cfg(test)]
-mod tests;

@@ -122,7 +122,7 @@ impl Follower {
         while let Some(event) = events.next().await {
             let Changes { events, shared } = self.take(event.map_err(ended)?).await.map_err(ended)?;
             self.nodes.report(shared).await;
-            self.nodes.heard(self.revision);
+            let _ = self.nodes.heard(self.revision);
             let batch = Batch { events, revision: self.revision };
             if self.batches.send(Ok(batch)).await.is_err() {
                 std::future::pending().await

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use flannel_observe::{Domain, ScrapeErrors};
+use flannel_observe::{Domain, Labels, ScrapeErrors};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
@@ -61,7 +61,7 @@ impl KubernetesOperation {
 #[derive(Clone, Debug)]
 pub struct KubernetesMetrics {
     requests: Family<[(&'static str, String); 2], Counter>,
-    request_duration: Family<[(&'static str, &'static str); 1], Histogram, fn() -> Histogram>,
+    request_duration: Family<Labels<1>, Histogram, fn() -> Histogram>,
 }
 
 impl Default for KubernetesMetrics {

@@ -5,7 +5,7 @@ use flannel_registry::{LeaseSource as _, RegistryError, Watch as _, WatchError};
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use super::{NodeName, Nodes};
+use crate::nodes::{NodeName, Nodes};
 use crate::stage::{Answer, Request, Stage};
 
 fn own() -> NodeName {
