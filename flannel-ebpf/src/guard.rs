@@ -124,3 +124,69 @@ pub fn leave_pod(frame: &impl Frame, peers: &impl Peers, node: &Node) -> Result<
     };
     if is_of_tunnel && peers.is_source(ip.destination()) { Err(Reason::TunnelFromPod) } else { Ok(()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::vec;
+    use std::vec::Vec;
+
+    use flannel_common::maps::{Guard, Node, Peer};
+    use flannel_common::wire::Ipv4Header;
+    use flannel_common::{Ip4, Reason};
+    use zerocopy::FromBytes as _;
+
+    use super::{admit_decrypted, is_ipsec_of_peer};
+    use crate::model::Table;
+
+    const PEER: [u8; 4] = [192, 168, 77, 12];
+
+    fn table() -> Table {
+        let mut table = Table::default();
+        let peer = Peer { public_ip: Ip4::from_octets(PEER), ..Peer::default() };
+        table.insert(Ip4::from_octets([10, 5, 2, 0]), peer);
+        table
+    }
+
+    /// A frame of IPv4 with that protocol, and the destination port if it is UDP.
+    fn frame(source: [u8; 4], protocol: u8, port: u16) -> Vec<u8> {
+        let mut frame = vec![0; 64];
+        frame[12..15].copy_from_slice(&[0x08, 0x00, 0x45]);
+        frame[23] = protocol;
+        frame[26..30].copy_from_slice(&source);
+        frame[36..38].copy_from_slice(&port.to_be_bytes());
+        frame
+    }
+
+    #[test]
+    fn ipsec_is_known_by_protocol_and_sender() {
+        let is_it = |source, protocol, port| is_ipsec_of_peer(&frame(source, protocol, port), &table());
+        assert!(is_it(PEER, 50, 0) && is_it(PEER, 51, 0) && is_it(PEER, 17, 4500));
+        assert!(!is_it(PEER, 17, 8472) && !is_it(PEER, 6, 4500), "no IPsec");
+        assert!(!is_it([192, 168, 77, 99], 50, 0), "no peer");
+        assert!(!is_ipsec_of_peer(&vec![0; 20], &table()), "no packet");
+    }
+
+    #[test]
+    fn what_was_encrypted_comes_from_a_peers_subnet_to_this_hosts() {
+        let node = Node {
+            subnet: Ip4::from_octets([10, 5, 1, 0]),
+            netmask: Ip4::netmask(24),
+            guard: Guard::Strict as u32,
+            ..Node::UNSET
+        };
+        let admit = |node: &Node, source: [u8; 4], destination: [u8; 4]| {
+            let mut header = [0; 20];
+            header[12..16].copy_from_slice(&source);
+            header[16..20].copy_from_slice(&destination);
+            admit_decrypted(node, &table(), &Ipv4Header::read_from_bytes(&header).unwrap())
+        };
+        let (pod, local) = ([10, 5, 2, 9], [10, 5, 1, 7]);
+        assert_eq!(admit(&node, pod, local), Ok(()));
+        assert_eq!(admit(&node, [8, 8, 8, 8], local), Err(Reason::InnerSourceMismatch));
+        assert_eq!(admit(&node, pod, [192, 168, 77, 11]), Err(Reason::InnerDestinationNotLocal));
+        let peer_level = Node { guard: Guard::Peer as u32, ..node };
+        assert_eq!(admit(&peer_level, [8, 8, 8, 8], local), Ok(()));
+        let off = Node { guard: Guard::Off as u32, ..node };
+        assert_eq!(admit(&off, [8, 8, 8, 8], [192, 168, 77, 11]), Ok(()));
+    }
+}

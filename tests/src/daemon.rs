@@ -120,7 +120,7 @@ impl Daemon {
             bail!("flanneld on {} runs already", self.host.name);
         }
         // Notifications of the last daemon are not about this one.
-        while self.service_manager.recv(&mut [0; 256]).is_ok() {}
+        self.drop_notifications();
         let program = binaries::find("flanneld")?;
         let mut command = match self.by.split_first() {
             Some((first, others)) => {
@@ -148,6 +148,12 @@ impl Daemon {
         let name = format!("flanneld on {}", self.host.name);
         self.process = Some(Process::spawn(&name, command, &self.log())?);
         Ok(())
+    }
+
+    /// Reads what it has notified its service manager of, and forgets it. A few notifications that nobody reads fill the
+    /// socket, and the daemon waits.
+    pub fn drop_notifications(&self) {
+        while self.service_manager.recv(&mut [0; 256]).is_ok() {}
     }
 
     /// Waits until it has notified its service manager that it is ready, and returns its subnet file.

@@ -7,7 +7,8 @@ pub(super) const fn of(reason: Reason) -> Option<&'static str> {
     Some(match reason {
         Reason::Truncated | Reason::BadIpHeader | Reason::BadVxlanFlags | Reason::InnerNotIpv4 => {
             "Somebody sends to the tunnel's port what is no tunnel packet: find the sender with `tcpdump -ni \
-             INTERFACE udp port PORT`, and let only hosts of the network reach the port (firewall)."
+             INTERFACE udp port PORT`. Rules of this host's firewall do not see these packets; one in front of it can let \
+             only hosts of the network reach the port."
         }
         Reason::UnknownOuterSource => {
             "The sender holds no lease this host has accepted: see `flannelctl leases` for refused ones. Behind \
@@ -60,6 +61,10 @@ pub(super) const fn of(reason: Reason) -> Option<&'static str> {
             "Somebody on the link, or a pod, sends with an address that is not its own: see the packets with \
              `flannelctl drops`. If the sender is a host of the network that has a direct route to this one, this \
              host must have one to it, too (DirectRouting with the same netmask on both)."
+        }
+        Reason::AgainstPolicy => {
+            "A policy of IPsec concerns tunnel packets (`ip xfrm policy`), and the udp backend cannot obey it: take the \
+             policy away, or use the vxlan backend."
         }
         _ => return None,
     })

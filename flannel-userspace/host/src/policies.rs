@@ -92,7 +92,7 @@ impl Policies {
             match reason {
                 Some(reason) => warn!("programs no longer carry the tunnel's packets: {reason}"),
                 None => {
-                    info!("no IPsec policy concerns the tunnel any more: programs carry its packets again")
+                    info!("no IPsec policy concerns the tunnel any more: programs carry its packets again");
                 }
             }
         }

@@ -148,6 +148,7 @@ fn docker(host: &Member) -> String {
 impl Fault {
     /// Fails unless it is told by `/readyz`, the metrics and `flannelctl status` alike.
     fn check_told(&self, host: &Member) -> Result<()> {
+        host.daemon.drop_notifications();
         let answer = readiness(&host.node.host, HEALTH);
         let (entries, label, value) = match self.shown {
             Shown::Failing(condition) => ("failing", "pending{what", condition),
@@ -170,6 +171,7 @@ impl Fault {
 }
 
 fn check_clear(host: &Member) -> Result<()> {
+    host.daemon.drop_notifications();
     let answer = readiness(&host.node.host, HEALTH);
     ensure!(answer["ready"] == true && answer["limits"] == serde_json::json!([]), "/readyz: {answer}");
     host.daemon.ctl("status").map(|_| ())

@@ -9,6 +9,7 @@ mod firewall;
 mod hostile;
 mod kernel;
 mod lease;
+mod others;
 mod policies;
 mod scenario;
 mod sight;

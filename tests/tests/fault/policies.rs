@@ -3,6 +3,7 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use anyhow::bail;
 use flannel_tests::cluster::{Cluster, Member, check_reached, pod_pairs};
 use flannel_tests::leases::Lease;
 use flannel_tests::traffic::capture::Capture;
@@ -62,15 +63,13 @@ fn sent(capture: &Capture, host: &Member, port: u16) -> usize {
     packets
 }
 
-/// What `/readyz` says of a member, once `is_so`.
-fn told(member: &Member, is_so: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
-    let mut answer = serde_json::Value::Null;
-    wait::until_true("the daemon to tell of the policy", NOTICE, || {
-        answer = readiness(&member.node.host, HEALTH);
-        is_so(&answer)
+/// Waits until `/readyz` of a member says so.
+fn wait_told(member: &Member, is_so: impl Fn(&serde_json::Value) -> bool) {
+    wait::until("the daemon to tell of the policy", NOTICE, || {
+        let answer = readiness(&member.node.host, HEALTH);
+        if is_so(&answer) { Ok(()) } else { bail!("{answer}") }
     })
-    .unwrap_or_else(|error| panic!("{error:#}: {answer}"));
-    answer
+    .unwrap();
 }
 
 fn is_obeyed(answer: &serde_json::Value, backend: &str) -> bool {
@@ -98,7 +97,7 @@ fn no_tunnel_packet_leaves_against_a_policy(#[case] backend: &str) {
     let policy = Policy::new(host, peer, "out");
     policy.add();
     let since = Instant::now();
-    told(host, |answer| is_obeyed(answer, backend));
+    wait_told(host, |answer| is_obeyed(answer, backend));
     println!("obeyed after {} ms", since.elapsed().as_millis());
     sent(&capture, host, port);
     sleep(QUIET);
@@ -110,11 +109,11 @@ fn no_tunnel_packet_leaves_against_a_policy(#[case] backend: &str) {
     daemon.restart().unwrap();
     daemon.wait_ready().unwrap();
     let (host, peer) = (&cluster.members[0], &cluster.members[1]);
-    told(host, |answer| is_obeyed(answer, backend));
+    wait_told(host, |answer| is_obeyed(answer, backend));
     assert_eq!(sent(&capture, host, port), 0, "packets leave against the policy");
 
     Policy::new(host, peer, "out").delete();
-    told(host, is_clear);
+    wait_told(host, is_clear);
     check_reached(&pod_pairs(&cluster.nodes())).unwrap();
     stream.stop().unwrap();
 }
@@ -128,12 +127,12 @@ fn no_tunnel_packet_is_taken_against_a_policy(#[case] backend: &str) {
     let (host, peer) = (&cluster.members[1], &cluster.members[0]);
     let policy = Policy::new(host, peer, "in");
     policy.add();
-    told(host, |answer| is_obeyed(answer, backend));
+    wait_told(host, |answer| is_obeyed(answer, backend));
     let pong = Ping { count: 10, ..Ping::default() }.send(cluster.pod(0).unwrap(), cluster.pod(1).unwrap());
     let pong = pong.unwrap();
     assert_eq!((pong.sent, pong.received), (10, 0), "packets are taken against the policy");
     policy.delete();
-    told(host, is_clear);
+    wait_told(host, is_clear);
     check_reached(&pod_pairs(&cluster.nodes())).unwrap();
 }
 
@@ -146,7 +145,7 @@ fn what_a_policy_lets_pass_is_carried_by_the_stack() {
     for direction in ["out", "in"] {
         Policy::new(host, peer, direction).marked().add();
     }
-    told(host, |answer| is_obeyed(answer, VXLAN));
+    wait_told(host, |answer| is_obeyed(answer, VXLAN));
     let counts = || ["encap", "decap"].map(|hook| host.daemon.count(hook, "left_to_policy").unwrap());
     let before = counts();
     let [there, back] = [(0, 1), (1, 0)]
@@ -169,7 +168,7 @@ fn a_policy_about_others_changes_nothing() {
     let others = "src 192.168.77.11 dst 192.168.77.99 dir out action block";
     host.node.host.namespace.ip(&format!("xfrm policy add {others}")).unwrap();
     sleep(NOTICE);
-    told(host, is_clear);
+    wait_told(host, is_clear);
     check_reached(&pod_pairs(&cluster.nodes())).unwrap();
     assert_eq!(host.daemon.count("encap", "left_to_policy").unwrap(), 0);
 }
@@ -191,7 +190,7 @@ fn a_peer_that_comes_later_is_looked_at_first(#[case] backend: &str) {
     learn(&cluster, &lease, NOTICE);
     let pod = cluster.pod(0).unwrap().clone();
     let _ = pod.namespace.run("ping", "-c 5 -i 0.1 -W 1 10.5.200.1");
-    told(&cluster.members[0], |answer| is_obeyed(answer, backend));
+    wait_told(&cluster.members[0], |answer| is_obeyed(answer, backend));
     assert_eq!(sent(&capture, &cluster.members[0], port_of(backend)), 0, "packets leave against the policy");
     cluster.members.truncate(1);
 }

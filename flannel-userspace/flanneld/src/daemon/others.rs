@@ -16,8 +16,11 @@ use tracing::{info, warn};
 const SETTLE: Duration = Duration::from_millis(200);
 /// What nothing announces is found by a look as often as this.
 const LOOK: Duration = Duration::from_secs(30);
-/// Looking takes at most this fraction of the time: a host can have tens of thousands of rules.
+/// In the long run looking takes at most this fraction of the time: a host can have tens of thousands of rules, and
+/// programs that change them all the time.
 const UNHURRIED: u32 = 20;
+/// So much time may be spent on looking at once.
+const ALLOWANCE: Duration = Duration::from_secs(10);
 /// So many rules of a kind are told one by one.
 const FEW: usize = 5;
 
@@ -49,8 +52,11 @@ impl OtherRulesKeeper {
 
     /// Looks, without end.
     pub(super) async fn run(mut self) -> Infallible {
+        let mut allowance = ALLOWANCE;
+        let mut since = Instant::now();
         loop {
-            let since = Instant::now();
+            allowance = (allowance + since.elapsed() / UNHURRIED).min(ALLOWANCE);
+            since = Instant::now();
             match self.look().await {
                 Ok(found) => self.tell(&found),
                 Err(error) => {
@@ -63,7 +69,9 @@ impl OtherRulesKeeper {
                 }
             }
             let cost = since.elapsed();
-            sleep(SETTLE.max(cost * UNHURRIED)).await;
+            let debt = cost.saturating_sub(allowance);
+            allowance = allowance.saturating_sub(cost);
+            sleep(debt * UNHURRIED).await;
             // Nothing in time is as well as a change.
             let _ = timeout(LOOK.max(cost * UNHURRIED), self.monitor.changed()).await;
             sleep(SETTLE).await;
