@@ -7,6 +7,7 @@
 pub mod backend;
 pub mod chance;
 mod compact;
+pub mod exclusive;
 pub mod file;
 pub mod identity;
 pub mod kernel;

@@ -3,7 +3,6 @@
 mod configuration;
 mod control;
 mod error;
-mod exclusive;
 mod exposition;
 mod leave;
 mod log;
@@ -16,6 +15,7 @@ mod start;
 use std::future;
 
 use flannel_control::Metrics;
+use flannel_control::exclusive::Exclusive;
 use flannel_control::lease::Lost;
 use flannel_control::reconcile::Loop;
 use flannel_control::service::Service;
@@ -29,8 +29,6 @@ use tracing::{error, info};
 use crate::cli::Options;
 use control::Desk;
 pub use error::DaemonError;
-use exclusive::Exclusive;
-pub use exclusive::ExclusiveError;
 use exposition::exposition;
 pub use log::{LogLevelHandle, start_logging};
 use signals::Signals;

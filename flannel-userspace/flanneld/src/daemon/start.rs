@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flannel_common::flow::Bypass;
+use flannel_control::exclusive::Exclusive;
 use flannel_control::identity::Identity;
 use flannel_control::lease::{
     AddressClaim, Allocation, Keeping, Last, LeaseOwner as _, LeaseState, Own, Pool, PoolError,
@@ -27,7 +28,6 @@ use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
 use super::error::DaemonError;
-use super::exclusive::Exclusive;
 use super::leave::Presence;
 use super::rules::RuleKeeper;
 use super::{Pending, configuration, programs};
