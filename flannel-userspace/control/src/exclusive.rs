@@ -25,7 +25,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 ///
 /// Where such a file cannot be made, as on a read-only `/run`, there is a warning and no protection.
 #[derive(Debug)]
-pub struct Exclusive(Option<Lock>);
+pub struct Exclusive {
+    _lock: Option<Lock>,
+}
 
 #[derive(Debug)]
 struct Lock {
@@ -86,7 +88,7 @@ impl Exclusive {
         let end = Instant::now() + AFTERLIFE;
         loop {
             match Lock::attempt(path) {
-                Ok(Some(lock)) => return Ok(Self(Some(lock))),
+                Ok(Some(lock)) => return Ok(Self { _lock: Some(lock) }),
                 Ok(None) if Instant::now() < end => sleep(PAUSE).await,
                 Ok(None) => return Err(ExclusiveError::Taken(what())),
                 Err(Refused::Foreign(what)) => {
@@ -104,7 +106,7 @@ impl Exclusive {
             path.display(),
             Chain(error)
         );
-        Self(None)
+        Self { _lock: None }
     }
 }
 

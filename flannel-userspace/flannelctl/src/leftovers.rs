@@ -1,10 +1,15 @@
 //! Removes what the daemon made on this host: afterwards links, routes, hooks and pins are as they were before its
 //! first start. Leases stay, because they belong to the cluster.
 
+mod named;
+
+use std::error::Error;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
+use flannel_control::exclusive::{Exclusive, ExclusiveError};
+use flannel_control::remembered::Remembered;
 use flannel_control::subnet_file::{Previous, SubnetFileError};
 use flannel_datapath::{DatapathError, PinDir, Tables};
 use flannel_model::family::PerFamily;
@@ -14,7 +19,8 @@ use flannel_net::device::segmenter::{ENTRANCE, EXIT};
 use flannel_net::rules::{self, Names, RulesError};
 use flannel_net::{Netlink, ObjectError, Objects};
 use ipnetwork::{IpNetwork, Ipv4Network};
-use thiserror::Error;
+
+use named::Named;
 
 /// What is to be taken away.
 #[derive(Clone, Debug)]
@@ -30,7 +36,7 @@ pub struct Leftovers {
 }
 
 /// Something is still there.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum DownError {
     /// Pins and hooks.
     #[error(transparent)]
@@ -50,8 +56,22 @@ pub enum DownError {
     /// Rules.
     #[error(transparent)]
     Rules(#[from] RulesError),
+    /// A daemon runs.
+    #[error(transparent)]
+    Exclusive(#[from] ExclusiveError),
+    /// Nothing tells what there is.
+    #[error(
+        "cannot tell which device and routes belong to the datapath at {path}: its maps are not in the layout of this \
+         version, and neither its state file nor its subnet file is there; name them by --state-file and --subnet-file, use \
+         the flannelctl of the flanneld that made it, or remove them by hand: `ip link del flannel.VNI`, `ip route flush \
+         proto 85`, `rm -r {path}`"
+    )]
+    Unknown {
+        /// Where its programs are pinned.
+        path: PathBuf,
+    },
     /// A file.
-    #[error("cannot remove {path}")]
+    #[error("cannot remove {path}: remove it by hand, or run this where it can be written")]
     File {
         /// Which.
         path: PathBuf,
@@ -69,37 +89,42 @@ impl Leftovers {
         let mut removed = Vec::new();
         // Rules and files outlive a reboot; pins do not.
         let pins = PinDir::existing(&self.pin_dir)?;
-        let network = Previous::read(&self.subnet_file)?
-            .and_then(|file| file.networks.first().copied())
-            .map(IpNetwork::V4);
-        if let Some(pins) = pins {
-            removed.append(&mut self.remove_datapath(netlink, pins).await?);
+        // A daemon without programs has no pins. What is taken away with this is the lock of one that was killed.
+        let _network = Exclusive::network(&self.etcd_prefix).await?;
+        let file = Previous::read(&self.subnet_file)?;
+        let state = Remembered::read(&self.state_file).ok().flatten();
+        let tables = tables(pins.as_ref())?;
+        let is_pinned = pins.is_some() && PinDir::is_in_use(&self.pin_dir);
+        // A subnet file alone may be stock flannel's.
+        let is_ours = state.is_some() || is_pinned;
+        let named = Named::of(state.as_ref(), file.as_ref().filter(|_| is_ours));
+        if tables.is_none() && is_pinned && named.is_empty() {
+            return Err(DownError::Unknown { path: self.pin_dir.clone() });
         }
+        if let Some(pins) = &pins {
+            removed.append(&mut detach(netlink, pins).await?);
+        }
+        match &tables {
+            Some(tables) => removed.append(&mut self.remove_by_tables(netlink, tables).await?),
+            None => {
+                let own = named.own.v4;
+                removed.append(&mut named.remove(netlink).await?);
+                if let Some(own) = own {
+                    self.remove_subnet_file(own.network(), &mut removed)?;
+                }
+            }
+        }
+        // Maps say what else there is, so they are removed last.
+        if let Some(pins) = pins {
+            pins.remove()?;
+            removed.push(format!("pins {}", self.pin_dir.display()));
+        }
+        let network = file.and_then(|file| file.networks.first().copied()).map(IpNetwork::V4);
         let repairs = rules::remove(&Names::of(&self.etcd_prefix), network).await?;
         if !repairs.is_empty() {
             removed.push(format!("rules: {repairs}"));
         }
         remove_file(&self.state_file, &mut removed)?;
-        Ok(removed)
-    }
-
-    async fn remove_datapath(&self, netlink: &Netlink, pins: PinDir) -> Result<Vec<String>, DownError> {
-        let mut removed = Vec::new();
-        // Maps say what else there is, so they are removed last. A half-made datapath has none.
-        let tables = Tables::open(pins.path()).ok();
-        for pin in flannel_datapath::detach_all(&pins)? {
-            removed.push(format!("program {pin}"));
-        }
-        for interface in flannel_datapath::qdiscs(&pins)? {
-            if netlink.remove_empty_clsact(interface).await? {
-                removed.push(format!("clsact qdisc of interface {interface}"));
-            }
-        }
-        if let Some(tables) = &tables {
-            removed.append(&mut self.remove_by_tables(netlink, tables).await?);
-        }
-        pins.remove()?;
-        removed.push(format!("pins {}", self.pin_dir.display()));
         Ok(removed)
     }
 
@@ -146,6 +171,35 @@ impl Leftovers {
         }
         Ok(())
     }
+}
+
+/// The maps; nothing where there are none in this build's layout. Of those that cannot be opened it is not known what
+/// there is to remove.
+fn tables(pins: Option<&PinDir>) -> Result<Option<Tables>, DownError> {
+    match pins.map(|pins| Tables::open(pins.path())).transpose() {
+        Err(error) if !is_absence(&error) => Err(error.into()),
+        tables => Ok(tables.unwrap_or_default()),
+    }
+}
+
+fn is_absence(error: &(dyn Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error: &&(dyn Error + 'static)| (*error).source())
+        .filter_map(|error| error.downcast_ref::<io::Error>())
+        .any(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
+/// Detaches all programs, and removes the qdiscs that were added for them.
+async fn detach(netlink: &Netlink, pins: &PinDir) -> Result<Vec<String>, DownError> {
+    let mut removed = Vec::new();
+    for pin in flannel_datapath::detach_all(pins)? {
+        removed.push(format!("program {pin}"));
+    }
+    for interface in flannel_datapath::qdiscs(pins)? {
+        if netlink.remove_empty_clsact(interface).await? {
+            removed.push(format!("clsact qdisc of interface {interface}"));
+        }
+    }
+    Ok(removed)
 }
 
 fn remove_file(path: &Path, removed: &mut Vec<String>) -> Result<(), DownError> {

@@ -19,6 +19,9 @@ fn main() -> ExitCode {
 
 fn run(options: Options) -> ExitCode {
     let log_level = daemon::start_logging(options.log_level, options.log_format);
+    for ignored in cli::ignored_variables() {
+        tracing::warn!("{ignored}");
+    }
     // One thread is enough: the kernel forwards the packets.
     let runtime =
         Builder::new_current_thread().enable_all().on_thread_start(flannel_privileges::enter_thread).build();

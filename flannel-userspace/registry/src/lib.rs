@@ -8,6 +8,7 @@ pub mod etcd;
 #[cfg(any(test, feature = "memory"))]
 pub mod memory;
 mod metrics;
+mod remedy;
 
 use std::future::Future;
 use std::net::IpAddr;

@@ -14,11 +14,11 @@ use std::time::Duration;
 
 use backon::ExponentialBackoff;
 use flannel_model::error::Chain;
-use flannel_model::lease::{Event, Snapshot};
+use flannel_model::lease::{Event, Revision, Snapshot};
 use flannel_model::object::Object;
 use flannel_model::underlay::Underlay;
 use flannel_observe::{Condition, Conditions, Vitals};
-use flannel_registry::{EtcdMetrics, LeaseSource, Watch as _, WatchError};
+use flannel_registry::{EtcdMetrics, LeaseSource, RegistryError, Watch as _, WatchError};
 use futures::FutureExt as _;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
@@ -181,7 +181,14 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
     }
 
     /// Applies a listing, and opens the watch for what comes after it.
-    async fn list(&mut self, cause: ResyncCause) -> Result<R::Watch, flannel_registry::RegistryError> {
+    async fn list(&mut self, cause: ResyncCause) -> Result<R::Watch, RegistryError> {
+        let revision = self.take_listing(cause).await?;
+        let registry = self.registry.clone();
+        self.drive_while(registry.watch(revision)).await
+    }
+
+    /// Applies a listing, and returns the revision it is of.
+    async fn take_listing(&mut self, cause: ResyncCause) -> Result<Revision, RegistryError> {
         let registry = self.registry.clone();
         let since = Instant::now();
         let snapshot = self.drive_while(registry.list()).await?;
@@ -192,7 +199,13 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
         self.metrics.resynced(cause);
         self.has_listed = true;
         self.tell_synced();
-        self.drive_while(registry.watch(revision)).await
+        Ok(revision)
+    }
+
+    /// When to list again after a listing now. Hosts that started together need not list together.
+    fn next_listing(&self) -> Instant {
+        let period = (self.listing * UNHURRIED).clamp(RESYNC, RAREST);
+        Instant::now() + period.mul_f64(chance::between(0.8..1.2))
     }
 
     fn tell_synced(&mut self) {
@@ -205,9 +218,7 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
     /// Applies events until a listing is due, and returns why it is. A watch that ends is opened again where it ended.
     /// The pauses in between grow until a watch has lasted.
     async fn follow(&mut self, mut watch: R::Watch, pauses: &mut ExponentialBackoff) -> ResyncCause {
-        // Hosts that started together need not list together.
-        let period = (self.listing * UNHURRIED).clamp(RESYNC, RAREST).mul_f64(chance::between(0.8..1.2));
-        let due = Instant::now() + period;
+        let mut due = self.next_listing();
         loop {
             let since = Instant::now();
             let error = match self.follow_until(due, &mut watch).await {
@@ -222,12 +233,37 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
             if matches!(error, WatchError::Compacted { .. } | WatchError::Reset { .. }) {
                 return cause;
             }
-            let registry = self.registry.clone();
-            match self.drive_while(registry.watch(watch.revision())).await {
-                Ok(resumed) => watch = resumed,
-                Err(_) => return cause,
+            watch = self.resume(watch.revision(), &mut due, pauses).await;
+            // All hosts come back to a registry that was away; they need not list at once.
+            if due <= Instant::now() {
+                due = Instant::now() + RESYNC.mul_f64(chance::between(0.0..1.0));
             }
-            self.report_registry(true, &"");
+        }
+    }
+
+    /// Opens a watch for what comes after `revision`, however long the registry is away: that takes no listing. Where no
+    /// watch can be had, the leases are listed when it is due.
+    async fn resume(
+        &mut self,
+        mut revision: Revision,
+        due: &mut Instant,
+        pauses: &mut ExponentialBackoff,
+    ) -> R::Watch {
+        let registry = self.registry.clone();
+        loop {
+            match self.drive_while(registry.watch(revision)).await {
+                Ok(watch) => {
+                    self.report_registry(true, &"");
+                    return watch;
+                }
+                Err(error) => self.report_registry(false, &Chain(&error)),
+            }
+            // Seldom, for a registry that comes back is better asked for what is new.
+            if *due <= Instant::now() {
+                revision = self.take_listing(ResyncCause::WatchEnded).await.unwrap_or(revision);
+                *due = self.next_listing();
+            }
+            self.drive_for(pauses.next().unwrap_or(RETRY.1)).await;
         }
     }
 
@@ -388,10 +424,15 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
     }
 
     fn write_memory(&mut self) {
+        let own = self.own();
+        self.memory.write(own, self.peers.peers().chain(self.deletion_guard.held()));
+    }
+
+    /// The own lease as it is held now.
+    fn own(&self) -> Own {
         let NodeContext { backend, .. } = self.keeper.node().context();
         let vteps = backend::vteps(&**backend, self.keeper.node().links());
-        let own = Own::of(&self.announcement.lease.state().borrow().lease, vteps);
-        self.memory.write(own, self.peers.peers().chain(self.deletion_guard.held()));
+        Own::of(&self.announcement.lease.state().borrow(), vteps)
     }
 
     /// Peers that vanished have not come back. Returns how many those are.
@@ -453,7 +494,8 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
 impl<R: LeaseSource, K: Kernel> Drop for Loop<R, K> {
     fn drop(&mut self) {
         if self.memory.due().is_some() {
-            self.write_memory();
+            let own = self.own();
+            self.memory.write_last(own, self.peers.peers().chain(self.deletion_guard.held()));
         }
     }
 }

@@ -50,7 +50,7 @@ pub async fn run(options: Options, log_level: LogLevelHandle) -> Result<(), Daem
     let listening = options.endpoints.listen()?;
     // aya probes the kernel once; some probes need more than what is kept, and without them programs have no names.
     let _ = aya::features();
-    flannel_privileges::confine(&needs(&options))?;
+    flannel_privileges::confine(needs(&options))?;
     let mut signals = Signals::new()?;
     tokio::spawn(log_level.clone().follow(log::LogLevelSignals::new()?));
     let vitals = Vitals::default();
@@ -96,9 +96,9 @@ impl Pending {
 }
 
 /// Settings that may need a privilege for as long as the daemon runs.
-fn needs(options: &Options) -> Needs<'_> {
+fn needs(options: &Options) -> Needs {
     Needs {
-        files: options.etcd.files().collect(),
+        reads_files: options.etcd.files().next().is_some(),
         iptables: options.rules.masquerade || options.rules.forward,
     }
 }

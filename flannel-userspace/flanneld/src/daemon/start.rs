@@ -34,7 +34,7 @@ use super::{Pending, configuration, programs};
 use crate::cli::Options;
 use flannel_host::{Host, Settings};
 
-/// How long a host that remembers the network waits for etcd.
+/// How long a host that remembers the network waits for etcd, however many members it asks in that time.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A host that forwards, and the parts that keep it so.
@@ -78,8 +78,10 @@ pub(super) async fn start(
         Etcd::measured(options.etcd.clone(), metrics.etcd.clone()).map_err(DaemonError::Registry)?;
     let remembered = remember(&options);
     let configuration = match &remembered {
-        Some(remembered) => configuration::wait_for_or_remember(&registry, remembered, PATIENCE).await?,
-        None => configuration::wait_for(&registry).await?,
+        Some(remembered) => {
+            configuration::wait_for_or_remember(&registry, &vitals.conditions, remembered, PATIENCE).await?
+        },
+        None => configuration::wait_for(&registry, &vitals.conditions).await?,
     };
     let underlay = interface::choose(&netlink, &options.interface).await?;
     let gateway = netlink.default_route(Family::V4).await?.and_then(|route| route.via);
@@ -88,7 +90,9 @@ pub(super) async fn start(
     let is_ours = |remembered: &Remembered| remembered.is_of(&identity, &configuration.json);
     let (configuration, remembered) = match remembered.filter(is_ours) {
         Some(remembered) => (configuration, Some(remembered)),
-        None if configuration.is_remembered => (configuration::wait_for(&registry).await?, None),
+        None if configuration.is_remembered => {
+            (configuration::wait_for(&registry, &vitals.conditions).await?, None)
+        },
         None => (configuration, None),
     };
     let config = &configuration.network;
@@ -113,7 +117,12 @@ pub(super) async fn start(
     };
     let public_ip =
         underlay.public.first().ok_or_else(|| InterfaceError::NoAddress(underlay.name.clone()))?;
-    let address_claim = AddressClaim::claim(registry.clone(), identity.clone(), public_ip).await?;
+    let claim = AddressClaim::new(registry.clone(), identity.clone(), public_ip);
+    let address_claim = match (&remembered, configuration.is_remembered) {
+        (Some(_), true) => claim,
+        (Some(_), false) => claim.made_within(Some(PATIENCE)).await?,
+        (None, _) => claim.made_within(None).await?,
+    };
     let mut exclusive = Vec::new();
     for family in config.families.iter().map(|(family, _)| family) {
         if let Some(device) = backend_config.device_name(family) {
@@ -134,8 +143,8 @@ pub(super) async fn start(
         hold: options.lease,
         metrics: metrics.leases.clone(),
     };
-    // After waiting for the configuration in vain it need not wait for etcd once more.
-    let patience = if configuration.is_remembered { Duration::ZERO } else { PATIENCE };
+    // After waiting for the configuration in vain it need not wait for etcd once more. A listing takes its time.
+    let patience = if configuration.is_remembered { Duration::ZERO } else { 2 * PATIENCE };
     let last = own.map(|own| Last { own, patience });
     let (lease, lease_keeping) = owner.acquire(prepared.attributes(), last).await?;
     pending.lease.meet();
@@ -152,7 +161,8 @@ pub(super) async fn start(
     let site = Site::new(&options.etcd.endpoints, config, (kind, vteps), &underlay, &subnets, gateway);
     let mut peers = PeerTable::new(site).counting(metrics.leases.clone());
     let presence = Presence { registry: registry.clone(), identity: identity.clone(), lease: lease.clone() };
-    let mut memory = Memory::new(Box::new(options.state_file.clone()), identity, configuration.json);
+    let mut memory =
+        Memory::new(Box::new(options.state_file.clone()), identity, configuration.json).on_disk();
     let tunnel = prepared.backend().tunnel();
     let rules = RuleKeeper::start(&options, config, tunnel, &subnets, netlink.clone()).await?;
     let node = Node::start(prepared, networks, subnets).await.map_err(DaemonError::State)?;
@@ -160,7 +170,7 @@ pub(super) async fn start(
     pending.datapath.meet();
 
     let announcement = Announcement { lease, file, place: Box::new(options.subnet_file.clone()) };
-    let remembered = memory.begin(remembered, Own::of(&lease_state.borrow().lease, vteps));
+    let remembered = memory.begin(remembered, Own::of(&lease_state.borrow(), vteps));
     announcement.write_file()?;
     pending.subnet_file.meet();
     let known = remembered.map(|remembered| peers.apply_snapshot(&remembered.snapshot(kind)));
