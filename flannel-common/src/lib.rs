@@ -4,6 +4,11 @@
 //! Nothing here allocates, calls the kernel or knows of etcd.
 #![no_std]
 
+#[cfg(target_endian = "big")]
+compile_error!(
+    "programs and daemon read the keys of maps as little-endian words: there is no build for this processor"
+);
+
 pub mod addr;
 pub mod flow;
 pub mod line;

@@ -8,6 +8,7 @@ pub mod backend;
 pub mod chance;
 mod compact;
 pub mod configuration;
+pub mod exclusive;
 pub mod file;
 pub mod identity;
 pub mod kernel;
@@ -22,9 +23,17 @@ pub mod socket;
 pub mod subnet_file;
 pub mod throttle;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 pub use metrics::Metrics;
+
+/// What comes of `work` until then; nothing where it takes longer. Without such a time it may take for ever.
+pub async fn within<T>(end: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
+    match end {
+        Some(end) => timeout_at(end, work).await.ok(),
+        None => Some(work.await),
+    }
+}
 
 /// Waits until then; without end if there is no such time.
 pub async fn until(due: Option<Instant>) {

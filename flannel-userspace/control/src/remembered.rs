@@ -42,6 +42,12 @@ struct RememberedPeer {
     vtep_mac: Option<Mac>,
 }
 
+/// What files of every version say.
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
 /// Where what is known is kept.
 pub trait Store: Send {
     /// Keeps it, replacing what was kept before.
@@ -70,6 +76,17 @@ pub enum RememberedError {
         /// Why not.
         source: io::Error,
     },
+    /// A daemon of another version wrote it.
+    #[error(
+        "the state file {path} is of version {version}, and this flanneld reads version {VERSION}: it is ignored, and \
+         written again once the leases are listed; until then this host cannot boot while etcd is away"
+    )]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        version: u32,
+    },
     /// The file's content was not written by a daemon.
     #[error("the state file {path} cannot be parsed: it is ignored, and written again")]
     Content {
@@ -95,10 +112,10 @@ impl Remembered {
         Self { version: VERSION, when, identity, config, own, peers: peers.map(remember).collect() }
     }
 
-    /// Reads the file; nothing if there is none, or one of another version.
+    /// Reads the file; nothing if there is none.
     ///
     /// # Errors
-    /// There is one, but it cannot be read or parsed.
+    /// There is one, but it cannot be read or parsed, or is of another version.
     pub fn read(path: &Path) -> Result<Option<Self>, RememberedError> {
         let json = match std::fs::read(path) {
             Ok(json) => json,
@@ -107,9 +124,13 @@ impl Remembered {
                 return Err(RememberedError::Io { operation: "read", path: path.to_owned(), source });
             }
         };
-        let remembered: Self = serde_json::from_slice(&json)
-            .map_err(|source| RememberedError::Content { path: path.to_owned(), source })?;
-        Ok(Some(remembered).filter(|remembered| remembered.version == VERSION))
+        let failed = |source| RememberedError::Content { path: path.to_owned(), source };
+        // Another version may have anything else besides.
+        let Version { version } = serde_json::from_slice(&json).map_err(failed)?;
+        if version != VERSION {
+            return Err(RememberedError::Version { path: path.to_owned(), version });
+        }
+        serde_json::from_slice(&json).map(Some).map_err(failed)
     }
 
     /// Writes the file in one step.
@@ -160,12 +181,14 @@ impl Remembered {
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
+    use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
     use flannel_common::Mac;
     use flannel_model::backend::Kind;
     use flannel_model::family::{Addresses, PerFamily, Subnets};
     use flannel_model::lease::EtcdLeaseId;
     use rstest::rstest;
+    use tokio::time::Instant;
 
     use super::{Own, Remembered};
     use crate::identity::Identity;
@@ -182,6 +205,7 @@ mod tests {
             public: address(11),
             subnets: Subnets { v4: Some("10.5.1.0/24".parse().unwrap()), v6: None },
             term: EtcdLeaseId::from_id(7),
+            expires: None,
             vtep_macs: PerFamily::only_v4(Mac([2, 0, 0, 0, 0, 1])),
         };
         let peer = Peer {
@@ -201,6 +225,23 @@ mod tests {
         remembered().write(&path).unwrap();
         assert_eq!(Remembered::read(&path).unwrap(), Some(remembered()));
         assert!(remembered().age().as_secs() < 5);
+    }
+
+    #[test]
+    fn the_end_of_a_lease_outlives_a_reboot() {
+        let (hour, now) = (Duration::from_secs(3600), Instant::now());
+        let since_1970 = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let left = |expires| {
+            let own = Own { expires, ..remembered().own };
+            let json = serde_json::to_string(&own).unwrap();
+            let end = serde_json::from_str::<Own>(&json).unwrap().expires(24 * hour).unwrap();
+            end.saturating_duration_since(now).as_secs()
+        };
+        assert!((3590..=3600).contains(&left(Some(since_1970() + 3600))));
+        assert_eq!(left(Some(since_1970() - 3600)), 0, "it is over");
+        assert_eq!(left(None), 0, "an older daemon has not noted it");
+        assert!((86_390..=86_400).contains(&left(Some(u64::MAX / 4))), "a clock that is not set yet");
+        assert_eq!(Own { term: None, ..remembered().own }.expires(hour), None, "a reservation");
     }
 
     #[test]
@@ -244,6 +285,19 @@ mod tests {
         assert_eq!(
             snapshot.leases[0].attributes.to_json().unwrap(),
             r#"{"PublicIP":"192.168.77.12","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VtepMAC":"02:00:00:00:00:02"}}"#
+        );
+    }
+
+    #[rstest]
+    #[case::newer(r#"{"version":2,"families":{}}"#, 2)]
+    #[case::much_newer(r#"{"version":4000000000,"own":[]}"#, 4_000_000_000)]
+    fn another_version_is_told(#[case] text: &str, #[case] version: u32) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let error = Remembered::read(file.path()).unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("is of version {version}, and this flanneld reads version 1")),
+            "{error}"
         );
     }
 

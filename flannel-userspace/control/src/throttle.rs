@@ -8,19 +8,27 @@ use tokio::time::Instant;
 /// The same error is logged again after this long.
 const REMINDER: Duration = Duration::from_secs(60);
 
-/// Something that is tried repeatedly, and must not be logged each time.
+/// So many different errors are remembered.
+const MOST_ERRORS: usize = 16;
+
+/// Something that is tried repeatedly, and must not be logged each time, also where it fails now for one reason, now for
+/// another.
 #[derive(Default)]
-pub struct LogThrottle(Option<(String, Instant)>);
+pub struct LogThrottle(BTreeMap<String, Instant>);
 
 impl LogThrottle {
-    /// Whether to log `text`: it is another error than before, or was not logged for long.
+    /// Whether to log `text`: it is another error than those of the last minute.
     pub fn should_log(&mut self, text: &str) -> bool {
-        let is_repeated =
-            self.0.as_ref().is_some_and(|(logged, when)| logged == text && when.elapsed() < REMINDER);
-        if !is_repeated {
-            self.0 = Some((text.to_owned(), Instant::now()));
+        self.0.retain(|_, when| when.elapsed() < REMINDER);
+        if self.0.contains_key(text) {
+            return false;
         }
-        !is_repeated
+        // Texts that are always others, with a number in them, say.
+        if self.0.len() < MOST_ERRORS {
+            self.0.insert(text.to_owned(), Instant::now());
+            return true;
+        }
+        false
     }
 }
 
@@ -84,6 +92,9 @@ mod tests {
         assert!(throttle.should_log("away"));
         assert!(!throttle.should_log("away"));
         assert!(throttle.should_log("refused"), "another error");
+        assert!(!throttle.should_log("away") && !throttle.should_log("refused"), "in turns");
+        let others = (0..1000).filter(|number| throttle.should_log(&number.to_string())).count();
+        assert!(others < 20, "always another");
         tokio::time::advance(super::REMINDER).await;
         assert!(throttle.should_log("refused"), "a reminder");
     }

@@ -71,6 +71,7 @@ impl PinDir {
     }
 
     fn lock(path: &Path) -> Result<Self, DatapathError> {
+        check_place(path)?;
         let metadata = fs::metadata(path).and_then(|metadata| check_owner(&metadata));
         metadata.and_then(|()| check_filesystem(path)).map_err(unusable(path))?;
         let handle = File::open(path).map_err(unusable(path))?;
@@ -177,8 +178,9 @@ fn mount_bpffs(path: &Path) -> Result<(), DatapathError> {
     if is_bpffs(path) {
         return Ok(());
     }
-    let none: Option<&str> = None;
-    mount(Some("bpf"), path, Some("bpf"), MsFlags::empty(), none)
+    // By itself the kernel makes it a directory like /tmp (bpf_fill_super).
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("bpf"), path, Some("bpf"), flags, Some("mode=0700"))
         .map_err(|errno| DatapathError::Mount { path: path.to_owned(), source: errno.into() })?;
     info!(path = %path.display(), "mounted the BPF file system");
     Ok(())
@@ -203,10 +205,79 @@ fn make_private(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Fails if somebody but root and this user could put another directory in the place of `path`, at any of its components.
+fn check_place(path: &Path) -> Result<(), DatapathError> {
+    let real = path.canonicalize().map_err(unusable(path))?;
+    for above in
+        path.ancestors().chain(real.ancestors()).filter(|above| above.is_absolute() && *above != real)
+    {
+        fs::metadata(above).and_then(|metadata| check_above(&metadata)).map_err(unusable(above))?;
+    }
+    Ok(())
+}
+
+fn check_above(metadata: &fs::Metadata) -> io::Result<()> {
+    // In a directory with the sticky bit, only an entry's owner can rename it.
+    let others_may_write = metadata.mode() & 0o022 != 0 && metadata.mode() & 0o1000 == 0;
+    match metadata.uid() {
+        uid if uid != 0 && uid != geteuid().as_raw() => Err(belongs_to(uid)),
+        _ if others_may_write => Err(io::Error::other("others may write to it")),
+        _ => Ok(()),
+    }
+}
+
+fn belongs_to(uid: u32) -> io::Error {
+    io::Error::other(format!("it belongs to user {uid}"))
+}
+
 fn check_owner(metadata: &fs::Metadata) -> io::Result<()> {
-    if metadata.uid() == geteuid().as_raw() {
-        Ok(())
-    } else {
-        Err(io::Error::other(format!("it belongs to user {}", metadata.uid())))
+    if metadata.uid() == geteuid().as_raw() { Ok(()) } else { Err(belongs_to(metadata.uid())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+
+    use flannel_model::error::Chain;
+    use nix::mount::umount;
+    use nix::sys::statvfs::{FsFlags, statvfs};
+
+    use super::{PinDir, check_place, mount_bpffs};
+
+    #[test]
+    fn our_mount_is_for_its_owner_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        mount_bpffs(directory.path()).unwrap();
+        let mode = fs::metadata(directory.path()).unwrap().permissions().mode();
+        let flags = statvfs(directory.path()).unwrap().flags();
+        umount(directory.path()).unwrap();
+        assert_eq!(mode & 0o777, 0o700);
+        assert!(flags.contains(FsFlags::ST_NOSUID | FsFlags::ST_NODEV | FsFlags::ST_NOEXEC), "{flags:?}");
+    }
+
+    #[test]
+    fn nobody_else_owns_or_writes_to_a_directory_above() {
+        let directory = tempfile::tempdir().unwrap();
+        let above = directory.path().join("flannel");
+        let path = above.join("network");
+        fs::create_dir_all(&path).unwrap();
+        let link = directory.path().join("link");
+        symlink(&above, &link).unwrap();
+        let linked = link.join("network");
+        check_place(&path).unwrap();
+        check_place(&linked).unwrap();
+        let refusal = |path| format!("{}", Chain(&check_place(path).unwrap_err()));
+        fs::set_permissions(&above, Permissions::from_mode(0o777)).unwrap();
+        assert!(
+            refusal(&path).contains("flannel for pins") && refusal(&path).ends_with("others may write to it")
+        );
+        fs::set_permissions(&above, Permissions::from_mode(0o1777)).unwrap();
+        check_place(&path).unwrap();
+        chown(&above, Some(65534), None).unwrap();
+        for path in [&path, &linked] {
+            assert!(refusal(path).ends_with("it belongs to user 65534"), "{}", refusal(path));
+        }
+        assert!(PinDir::existing(&path).is_err());
     }
 }

@@ -37,6 +37,7 @@ use aya::{Ebpf, EbpfError};
 use flannel_common::flow::Bypass;
 use flannel_common::maps::Node;
 use flannel_privileges::MemoryLimit;
+use nix::errno::Errno;
 use nix::net::if_::if_indextoname;
 use nix::time::{ClockId, clock_gettime};
 use thiserror::Error;
@@ -194,13 +195,15 @@ pub enum DatapathError {
         source: MapError,
     },
     /// Another trace or capture runs.
-    #[error("another trace or capture of the datapath at {path} runs; the programs serve one at a time")]
+    #[error(
+        "another trace or capture of the datapath at {path} runs; the programs serve one at a time: end that one first"
+    )]
     TraceBusy {
         /// Where.
         path: PathBuf,
     },
     /// A map cannot be read or written.
-    #[error("cannot {operation} the map {map}")]
+    #[error("cannot {operation} the map {map}{}", map_remedy(source))]
     Map {
         /// What was to be done.
         operation: &'static str,
@@ -235,7 +238,7 @@ pub enum DatapathError {
         source: Refusal,
     },
     /// An interface is gone.
-    #[error("there is no interface of index {0} any more to attach a program to")]
+    #[error("there is no interface of index {0} any more to attach a program to; it is looked for again")]
     InterfaceGone(u32),
     /// A program cannot be attached.
     #[error("cannot attach {program} to {interface} by {mechanism}; see --datapath-hook for other ways")]
@@ -259,7 +262,9 @@ pub enum DatapathError {
         release: String,
     },
     /// A pin cannot be made.
-    #[error("cannot pin {path}")]
+    #[error(
+        "cannot pin {path}: make the BPF file system writable (mount -o remount,rw), or choose another --pin-dir"
+    )]
     Pin {
         /// Which.
         path: PathBuf,
@@ -267,13 +272,28 @@ pub enum DatapathError {
         source: PinError,
     },
     /// A pin cannot be removed.
-    #[error("cannot remove the pin {path}")]
+    #[error(
+        "cannot remove the pin {path}: make the BPF file system writable (mount -o remount,rw), or remove it by hand"
+    )]
     Unpin {
         /// Which.
         path: PathBuf,
         /// Why not.
         source: io::Error,
     },
+}
+
+/// What helps against the answers of the kernel to whoever uses a map.
+fn map_remedy(error: &MapError) -> &'static str {
+    let MapError::SyscallError(error) = error else { return "" };
+    match error.io_error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EPERM | Errno::EACCES) => ", which takes CAP_BPF",
+        Some(Errno::E2BIG | Errno::ENOSPC) => {
+            ", which is full: the network has more hosts than it has room for"
+        }
+        Some(Errno::ENOMEM) => ", because the kernel has no memory left for it",
+        _ => "",
+    }
 }
 
 impl DatapathError {

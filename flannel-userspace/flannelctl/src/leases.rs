@@ -23,6 +23,8 @@ use super::watch::Watch;
 
 /// Concurrent requests to etcd.
 const IN_FLIGHT: usize = 32;
+/// Of so many leases etcd is asked when they end, and of this host's: it takes a request for each.
+const MOST_ASKED: usize = 256;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -116,10 +118,12 @@ impl Leases {
                 reason: None,
             });
         }
-        let timed = stream::iter(&known.leases.leases).map(|lease| with_expiration(known, lease));
-        let timed: Vec<anyhow::Result<(&Lease, Option<u64>)>> = timed.buffered(IN_FLIGHT).collect().await;
-        for timed in timed {
-            let (lease, expires) = timed?;
+        let timed = stream::iter(known.leases.leases.iter().enumerate()).map(|(number, lease)| async move {
+            let is_asked = number < MOST_ASKED || own.is_some() && own == lease.subnets.v4;
+            (lease, if is_asked { expiration(known, lease).await } else { None })
+        });
+        let timed: Vec<(&Lease, Option<u64>)> = timed.buffered(IN_FLIGHT).collect().await;
+        for (lease, expires) in timed {
             entries.push(Entry::of(known.source, lease, expires, own, table));
         }
         entries.extend(known.leases.rejected.iter().map(|rejected| Entry {
@@ -138,10 +142,10 @@ impl Leases {
     }
 }
 
-async fn with_expiration<'a>(known: &Known, lease: &'a Lease) -> anyhow::Result<(&'a Lease, Option<u64>)> {
-    let (Some(registry), Some(term)) = (&known.registry, lease.term) else { return Ok((lease, None)) };
-    let left = registry.time_to_live(term).await?;
-    Ok((lease, Some(left.unwrap_or_default().as_secs())))
+/// In how many seconds it ends; nothing for a reservation, and where etcd does not say.
+async fn expiration(known: &Known, lease: &Lease) -> Option<u64> {
+    let left = known.registry.as_ref()?.time_to_live(lease.term?).await.ok()?;
+    Some(left.unwrap_or_default().as_secs())
 }
 
 impl Entry {

@@ -1,22 +1,29 @@
 //! Removes what the daemon made on this host: afterwards links, routes, hooks and pins are as they were before its
 //! first start. Leases stay, because they belong to the cluster.
 
-use std::fmt;
+mod found;
+mod named;
+
+use std::error::Error;
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
+use flannel_control::exclusive::{Exclusive, ExclusiveError};
+use flannel_control::remembered::Remembered;
 use flannel_control::subnet_file::{Previous, SubnetFileError};
 use flannel_datapath::{DatapathError, PinDir, Pinned, PinnedAs, Tables, is_ingress, pinned_programs};
 use flannel_model::family::PerFamily;
 use flannel_model::object::Object;
 use flannel_net::device::DeviceError;
-use flannel_net::device::segmenter::{ENTRANCE, EXIT};
 use flannel_net::rules::{self, Names, RulesError};
 use flannel_net::{Filter, Netlink, ObjectError, Objects};
 use ipnetwork::{IpNetwork, Ipv4Network};
-use thiserror::Error;
+
+pub use found::Found;
+use found::Leftover;
+use named::Named;
 
 /// What is to be taken away.
 #[derive(Clone, Debug)]
@@ -32,7 +39,7 @@ pub struct Leftovers {
 }
 
 /// Something is still there.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum DownError {
     /// Pins and hooks.
     #[error(transparent)]
@@ -52,8 +59,22 @@ pub enum DownError {
     /// Rules.
     #[error(transparent)]
     Rules(#[from] RulesError),
+    /// A daemon runs.
+    #[error(transparent)]
+    Exclusive(#[from] ExclusiveError),
+    /// Nothing tells what there is.
+    #[error(
+        "cannot tell which device and routes belong to the datapath at {path}: its maps are not in the layout of this \
+         version, and neither its state file nor its subnet file is there; name them by --state-file and --subnet-file, use \
+         the flannelctl of the flanneld that made it, or remove them by hand: `ip link del flannel.VNI`, `ip route flush \
+         proto 85`, `rm -r {path}`"
+    )]
+    Unknown {
+        /// Where its programs are pinned.
+        path: PathBuf,
+    },
     /// A file.
-    #[error("cannot remove {path}")]
+    #[error("cannot remove {path}: remove it by hand, or run this where it can be written")]
     File {
         /// Which.
         path: PathBuf,
@@ -62,117 +83,44 @@ pub enum DownError {
     },
 }
 
-/// Something of the daemon's that is still there.
-#[derive(Debug)]
-enum Leftover {
-    /// By the name of its pin.
-    Program(String),
-    /// By its interface.
-    Qdisc(u32),
-    Route(Object),
-    Blackhole(IpNetwork),
-    Device(String),
-    Segmenter,
-    Pins(PathBuf),
-    /// Under these names, and what stock flannel wrote for this network.
-    Rules {
-        names: Names,
-        network: Option<IpNetwork>,
-        things: Vec<String>,
-    },
-    File(PathBuf),
-}
-
-impl fmt::Display for Leftover {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Program(pin) => write!(f, "program {pin}"),
-            Self::Qdisc(interface) => write!(f, "clsact qdisc of interface {interface}"),
-            Self::Route(Object::Route { subnet, .. }) => write!(f, "route to {subnet}"),
-            Self::Route(other) => write!(f, "{other:?}"),
-            Self::Blackhole(subnet) => write!(f, "blackhole route to {subnet}"),
-            Self::Device(name) => write!(f, "device {name}"),
-            Self::Segmenter => write!(f, "devices {ENTRANCE} and {EXIT}"),
-            Self::Pins(path) => write!(f, "pins {}", path.display()),
-            Self::Rules { things, .. } => write!(f, "rules: {}", things.join(", ")),
-            Self::File(path) => write!(f, "file {}", path.display()),
-        }
-    }
-}
-
-/// What is still there, in the order in which it is to go. No daemon can start meanwhile.
-#[derive(Debug)]
-pub struct Found {
-    netlink: Netlink,
-    pins: Option<PinDir>,
-    things: Vec<Leftover>,
-}
-
-impl Found {
-    /// One line for each thing.
-    pub fn lines(&self) -> Vec<String> {
-        self.things.iter().map(ToString::to_string).collect()
-    }
-
-    /// Removes one thing after the other, and adds a line to `removed` for each.
-    ///
-    /// # Errors
-    /// The kernel refused; what is not in `removed` is still there, and the next call removes it.
-    pub async fn remove(mut self, removed: &mut Vec<String>) -> Result<(), DownError> {
-        for thing in std::mem::take(&mut self.things) {
-            let line = thing.to_string();
-            if self.remove_one(thing).await? {
-                removed.push(line);
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether it was still there.
-    async fn remove_one(&mut self, thing: Leftover) -> Result<bool, DownError> {
-        match thing {
-            Leftover::Program(pin) => {
-                if let Some(pins) = &self.pins {
-                    flannel_datapath::detach(pins, &pin)?;
-                }
-                Ok(true)
-            }
-            Leftover::Qdisc(interface) => Ok(self.netlink.remove_empty_clsact(interface).await?),
-            Leftover::Route(route) => {
-                Objects::new(self.netlink.clone(), PerFamily::only_v4(None)).remove(&route).await?;
-                Ok(true)
-            }
-            Leftover::Blackhole(subnet) => Ok(self.netlink.remove_blackhole(subnet).await?),
-            Leftover::Device(name) => Ok(self.netlink.remove_device(&name).await?),
-            Leftover::Segmenter => Ok(self.netlink.remove_segmenter().await?),
-            Leftover::Pins(_) => {
-                self.pins.take().map(PinDir::remove).transpose()?;
-                Ok(true)
-            }
-            Leftover::Rules { names, network, .. } => {
-                rules::remove(&names, network).await?;
-                Ok(true)
-            }
-            Leftover::File(path) => remove_file(&path),
-        }
-    }
-}
-
 impl Leftovers {
     /// Looks for everything; nothing is changed.
     ///
     /// # Errors
-    /// A daemon is running; the kernel refused; a name is somebody else's.
+    /// A daemon is running; the kernel refused; a name is somebody else's; nothing tells what there is.
     pub async fn find(&self, netlink: &Netlink) -> Result<Found, DownError> {
         let mut things = Vec::new();
-        // Rules and files outlive a reboot; pins do not.
+        // Rules and files outlive a reboot; pins do not. A daemon without programs has no pins.
         let pins = PinDir::existing(&self.pin_dir)?;
-        let network = Previous::read(&self.subnet_file)?
-            .and_then(|file| file.networks.first().copied())
-            .map(IpNetwork::V4);
-        if let Some(pins) = &pins {
-            self.find_datapath(netlink, pins, &mut things).await?;
+        let network_lock = Exclusive::network(&self.etcd_prefix).await?;
+        let file = Previous::read(&self.subnet_file)?;
+        let state = Remembered::read(&self.state_file).ok().flatten();
+        let tables = tables(pins.as_ref())?;
+        let is_pinned = pins.is_some() && PinDir::is_in_use(&self.pin_dir);
+        // A subnet file alone may be stock flannel's.
+        let is_ours = state.is_some() || is_pinned;
+        let named = Named::of(state.as_ref(), file.as_ref().filter(|_| is_ours));
+        if tables.is_none() && is_pinned && named.is_empty() {
+            return Err(DownError::Unknown { path: self.pin_dir.clone() });
         }
+        if let Some(pins) = &pins {
+            find_programs(netlink, pins, &mut things).await?;
+        }
+        match &tables {
+            Some(tables) => self.find_by_tables(netlink, tables, &mut things).await?,
+            None => {
+                let own = named.own.v4;
+                things.append(&mut named.find(netlink).await?);
+                if let Some(own) = own {
+                    self.find_subnet_file(own.network(), &mut things)?;
+                }
+            }
+        }
+        // Maps say what else there is, so they are removed last.
+        if pins.is_some() {
+            things.push(Leftover::Pins(self.pin_dir.clone()));
+        }
+        let network = file.and_then(|file| file.networks.first().copied()).map(IpNetwork::V4);
         let names = Names::of(&self.etcd_prefix);
         let rules = rules::leftovers(&names, network).await?;
         if !rules.is_empty() {
@@ -182,31 +130,7 @@ impl Leftovers {
         if fs::symlink_metadata(&self.state_file).is_ok() {
             things.push(Leftover::File(self.state_file.clone()));
         }
-        Ok(Found { netlink: netlink.clone(), pins, things })
-    }
-
-    async fn find_datapath(
-        &self,
-        netlink: &Netlink,
-        pins: &PinDir,
-        things: &mut Vec<Leftover>,
-    ) -> Result<(), DownError> {
-        things.extend(flannel_datapath::program_pins(pins)?.into_iter().map(Leftover::Program));
-        // What cannot be read keeps nothing else from going: whether a qdisc is in use is looked at again.
-        let ours = filters(pins.path()).ok();
-        for interface in flannel_datapath::qdiscs(pins)? {
-            let is_ours = |filter| ours.as_ref().is_none_or(|ours| ours.contains(&(interface, filter)));
-            if netlink.filters(interface).await?.into_iter().all(is_ours) {
-                things.push(Leftover::Qdisc(interface));
-            }
-        }
-        // A half-made datapath has no maps.
-        if let Ok(tables) = Tables::open(pins.path()) {
-            self.find_by_tables(netlink, &tables, things).await?;
-        }
-        // Maps say what else there is, so they are removed last.
-        things.push(Leftover::Pins(self.pin_dir.clone()));
-        Ok(())
+        Ok(Found { netlink: netlink.clone(), pins, things, _network: network_lock })
     }
 
     async fn find_by_tables(
@@ -241,13 +165,35 @@ impl Leftovers {
         if node.segmenter != 0 && netlink.own_segmenter().await?.is_some() {
             things.push(Leftover::Segmenter);
         }
-        // Another network's daemon may write the same file by now.
+        self.find_subnet_file(Ipv4Addr::from(node.subnet), things)
+    }
+
+    /// Another network's daemon may write the same file by now.
+    fn find_subnet_file(&self, own: Ipv4Addr, things: &mut Vec<Leftover>) -> Result<(), DownError> {
         let told = Previous::read(&self.subnet_file)?.and_then(|file| file.previous_subnets().v4);
-        if told.map(|subnet: Ipv4Network| subnet.network()) == Some(Ipv4Addr::from(node.subnet)) {
+        if told.map(|subnet: Ipv4Network| subnet.network()) == Some(own) {
             things.push(Leftover::File(self.subnet_file.clone()));
         }
         Ok(())
     }
+}
+
+/// The programs, and the qdiscs that were added for them.
+async fn find_programs(
+    netlink: &Netlink,
+    pins: &PinDir,
+    things: &mut Vec<Leftover>,
+) -> Result<(), DownError> {
+    things.extend(flannel_datapath::program_pins(pins)?.into_iter().map(Leftover::Program));
+    // What cannot be read keeps nothing else from going: whether a qdisc is in use is looked at again.
+    let ours = filters(pins.path()).ok();
+    for interface in flannel_datapath::qdiscs(pins)? {
+        let is_ours = |filter| ours.as_ref().is_none_or(|ours| ours.contains(&(interface, filter)));
+        if netlink.filters(interface).await?.into_iter().all(is_ours) {
+            things.push(Leftover::Qdisc(interface));
+        }
+    }
+    Ok(())
 }
 
 /// The filters under clsact that are ours, with their interfaces.
@@ -261,11 +207,17 @@ fn filters(pin_dir: &Path) -> Result<Vec<(u32, Filter)>, DatapathError> {
     Ok(pinned_programs(pin_dir)?.into_iter().filter_map(filter).collect())
 }
 
-/// Whether there was one.
-fn remove_file(path: &Path) -> Result<bool, DownError> {
-    match fs::remove_file(path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(source) => Err(DownError::File { path: path.to_owned(), source }),
+/// The maps; nothing where there are none in this build's layout. Of those that cannot be opened it is not known what
+/// there is to remove.
+fn tables(pins: Option<&PinDir>) -> Result<Option<Tables>, DownError> {
+    match pins.map(|pins| Tables::open(pins.path())).transpose() {
+        Err(error) if !is_absence(&error) => Err(error.into()),
+        tables => Ok(tables.unwrap_or_default()),
     }
+}
+
+fn is_absence(error: &(dyn Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error: &&(dyn Error + 'static)| (*error).source())
+        .filter_map(|error| error.downcast_ref::<io::Error>())
+        .any(|error| error.kind() == io::ErrorKind::NotFound)
 }

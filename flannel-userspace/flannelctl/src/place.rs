@@ -137,10 +137,6 @@ impl EtcdFlags {
         let Some(endpoints) = self.etcd_endpoints.as_deref().filter(|text| !text.trim().is_empty()) else {
             return Ok(None);
         };
-        let password = match &self.etcd_password_file {
-            Some(path) => Some(Password::File(path.clone())),
-            None => self.etcd_password.clone().map(Password::Literal),
-        };
         Ok(Some(etcd::Options {
             endpoints: endpoints.split(',').map(str::to_owned).collect(),
             prefix: prefix.to_owned(),
@@ -148,8 +144,20 @@ impl EtcdFlags {
             cert_file: self.etcd_certfile.clone(),
             ca_file: self.etcd_cafile.clone(),
             username: self.etcd_username.clone(),
-            password,
+            password: self.given_password(),
         }))
+    }
+
+    fn given_password(&self) -> Option<Password> {
+        match &self.etcd_password_file {
+            Some(path) => Some(Password::File(path.clone())),
+            None => self.etcd_password.clone().map(Password::Literal),
+        }
+    }
+
+    /// The password, if one is given that can be read.
+    pub(super) fn password(&self) -> Option<String> {
+        self.given_password()?.read().ok()
     }
 
     /// etcd, if it is to be asked.

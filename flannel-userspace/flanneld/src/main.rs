@@ -22,6 +22,9 @@ fn run(options: Options) -> ExitCode {
     // What is found is printed, not logged.
     let level = if options.check { Level::WARN } else { options.log_level };
     let log_level = daemon::start_logging(level, options.log_format);
+    for ignored in cli::ignored_variables() {
+        tracing::warn!("{ignored}");
+    }
     // One thread is enough: the kernel forwards the packets.
     let runtime =
         Builder::new_current_thread().enable_all().on_thread_start(flannel_privileges::enter_thread).build();

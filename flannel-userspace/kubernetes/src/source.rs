@@ -23,7 +23,6 @@ impl LeaseSource for Nodes {
     const MANNERS: Manners = Manners {
         listing: (Duration::from_secs(6 * 60 * 60), Duration::from_secs(12 * 60 * 60)),
         retry: (Duration::from_millis(800), Duration::from_secs(60)),
-        resumes_later: true,
     };
 
     async fn list(&self) -> Result<Snapshot, RegistryError> {

@@ -58,7 +58,7 @@ pub struct OpenError(#[from] io::Error);
 
 /// The kernel refused a request.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {operation}")]
+#[error("cannot {operation}{}", remedy(source))]
 pub struct Error {
     operation: String,
     #[source]
@@ -80,6 +80,22 @@ impl Error {
     /// Whether what was asked for does not exist.
     fn is_absence(&self) -> bool {
         matches!(self.errno(), Some(Errno::ENOENT | Errno::ESRCH | Errno::ENODEV | Errno::EADDRNOTAVAIL))
+    }
+}
+
+/// What helps against the answers of the kernel that do not speak for themselves.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EPERM | Errno::EACCES) => {
+            ", which takes CAP_NET_ADMIN in the user namespace of this network namespace"
+        }
+        Some(Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT) => {
+            ", for which the kernel may lack a module (modprobe, or linux-modules-extra) or a newer release"
+        }
+        Some(Errno::ENOBUFS | Errno::ENOMEM) => {
+            ", because the kernel has no memory left for it; it is tried again"
+        }
+        _ => "",
     }
 }
 

@@ -18,6 +18,8 @@ struct All {
     limits: Vec<Limit>,
     stale: Option<&'static str>,
     outdated: Option<String>,
+    /// What stands in the way of what is not met yet.
+    obstacle: Option<String>,
 }
 
 #[derive(Debug)]
@@ -105,6 +107,15 @@ impl Conditions {
         self.all.send_if_modified(|all| std::mem::replace(&mut all.stale, reason) != reason);
     }
 
+    /// Sets what stands in the way of what is not met yet; `None` if nothing does.
+    pub fn set_obstacle(&self, obstacle: Option<String>) {
+        self.all.send_if_modified(|all| {
+            let is_news = all.obstacle != obstacle;
+            all.obstacle = obstacle;
+            is_news
+        });
+    }
+
     /// Why the host's peers may be out of date.
     #[must_use]
     pub fn stale(&self) -> Option<&'static str> {
@@ -169,7 +180,8 @@ impl Conditions {
                 failures.iter().map(|failure| format!("not so: {}: {}", failure.condition, failure.reason));
             texts.collect::<Vec<_>>().join("; ")
         } else if !pending.is_empty() {
-            format!("not ready yet, pending: {}", pending.join(", "))
+            let obstacle = self.all.borrow().obstacle.as_ref().map(|obstacle| format!(", for {obstacle}"));
+            format!("not ready yet, pending: {}{}", pending.join(", "), obstacle.unwrap_or_default())
         } else {
             let ready = ["ready".to_owned()].into_iter();
             let limits = self.limits().iter().map(Limit::to_string).collect::<Vec<_>>();
@@ -255,6 +267,9 @@ mod tests {
         lease.meet();
         assert_eq!(conditions.clone().pending(), ["subnet file written"]);
         assert_eq!(conditions.summary(), "not ready yet, pending: subnet file written");
+        conditions.set_obstacle(Some("etcd is away".to_owned()));
+        assert_eq!(conditions.summary(), "not ready yet, pending: subnet file written, for etcd is away");
+        conditions.set_obstacle(None);
         file.meet();
         assert!(conditions.pending().is_empty());
         assert_eq!(conditions.summary(), "ready");

@@ -10,10 +10,7 @@
 mod loading;
 mod memory;
 
-use std::collections::HashSet;
-use std::fs::{self, File};
-use std::io::ErrorKind;
-use std::path::Path;
+use std::fs;
 use std::process::Command;
 
 use caps::errors::CapsError;
@@ -29,10 +26,10 @@ pub use memory::{MemoryLimit, raise_memory_limit};
 const NEEDED: [Capability; 2] = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN];
 
 /// Settings that may need more.
-#[derive(Clone, Debug, Default)]
-pub struct Needs<'a> {
-    /// Files that it reads repeatedly.
-    pub files: Vec<&'a Path>,
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Needs {
+    /// Whether it reads files again and again that others may replace, and may own.
+    pub reads_files: bool,
     /// Whether it may run iptables.
     pub iptables: bool,
 }
@@ -84,7 +81,7 @@ pub fn check() -> Result<(), PrivilegeError> {
 ///
 /// # Errors
 /// The kernel does not drop them.
-pub fn confine(needs: &Needs<'_>) -> Result<(), PrivilegeError> {
+pub fn confine(needs: Needs) -> Result<(), PrivilegeError> {
     let held = read(CapSet::Permitted)?;
     let kept: CapsHashSet = NEEDED.into_iter().chain(extra(needs, &held)?).collect();
     // The bounding set, from which programs started by this one may gain; dropping from it takes a capability itself.
@@ -111,7 +108,7 @@ pub fn confine(needs: &Needs<'_>) -> Result<(), PrivilegeError> {
 }
 
 /// What is kept besides [`NEEDED`], if the process has it.
-fn extra(needs: &Needs<'_>, held: &CapsHashSet) -> Result<Vec<Capability>, PrivilegeError> {
+fn extra(needs: Needs, held: &CapsHashSet) -> Result<Vec<Capability>, PrivilegeError> {
     let mut extra = Vec::new();
     if needs.iptables && (iptables_is_legacy() || has_legacy_tables()) {
         extra.push(Capability::CAP_NET_RAW);
@@ -122,27 +119,12 @@ fn extra(needs: &Needs<'_>, held: &CapsHashSet) -> Result<Vec<Capability>, Privi
             );
         }
     }
-    if let Some(file) = unreadable(&needs.files)? {
+    // Whose the files are may change with the next certificate or password.
+    if needs.reads_files {
         extra.push(Capability::CAP_DAC_READ_SEARCH);
-        warn!(
-            file = %file.display(),
-            "keeping CAP_DAC_READ_SEARCH, without which flanneld may not read the file: let the user it runs as own it"
-        );
     }
     extra.retain(|capability| held.contains(capability));
     Ok(extra)
-}
-
-/// A file that can be read now, and not with [`NEEDED`] alone.
-fn unreadable<'a>(files: &[&'a Path]) -> Result<Option<&'a Path>, PrivilegeError> {
-    let effective = read(CapSet::Effective)?;
-    let readable: Vec<&Path> = files.iter().copied().filter(|file| File::open(file).is_ok()).collect();
-    caps::set(None, CapSet::Effective, &HashSet::from(NEEDED)).map_err(PrivilegeError::Kept)?;
-    let is_denied =
-        |file: &&Path| File::open(file).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied);
-    let denied = readable.into_iter().find(is_denied);
-    caps::set(None, CapSet::Effective, &effective).map_err(PrivilegeError::Kept)?;
-    Ok(denied)
 }
 
 /// Whether the iptables on PATH opens a raw socket to talk to the kernel. One that is not there does not.
@@ -167,9 +149,8 @@ fn read(set: CapSet) -> Result<CapsHashSet, PrivilegeError> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::{self, Permissions};
+    use std::fs::{self, File, Permissions};
     use std::os::unix::fs::{PermissionsExt as _, chown};
-    use std::path::Path;
     use std::thread;
 
     use caps::{CapSet, Capability, CapsHashSet};
@@ -197,7 +178,7 @@ mod tests {
         [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable, CapSet::Bounding, CapSet::Ambient];
 
     /// What `look` returns in a confined thread.
-    fn confined<T: Send>(needs: &Needs<'_>, look: impl FnOnce() -> T + Send) -> T {
+    fn confined<T: Send>(needs: Needs, look: impl FnOnce() -> T + Send) -> T {
         let confined = || {
             confine(needs).unwrap();
             look()
@@ -215,7 +196,7 @@ mod tests {
 
     #[test]
     fn only_what_is_needed_is_kept() {
-        let [effective, permitted, others @ ..] = confined(&Needs::default(), sets);
+        let [effective, permitted, others @ ..] = confined(Needs::default(), sets);
         assert_eq!(effective, two_and(&[]));
         assert_eq!(permitted, two_and(&[FOR_LOADING]), "at rest");
         for set in others {
@@ -225,7 +206,7 @@ mod tests {
 
     #[test]
     fn loading_has_its_capability_again_and_again() {
-        confined(&Needs::default(), || {
+        confined(Needs::default(), || {
             for _ in 0..2 {
                 let [effective, ..] = while_loading(sets);
                 assert_eq!(effective, two_and(&[FOR_LOADING]));
@@ -237,7 +218,7 @@ mod tests {
 
     #[test]
     fn another_thread_has_nothing_for_loading() {
-        confined(&Needs::default(), || {
+        confined(Needs::default(), || {
             enter_thread();
             for set in sets().into_iter().chain(while_loading(sets)) {
                 assert_eq!(set, two_and(&[]));
@@ -246,20 +227,17 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_somebody_else_is_read_on() {
+    fn files_that_others_replace_are_read_whosever_they_are() {
         let directory = tempfile::tempdir().unwrap();
         let key = directory.path().join("key.pem");
         fs::write(&key, "").unwrap();
         fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
-        let needs = |file| Needs { files: vec![file], iptables: false };
-        let keeps = |file| {
-            let kept = confined(&needs(file), sets).map(|set| set.contains(&Capability::CAP_DAC_READ_SEARCH));
-            assert_eq!(kept, [kept[0]; 5], "in every set or in none");
-            kept[0]
-        };
-        assert!(!keeps(&key), "a file of one's own takes nothing");
-        assert!(!keeps(Path::new("/nowhere")), "nor does one that is not there");
+        let needs = |reads_files| Needs { reads_files, iptables: false };
+        let is_readable = |needs| confined(needs, || File::open(&key).is_ok());
+        let kept = confined(needs(true), sets).map(|set| set.contains(&Capability::CAP_DAC_READ_SEARCH));
+        assert_eq!(kept, [true; 5], "in every set");
         chown(&key, Some(65534), None).unwrap();
-        assert!(keeps(&key));
+        assert!(is_readable(needs(true)));
+        assert!(!is_readable(needs(false)), "nobody asked for it");
     }
 }

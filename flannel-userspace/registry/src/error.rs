@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use flannel_model::lease::{Revision, ValueError};
 
+use crate::remedy::{CLIENT, remedy};
+
 /// The registry could not be used. Errors of the client are in the text as far as they help people; what lies below
 /// them would only say it again.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +46,7 @@ pub enum RegistryError {
     #[error("--etcd-certfile and --etcd-keyfile belong together: give both or neither")]
     HalfIdentity,
     /// A file is not readable.
-    #[error("cannot read {path}, the {what} for etcd")]
+    #[error("cannot read {path}, the {what} for etcd{}", right_to_read(source))]
     ReadFile {
         /// What it should hold.
         what: &'static str,
@@ -55,10 +57,26 @@ pub enum RegistryError {
         source: std::io::Error,
     },
     /// A TLS file does not hold what it should.
-    #[error("{path} does not hold a {what} in PEM form")]
+    #[error(
+        "{path} does not hold a {what} in PEM form, with a line -----BEGIN {label}-----: make one with: openssl {command} \
+         -in {path} -out NEW.pem (and -inform DER, if it is in that form)"
+    )]
     NotPem {
         /// What it should hold.
         what: &'static str,
+        /// What the block of it is called.
+        label: &'static str,
+        /// The program of openssl that makes such a block.
+        command: &'static str,
+        /// The file.
+        path: PathBuf,
+    },
+    /// A private key that only a passphrase opens.
+    #[error(
+        "{path}, the client key for etcd, is encrypted, and nobody is there to be asked for the passphrase: decrypt it with: \
+         openssl pkey -in {path} -out NEW.pem"
+    )]
+    EncryptedKey {
         /// The file.
         path: PathBuf,
     },
@@ -96,7 +114,7 @@ pub enum RegistryError {
         prefix: String,
     },
     /// etcd, or the connection to it, refused a request.
-    #[error("etcd at {endpoint} did not {operation}: {}", cause(error))]
+    #[error("etcd at {endpoint} did not {operation}: {}{}", cause(error), turned_down(endpoint, error))]
     Request {
         /// What was asked.
         operation: &'static str,
@@ -157,7 +175,8 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
-    /// Whether no registry was reached, so that nothing is known of what stands there.
+    /// Whether no registry was reached, so that nothing is known of what stands there. What is read to reach it, as
+    /// certificates, may come with what it is needed for; and what answers in its place may be a proxy before it.
     #[must_use]
     pub const fn is_absence(&self) -> bool {
         match self {
@@ -165,20 +184,32 @@ impl RegistryError {
             | Self::Login { .. }
             | Self::Denied { .. }
             | Self::Request { .. }
-            | Self::Timeout { .. } => true,
+            | Self::Timeout { .. }
+            | Self::ReadFile { .. }
+            | Self::NotPem { .. }
+            | Self::EncryptedKey { .. }
+            | Self::NotV3 { .. } => true,
             Self::Other { is_absence, .. } => *is_absence,
             Self::NoEndpoint
             | Self::Plaintext { .. }
             | Self::MixedSchemes { .. }
             | Self::UserInEndpoint { .. }
             | Self::HalfIdentity
-            | Self::ReadFile { .. }
-            | Self::NotPem { .. }
-            | Self::NotV3 { .. }
             | Self::ConfigMissing { .. }
             | Self::ConfigNotText { .. }
             | Self::Encode(_) => false,
         }
+    }
+}
+
+/// What helps against a file that may not be read.
+fn right_to_read(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::PermissionDenied => {
+            "; let the user flanneld runs as own it, or grant CAP_DAC_READ_SEARCH (systemd: CapabilityBoundingSet= and, \
+             without root, AmbientCapabilities=)"
+        }
+        _ => "",
     }
 }
 
@@ -260,6 +291,12 @@ fn cause(error: &etcd_client::Error) -> String {
     }
 }
 
+/// With TLS 1.3 a client learns that its certificate is not taken by a connection that ends.
+fn turned_down(endpoint: &str, error: &etcd_client::Error) -> String {
+    let has_ended = cause(error).ends_with("connection closed");
+    if has_ended && endpoint.starts_with("https://") { format!("; perhaps {CLIENT}") } else { String::new() }
+}
+
 /// The error of the transport; the client's own error does not name it as its source.
 pub(super) fn root(error: &etcd_client::Error) -> Option<&(dyn Error + 'static)> {
     match error {
@@ -267,19 +304,4 @@ pub(super) fn root(error: &etcd_client::Error) -> Option<&(dyn Error + 'static)>
         etcd_client::Error::TransportError(transport) => Some(transport),
         _ => None,
     }
-}
-
-/// What the operator can do, by the texts of etcd and rustls.
-fn remedy(text: &str) -> Option<&'static str> {
-    const REMEDIES: [(&str, &str); 8] = [
-        ("user name is empty", "give --etcd-username and --etcd-password"),
-        ("invalid user ID or password", "check --etcd-username and --etcd-password, or --etcd-password-file"),
-        ("permission denied", "grant the user's role readwrite on the prefix: etcdctl role grant-permission"),
-        ("certificate: Expired", "have etcd's certificate renewed"),
-        ("UnknownIssuer", "give the authority that signed etcd's certificate with --etcd-cafile"),
-        ("CertificateRequired", "give a client certificate with --etcd-certfile and --etcd-keyfile"),
-        ("NotValidForName", "connect by a name or address of etcd's certificate"),
-        ("database space exceeded", "compact and defragment etcd, then: etcdctl alarm disarm"),
-    ];
-    REMEDIES.iter().find(|(sign, _)| text.contains(sign)).map(|(_, remedy)| *remedy)
 }

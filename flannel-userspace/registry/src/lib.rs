@@ -9,6 +9,7 @@ mod kubernetes;
 #[cfg(any(test, feature = "memory"))]
 pub mod memory;
 mod metrics;
+mod remedy;
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -79,8 +80,6 @@ pub struct Manners {
     pub listing: (Duration, Duration),
     /// Pauses between attempts to reach it: from the first to the longest.
     pub retry: (Duration, Duration),
-    /// Whether a watch that cannot be resumed now is resumed later. Otherwise the leases are listed.
-    pub resumes_later: bool,
 }
 
 impl Manners {
@@ -88,7 +87,6 @@ impl Manners {
     pub const FREQUENT: Self = Self {
         listing: (Duration::from_secs(60), Duration::from_secs(15 * 60)),
         retry: (Duration::from_millis(200), Duration::from_secs(2)),
-        resumes_later: false,
     };
 }
 

@@ -214,6 +214,7 @@ fn code(error: &RegistryError) -> Cow<'static, str> {
         | RegistryError::HalfIdentity
         | RegistryError::ReadFile { .. }
         | RegistryError::NotPem { .. }
+        | RegistryError::EncryptedKey { .. }
         | RegistryError::ConfigMissing { .. }
         | RegistryError::ConfigNotText { .. }
         | RegistryError::Encode(_) => "Client".into(),

@@ -259,7 +259,10 @@ impl Daemon {
         let config = configuration.text.clone();
         let remembered = remembered.filter(|remembered| remembered.is_of(&identity, &config));
         let public_ip = underlay.public.first()?;
-        let claim = AddressClaim::claim(self.client.clone(), identity.clone(), public_ip).await.ok()?;
+        let claim = AddressClaim::new(self.client.clone(), identity.clone(), public_ip)
+            .made_within(None)
+            .await
+            .ok()?;
         let own = remembered.as_ref().map(|remembered| &remembered.own);
         let former_macs = own.map_or(PerFamily::NONE, |own| own.vtep_macs_at(&underlay.public));
         let backend = backend::of(&configuration.backend);
@@ -299,7 +302,7 @@ impl Daemon {
         let (content, is_killed) = (self.disk.state.clone(), self.is_killed.clone());
         let store = Box::new(StateFile { content, is_killed });
         let mut memory = Memory::new(store, identity, config);
-        let remembered = memory.begin(remembered, Own::of(&held.borrow().lease, vteps));
+        let remembered = memory.begin(remembered, Own::of(&held.borrow(), vteps));
         announcement.write_file().ok()?;
         let known = remembered.map(|remembered| peers.apply_snapshot(&remembered.snapshot(kind)));
         let (follower, served) = Follower::new(

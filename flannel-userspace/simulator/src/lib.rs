@@ -11,6 +11,7 @@ mod host;
 mod kernel;
 mod registry;
 mod store;
+mod storm;
 mod world;
 
 use anyhow::{Context as _, Result, anyhow};
@@ -48,6 +49,15 @@ pub fn cost() -> Result<()> {
     runtime()?.block_on(cost::check())
 }
 
+/// Has the registry go away for all hosts at once, and come back.
+///
+/// # Errors
+/// They list the leases more often than once a minute, or together.
+pub fn storm() -> Result<()> {
+    chance::seed(1);
+    runtime()?.block_on(storm::check())
+}
+
 /// One thread, and a clock that does not wait.
 fn runtime() -> Result<Runtime> {
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
@@ -58,7 +68,7 @@ fn runtime() -> Result<Runtime> {
 mod tests {
     use rstest::rstest;
 
-    use super::{cost, run};
+    use super::{cost, run, storm};
 
     /// Seeds that failed once; each is replayed by every run.
     const FAILED: &str = include_str!("../seeds.txt");
@@ -79,6 +89,11 @@ mod tests {
     #[test]
     fn events_cost_the_same_while_something_fails() {
         cost().unwrap();
+    }
+
+    #[test]
+    fn a_registry_that_comes_back_is_not_asked_for_everything_by_everybody() {
+        storm().unwrap();
     }
 
     #[test]

@@ -182,6 +182,11 @@ impl Cluster {
         self.store().busiest
     }
 
+    /// Which host asked for a listing, and when.
+    pub fn listed(&self) -> Vec<(usize, Instant)> {
+        self.store().listed.clone()
+    }
+
     /// To be called when another daemon starts on a host, which may ask again what the former one has asked.
     pub fn start(&self, host: usize) {
         let mut store = self.store();
@@ -298,6 +303,7 @@ impl LeaseSource for Client {
         self.cluster.store().count(self.host, Asked::Leases);
         let known = self.newest();
         let (mut snapshot, history) = self.ask(|store| (store.snapshot(), store.history)).await?;
+        self.cluster.store().listed.push((self.host, Instant::now()));
         let known_history = self.history.swap(history, Ordering::Relaxed);
         snapshot.history_reset = snapshot.revision < known || history != known_history;
         self.set_newest(snapshot.revision);

@@ -38,6 +38,8 @@ pub struct Store {
     pub daemons: BTreeMap<usize, usize>,
     /// The most requests of one host within a window.
     pub busiest: usize,
+    /// Which host asked for a listing, and when.
+    pub listed: Vec<(usize, Instant)>,
 }
 
 /// What a host asks for.

@@ -1,14 +1,16 @@
 //! A host boots, or is given back.
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use flannel_tests::cluster::{Cluster, Member, Turn, check_reached, pod_pairs};
+use flannel_tests::cluster::{Cluster, Member, Plan, Turn, check_reached, pod_pairs};
 use flannel_tests::daemon::{Daemon, Settings};
-use flannel_tests::etcd::Etcd;
-use flannel_tests::etcd::PREFIX;
+use flannel_tests::etcd::{Etcd, EtcdPlan, PREFIX};
 use flannel_tests::namespace::Namespace;
 use flannel_tests::network::{Host, HostOptions, Network, Place, SubnetFile};
+
+use rstest::rstest;
 
 use crate::firewall::{let_through, turn_away};
 use crate::scenario::{STRANGER, Scenario, time_until};
@@ -48,13 +50,54 @@ fn reboot_without_etcd() {
     });
 }
 
+/// Every member is asked in turn, and each takes its time to say nothing.
+#[test]
+fn reboot_beside_members_that_are_silent() {
+    let etcd = EtcdPlan { is_cluster: true, ..EtcdPlan::default() };
+    let mut cluster = Cluster::start(&Plan { etcd, ..plan(VXLAN) }).unwrap();
+    let remembered = || fs::read_to_string(cluster.members[0].daemon.state_file()).unwrap_or_default();
+    let other = cluster.members[1].node.file.subnet.to_string();
+    time_until("the peer to be remembered", Instant::now(), BOOT, || remembered().contains(&other));
+    for member in 0..3 {
+        cluster.etcd.freeze_member(member, true).unwrap();
+    }
+    let member = &mut cluster.members[0];
+    member.daemon.kill().unwrap();
+    fs::remove_dir_all(member.daemon.pin_dir()).unwrap();
+    fs::remove_file(member.daemon.subnet_file()).unwrap();
+    member.node.host.namespace.ip("link del flannel.1").unwrap();
+    let since = Instant::now();
+    member.daemon.restart().unwrap();
+    let took = time_until("the host to forward", since, Duration::from_secs(12), || {
+        member.daemon.subnet_file().exists() && !peers(&member.daemon).is_empty()
+    });
+    println!("booted beside three members that are silent: forwards after {took:.1?}");
+    check_reached(&pod_pairs(&cluster.nodes())).unwrap();
+    for member in 0..3 {
+        cluster.etcd.freeze_member(member, false).unwrap();
+    }
+    cluster.members[0].daemon.wait_ready().unwrap();
+}
+
 fn mac(member: &Member) -> String {
     let shown = member.node.host.namespace.ip("-brief link show flannel.1").unwrap();
     shown.split_whitespace().nth(2).unwrap().to_owned()
 }
 
-#[test]
-fn nothing_is_left_behind() {
+/// What became of the maps before `flannelctl down`.
+#[derive(Clone, Copy, Debug)]
+enum Maps {
+    There,
+    /// With all pins.
+    Gone,
+    OfAnotherLayout,
+}
+
+#[rstest]
+#[case::by_maps(Maps::There)]
+#[case::without_pins(Maps::Gone)]
+#[case::of_another_layout(Maps::OfAnotherLayout)]
+fn nothing_is_left_behind(#[case] maps: Maps) {
     let _turn = Turn::take();
     for backend in [VXLAN, UDP, HOST_GW] {
         let network = Network::new().unwrap();
@@ -75,6 +118,16 @@ fn nothing_is_left_behind() {
         daemon.wait_ready().unwrap();
         assert_ne!(remains(&host.namespace), before, "{backend}");
         daemon.terminate().unwrap();
+        match maps {
+            Maps::There => {}
+            Maps::Gone => fs::remove_dir_all(daemon.pin_dir()).unwrap(),
+            Maps::OfAnotherLayout => {
+                let entries = fs::read_dir(daemon.pin_dir()).unwrap().map(|entry| entry.unwrap().path());
+                let is_maps = |path: &PathBuf| path.to_string_lossy().contains("maps@");
+                let found = entries.into_iter().find(is_maps).unwrap();
+                fs::rename(found, daemon.pin_dir().join("maps@999")).unwrap();
+            }
+        }
         let files = [daemon.subnet_file(), daemon.state_file()];
         let [subnet_file, state_file] = files.each_ref().map(|file| file.display());
         let since = Instant::now();

@@ -9,11 +9,12 @@ use std::time::Duration;
 use flannel_model::lease::EtcdLeaseId;
 use flannel_registry::{Claim, LeaseStore, RegistryError};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::{debug, error, info, warn};
 
 use super::LeaseState;
 use crate::identity::Identity;
+use crate::within;
 
 /// How long an address stays a host's after its last renewal.
 const TTL: Duration = Duration::from_secs(60);
@@ -46,21 +47,26 @@ pub struct AddressClaim<R> {
 }
 
 impl<R: LeaseStore> AddressClaim<R> {
-    /// Claims the address. A registry that is away, or denies the write, is no obstacle: then the claim is made as soon
-    /// as it can be.
+    /// Not made yet: that is up to [`AddressClaim::run`].
+    pub const fn new(registry: R, identity: Identity, public_ip: IpAddr) -> Self {
+        Self { registry, identity, public_ip, term: None, is_contested: false }
+    }
+
+    /// Makes the claim. A registry that is away, does not answer within `patience`, or denies the write, is no obstacle:
+    /// then the claim is made as soon as it can be.
     ///
     /// # Errors
-    /// Another host has it.
-    pub async fn claim(registry: R, identity: Identity, public_ip: IpAddr) -> Result<Self, AddressTaken> {
-        let mut claim = Self { registry, identity, public_ip, term: None, is_contested: false };
-        match claim.try_claim().await {
-            Ok(None) => Ok(claim),
-            Ok(Some(taken)) => Err(taken),
-            Err(error) => {
-                warn!(%error, "cannot make sure that no other host announces {public_ip}");
-                Ok(claim)
-            }
+    /// Another host has the address.
+    pub async fn made_within(mut self, patience: Option<Duration>) -> Result<Self, AddressTaken> {
+        let end = patience.map(|patience| Instant::now() + patience);
+        let public_ip = self.public_ip;
+        match within(end, self.try_claim()).await {
+            Some(Ok(None)) => {}
+            Some(Ok(Some(taken))) => return Err(taken),
+            Some(Err(error)) => warn!(%error, "cannot make sure that no other host announces {public_ip}"),
+            None => warn!("cannot make sure that no other host announces {public_ip}: etcd takes too long"),
         }
+        Ok(self)
     }
 
     /// Ends the claim of this machine to the address, whatever term it is held for by now.
@@ -148,27 +154,29 @@ mod tests {
     #[tokio::test]
     async fn the_second_host_of_an_address_is_refused() {
         let registry = Memory::default();
-        let _first = AddressClaim::claim(registry.clone(), identity(1), ADDRESS).await.unwrap();
-        let error = AddressClaim::claim(registry.clone(), identity(2), ADDRESS).await.err().unwrap();
+        let _first =
+            AddressClaim::new(registry.clone(), identity(1), ADDRESS).made_within(None).await.unwrap();
+        let error =
+            AddressClaim::new(registry.clone(), identity(2), ADDRESS).made_within(None).await.err().unwrap();
         assert!(
             error.to_string().contains("192.0.2.1") && error.other.contains("02:00:00:00:00:01"),
             "{error}"
         );
         let other_address = Ipv4Addr::new(192, 0, 2, 2).into();
-        assert!(AddressClaim::claim(registry, identity(2), other_address).await.is_ok());
+        assert!(AddressClaim::new(registry, identity(2), other_address).made_within(None).await.is_ok());
     }
 
     #[tokio::test]
     async fn the_same_host_comes_back() {
         let registry = Memory::default();
-        drop(AddressClaim::claim(registry.clone(), identity(1), ADDRESS).await.unwrap());
-        assert!(AddressClaim::claim(registry, identity(1), ADDRESS).await.is_ok());
+        drop(AddressClaim::new(registry.clone(), identity(1), ADDRESS).made_within(None).await.unwrap());
+        assert!(AddressClaim::new(registry, identity(1), ADDRESS).made_within(None).await.is_ok());
     }
 
     #[tokio::test]
     async fn a_registry_that_fails_is_no_obstacle() {
         let registry = Memory::default();
         registry.fail(Fault::Request, 1);
-        assert!(AddressClaim::claim(registry, identity(1), ADDRESS).await.is_ok());
+        assert!(AddressClaim::new(registry, identity(1), ADDRESS).made_within(None).await.is_ok());
     }
 }

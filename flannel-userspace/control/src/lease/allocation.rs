@@ -16,6 +16,7 @@ use super::{
 use crate::chance;
 use crate::pauses::growing;
 use crate::throttle::LogThrottle;
+use crate::within;
 
 /// Pauses between attempts to get a lease from a registry that fails: from the first to the longest.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
@@ -50,25 +51,31 @@ impl<R: LeaseSource + LeaseStore> LeaseOwner for Allocation<R> {
             Err(last) => {
                 let lease = last.lease(wanted.attributes);
                 warn!(subnet = %lease.subnets, "etcd is away: continuing with the lease held last");
-                LeaseTask::resume(registry, hold, lease)
+                LeaseTask::resume(registry, hold, lease, last.expires(hold.ttl))
             }
         };
         Ok((handle, Box::pin(task.counting(metrics).run())))
     }
 }
 
-/// A lease; or the last one, when its patience is over.
+/// A lease; or the last one, when its patience is over, also with an attempt that takes long: each asks every member of
+/// the registry, one after the other.
 async fn acquire_or_give_up<'a, R: LeaseSource + LeaseStore>(
     registry: &R,
     wanted: &AcquireConfig,
     last: Option<Last<'a>>,
 ) -> Result<Result<OwnLease, &'a Own>, AcquireError> {
-    let start = Instant::now();
+    let end = last.map(|last| Instant::now() + last.patience);
     let mut told = LogThrottle::default();
     let mut dice = chance::dice();
     let mut pauses = growing(RETRY);
     loop {
-        match acquire(registry, wanted, &mut dice).await {
+        let attempt = match (within(end, acquire(registry, wanted, &mut dice)).await, last) {
+            (Some(attempt), _) => attempt,
+            (None, Some(last)) => return Ok(Err(last.own)),
+            (None, None) => continue,
+        };
+        match attempt {
             Ok(own) => {
                 let how = if own.reused { "reused" } else { "acquired" };
                 let public_ip = wanted.attributes.public;
@@ -76,12 +83,6 @@ async fn acquire_or_give_up<'a, R: LeaseSource + LeaseStore>(
                 return Ok(Ok(own));
             }
             Err(AcquireError::Registry(error)) => {
-                if let Some(Last { own, patience }) = last
-                    && start.elapsed() > patience
-                    && error.is_absence()
-                {
-                    return Ok(Err(own));
-                }
                 let text = Chain(&error).to_string();
                 if told.should_log(&text) {
                     warn!("cannot acquire a lease: {text}; trying again");

@@ -15,16 +15,21 @@ use crate::lease::LeaseState;
 #[derive(Clone, Debug, Default)]
 pub struct LeaseMetrics {
     expires: Moment,
+    renewal: Moment,
     rejected: Family<Labels<1>, Counter>,
     conflicts: Counter,
 }
 
 impl LeaseMetrics {
-    /// Shows until when the own lease lasts, from now on until its task ends.
+    /// Shows until when the own lease lasts, and when it is renewed, from now on until its task ends.
     pub async fn follow(self, mut held: watch::Receiver<LeaseState>) {
         loop {
-            let expires = held.borrow_and_update().expires;
+            let (expires, renewal) = {
+                let held = held.borrow_and_update();
+                (held.expires, held.renewal)
+            };
             self.set_expires(expires);
+            self.renewal.set(renewal.map(wall_clock));
             if held.changed().await.is_err() {
                 return;
             }
@@ -54,6 +59,11 @@ impl Domain for LeaseMetrics {
             "When the own lease ends unless it is renewed, in seconds since 1970; absent for a reservation, which \
              does not end",
             self.expires.clone(),
+        );
+        registry.register(
+            "lease_renewal_timestamp_seconds",
+            "When the own lease is to be renewed, in seconds since 1970, long past if it was not; absent for a reservation",
+            self.renewal.clone(),
         );
         registry.register(
             "lease_rejected",

@@ -30,6 +30,6 @@ pub type Keeping = Pin<Box<dyn Future<Output = Lost> + Send>>;
 pub struct Last<'a> {
     /// As it was.
     pub own: &'a Own,
-    /// How long to wait for the registry before it is held again unseen.
+    /// How long to wait for the registry, at most, before it is held again unseen.
     pub patience: Duration,
 }

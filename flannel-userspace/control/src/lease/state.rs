@@ -10,4 +10,6 @@ pub struct LeaseState {
     pub lease: Lease,
     /// Until when it lasts at least; a reservation never ends.
     pub expires: Option<Instant>,
+    /// When it is to be renewed; a reservation never is.
+    pub renewal: Option<Instant>,
 }

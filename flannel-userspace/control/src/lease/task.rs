@@ -139,7 +139,7 @@ impl LeaseHandle {
     pub fn new(lease: Lease) -> (Self, LeaseHolder) {
         let (sender, orders) = mpsc::unbounded_channel();
         let key = lease.key();
-        let (state, receiver) = watch::channel(LeaseState { lease, expires: None });
+        let (state, receiver) = watch::channel(LeaseState { lease, expires: None, renewal: None });
         (Self { key, orders: sender, lease: receiver }, LeaseHolder { orders, state })
     }
 
@@ -207,6 +207,8 @@ pub struct LeaseTask<R> {
     probation: Option<Instant>,
     /// The etcd lease of the last write by this task.
     granted: Option<EtcdLeaseId>,
+    /// Whether another wrote the lease, so that it is not known how long it lasts.
+    is_adopted: bool,
     /// The etcd leases with which this host wrote the lease, the latest last: by them it recognises its own lease,
     /// whatever the lease says.
     own_terms: VecDeque<EtcdLeaseId>,
@@ -233,6 +235,7 @@ impl<R: LeaseStore> LeaseTask<R> {
             probation: reused.then(|| since + PROBATION),
             own_terms: VecDeque::new(),
             granted: lease.term,
+            is_adopted: false,
             pauses: growing(RETRY),
             metrics: LeaseMetrics::default(),
             lease: lease.clone(),
@@ -241,10 +244,15 @@ impl<R: LeaseStore> LeaseTask<R> {
         (task, handle)
     }
 
-    /// The same for a remembered lease, which may not exist any more. It is written as soon as the registry is there,
-    /// which may still know another address of this host.
+    /// The same for a remembered lease, which lasts until `expires` and may not exist any more. It is written as soon as
+    /// the registry is there, which may still know another address of this host.
     #[must_use]
-    pub fn resume(registry: R, config: HoldConfig, remembered: Lease) -> (Self, LeaseHandle) {
+    pub fn resume(
+        registry: R,
+        config: HoldConfig,
+        remembered: Lease,
+        expires: Option<Instant>,
+    ) -> (Self, LeaseHandle) {
         let own = OwnLease { lease: remembered, since: Instant::now(), reused: false };
         let (mut task, handle) = Self::new(registry, config, own);
         task.expected = Expected::Absent;
@@ -252,6 +260,8 @@ impl<R: LeaseStore> LeaseTask<R> {
         task.due = Some(Instant::now());
         // It may have ended, and its number be another's in an etcd that was made again.
         task.granted = None;
+        let renewal = expires.and(task.due);
+        task.state.send_modify(|state| (state.expires, state.renewal) = (expires, renewal));
         (task, handle)
     }
 
@@ -371,7 +381,11 @@ impl<R: LeaseStore> LeaseTask<R> {
         let soon = Instant::now() + ADOPTION.min(self.config.ttl / 3);
         self.due = lease.term.map(|_| soon);
         tracing::info!(subnet = %lease.subnets, expires = lease.term.is_some(), "own lease was written by another");
-        self.state.send_replace(LeaseState { lease: lease.clone(), expires: self.due });
+        // Until the write that is due has failed, no other end is known than that of the lease before.
+        let before = self.state.borrow().expires;
+        let expires = self.due.map(|due| before.unwrap_or(due + ADOPTION));
+        self.state.send_replace(LeaseState { lease: lease.clone(), expires, renewal: self.due });
+        self.is_adopted = true;
         self.lease = lease;
     }
 
@@ -407,10 +421,13 @@ impl<R: LeaseStore> LeaseTask<R> {
     /// write no more.
     async fn keep(&mut self, since: Instant) {
         let Some(term) = self.lease.term else { return };
-        if self.expected == Expected::Absent || !matches!(self.registry.keep(term).await, Ok(true)) {
-            return;
-        }
-        let expires = Some(since + self.config.ttl);
+        let is_kept = self.expected != Expected::Absent && matches!(self.registry.keep(term).await, Ok(true));
+        let expires = match (is_kept, self.is_adopted) {
+            (true, false) => Some(since + self.config.ttl),
+            // It lasts for as long as another granted it, which may be over any time.
+            (false, true) => Some(since),
+            _ => return,
+        };
         self.state.send_modify(|state| state.expires = expires);
     }
 
@@ -432,7 +449,8 @@ impl<R: LeaseStore> LeaseTask<R> {
         self.due = lease.term.map(|_| since + self.config.renew_after());
         self.pauses = growing(RETRY);
         let expires = lease.term.map(|_| since + self.config.ttl);
-        self.state.send_replace(LeaseState { lease: lease.clone(), expires });
+        self.is_adopted = false;
+        self.state.send_replace(LeaseState { lease: lease.clone(), expires, renewal: self.due });
         self.lease = lease;
     }
 

@@ -1,8 +1,10 @@
 //! Writing down what is known, now and then, for a boot without registry.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use flannel_model::error::Chain;
+use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -20,12 +22,23 @@ const SOON: Duration = Duration::from_secs(1);
 
 /// The file of what is known, and when to write it.
 pub struct Memory {
-    store: Box<dyn Store>,
+    writer: Arc<Mutex<Writer>>,
+    /// Whether it is written by another thread: a disk that hangs must not hang the daemon.
+    is_slow: bool,
     identity: Identity,
     /// The network's configuration as it stands in the registry.
     config: String,
     last: Option<Instant>,
     due: Option<Instant>,
+    /// Counts what was to be written.
+    count: u64,
+}
+
+/// Writes, one after the other.
+struct Writer {
+    store: Box<dyn Store>,
+    /// The number of what was written last: what comes later and is older is not.
+    written: u64,
     /// Whether it could not be written, which was reported.
     failing: bool,
 }
@@ -33,8 +46,15 @@ pub struct Memory {
 impl Memory {
     /// Nothing is written yet.
     #[must_use]
-    pub const fn new(store: Box<dyn Store>, identity: Identity, config: String) -> Self {
-        Self { store, identity, config, last: None, due: None, failing: false }
+    pub fn new(store: Box<dyn Store>, identity: Identity, config: String) -> Self {
+        let writer = Arc::new(Mutex::new(Writer { store, written: 0, failing: false }));
+        Self { writer, is_slow: false, identity, config, last: None, due: None, count: 0 }
+    }
+
+    /// Writing may take any time, as on a disk: it is left to another thread, but for what is written first and last.
+    #[must_use]
+    pub fn on_disk(self) -> Self {
+        Self { is_slow: true, ..self }
     }
 
     /// What is `remembered` from an earlier life, on a host whose lease is `own` now.
@@ -48,7 +68,7 @@ impl Memory {
             remembered => return remembered,
         };
         former.own = own;
-        if let Err(error) = self.store.keep(&former) {
+        if let Err(error) = writer(&self.writer).store.keep(&former) {
             warn!("{}", Chain(&error));
         }
         None
@@ -83,10 +103,39 @@ impl Memory {
 
     /// Writes.
     pub(super) fn write<'a>(&mut self, own: Own, peers: impl Iterator<Item = &'a Peer>) {
+        let remembered = self.remembered(own, peers);
+        if !self.is_slow {
+            return writer(&self.writer).write(self.count, &remembered);
+        }
+        if self.writer.try_lock().is_err() {
+            // The one before is not written yet.
+            self.due = Some(Instant::now() + SOON);
+            return;
+        }
+        let (to, number) = (self.writer.clone(), self.count);
+        spawn_blocking(move || writer(&to).write(number, &remembered));
+    }
+
+    /// Writes what is known in the end, and returns when it is written.
+    pub(super) fn write_last<'a>(&mut self, own: Own, peers: impl Iterator<Item = &'a Peer>) {
+        let remembered = self.remembered(own, peers);
+        writer(&self.writer).write(self.count, &remembered);
+    }
+
+    fn remembered<'a>(&mut self, own: Own, peers: impl Iterator<Item = &'a Peer>) -> Remembered {
         (self.last, self.due) = (Some(Instant::now()), None);
-        let remembered = Remembered::new(self.identity.clone(), self.config.clone(), own, peers);
-        let written = self.store.keep(&remembered);
-        match (written, self.failing) {
+        self.count += 1;
+        Remembered::new(self.identity.clone(), self.config.clone(), own, peers)
+    }
+}
+
+impl Writer {
+    fn write(&mut self, number: u64, remembered: &Remembered) {
+        if self.written > number {
+            return;
+        }
+        self.written = number;
+        match (self.store.keep(remembered), self.failing) {
             (Ok(()), true) => info!("the state file is written again"),
             (Err(error), false) => {
                 warn!("{}; without it this host cannot boot while etcd is away", Chain(&error));
@@ -99,15 +148,37 @@ impl Memory {
     }
 }
 
+/// Whoever else writes ends first.
+fn writer(of: &Mutex<Writer>) -> MutexGuard<'_, Writer> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
     use flannel_common::Mac;
     use flannel_model::family::{Addresses, PerFamily, Subnets};
-    use tokio::time::advance;
+    use tokio::time::{advance, timeout};
 
     use super::{Memory, Own, REFRESH, Remembered, Store};
     use crate::identity::Identity;
     use crate::remembered::RememberedError;
+
+    /// A disk that hangs until it is told to go on, and tells what is written.
+    struct Disk {
+        go_on: mpsc::Receiver<()>,
+        written: mpsc::Sender<Remembered>,
+    }
+
+    impl Store for Disk {
+        fn keep(&self, remembered: &Remembered) -> Result<(), RememberedError> {
+            let _ = self.go_on.recv();
+            let _ = self.written.send(remembered.clone());
+            Ok(())
+        }
+    }
 
     struct Nowhere;
 
@@ -123,13 +194,36 @@ mod tests {
         let mut memory = Memory::new(Box::new(Nowhere), identity, "{}".to_owned());
         memory.refresh();
         assert_eq!(memory.due(), None, "nothing is known yet");
-        let own =
-            Own { public: Addresses::NONE, subnets: Subnets::NONE, term: None, vtep_macs: PerFamily::NONE };
-        memory.write(own, [].iter());
+        memory.write(own(1), [].iter());
         memory.refresh();
         assert_eq!(memory.due(), None, "it was written just now");
         advance(REFRESH).await;
         memory.refresh();
         assert!(memory.due().is_some());
+    }
+
+    fn own(expires: u64) -> Own {
+        let (public, subnets) = (Addresses::default(), Subnets::NONE);
+        Own { public, subnets, term: None, expires: Some(expires), vtep_macs: PerFamily::NONE }
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_holds_nothing_up_and_gets_the_last_word() {
+        let ((resume, go_on), (sender, written)) = (mpsc::channel(), mpsc::channel());
+        let identity = Identity::of(Mac([2, 0, 0, 0, 0, 1]));
+        let store = Box::new(Disk { go_on, written: sender });
+        let mut memory = Memory::new(store, identity, "{}".to_owned()).on_disk();
+        timeout(Duration::from_secs(5), async {
+            memory.write(own(1), [].iter());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            memory.write(own(2), [].iter());
+        })
+        .await
+        .unwrap();
+        assert!(memory.due().is_some(), "it is tried again");
+        drop(resume);
+        memory.write_last(own(3), [].iter());
+        let all: Vec<Option<u64>> = written.try_iter().map(|written| written.own.expires).collect();
+        assert_eq!(all, [Some(1), Some(3)]);
     }
 }

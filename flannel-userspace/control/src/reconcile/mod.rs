@@ -19,7 +19,7 @@ use flannel_model::lease::{Event, Revision, Snapshot};
 use flannel_model::object::Object;
 use flannel_model::underlay::Underlay;
 use flannel_observe::{Condition, Conditions, Limitation, Vitals};
-use flannel_registry::{EtcdMetrics, LeaseSource, Watch as _, WatchError};
+use flannel_registry::{EtcdMetrics, LeaseSource, RegistryError, Watch as _, WatchError};
 use futures::FutureExt as _;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
@@ -185,7 +185,14 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
     }
 
     /// Applies a listing, and opens the watch for what comes after it.
-    async fn list(&mut self, cause: ResyncCause) -> Result<R::Watch, flannel_registry::RegistryError> {
+    async fn list(&mut self, cause: ResyncCause) -> Result<R::Watch, RegistryError> {
+        let revision = self.take_listing(cause).await?;
+        let registry = self.registry.clone();
+        self.drive_while(registry.watch(revision)).await
+    }
+
+    /// Applies a listing, and returns the revision it is of.
+    async fn take_listing(&mut self, cause: ResyncCause) -> Result<Revision, RegistryError> {
         let registry = self.registry.clone();
         let since = Instant::now();
         let snapshot = self.drive_while(registry.list()).await?;
@@ -196,7 +203,15 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
         self.metrics.resynced(cause);
         self.has_listed = true;
         self.tell_synced();
-        self.drive_while(registry.watch(revision)).await
+        Ok(revision)
+    }
+
+    /// When to list again after a listing now. Hosts that started together need not list together.
+    fn next_listing(&self) -> Instant {
+        // However long a listing took: one over a connection that was slow once may have taken a minute.
+        let (shortest, longest) = R::MANNERS.listing;
+        let period = (self.listing * UNHURRIED).clamp(shortest, longest);
+        Instant::now() + period.mul_f64(chance::between(0.8..1.2))
     }
 
     fn tell_synced(&mut self) {
@@ -209,11 +224,7 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
     /// Applies events until a listing is due, and returns why it is. A watch that ends is opened again where it ended.
     /// The pauses in between grow until a watch has lasted.
     async fn follow(&mut self, mut watch: R::Watch, pauses: &mut ExponentialBackoff) -> ResyncCause {
-        // Hosts that started together need not list together.
-        // However long a listing took: one over a connection that was slow once may have taken a minute.
-        let (shortest, longest) = R::MANNERS.listing;
-        let period = (self.listing * UNHURRIED).clamp(shortest, longest).mul_f64(chance::between(0.8..1.2));
-        let due = Instant::now() + period;
+        let mut due = self.next_listing();
         loop {
             let since = Instant::now();
             let error = match self.follow_until(due, &mut watch).await {
@@ -228,23 +239,42 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
             if error.loses_history() {
                 return cause;
             }
-            match self.resume(watch.revision(), pauses).await {
-                Some(resumed) => watch = resumed,
-                None => return cause,
+            watch = self.resume(watch.revision(), &mut due, pauses).await;
+            // All hosts come back to a registry that was away; they need not list at once.
+            if due <= Instant::now() {
+                due = Instant::now() + R::MANNERS.listing.0.mul_f64(chance::between(0.0..1.0));
             }
-            self.report_registry(true, &"");
         }
     }
 
-    /// Opens the watch again; nothing where the leases are to be listed.
-    async fn resume(&mut self, revision: Revision, pauses: &mut ExponentialBackoff) -> Option<R::Watch> {
+    /// Opens a watch for what comes after `revision`, however long the registry is away: that takes no listing. Where no
+    /// watch can be had, the leases are listed when that is due, or if the registry is there and refuses.
+    async fn resume(
+        &mut self,
+        mut revision: Revision,
+        due: &mut Instant,
+        pauses: &mut ExponentialBackoff,
+    ) -> R::Watch {
+        let registry = self.registry.clone();
         loop {
-            let registry = self.registry.clone();
             match self.drive_while(registry.watch(revision)).await {
-                Ok(resumed) => return Some(resumed),
-                Err(error) if R::MANNERS.resumes_later && error.is_absence() => self.pause(pauses).await,
-                Err(_) => return None,
+                Ok(watch) => {
+                    self.report_registry(true, &"");
+                    return watch;
+                }
+                Err(error) => {
+                    self.report_registry(false, &Chain(&error));
+                    if !error.is_absence() {
+                        *due = Instant::now();
+                    }
+                }
             }
+            // Seldom, for a registry that comes back is better asked for what is new.
+            if *due <= Instant::now() {
+                revision = self.take_listing(ResyncCause::WatchEnded).await.unwrap_or(revision);
+                *due = self.next_listing();
+            }
+            self.pause(pauses).await;
         }
     }
 
@@ -419,10 +449,15 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
     }
 
     fn write_memory(&mut self) {
+        let own = self.own();
+        self.memory.write(own, self.peers.peers().chain(self.deletion_guard.held()));
+    }
+
+    /// The own lease as it is held now.
+    fn own(&self) -> Own {
         let NodeContext { backend, .. } = self.keeper.node().context();
         let vteps = backend::vteps(&**backend, self.keeper.node().links());
-        let own = Own::of(&self.announcement.lease.state().borrow().lease, vteps);
-        self.memory.write(own, self.peers.peers().chain(self.deletion_guard.held()));
+        Own::of(&self.announcement.lease.state().borrow(), vteps)
     }
 
     /// Peers that vanished have not come back. Returns how many those are.
@@ -484,7 +519,8 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
 impl<R: LeaseSource, K: Kernel> Drop for Loop<R, K> {
     fn drop(&mut self) {
         if self.memory.due().is_some() {
-            self.write_memory();
+            let own = self.own();
+            self.memory.write_last(own, self.peers.peers().chain(self.deletion_guard.held()));
         }
     }
 }

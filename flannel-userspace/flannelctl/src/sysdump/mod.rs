@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use clap::Args;
 use flannel_model::family::{Family, PerFamily};
 use flannel_net::{Netlink, Objects};
+use flannel_registry::etcd::Password;
 use nix::sys::utsname::uname;
 use procfs::process::Process;
 use serde::Serialize;
@@ -72,8 +73,10 @@ impl Arguments {
         let name = format!("flannelctl-sysdump-{host}-{when}");
         let path = self.write.clone().unwrap_or_else(|| PathBuf::from(format!("{name}.tar.gz")));
         let failed = || format!("cannot write {}: choose another file with -w", path.display());
-        let mut archive = Archive::create(&path, &name, when, Secrets::new()?).with_context(failed)?;
-        for (file, value) in self.answers(context).await {
+        let found = Daemon::find(context.place).await.ok().flatten();
+        let secrets = self.secrets(found.as_ref())?;
+        let mut archive = Archive::create(&path, &name, when, secrets.clone()).with_context(failed)?;
+        for (file, value) in self.answers(context, found.as_ref(), &secrets).await {
             archive.add(file, &serde_json::to_string_pretty(&value)?).with_context(failed)?;
         }
         for (file, command) in PROGRAMS {
@@ -83,12 +86,23 @@ impl Arguments {
         context.printer.print(&Written { file, files })
     }
 
+    /// The passwords that this program and the daemon were given.
+    fn secrets(&self, daemon: Option<&Daemon>) -> anyhow::Result<Secrets> {
+        let none = Secrets::new()?;
+        let of_daemon = daemon.and_then(|daemon| passwords_of(daemon.pid?, &none).ok()).unwrap_or_default();
+        Ok(of_daemon.into_iter().chain(self.etcd.password()).fold(none, |known, next| known.knowing(&next)))
+    }
+
     /// Answers of this program; errors with the reason.
-    async fn answers(&self, context: &Context<'_>) -> Vec<(&'static str, Value)> {
+    async fn answers(
+        &self,
+        context: &Context<'_>,
+        found: Option<&Daemon>,
+        secrets: &Secrets,
+    ) -> Vec<(&'static str, Value)> {
         let place = context.place;
         let with_tables = || place.tables();
-        let found = Daemon::find(place).await.ok().flatten();
-        let settings = found.as_ref().and_then(Daemon::settings);
+        let settings = found.and_then(Daemon::settings);
         vec![
             (
                 "version.json",
@@ -109,7 +123,7 @@ impl Arguments {
             ("leases.json", value(Leases::read(context, &self.state_file, &self.etcd).await)),
             ("verify.json", value(Verification::read(context, &self.state_file, &self.etcd).await)),
             ("kernel.json", value(kernel(context).await)),
-            ("daemon.json", value(daemon(found.as_ref()))),
+            ("daemon.json", value(daemon(found, secrets))),
             ("state.json", value(state(&self.state_file.path(place, settings)))),
         ]
     }
@@ -145,26 +159,53 @@ async fn kernel(context: &Context<'_>) -> anyhow::Result<Value> {
 }
 
 /// The running daemon, as it answers, and what it was told.
-fn daemon(daemon: Option<&Daemon>) -> anyhow::Result<Value> {
+fn daemon(daemon: Option<&Daemon>, secrets: &Secrets) -> anyhow::Result<Value> {
     let daemon = daemon.context("no flanneld answers")?;
     Ok(json!({
         "pid": daemon.pid,
         "answer": daemon.told,
-        "process": value(daemon.pid.context("its process cannot be seen from here").and_then(process)),
+        "process": value(
+            daemon.pid.context("its process cannot be seen from here").and_then(|pid| process(pid, secrets))
+        ),
     }))
 }
 
 /// What a process was told. Another one may have its number by now, which is shown by its words.
-fn process(pid: u32) -> anyhow::Result<Value> {
+fn process(pid: u32, secrets: &Secrets) -> anyhow::Result<Value> {
     let process = Process::new(i32::try_from(pid)?)?;
-    let secrets = Secrets::new()?;
-    let variables: BTreeMap<String, String> = process
-        .environ()?
-        .into_iter()
-        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
-        .filter(|(name, _)| name.starts_with("FLANNELD_"))
-        .collect();
+    let mut variables = BTreeMap::new();
+    for (name, value) in variables_of(&process)? {
+        let value = secrets.remove_from_variable(&name, &value);
+        variables.insert(name, value);
+    }
     Ok(json!({"words": secrets.remove_from_words(&process.cmdline()?), "variables": variables}))
+}
+
+/// The variables of a process that mean something to flanneld.
+fn variables_of(process: &Process) -> anyhow::Result<impl Iterator<Item = (String, String)>> {
+    let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+    let variables = process.environ()?.into_iter().map(move |(name, value)| (text(name), text(value)));
+    Ok(variables.filter(|(name, _)| name.starts_with("FLANNELD_")))
+}
+
+/// The passwords that a process was given, by flags, variables or a file.
+fn passwords_of(pid: u32, secrets: &Secrets) -> anyhow::Result<Vec<String>> {
+    let process = Process::new(i32::try_from(pid)?)?;
+    let words = process.cmdline()?;
+    let behind_sign = words.iter().filter_map(|word| word.split_once('='));
+    let behind_name = words.iter().zip(words.iter().skip(1)).map(|(name, value)| (&**name, &**value));
+    let variables: Vec<(String, String)> = variables_of(&process)?.collect();
+    let given = behind_sign
+        .chain(behind_name.filter(|(name, _)| name.starts_with('-')))
+        .chain(variables.iter().map(|(name, value)| (&**name, &**value)));
+    let is_file = |name: &str| name.to_ascii_lowercase().replace('_', "-").ends_with("password-file");
+    Ok(given
+        .filter_map(|(name, value)| match name {
+            name if secrets.is_name(name) => Some(value.to_owned()),
+            name if is_file(name) => Password::File(value.into()).read().ok(),
+            _ => None,
+        })
+        .collect())
 }
 
 fn state(path: &std::path::Path) -> anyhow::Result<Value> {

@@ -2,11 +2,12 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write, stdout};
-use std::path::PathBuf;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Args;
 use flannel_common::trace::{ARRIVED, Event, SNAP, TraceFilter};
 use flannel_common::{Hook, Ip4, Reason, Verdict};
@@ -31,7 +32,7 @@ pub(crate) struct Arguments {
     /// Only packets to or from this peer: its subnet, an address in it, its public address or a name for it.
     #[arg(long, value_name = "NAME|SUBNET|IP")]
     peer: Option<String>,
-    /// The file to write, in the format pcapng; `-` for standard output.
+    /// The file to write, which must not exist, in the format pcapng; `-` for standard output.
     #[arg(short, long, value_name = "FILE")]
     write: PathBuf,
     #[command(flatten)]
@@ -42,12 +43,16 @@ impl Arguments {
     pub(crate) async fn run(&self, context: &Context<'_>) -> anyhow::Result<Outcome> {
         let tables = context.place.tables()?;
         let host = Host::read(&tables)?;
+        if host.node.port == 0 {
+            bail!(
+                "this network has no tunnel whose packets could be captured: use tcpdump, or `flannelctl trace`"
+            );
+        }
         let peer = self.peer.as_deref().map(|who| host.peer(who)).transpose()?;
         let output: Box<dyn Write> = if self.write.as_os_str() == "-" {
             Box::new(stdout().lock())
         } else {
-            let file = File::create(&self.write);
-            Box::new(BufWriter::new(file.with_context(|| format!("cannot write {}", self.write.display()))?))
+            Box::new(BufWriter::new(create(&self.write)?))
         };
         let mut file = Pcapng::begin(output)?;
         let mut stream = Stream::open(context, filter(peer.map(Ip4::from)), self.end)?;
@@ -61,6 +66,18 @@ impl Arguments {
         eprintln!("{} packets", file.packets);
         Ok(Outcome::AsItShouldBe)
     }
+}
+
+/// A new file, for its owner alone: packets are secrets of those who send them.
+fn create(path: &Path) -> anyhow::Result<File> {
+    // The last component is not followed where it is a link (open(2), `O_EXCL`).
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    file.with_context(|| {
+        format!(
+            "cannot write {}: choose a file with -w that does not exist, or `-` to write elsewhere",
+            path.display()
+        )
+    })
 }
 
 /// Packets in both directions: before a program removes the outer headers, and after one has added them.
@@ -129,5 +146,30 @@ impl Pcapng {
         self.writer.write_block(&block.into_block()).context("cannot write the capture")?;
         self.interfaces.insert(index, number);
         Ok(number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::create;
+
+    #[test]
+    fn a_capture_is_a_new_file_for_its_owner() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.pcapng");
+        create(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::write(&path, "theirs").unwrap();
+        let link = directory.path().join("link");
+        symlink(&path, &link).unwrap();
+        symlink(directory.path().join("nowhere"), directory.path().join("dangling")).unwrap();
+        for taken in [path.clone(), link, directory.path().join("dangling")] {
+            let error = format!("{:#}", create(&taken).unwrap_err());
+            assert!(error.contains("that does not exist"), "{error}");
+        }
+        assert_eq!(fs::read_to_string(&path).unwrap(), "theirs");
     }
 }

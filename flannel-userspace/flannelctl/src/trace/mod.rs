@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use clap::{Args, ValueEnum};
+use flannel_common::flow::Bypass;
 use flannel_common::maps::Node;
 use flannel_common::trace::{Event, TraceFilter};
 use flannel_common::{Hook, Ip4, Reason, Verdict};
@@ -179,8 +180,10 @@ struct Host {
 impl Host {
     fn read(tables: &Tables) -> anyhow::Result<Self> {
         let node = tables.node()?;
-        if node.port == 0 {
-            bail!("this network has no tunnel, so that no program sees its packets: use tcpdump");
+        if node.port == 0 && node.bypass == Bypass::Off as u32 {
+            bail!(
+                "this network has no tunnel, and nothing bypasses the stack, so that no program sees its packets: use tcpdump"
+            );
         }
         Ok(Self { node, peers: tables.peers()?.into_iter().collect() })
     }

@@ -10,7 +10,8 @@ use flannel_datapath::{HookChoice, LogChoice};
 use flannel_model::config::place::DEFAULT_ETCD_PREFIX;
 
 use super::values::{
-    BypassChoice, GuardChoice, Interfaces, LogFormat, PerPeerChoice, Switch, lease_ttl, pause,
+    BypassChoice, GuardChoice, Interfaces, LogFormat, PerPeerChoice, Switch, lease_ttl, listen_address,
+    listen_ip, pause,
 };
 
 /// Default of `--kube-annotation-prefix`.
@@ -199,13 +200,13 @@ pub(super) struct RuleFlags {
 #[command(next_help_heading = "Health")]
 pub(super) struct HealthFlags {
     /// Address on which /healthz, /readyz and /livez answer, and /metrics if it is a loopback address.
-    #[arg(long, default_value = "0.0.0.0", value_name = "ADDRESS")]
+    #[arg(long, default_value = "0.0.0.0", value_name = "ADDRESS", value_parser = listen_ip)]
     pub(super) healthz_ip: IpAddr,
     /// TCP port on which they answer; 0 for none.
     #[arg(long, default_value_t = 0, value_name = "PORT")]
     pub(super) healthz_port: u16,
     /// Address and TCP port on which /metrics answers, and /healthz, /readyz and /livez.
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = listen_address)]
     pub(super) metrics_listen: Option<SocketAddr>,
     /// Show counters of each peer in /metrics, seven series for each at most; auto: while there are 100 peers or fewer.
     #[arg(long, default_value = "auto")]

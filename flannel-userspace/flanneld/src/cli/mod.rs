@@ -6,7 +6,9 @@
 
 mod command;
 mod flags;
+mod ignored;
 mod kubernetes;
+mod odd;
 mod pages;
 mod refusal;
 mod removed;
@@ -127,6 +129,7 @@ pub fn parse_in(
     let mut command = command::command();
     let mut settings = Settings::read(&command, words.into_iter().skip(1))?;
     settings.fill_in(&command, &environment);
+    settings.check()?;
     // clap does not know which came from variables.
     let refusal = |error: clap::Error| Refusal::from_clap(&error, settings.notes(&error));
     let matches = command.try_get_matches_from_mut(settings.words(&command)).map_err(refusal)?;
@@ -142,6 +145,13 @@ pub fn parse_in(
     }
     stock::check(&flags, &settings)?;
     Options::new(flags, &settings, environment)
+}
+
+/// A sentence for each variable of the process that looks as if it said something to this daemon, and does not.
+#[must_use]
+pub fn ignored_variables() -> Vec<String> {
+    let names = std::env::vars_os().filter(|(_, value)| !value.is_empty());
+    ignored::ignored(&command::command(), names.filter_map(|(name, _)| name.into_string().ok()))
 }
 
 impl Options {

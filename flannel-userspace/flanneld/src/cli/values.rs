@@ -1,6 +1,7 @@
 //! Values with a parser of their own.
 
 use std::any::TypeId;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -71,6 +72,29 @@ pub(super) fn is_switch(arg: &Arg) -> bool {
     [TypeId::of::<Switch>(), TypeId::of::<PerPeerChoice>()]
         .into_iter()
         .any(|switch| arg.get_value_parser().type_id() == switch)
+}
+
+/// Where to listen, as Go programs take it: nothing stands for every address of the host.
+pub(super) fn listen_ip(text: &str) -> Result<IpAddr, &'static str> {
+    match text.trim_start_matches('[').trim_end_matches(']') {
+        "" => Ok(Ipv4Addr::UNSPECIFIED.into()),
+        "localhost" => Ok(Ipv4Addr::LOCALHOST.into()),
+        address => {
+            address.parse().map_err(|_| "give an address of this host, such as 127.0.0.1, or localhost")
+        }
+    }
+}
+
+/// The same with a port.
+pub(super) fn listen_address(text: &str) -> Result<SocketAddr, &'static str> {
+    const USAGE: &str =
+        "give an address of this host and a port, such as 127.0.0.1:9090, localhost:9090 or :9090";
+    let (address, port) = text.rsplit_once(':').ok_or(USAGE)?;
+    if address.contains(':') && !address.starts_with('[') {
+        return Err("put an IPv6 address into brackets, such as [::1]:9090");
+    }
+    let ip = listen_ip(address).map_err(|_| USAGE)?;
+    Ok(SocketAddr::new(ip, port.parse().map_err(|_| USAGE)?))
 }
 
 /// Names of interfaces, separated by commas.
@@ -210,7 +234,7 @@ mod tests {
 
     use rstest::rstest;
 
-    use super::{Interfaces, Switch, lease_ttl, log_level, pause};
+    use super::{Interfaces, Switch, lease_ttl, listen_address, listen_ip, log_level, pause};
 
     #[rstest]
     #[case("24h", 86_400)]
@@ -277,6 +301,35 @@ mod tests {
     #[rstest]
     fn no_interfaces(#[values("a-name-too-long1", "a/b", "cni0 docker0")] text: &str) {
         assert!(text.parse::<Interfaces>().is_err(), "{text}");
+    }
+
+    #[rstest]
+    #[case("127.0.0.1:9090", "127.0.0.1:9090")]
+    #[case("localhost:9090", "127.0.0.1:9090")]
+    #[case(":9090", "0.0.0.0:9090")]
+    #[case("[::1]:9090", "[::1]:9090")]
+    fn where_to_listen(#[case] text: &str, #[case] address: &str) {
+        assert_eq!(listen_address(text).unwrap().to_string(), address);
+    }
+
+    #[rstest]
+    #[case::no_port("127.0.0.1", "such as 127.0.0.1:9090")]
+    #[case::port_alone("9090", "such as 127.0.0.1:9090")]
+    #[case::name("metrics:9090", "such as 127.0.0.1:9090")]
+    #[case::no_number("127.0.0.1:http", "such as 127.0.0.1:9090")]
+    #[case::brackets("::1:9090", "into brackets")]
+    fn nowhere_to_listen(#[case] text: &str, #[case] message: &str) {
+        assert!(listen_address(text).unwrap_err().contains(message));
+    }
+
+    #[rstest]
+    #[case("", "0.0.0.0")]
+    #[case("localhost", "127.0.0.1")]
+    #[case("::", "::")]
+    #[case("[::1]", "::1")]
+    fn addresses_to_listen_at(#[case] text: &str, #[case] address: &str) {
+        assert_eq!(listen_ip(text).unwrap().to_string(), address);
+        assert!(listen_ip("etcd").unwrap_err().contains("localhost"));
     }
 
     #[rstest]

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use clap::error::ContextValue;
 use clap::{Arg, ArgAction, Command};
 
+use super::odd::{odd_dash, oddity};
 use super::refusal::Refusal;
 use super::removed::removed;
 use super::values::is_switch;
@@ -109,6 +110,24 @@ impl Settings {
         }
     }
 
+    /// Refuses names and values with something in them that nobody sees, which no other message would show. A password may
+    /// hold anything.
+    ///
+    /// # Errors
+    /// There is one.
+    pub(super) fn check(&self) -> Result<(), Refusal> {
+        for Setting { flag, value, .. } in &self.0 {
+            if let Some(oddity) = oddity(flag) {
+                return Err(Refusal::usage(format!("the flag {flag:?} {oddity}")));
+            }
+            let value = value.as_deref().and_then(OsStr::to_str).filter(|_| flag != "etcd-password");
+            if let Some((value, oddity)) = value.and_then(|value| Some((value, oddity(value)?))) {
+                return Err(Refusal::usage(format!("{} {oddity}: it is {value:?}", self.written(flag))));
+            }
+        }
+        Ok(())
+    }
+
     /// Of a flag that cannot be repeated the last one wins.
     fn set(&mut self, arg: &Arg, setting: Setting) {
         if !matches!(arg.get_action(), ArgAction::Append) {
@@ -175,6 +194,9 @@ fn find<'a>(command: &'a Command, flag: &str) -> Option<&'a Arg> {
 }
 
 fn stray(word: &OsStr, last_switch: Option<&str>) -> Refusal {
+    if let Some(dash) = word.to_str().and_then(odd_dash) {
+        return Refusal::usage(format!("unexpected word '{}': {dash}", word.display()));
+    }
     let word = word.display();
     match last_switch {
         Some(flag) => Refusal::usage(format!(

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
+use flannel_control::exclusive::ExclusiveError;
 use flannel_control::kernel::KernelError;
 use flannel_control::lease::{AcquireError, AddressTaken, Lost, PoolError};
 use flannel_control::service::End;
@@ -18,8 +19,6 @@ use flannel_observe::ListenError;
 use flannel_privileges::PrivilegeError;
 use flannel_registry::RegistryError;
 use tokio::task::JoinError;
-
-use super::exclusive::ExclusiveError;
 
 /// Why the daemon ends by itself. Texts are stock flannel's if it has any.
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,6 @@ mod check;
 mod configuration;
 mod control;
 mod error;
-mod exclusive;
 mod exposition;
 mod leave;
 mod log;
@@ -20,6 +19,7 @@ mod surroundings;
 use std::future;
 
 use flannel_control::Metrics;
+use flannel_control::exclusive::Exclusive;
 use flannel_control::lease::Lost;
 use flannel_control::reconcile::Loop;
 use flannel_control::service::Service;
@@ -34,8 +34,6 @@ use crate::cli::Options;
 pub use check::check;
 use control::Desk;
 pub use error::DaemonError;
-use exclusive::Exclusive;
-pub use exclusive::ExclusiveError;
 use exposition::exposition;
 pub use log::{LogLevelHandle, start_logging};
 use membership::{InEtcd, InKubernetes, Membership};
@@ -58,7 +56,7 @@ pub async fn run(options: Options, log_level: LogLevelHandle) -> Result<(), Daem
     let listening = options.endpoints.listen()?;
     // aya probes the kernel once; some probes need more than what is kept, and without them programs have no names.
     let _ = aya::features();
-    flannel_privileges::confine(&needs(&options))?;
+    flannel_privileges::confine(needs(&options))?;
     let mut signals = Signals::new()?;
     tokio::spawn(log_level.clone().follow(log::LogLevelSignals::new()?));
     let vitals = Vitals::default();
@@ -119,11 +117,11 @@ impl Pending {
 }
 
 /// Settings that may need a privilege for as long as the daemon runs.
-fn needs(options: &Options) -> Needs<'_> {
+fn needs(options: &Options) -> Needs {
     Needs {
-        files: match &options.kubernetes {
-            Some(kubernetes) => kubernetes.files().collect(),
-            None => options.etcd.files().collect(),
+        reads_files: match &options.kubernetes {
+            Some(kubernetes) => kubernetes.files().next().is_some(),
+            None => options.etcd.files().next().is_some(),
         },
         iptables: options.rules.masquerade || options.rules.forward,
     }

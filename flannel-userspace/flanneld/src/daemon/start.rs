@@ -7,6 +7,7 @@ use std::time::Duration;
 use flannel_common::flow::Bypass;
 use flannel_control::backend::Tunnel;
 use flannel_control::configuration::{Follower, Served};
+use flannel_control::exclusive::Exclusive;
 use flannel_control::identity::Identity;
 use flannel_control::lease::{AddressClaim, Keeping, Last, LeaseOwner as _, LeaseState, Own};
 use flannel_control::peers::{DeletionGuard, PeerTable, Site};
@@ -29,7 +30,6 @@ use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
 use super::error::DaemonError;
-use super::exclusive::Exclusive;
 use super::leave::Presence;
 use super::membership::Membership;
 use super::others::OtherRulesKeeper;
@@ -39,7 +39,7 @@ use super::{Pending, configuration, programs};
 use crate::cli::Options;
 use flannel_host::{Host, Settings};
 
-/// How long a host that remembers the network waits for etcd.
+/// How long a host that remembers the network waits for etcd, however many members it asks in that time.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A host that forwards, and the parts that keep it so.
@@ -91,8 +91,10 @@ pub(super) async fn start<M: Membership>(
     let kernel = Host::open(netlink.clone(), settings(&options, pins, vitals))?;
     let registry = membership.config();
     let found = match &remembered {
-        Some(remembered) => configuration::wait_for_or_remember(registry, remembered, PATIENCE).await?,
-        None => configuration::wait_for(registry).await?,
+        Some(remembered) => {
+            configuration::wait_for_or_remember(registry, &vitals.conditions, remembered, PATIENCE).await?
+        }
+        None => configuration::wait_for(registry, &vitals.conditions).await?,
     };
     let underlay = interface::choose(&netlink, &options.interface).await?;
     let gateway = netlink.default_route(Family::V4).await?.and_then(|route| route.via);
@@ -101,7 +103,7 @@ pub(super) async fn start<M: Membership>(
     let is_ours = |remembered: &Remembered| remembered.is_of(&identity, &found.configuration.text);
     let (found, remembered) = match remembered.filter(is_ours) {
         Some(remembered) => (found, Some(remembered)),
-        None if found.is_remembered => (configuration::wait_for(registry).await?, None),
+        None if found.is_remembered => (configuration::wait_for(registry, &vitals.conditions).await?, None),
         None => (found, None),
     };
     let configuration::Found { configuration, is_remembered } = found;
@@ -126,7 +128,11 @@ pub(super) async fn start<M: Membership>(
     };
     let public_ip =
         underlay.public.first().ok_or_else(|| InterfaceError::NoAddress(underlay.name.clone()))?;
-    let address_claim = membership.claim(&identity, public_ip).await?;
+    let address_claim = match (membership.claim(&identity, public_ip), &remembered) {
+        (None, _) => None,
+        (Some(claim), Some(_)) if is_remembered => Some(claim),
+        (Some(claim), remembered) => Some(claim.made_within(remembered.as_ref().map(|_| PATIENCE)).await?),
+    };
     let mut exclusive = Vec::new();
     for family in config.families.iter().map(|(family, _)| family) {
         if let Some(device) = backend_config.device_name(family) {
@@ -141,8 +147,8 @@ pub(super) async fn start<M: Membership>(
     let prepared = prepared.map_err(DaemonError::Prepare)?;
 
     let owner = membership.owner(config, own)?;
-    // After waiting for the configuration in vain it need not wait for etcd once more.
-    let patience = if is_remembered { Duration::ZERO } else { PATIENCE };
+    // After waiting for the configuration in vain it need not wait for etcd once more. A listing takes its time.
+    let patience = if is_remembered { Duration::ZERO } else { 2 * PATIENCE };
     let last = own.map(|own| Last { own, patience });
     let (lease, lease_keeping) = owner.acquire(prepared.attributes(), last).await?;
     pending.lease.meet();
@@ -159,7 +165,8 @@ pub(super) async fn start<M: Membership>(
     let site = Site::new(&membership.endpoints(), config, (kind, vteps), &underlay, &subnets, gateway);
     let mut peers = PeerTable::new(site).counting(metrics.leases.clone());
     let presence = Presence { claims: membership.claims(), identity: identity.clone(), lease: lease.clone() };
-    let mut memory = Memory::new(Box::new(options.state_file.clone()), identity, configuration.text.clone());
+    let mut memory =
+        Memory::new(Box::new(options.state_file.clone()), identity, configuration.text.clone()).on_disk();
     let tunnel = prepared.backend().tunnel();
     let other_rules = other_rules(&options, config, &prepared, &subnets, &vitals.conditions);
     let conditions = vitals.conditions.clone();
@@ -184,7 +191,7 @@ pub(super) async fn start<M: Membership>(
     pending.datapath.meet();
 
     let announcement = Announcement { lease, file, place: Box::new(options.subnet_file.clone()) };
-    let remembered = memory.begin(remembered, Own::of(&lease_state.borrow().lease, vteps));
+    let remembered = memory.begin(remembered, Own::of(&lease_state.borrow(), vteps));
     announcement.write_file()?;
     pending.subnet_file.meet();
     let known = remembered.map(|remembered| peers.apply_snapshot(&remembered.snapshot(kind)));

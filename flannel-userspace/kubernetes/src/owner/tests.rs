@@ -165,6 +165,7 @@ async fn the_last_lease_goes_on_while_the_server_is_away() {
         public: Ipv4Addr::new(192, 168, 77, 11).into(),
         subnets: Subnets { v4: Some("10.244.1.0/24".parse().unwrap()), v6: None },
         term: None,
+        expires: None,
         vtep_macs: PerFamily::NONE,
     };
     let last = Last { own: &own, patience: Duration::ZERO };

@@ -38,13 +38,32 @@ pub struct TypeError {
     expected: &'static str,
 }
 
+impl JsonError {
+    /// What the library says; and what it does not, of characters that JSON does not take and nobody tells from those it
+    /// takes.
+    fn of(error: &serde_json::Error, json: &str) -> Self {
+        let odd = |character: &char| {
+            matches!(character, '\u{feff}' | '\u{a0}' | '\u{200b}' | '\u{201c}'..='\u{201f}')
+        };
+        let remedy = json.chars().find(odd).map(|character| match character {
+            '\u{201c}'..='\u{201f}' => format!("; it has typographic quotes ({character}): write \""),
+            _ => format!(
+                "; it has the invisible character U+{:04X}: write it again without",
+                u32::from(character)
+            ),
+        });
+        Self(excerpt(&error.to_string()) + &remedy.unwrap_or_default())
+    }
+}
+
 impl Object {
     /// Reads an object, or `null` as one without members.
     ///
     /// # Errors
     /// Whatever else the text is.
     pub fn parse(json: &str) -> Result<Self, JsonError> {
-        Ok(serde_json::from_str::<Option<Self>>(json)?.unwrap_or_default())
+        let parsed = serde_json::from_str::<Option<Self>>(json);
+        Ok(parsed.map_err(|error| JsonError::of(&error, json))?.unwrap_or_default())
     }
 
     /// Every member, duplicates included.
@@ -224,6 +243,17 @@ mod tests {
     #[case::other_languages("größer", "größer")]
     fn control_characters_are_spelled_out(#[case] text: &str, #[case] expected: &str) {
         assert_eq!(excerpt(text), expected);
+    }
+
+    #[test]
+    fn what_nobody_sees_is_told() {
+        let error = |json| Object::parse(json).unwrap_err().to_string();
+        assert!(error("\u{feff}{}").contains("the invisible character U+FEFF: write it again without"));
+        assert!(error("{\u{a0}\"Network\": \"10.5.0.0/16\"}").contains("U+00A0"));
+        let quotes = error("{\u{201c}Network\u{201d}: \"10.5.0.0/16\"}");
+        assert!(quotes.contains("typographic quotes"), "{quotes}");
+        assert!(Object::parse("{\r\n}\r\n").is_ok(), "ends of lines are not odd");
+        assert!(!error("{").contains("invisible"));
     }
 
     #[test]

@@ -13,4 +13,6 @@ pub use backend::{BackendConfig, BackendError, UdpConfig};
 pub use configuration::{Change, Changes, Configuration, ConfigurationError};
 pub use error::ConfigError;
 pub use network::NetworkConfig;
-pub use place::{DEFAULT_ETCD_PREFIX, control_socket, default_pin_dir, default_state_file};
+pub use place::{
+    DEFAULT_ETCD_PREFIX, control_socket, default_pin_dir, default_state_file, device_lock, network_lock,
+};

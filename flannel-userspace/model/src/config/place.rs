@@ -24,7 +24,7 @@ pub fn default_state_file(etcd_prefix: &str) -> PathBuf {
     Path::new(STATE).join(format!("{}.json", name_of(etcd_prefix)))
 }
 
-/// The directory of what ends with a reboot, and of the sockets among that.
+/// The directory of what ends with a reboot: sockets and locks.
 const RUN: &str = "/run/flannel";
 
 /// The control socket of a daemon that serves the network below `etcd_prefix` in the network namespace of that number:
@@ -32,6 +32,19 @@ const RUN: &str = "/run/flannel";
 #[must_use]
 pub fn control_socket(etcd_prefix: &str, network_namespace: u64) -> PathBuf {
     Path::new(RUN).join(format!("{}@{network_namespace}.sock", name_of(etcd_prefix)))
+}
+
+/// The file whose lock the daemon of the network below `etcd_prefix` holds in the network namespace of that number.
+#[must_use]
+pub fn network_lock(etcd_prefix: &str, network_namespace: u64) -> PathBuf {
+    Path::new(RUN).join(format!("{}@{network_namespace}.lock", name_of(etcd_prefix)))
+}
+
+/// The file whose lock the daemon holds that has flannel's device of this name in the network namespace of that number.
+/// The name of a network has no dot.
+#[must_use]
+pub fn device_lock(device: &str, network_namespace: u64) -> PathBuf {
+    Path::new(RUN).join(format!("device.{device}@{network_namespace}.lock"))
 }
 
 /// The prefix as one name of a file. The BPF file system takes no dots; each character that cannot stand in a name
@@ -53,7 +66,7 @@ fn name_of(etcd_prefix: &str) -> String {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::{control_socket, default_pin_dir};
+    use super::{control_socket, default_pin_dir, device_lock, network_lock};
 
     #[test]
     fn stock_prefix() {
@@ -76,5 +89,13 @@ mod tests {
         assert_eq!(socket.to_str(), Some("/run/flannel/coreos%2ecom_network@4026531840.sock"));
         assert_ne!(control_socket("/coreos.com/network", 1), socket);
         assert_ne!(control_socket("/other", 4_026_531_840), socket);
+    }
+
+    #[test]
+    fn locks_of_networks_and_devices_never_meet() {
+        let lock = network_lock("/coreos.com/network/", 1);
+        assert_eq!(lock.to_str(), Some("/run/flannel/coreos%2ecom_network@1.lock"));
+        assert_eq!(device_lock("flannel.1", 1).to_str(), Some("/run/flannel/device.flannel.1@1.lock"));
+        assert_ne!(network_lock("/device.flannel.1", 1), device_lock("flannel.1", 1));
     }
 }

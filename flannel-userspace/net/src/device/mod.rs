@@ -23,7 +23,10 @@ pub enum DeviceError {
     #[error(transparent)]
     Kernel(#[from] Error),
     /// A setting below /proc/sys could not be written.
-    #[error("cannot write {value} to {path}")]
+    #[error(
+        "cannot write {value} to {path}: in a container, /proc/sys must not be read-only (run it privileged); else write it \
+         once, with: echo {value} >{path}"
+    )]
     Setting {
         /// The file.
         path: String,

@@ -22,7 +22,7 @@ pub enum RulesError {
         other_engine: bool,
     },
     /// A program could not be started.
-    #[error("cannot run `{command}`")]
+    #[error("cannot run `{command}`: make it a program that this user may execute")]
     Run {
         /// With its arguments.
         command: String,
@@ -30,7 +30,10 @@ pub enum RulesError {
         source: io::Error,
     },
     /// A program took too long, and was killed.
-    #[error("`{command}` did not end within {} seconds; does another program hold the rules?", .deadline.as_secs())]
+    #[error(
+        "`{command}` did not end within {} seconds; does another program hold the rules (fuser -v /run/xtables.lock)?",
+        .deadline.as_secs()
+    )]
     Deadline {
         /// With its arguments.
         command: String,
@@ -38,7 +41,7 @@ pub enum RulesError {
         deadline: Duration,
     },
     /// A program refused.
-    #[error("`{command}` failed ({status}): {stderr}")]
+    #[error("`{command}` failed ({status}): {stderr}{}", remedy(stderr))]
     Failed {
         /// With its arguments.
         command: String,
@@ -48,7 +51,7 @@ pub enum RulesError {
         stderr: String,
     },
     /// `nft` printed what it does not print.
-    #[error("cannot read what `{command}` printed")]
+    #[error("cannot read what `{command}` printed: is this nft of nftables 0.9.3 or newer, with JSON?")]
     Unreadable {
         /// With its arguments.
         command: String,
@@ -56,6 +59,27 @@ pub enum RulesError {
         source: serde_json::Error,
     },
 }
+
+/// What helps against what programs say of the kernel.
+fn remedy(stderr: &str) -> &'static str {
+    const REMEDIES: [(&str, &str); 6] = [
+        ("ermission denied", PRIVILEGE),
+        ("not permitted", PRIVILEGE),
+        ("must be root", PRIVILEGE),
+        (
+            "is incompatible, use 'nft' tool",
+            "; somebody wrote rules into that table with nft: have them use a table of their own",
+        ),
+        ("Could not fetch rule set generation id", PRIVILEGE),
+        (
+            "No chain/target/match by that name",
+            "; the kernel lacks a module, such as xt_comment, xt_MASQUERADE or nft_compat",
+        ),
+    ];
+    REMEDIES.iter().find(|(sign, _)| stderr.contains(sign)).map_or("", |(_, remedy)| remedy)
+}
+
+const PRIVILEGE: &str = "; it takes CAP_NET_ADMIN, and iptables' legacy variant CAP_NET_RAW";
 
 impl RulesError {
     /// Whether a program is not installed. Where no more than [`Spec::forward`](super::Spec::forward) asked

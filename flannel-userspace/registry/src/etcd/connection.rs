@@ -226,7 +226,7 @@ impl Connection {
 
     async fn connect(&self, url: &str, deadline: Duration) -> Result<Client, RegistryError> {
         let options = self.options.connect_options(url).await?;
-        let Some((user, password)) = self.options.user()? else {
+        let Some((user, password)) = self.options.user().await? else {
             // There is nothing to ask: the connection comes about with the first request.
             return Client::connect([url], Some(options))
                 .await

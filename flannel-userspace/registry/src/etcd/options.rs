@@ -16,6 +16,9 @@ const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// A connection whose ping is not answered within this time is dead.
 const PING_TIMEOUT: Duration = Duration::from_secs(4);
 
+/// What some editors begin a file of UTF-8 with.
+const MARK: &str = "\u{feff}";
+
 /// How to reach etcd: the `--etcd-*` flags.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Options {
@@ -57,8 +60,8 @@ impl Password {
             Self::File(path) => path,
         };
         let text = std::fs::read_to_string(path)?;
-        // Editors leave an end of line that is no part of the password.
-        match text.lines().next() {
+        // Editors leave an end of line that is no part of the password, and some begin with a byte order mark.
+        match text.trim_start_matches(MARK).lines().next() {
             Some(password) if !password.is_empty() => Ok(password.to_owned()),
             _ => Err(io::Error::new(io::ErrorKind::InvalidData, "its first line is empty")),
         }
@@ -148,14 +151,19 @@ impl Options {
     ///
     /// # Errors
     /// The password cannot be read.
-    pub(super) fn user(&self) -> Result<Option<(String, String)>, RegistryError> {
+    pub(super) async fn user(&self) -> Result<Option<(String, String)>, RegistryError> {
         let Some(username) = self.username.clone() else { return Ok(None) };
         let password = match &self.password {
             None => String::new(),
-            Some(password) => password.read().map_err(|source| {
-                let path = if let Password::File(path) = password { path.clone() } else { PathBuf::new() };
-                RegistryError::ReadFile { what: "password", path, source }
-            })?,
+            Some(Password::Literal(password)) => password.clone(),
+            Some(Password::File(path)) => {
+                let file = Password::File(path.clone());
+                // A disk that hangs must not hang the daemon.
+                let read = tokio::task::spawn_blocking(move || file.read()).await;
+                read.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(|source| {
+                    RegistryError::ReadFile { what: "password", path: path.clone(), source }
+                })?
+            }
         };
         Ok(Some((username, password)))
     }
@@ -181,14 +189,12 @@ impl Options {
     async fn tls(&self) -> Result<TlsOptions, RegistryError> {
         let mut tls = TlsOptions::new().timeout(CONNECT_TIMEOUT);
         tls = match &self.ca_file {
-            Some(path) => tls.ca_certificate(Certificate::from_pem(
-                read_pem("certificate authority", "CERTIFICATE", path).await?,
-            )),
+            Some(path) => tls.ca_certificate(Certificate::from_pem(read_pem(&CA, path).await?)),
             None => tls.with_native_roots(),
         };
         if let (Some(cert), Some(key)) = (&self.cert_file, &self.key_file) {
-            let cert = read_pem("client certificate", "CERTIFICATE", cert).await?;
-            let key = read_pem("client key", "PRIVATE KEY", key).await?;
+            let cert = read_pem(&CERTIFICATE, cert).await?;
+            let key = read_pem(&KEY, key).await?;
             tls = tls.identity(Identity::from_pem(cert, key));
         }
         Ok(tls)
@@ -216,21 +222,44 @@ fn is_https(url: &str) -> bool {
     url.starts_with("https://")
 }
 
-/// Reads a PEM file and makes sure that it has a block whose label ends in `label`: the TLS library would
-/// take an empty list of authorities without a word.
-async fn read_pem(what: &'static str, label: &str, path: &Path) -> Result<Vec<u8>, RegistryError> {
+/// What a PEM file is to hold.
+struct Content {
+    what: &'static str,
+    /// What its blocks may be called, the usual one first.
+    labels: &'static [&'static str],
+    /// The program of openssl that makes one.
+    command: &'static str,
+}
+
+const CA: Content = Content { what: "certificate authority", labels: &["CERTIFICATE"], command: "x509" };
+const CERTIFICATE: Content = Content { what: "client certificate", ..CA };
+const KEY: Content = Content {
+    what: "client key",
+    labels: &["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"],
+    command: "pkey",
+};
+
+/// Reads a PEM file and makes sure that it has a block of that content: the TLS library would take an empty list of
+/// authorities without a word.
+async fn read_pem(content: &Content, path: &Path) -> Result<Vec<u8>, RegistryError> {
+    let Content { what, labels, command } = *content;
     let pem = tokio::fs::read(path).await.map_err(|source| RegistryError::ReadFile {
         what,
         path: path.to_owned(),
         source,
     })?;
-    let is_begin =
-        |line: &str| line.starts_with("-----BEGIN ") && line.trim_end().ends_with(&format!("{label}-----"));
-    if String::from_utf8_lossy(&pem).lines().any(is_begin) {
-        Ok(pem)
-    } else {
-        Err(RegistryError::NotPem { what, path: path.to_owned() })
+    // The library takes the mark for the beginning of a line of text.
+    let pem = pem.strip_prefix(MARK.as_bytes()).map_or(pem.clone(), <[u8]>::to_vec);
+    let text = String::from_utf8_lossy(&pem);
+    let has = |label: &str| text.lines().any(|line| line.trim_end() == format!("-----BEGIN {label}-----"));
+    let is_encrypted = has("ENCRYPTED PRIVATE KEY") || text.contains("Proc-Type: 4,ENCRYPTED");
+    if labels.contains(&"PRIVATE KEY") && is_encrypted {
+        return Err(RegistryError::EncryptedKey { path: path.to_owned() });
     }
+    if labels.iter().any(|label| has(label)) {
+        return Ok(pem);
+    }
+    Err(RegistryError::NotPem { what, label: labels[0], command, path: path.to_owned() })
 }
 
 #[cfg(test)]
@@ -308,6 +337,47 @@ mod tests {
         options.ca_file = Some(empty.path().to_owned());
         let error = options.connect_options("https://a:1").await.unwrap_err();
         assert!(matches!(error, RegistryError::NotPem { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn files_of_other_editors_are_read() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "\u{feff}canary\r\n").unwrap();
+        assert_eq!(Password::File(file.path().to_owned()).read().unwrap(), "canary");
+        let pem = "-----BEGIN CERTIFICATE-----\r\nAAAA\r\n-----END CERTIFICATE-----\r\n";
+        std::fs::write(file.path(), format!("\u{feff}{pem}")).unwrap();
+        let read = super::read_pem(&super::CA, file.path()).await.unwrap();
+        assert_eq!(read, pem.as_bytes());
+    }
+
+    #[rstest]
+    #[case::encrypted("ENCRYPTED PRIVATE KEY", "is encrypted", "openssl pkey -in")]
+    #[case::certificate("CERTIFICATE", "BEGIN PRIVATE KEY", "openssl pkey -in")]
+    #[tokio::test]
+    async fn keys_that_are_none(#[case] label: &str, #[case] flaw: &str, #[case] remedy: &str) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), format!("-----BEGIN {label}-----\nAAAA\n")).unwrap();
+        let error = super::read_pem(&super::KEY, file.path()).await.unwrap_err().to_string();
+        assert!(error.contains(flaw) && error.contains(remedy), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_authority_that_the_library_would_leave_out_is_told() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "-----BEGIN TRUSTED CERTIFICATE-----\nAAAA\n").unwrap();
+        let error = super::read_pem(&super::CA, file.path()).await.unwrap_err().to_string();
+        assert!(error.contains("openssl x509 -in"), "{error}");
+    }
+
+    #[test]
+    fn what_lets_a_file_be_read_is_named() {
+        let failed = |kind: std::io::ErrorKind| {
+            let error =
+                RegistryError::ReadFile { what: "client key", path: "/k".into(), source: kind.into() };
+            error.to_string()
+        };
+        assert!(failed(std::io::ErrorKind::PermissionDenied).contains("grant CAP_DAC_READ_SEARCH"));
+        assert_eq!(failed(std::io::ErrorKind::NotFound), "cannot read /k, the client key for etcd");
     }
 
     #[test]

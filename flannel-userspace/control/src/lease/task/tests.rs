@@ -278,6 +278,37 @@ async fn equal_lease_of_unknown_length_is_put_on_an_own_term_soon() {
     assert_ne!(registry.lease(SUBNET).unwrap().term, term());
 }
 
+/// Alerts go by what is reported: neither too early nor too late.
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_lease_that_another_wrote_is_doubted_once_it_cannot_be_written() {
+    let (registry, holder, _task) = holding().await;
+    let before = holder.state().borrow().expires;
+    registry.put(SUBNET, &own(), term());
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(holder.state().borrow().expires, before, "it is about to be written again");
+    registry.fail(Fault::Request, 1000);
+    sleep(Duration::from_secs(120)).await;
+    assert!(holder.state().borrow().expires < Some(Instant::now()), "nobody knows how long it lasts");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_remembered_lease_lasts_no_longer_than_it_did() {
+    let registry = Memory::default();
+    let remembered = registry.put(SUBNET, &own(), term());
+    registry.fail(Fault::Request, 1000);
+    let end = Instant::now() + Duration::from_secs(600);
+    let (hold, holder) = LeaseTask::resume(registry.clone(), CONFIG, remembered, Some(end));
+    let _task = tokio::spawn(hold.run());
+    sleep(Duration::from_secs(60)).await;
+    let held = holder.state().borrow().clone();
+    assert_eq!(held.expires, Some(end));
+    assert!(held.renewal < Some(Instant::now()), "it is late");
+    registry.fail(Fault::Request, 0);
+    sleep(Duration::from_secs(60)).await;
+    let held = holder.state().borrow().clone();
+    assert!(held.expires > Some(end) && held.renewal > Some(Instant::now()), "{held:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn listing_without_the_lease_has_it_written_again() {
     let registry = Memory::default();
@@ -327,7 +358,7 @@ async fn a_remembered_lease_that_tells_of_the_former_address(#[case] term_id: i6
     let before = attributes("192.0.2.9", MAC);
     let written = registry.put(SUBNET, &before, term());
     let remembered = Lease { attributes: own(), term: EtcdLeaseId::from_id(term_id), ..written };
-    let (hold, holder) = LeaseTask::resume(registry.clone(), CONFIG, remembered);
+    let (hold, holder) = LeaseTask::resume(registry.clone(), CONFIG, remembered, None);
     let task = tokio::spawn(hold.run());
     sleep(Duration::from_secs(5)).await;
     if is_own {

@@ -46,6 +46,18 @@ fn the_command_line_wins(#[case] line: &str, #[case] name: &str, #[case] value: 
 }
 
 #[rstest]
+#[case::windows("http://a:1\r", "a carriage return, as files of Windows have")]
+#[case::quotes("\"http://a:1\"", "is in quotes that nothing has removed: leave them out")]
+#[case::blank("http://a:1,\u{a0}http://b:1", "the invisible character U+00A0, behind its first 11")]
+fn what_nobody_sees_in_a_variable_is_told(#[case] value: &str, #[case] message: &str) {
+    let refusal = parse_with("", &[("FLANNELD_ETCD_ENDPOINTS", value)]).unwrap_err();
+    assert_eq!(refusal.code(), 2);
+    let text = refusal.to_string();
+    assert!(text.contains("FLANNELD_ETCD_ENDPOINTS") && text.contains(message), "{text}");
+    parse_with("", &[("FLANNELD_ETCD_PASSWORD", value)]).unwrap();
+}
+
+#[rstest]
 #[case::value("", "FLANNELD_PUBLIC_IP", "host", "--public-ip")]
 #[case::switch("", "FLANNELD_IP_MASQ", "yes", "--ip-masq")]
 #[case::conflict("--etcd-password-file /f", "FLANNELD_ETCD_PASSWORD", "p", "--etcd-password")]

@@ -70,12 +70,8 @@ impl Membership for InEtcd {
         Ok(Hints::default())
     }
 
-    async fn claim(
-        &self,
-        identity: &Identity,
-        public_ip: IpAddr,
-    ) -> Result<Option<AddressClaim<Etcd>>, DaemonError> {
-        Ok(Some(AddressClaim::claim(self.etcd.clone(), identity.clone(), public_ip).await?))
+    fn claim(&self, identity: &Identity, public_ip: IpAddr) -> Option<AddressClaim<Etcd>> {
+        Some(AddressClaim::new(self.etcd.clone(), identity.clone(), public_ip))
     }
 
     fn claims(&self) -> Option<Etcd> {

@@ -89,8 +89,8 @@ impl Membership for InKubernetes {
     }
 
     /// Which nodes announce one address shows in the nodes themselves.
-    async fn claim(&self, _: &Identity, _: IpAddr) -> Result<Option<AddressClaim<Etcd>>, DaemonError> {
-        Ok(None)
+    fn claim(&self, _: &Identity, _: IpAddr) -> Option<AddressClaim<Etcd>> {
+        None
     }
 
     fn claims(&self) -> Option<Etcd> {

@@ -42,15 +42,8 @@ pub(super) trait Membership: Sized {
     /// This host has no place in the registry.
     fn hints(&self, patience: Option<Duration>) -> impl Future<Output = Result<Hints, DaemonError>> + Send;
 
-    /// Claims the public address, where claims are written.
-    ///
-    /// # Errors
-    /// Another host has it.
-    fn claim(
-        &self,
-        identity: &Identity,
-        public_ip: IpAddr,
-    ) -> impl Future<Output = Result<Option<AddressClaim<Etcd>>, DaemonError>> + Send;
+    /// A claim to the public address, not made yet, where claims are written.
+    fn claim(&self, identity: &Identity, public_ip: IpAddr) -> Option<AddressClaim<Etcd>>;
 
     /// The etcd in which a claim would be ended when the host leaves.
     fn claims(&self) -> Option<Etcd>;

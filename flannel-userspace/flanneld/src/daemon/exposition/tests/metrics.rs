@@ -231,7 +231,7 @@ async fn the_end_of_the_lease_is_dated() {
         created: Revision::new(1),
         term: EtcdLeaseId::from_id(1),
     };
-    let held = |expires| LeaseState { lease: lease.clone(), expires };
+    let held = |expires| LeaseState { lease: lease.clone(), expires, renewal: expires };
     let (sender, receiver) = watch::channel(held(Some(Instant::now() + 3600 * SECOND)));
     let metrics = Metrics::default();
     assert_eq!(value(&text(&metrics), SERIES), None);
