@@ -5,7 +5,9 @@
 #![no_std]
 
 #[cfg(target_endian = "big")]
-compile_error!("programs and daemon read the keys of maps as little-endian words: there is no build for this processor");
+compile_error!(
+    "programs and daemon read the keys of maps as little-endian words: there is no build for this processor"
+);
 
 pub mod addr;
 pub mod flow;

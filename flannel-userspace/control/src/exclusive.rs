@@ -61,7 +61,8 @@ impl Exclusive {
     /// It is not to be had.
     pub async fn network(prefix: &str) -> Result<Self, ExclusiveError> {
         let prefix = prefix.trim_end_matches('/');
-        Self::claim(|namespace| network_lock(prefix, namespace), || format!("serves the network {prefix}")).await
+        Self::claim(|namespace| network_lock(prefix, namespace), || format!("serves the network {prefix}"))
+            .await
     }
 
     /// Flannel's device called `name`.
@@ -73,10 +74,7 @@ impl Exclusive {
         Self::claim(|namespace| device_lock(name, namespace), what).await
     }
 
-    async fn claim(
-        path: impl Fn(u64) -> PathBuf,
-        what: impl Fn() -> String,
-    ) -> Result<Self, ExclusiveError> {
+    async fn claim(path: impl Fn(u64) -> PathBuf, what: impl Fn() -> String) -> Result<Self, ExclusiveError> {
         // Namespaces are a thread's.
         match fs::metadata("/proc/thread-self/ns/net") {
             Ok(namespace) => Self::claim_at(&path(namespace.ino()), what).await,

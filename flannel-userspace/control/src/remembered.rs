@@ -295,7 +295,10 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
         let error = Remembered::read(file.path()).unwrap_err().to_string();
-        assert!(error.contains(&format!("is of version {version}, and this flanneld reads version 1")), "{error}");
+        assert!(
+            error.contains(&format!("is of version {version}, and this flanneld reads version 1")),
+            "{error}"
+        );
     }
 
     #[rstest]

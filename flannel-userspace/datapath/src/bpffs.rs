@@ -198,7 +198,9 @@ fn make_private(path: &Path) -> io::Result<()> {
 /// Fails if somebody but root and this user could put another directory in the place of `path`, at any of its components.
 fn check_place(path: &Path) -> Result<(), DatapathError> {
     let real = path.canonicalize().map_err(unusable(path))?;
-    for above in path.ancestors().chain(real.ancestors()).filter(|above| above.is_absolute() && *above != real) {
+    for above in
+        path.ancestors().chain(real.ancestors()).filter(|above| above.is_absolute() && *above != real)
+    {
         fs::metadata(above).and_then(|metadata| check_above(&metadata)).map_err(unusable(above))?;
     }
     Ok(())
@@ -219,11 +221,7 @@ fn belongs_to(uid: u32) -> io::Error {
 }
 
 fn check_owner(metadata: &fs::Metadata) -> io::Result<()> {
-    if metadata.uid() == geteuid().as_raw() {
-        Ok(())
-    } else {
-        Err(belongs_to(metadata.uid()))
-    }
+    if metadata.uid() == geteuid().as_raw() { Ok(()) } else { Err(belongs_to(metadata.uid())) }
 }
 
 #[cfg(test)]
@@ -261,7 +259,9 @@ mod tests {
         check_place(&linked).unwrap();
         let refusal = |path| format!("{}", Chain(&check_place(path).unwrap_err()));
         fs::set_permissions(&above, Permissions::from_mode(0o777)).unwrap();
-        assert!(refusal(&path).contains("flannel for pins") && refusal(&path).ends_with("others may write to it"));
+        assert!(
+            refusal(&path).contains("flannel for pins") && refusal(&path).ends_with("others may write to it")
+        );
         fs::set_permissions(&above, Permissions::from_mode(0o1777)).unwrap();
         check_place(&path).unwrap();
         chown(&above, Some(65534), None).unwrap();

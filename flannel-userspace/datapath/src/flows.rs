@@ -44,7 +44,9 @@ pub enum ApproverError {
     #[error("cannot ask connection tracking; without that, no TCP connection bypasses the stack")]
     Conntrack(#[source] io::Error),
     /// The announcements cannot be waited for.
-    #[error("cannot wait for connections that could bypass the stack; TCP connections go through it, as with --pod-bypass=off")]
+    #[error(
+        "cannot wait for connections that could bypass the stack; TCP connections go through it, as with --pod-bypass=off"
+    )]
     Wait(#[source] io::Error),
 }
 

@@ -36,9 +36,9 @@ use aya::{Ebpf, EbpfError};
 use flannel_common::flow::Bypass;
 use flannel_common::maps::Node;
 use flannel_privileges::MemoryLimit;
+use nix::errno::Errno;
 use nix::net::if_::if_indextoname;
 use nix::time::{ClockId, clock_gettime};
-use nix::errno::Errno;
 use thiserror::Error;
 use tracing::warn;
 
@@ -194,7 +194,9 @@ pub enum DatapathError {
         source: MapError,
     },
     /// Another trace or capture runs.
-    #[error("another trace or capture of the datapath at {path} runs; the programs serve one at a time: end that one first")]
+    #[error(
+        "another trace or capture of the datapath at {path} runs; the programs serve one at a time: end that one first"
+    )]
     TraceBusy {
         /// Where.
         path: PathBuf,
@@ -259,7 +261,9 @@ pub enum DatapathError {
         release: String,
     },
     /// A pin cannot be made.
-    #[error("cannot pin {path}: make the BPF file system writable (mount -o remount,rw), or choose another --pin-dir")]
+    #[error(
+        "cannot pin {path}: make the BPF file system writable (mount -o remount,rw), or choose another --pin-dir"
+    )]
     Pin {
         /// Which.
         path: PathBuf,
@@ -267,7 +271,9 @@ pub enum DatapathError {
         source: PinError,
     },
     /// A pin cannot be removed.
-    #[error("cannot remove the pin {path}: make the BPF file system writable (mount -o remount,rw), or remove it by hand")]
+    #[error(
+        "cannot remove the pin {path}: make the BPF file system writable (mount -o remount,rw), or remove it by hand"
+    )]
     Unpin {
         /// Which.
         path: PathBuf,
@@ -281,7 +287,9 @@ fn map_remedy(error: &MapError) -> &'static str {
     let MapError::SyscallError(error) = error else { return "" };
     match error.io_error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EPERM | Errno::EACCES) => ", which takes CAP_BPF",
-        Some(Errno::E2BIG | Errno::ENOSPC) => ", which is full: the network has more hosts than it has room for",
+        Some(Errno::E2BIG | Errno::ENOSPC) => {
+            ", which is full: the network has more hosts than it has room for"
+        }
         Some(Errno::ENOMEM) => ", because the kernel has no memory left for it",
         _ => "",
     }

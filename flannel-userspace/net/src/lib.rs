@@ -84,11 +84,15 @@ impl Error {
 /// What helps against the answers of the kernel that do not speak for themselves.
 fn remedy(error: &io::Error) -> &'static str {
     match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::EPERM | Errno::EACCES) => ", which takes CAP_NET_ADMIN in the user namespace of this network namespace",
+        Some(Errno::EPERM | Errno::EACCES) => {
+            ", which takes CAP_NET_ADMIN in the user namespace of this network namespace"
+        }
         Some(Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT) => {
             ", for which the kernel may lack a module (modprobe, or linux-modules-extra) or a newer release"
         }
-        Some(Errno::ENOBUFS | Errno::ENOMEM) => ", because the kernel has no memory left for it; it is tried again",
+        Some(Errno::ENOBUFS | Errno::ENOMEM) => {
+            ", because the kernel has no memory left for it; it is tried again"
+        }
         _ => "",
     }
 }

@@ -252,7 +252,10 @@ impl Daemon {
         let remembered = self.disk.state.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let remembered = remembered.filter(|remembered| remembered.is_of(&identity, &config));
         let public_ip = underlay.public.first()?;
-        let claim = AddressClaim::new(self.client.clone(), identity.clone(), public_ip).made_within(None).await.ok()?;
+        let claim = AddressClaim::new(self.client.clone(), identity.clone(), public_ip)
+            .made_within(None)
+            .await
+            .ok()?;
         let own = remembered.as_ref().map(|remembered| &remembered.own);
         let former_macs = own.map_or(PerFamily::NONE, |own| own.vtep_macs_at(&underlay.public));
         let backend = backend::of(&self.plan.backend);

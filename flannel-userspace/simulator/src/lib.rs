@@ -10,8 +10,8 @@ mod cost;
 mod host;
 mod kernel;
 mod registry;
-mod storm;
 mod store;
+mod storm;
 mod world;
 
 use anyhow::{Context as _, Result, anyhow};

@@ -12,8 +12,8 @@ use flannel_registry::etcd::{Etcd, Options};
 use flannel_tests::process::Process;
 use flannel_tests::wait;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, PKCS_ED25519,
-    SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    PKCS_ED25519, SanType, date_time_ymd,
 };
 use rstest::rstest;
 

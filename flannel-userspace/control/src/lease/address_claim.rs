@@ -154,8 +154,10 @@ mod tests {
     #[tokio::test]
     async fn the_second_host_of_an_address_is_refused() {
         let registry = Memory::default();
-        let _first = AddressClaim::new(registry.clone(), identity(1), ADDRESS).made_within(None).await.unwrap();
-        let error = AddressClaim::new(registry.clone(), identity(2), ADDRESS).made_within(None).await.err().unwrap();
+        let _first =
+            AddressClaim::new(registry.clone(), identity(1), ADDRESS).made_within(None).await.unwrap();
+        let error =
+            AddressClaim::new(registry.clone(), identity(2), ADDRESS).made_within(None).await.err().unwrap();
         assert!(
             error.to_string().contains("192.0.2.1") && error.other.contains("02:00:00:00:00:01"),
             "{error}"

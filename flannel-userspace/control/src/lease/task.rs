@@ -183,7 +183,8 @@ impl<R: LeaseStore> LeaseTask<R> {
     pub fn new(registry: R, config: HoldConfig, own: OwnLease) -> (Self, LeaseHandle) {
         let OwnLease { lease, since, reused } = own;
         let (sender, orders) = mpsc::unbounded_channel();
-        let (state, receiver) = watch::channel(LeaseState { lease: lease.clone(), expires: None, renewal: None });
+        let (state, receiver) =
+            watch::channel(LeaseState { lease: lease.clone(), expires: None, renewal: None });
         let handle = LeaseHandle { key: lease.key(), orders: sender, lease: receiver };
         let mut task = Self {
             registry,

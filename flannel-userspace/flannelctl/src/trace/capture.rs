@@ -44,7 +44,9 @@ impl Arguments {
         let tables = context.place.tables()?;
         let host = Host::read(&tables)?;
         if host.node.port == 0 {
-            bail!("this network has no tunnel whose packets could be captured: use tcpdump, or `flannelctl trace`");
+            bail!(
+                "this network has no tunnel whose packets could be captured: use tcpdump, or `flannelctl trace`"
+            );
         }
         let peer = self.peer.as_deref().map(|who| host.peer(who)).transpose()?;
         let output: Box<dyn Write> = if self.write.as_os_str() == "-" {

@@ -180,7 +180,9 @@ impl Host {
     fn read(tables: &Tables) -> anyhow::Result<Self> {
         let node = tables.node()?;
         if node.port == 0 && node.bypass == Bypass::Off as u32 {
-            bail!("this network has no tunnel, and nothing bypasses the stack, so that no program sees its packets: use tcpdump");
+            bail!(
+                "this network has no tunnel, and nothing bypasses the stack, so that no program sees its packets: use tcpdump"
+            );
         }
         Ok(Self { node, peers: tables.peers()?.into_iter().collect() })
     }

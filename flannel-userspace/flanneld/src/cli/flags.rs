@@ -9,7 +9,9 @@ use clap_complete::Shell;
 use flannel_datapath::{HookChoice, LogChoice};
 use flannel_model::config::place::DEFAULT_ETCD_PREFIX;
 
-use super::values::{BypassChoice, GuardChoice, Interfaces, LogFormat, Switch, lease_ttl, listen_address, listen_ip, pause};
+use super::values::{
+    BypassChoice, GuardChoice, Interfaces, LogFormat, Switch, lease_ttl, listen_address, listen_ip, pause,
+};
 
 /// Default of `--kube-annotation-prefix`.
 pub(super) const ANNOTATION_PREFIX: &str = "flannel.alpha.coreos.com";

@@ -19,7 +19,9 @@ const OF_SERVICES: [&str; 2] = ["FLANNELD_SERVICE_", "FLANNELD_PORT"];
 
 /// A sentence for each of the variables called `names` that is ignored.
 pub(super) fn ignored(command: &Command, names: impl Iterator<Item = String>) -> Vec<String> {
-    names.filter_map(|name| Some(format!("the variable {name} is ignored: {}", why(command, &name)?))).collect()
+    names
+        .filter_map(|name| Some(format!("the variable {name} is ignored: {}", why(command, &name)?)))
+        .collect()
 }
 
 fn why(command: &Command, name: &str) -> Option<String> {
@@ -42,7 +44,9 @@ fn why(command: &Command, name: &str) -> Option<String> {
         (None, "options" | "opts" | "extra-args" | "args") => {
             Some("use flags on the command line, or a variable for each, such as FLANNELD_IFACE".to_owned())
         }
-        (None, _) => Some(format!("there is no flag --{flag}; `flanneld --help` names the variable of each flag")),
+        (None, _) => {
+            Some(format!("there is no flag --{flag}; `flanneld --help` names the variable of each flag"))
+        }
     }
 }
 
@@ -64,7 +68,10 @@ mod tests {
     fn what_is_ignored_is_told(#[case] name: &str, #[case] why: &str) {
         let told = ignored(&command(), std::iter::once(name.to_owned()));
         assert_eq!(told.len(), 1);
-        assert!(told[0].contains(&format!("the variable {name} is ignored: ")) && told[0].contains(why), "{told:?}");
+        assert!(
+            told[0].contains(&format!("the variable {name} is ignored: ")) && told[0].contains(why),
+            "{told:?}"
+        );
     }
 
     #[rstest]

@@ -53,13 +53,16 @@ pub(super) fn listen_ip(text: &str) -> Result<IpAddr, &'static str> {
     match text.trim_start_matches('[').trim_end_matches(']') {
         "" => Ok(Ipv4Addr::UNSPECIFIED.into()),
         "localhost" => Ok(Ipv4Addr::LOCALHOST.into()),
-        address => address.parse().map_err(|_| "give an address of this host, such as 127.0.0.1, or localhost"),
+        address => {
+            address.parse().map_err(|_| "give an address of this host, such as 127.0.0.1, or localhost")
+        }
     }
 }
 
 /// The same with a port.
 pub(super) fn listen_address(text: &str) -> Result<SocketAddr, &'static str> {
-    const USAGE: &str = "give an address of this host and a port, such as 127.0.0.1:9090, localhost:9090 or :9090";
+    const USAGE: &str =
+        "give an address of this host and a port, such as 127.0.0.1:9090, localhost:9090 or :9090";
     let (address, port) = text.rsplit_once(':').ok_or(USAGE)?;
     if address.contains(':') && !address.starts_with('[') {
         return Err("put an IPv6 address into brackets, such as [::1]:9090");

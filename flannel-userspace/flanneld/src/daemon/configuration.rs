@@ -179,6 +179,9 @@ mod tests {
         let waiting = wait_for_or_remember(&Registry::Empty, &conditions, &remembered, PATIENCE);
         assert!(timeout(100 * PATIENCE, waiting).await.is_err());
         let summary = conditions.summary();
-        assert!(summary.contains("pending: network configuration read, for flannel config not found"), "{summary}");
+        assert!(
+            summary.contains("pending: network configuration read, for flannel config not found"),
+            "{summary}"
+        );
     }
 }

@@ -19,7 +19,6 @@ use flannel_privileges::PrivilegeError;
 use flannel_registry::RegistryError;
 use tokio::task::JoinError;
 
-
 /// Why the daemon ends by itself. Texts are stock flannel's if it has any.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {

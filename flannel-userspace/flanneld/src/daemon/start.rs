@@ -80,7 +80,7 @@ pub(super) async fn start(
     let configuration = match &remembered {
         Some(remembered) => {
             configuration::wait_for_or_remember(&registry, &vitals.conditions, remembered, PATIENCE).await?
-        },
+        }
         None => configuration::wait_for(&registry, &vitals.conditions).await?,
     };
     let underlay = interface::choose(&netlink, &options.interface).await?;
@@ -92,7 +92,7 @@ pub(super) async fn start(
         Some(remembered) => (configuration, Some(remembered)),
         None if configuration.is_remembered => {
             (configuration::wait_for(&registry, &vitals.conditions).await?, None)
-        },
+        }
         None => (configuration, None),
     };
     let config = &configuration.network;

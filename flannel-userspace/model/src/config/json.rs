@@ -42,10 +42,15 @@ impl JsonError {
     /// What the library says; and what it does not, of characters that JSON does not take and nobody tells from those it
     /// takes.
     fn of(error: &serde_json::Error, json: &str) -> Self {
-        let odd = |character: &char| matches!(character, '\u{feff}' | '\u{a0}' | '\u{200b}' | '\u{201c}'..='\u{201f}');
+        let odd = |character: &char| {
+            matches!(character, '\u{feff}' | '\u{a0}' | '\u{200b}' | '\u{201c}'..='\u{201f}')
+        };
         let remedy = json.chars().find(odd).map(|character| match character {
             '\u{201c}'..='\u{201f}' => format!("; it has typographic quotes ({character}): write \""),
-            _ => format!("; it has the invisible character U+{:04X}: write it again without", u32::from(character)),
+            _ => format!(
+                "; it has the invisible character U+{:04X}: write it again without",
+                u32::from(character)
+            ),
         });
         Self(excerpt(&error.to_string()) + &remedy.unwrap_or_default())
     }

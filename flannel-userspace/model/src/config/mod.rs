@@ -11,4 +11,6 @@ pub mod place;
 pub use backend::{BackendConfig, BackendError, UdpConfig};
 pub use error::ConfigError;
 pub use network::NetworkConfig;
-pub use place::{DEFAULT_ETCD_PREFIX, control_socket, default_pin_dir, default_state_file, device_lock, network_lock};
+pub use place::{
+    DEFAULT_ETCD_PREFIX, control_socket, default_pin_dir, default_state_file, device_lock, network_lock,
+};

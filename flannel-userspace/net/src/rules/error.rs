@@ -66,9 +66,15 @@ fn remedy(stderr: &str) -> &'static str {
         ("ermission denied", PRIVILEGE),
         ("not permitted", PRIVILEGE),
         ("must be root", PRIVILEGE),
-        ("is incompatible, use 'nft' tool", "; somebody wrote rules into that table with nft: have them use a table of their own"),
+        (
+            "is incompatible, use 'nft' tool",
+            "; somebody wrote rules into that table with nft: have them use a table of their own",
+        ),
         ("Could not fetch rule set generation id", PRIVILEGE),
-        ("No chain/target/match by that name", "; the kernel lacks a module, such as xt_comment, xt_MASQUERADE or nft_compat"),
+        (
+            "No chain/target/match by that name",
+            "; the kernel lacks a module, such as xt_comment, xt_MASQUERADE or nft_compat",
+        ),
     ];
     REMEDIES.iter().find(|(sign, _)| stderr.contains(sign)).map_or("", |(_, remedy)| remedy)
 }

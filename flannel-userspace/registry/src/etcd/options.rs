@@ -189,9 +189,7 @@ impl Options {
     async fn tls(&self) -> Result<TlsOptions, RegistryError> {
         let mut tls = TlsOptions::new().timeout(CONNECT_TIMEOUT);
         tls = match &self.ca_file {
-            Some(path) => tls.ca_certificate(Certificate::from_pem(
-                read_pem(&CA, path).await?,
-            )),
+            Some(path) => tls.ca_certificate(Certificate::from_pem(read_pem(&CA, path).await?)),
             None => tls.with_native_roots(),
         };
         if let (Some(cert), Some(key)) = (&self.cert_file, &self.key_file) {
@@ -374,7 +372,8 @@ mod tests {
     #[test]
     fn what_lets_a_file_be_read_is_named() {
         let failed = |kind: std::io::ErrorKind| {
-            let error = RegistryError::ReadFile { what: "client key", path: "/k".into(), source: kind.into() };
+            let error =
+                RegistryError::ReadFile { what: "client key", path: "/k".into(), source: kind.into() };
             error.to_string()
         };
         assert!(failed(std::io::ErrorKind::PermissionDenied).contains("grant CAP_DAC_READ_SEARCH"));

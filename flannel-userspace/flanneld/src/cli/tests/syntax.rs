@@ -114,11 +114,17 @@ fn the_last_of_several_wins_even_when_it_is_empty() {
 #[case::guard("--guard=on", "[possible values: strict, peer, off]")]
 #[case::bridge("--pod-bridges=a/b", "'a/b' is no name of an interface")]
 #[case::long_dash("\u{2014}iface eth0", "begins with the dash U+2014")]
-#[case::invisible_in_a_name("--iface\u{200b}=eth0", "the invisible character U+200B, behind its first 5 characters")]
+#[case::invisible_in_a_name(
+    "--iface\u{200b}=eth0",
+    "the invisible character U+200B, behind its first 5 characters"
+)]
 #[case::invisible_in_a_value("--iface=eth0\u{200b}", "--iface has the invisible character U+200B")]
 #[case::byte_order_mark("--etcd-prefix=\u{feff}/x", "the invisible character U+FEFF, behind its first 0")]
 #[case::quotes("--iface=\"eth0\"", "--iface is in quotes that nothing has removed")]
-#[case::glog("--logtostderr=true", "--logtostderr was removed from flannel: the log always goes to standard error")]
+#[case::glog(
+    "--logtostderr=true",
+    "--logtostderr was removed from flannel: the log always goes to standard error"
+)]
 #[case::glog_file("-log_dir=/var/log", "--log_dir was removed from flannel: there are no log files")]
 #[case::glog_threshold("--stderrthreshold=INFO", "was removed from flannel")]
 #[case::passwords("--etcd-password=p --etcd-password-file=/f", "cannot be used with")]
