@@ -20,11 +20,34 @@ pub fn growing((first, longest): (Duration, Duration)) -> ExponentialBackoff {
         .build()
 }
 
+/// What is done again and again takes at most this fraction of the time.
+const UNHURRIED: u32 = 1000;
+/// However long it takes: once it may have had to wait for a minute, for a connection or for a lock.
+const RAREST: Duration = Duration::from_secs(15 * 60);
+
+/// The pause before something is done again that takes so much time, of at least `least`.
+pub fn unhurried(took: Duration, least: Duration) -> Duration {
+    took.saturating_mul(UNHURRIED).clamp(least, RAREST.max(least))
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use super::growing;
+    use rstest::rstest;
+
+    use super::{growing, unhurried};
+
+    #[rstest]
+    #[case::in_no_time(0, 60_000)]
+    #[case::of_a_few(5, 60_000)]
+    #[case::of_many(300, 300_000)]
+    #[case::over_a_narrow_link(60_000, 900_000)]
+    #[case::never(u64::MAX, 900_000)]
+    fn a_safety_net_is_spread_in_time(#[case] took: u64, #[case] pause: u64) {
+        let pauses = unhurried(Duration::from_millis(took), Duration::from_secs(60));
+        assert_eq!(pauses, Duration::from_millis(pause));
+    }
 
     #[test]
     fn none_is_longer_than_the_longest() {

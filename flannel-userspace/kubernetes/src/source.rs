@@ -21,7 +21,7 @@ impl LeaseSource for Nodes {
     /// A node has more than ten kilobytes, and there may be thousands that are read by thousands of hosts. The API
     /// server has a watch resumed whatever happened to the connection, and says so where it cannot.
     const MANNERS: Manners = Manners {
-        listing: (Duration::from_secs(6 * 60 * 60), Duration::from_secs(12 * 60 * 60)),
+        listing: Duration::from_secs(6 * 60 * 60),
         retry: (Duration::from_millis(800), Duration::from_secs(60)),
     };
 

@@ -76,8 +76,8 @@ pub trait LeaseSource: Clone + Send + Sync + 'static {
 /// How often hosts come back to a registry, and with what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Manners {
-    /// How often the leases are listed though the watch says what changes: where listing is fast, and where it is slow.
-    pub listing: (Duration, Duration),
+    /// How often the leases are listed though the watch says what changes; less often where listing takes long.
+    pub listing: Duration,
     /// Pauses between attempts to reach it: from the first to the longest.
     pub retry: (Duration, Duration),
 }
@@ -85,7 +85,7 @@ pub struct Manners {
 impl Manners {
     /// Of a registry that lists quickly, and has been seen to lose events: etcd.
     pub const FREQUENT: Self = Self {
-        listing: (Duration::from_secs(60), Duration::from_secs(15 * 60)),
+        listing: Duration::from_secs(60),
         retry: (Duration::from_millis(200), Duration::from_secs(2)),
     };
 }

@@ -64,6 +64,8 @@ pub enum Fault {
     Request,
     /// It is written, but the writer does not learn it.
     Answer,
+    /// Nothing is written, and until the next write no term is kept either.
+    Away,
 }
 
 impl Memory {
@@ -188,7 +190,7 @@ impl State {
         assert!(self.writes.len() < 10_000, "somebody writes without a pause");
         self.writes.push(Write { at: Instant::now(), attributes: attributes.clone(), ttl });
         let fault = self.faults.pop_front();
-        if fault == Some(Fault::Request) {
+        if matches!(fault, Some(Fault::Request | Fault::Away)) {
             return Err(RegistryError::NoEndpoint);
         }
         let found = self.entries.get(&key).cloned().unwrap_or(Found::Nothing);
@@ -317,7 +319,10 @@ impl LeaseStore for Memory {
     }
 
     async fn keep(&self, _: EtcdLeaseId) -> Result<bool, RegistryError> {
-        Ok(true)
+        match self.state().faults.front() {
+            Some(Fault::Away) => Err(RegistryError::NoEndpoint),
+            _ => Ok(true),
+        }
     }
 
     async fn revoke(&self, _: EtcdLeaseId) -> Result<(), RegistryError> {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use flannel_tests::cluster::{Cluster, Member, Plan, Turn, check_reached, pod_pairs};
 use flannel_tests::daemon::{Daemon, Settings};
 use flannel_tests::etcd::{Etcd, EtcdPlan, PREFIX};
+use flannel_tests::leases::Lease;
 use flannel_tests::namespace::Namespace;
 use flannel_tests::network::{Host, HostOptions, Network, Place, SubnetFile};
 
@@ -14,7 +15,7 @@ use rstest::rstest;
 
 use crate::firewall::{let_through, turn_away};
 use crate::scenario::{STRANGER, Scenario, time_until};
-use crate::sight::{HOST_GW, UDP, VXLAN, paper_lease, peers, plan};
+use crate::sight::{HOST_GW, UDP, VXLAN, all_know, paper_lease, peers, plan};
 
 /// A host that remembers the network waits 5 s for etcd, and then needs a moment.
 const BOOT: Duration = Duration::from_secs(8);
@@ -82,6 +83,24 @@ fn reboot_beside_members_that_are_silent() {
 fn mac(member: &Member) -> String {
     let shown = member.node.host.namespace.ip("-brief link show flannel.1").unwrap();
     shown.split_whitespace().nth(2).unwrap().to_owned()
+}
+
+#[test]
+fn what_came_last_is_remembered() {
+    let mut cluster = Cluster::start(&plan(VXLAN)).unwrap();
+    let [first, last] = [200, 201].map(paper_lease);
+    let state_file = cluster.members[0].daemon.state_file();
+    let remembers = |lease: &Lease| {
+        fs::read_to_string(&state_file).unwrap_or_default().contains(&lease.subnet.to_string())
+    };
+    first.write(&cluster.etcd, PREFIX).unwrap();
+    // The next time, the file is written half a minute later.
+    time_until("the first peer to be written", Instant::now(), Duration::from_secs(45), || remembers(&first));
+    last.write(&cluster.etcd, PREFIX).unwrap();
+    time_until("the last peer to be known", Instant::now(), BOOT, || all_know(&cluster, &last));
+    assert!(!remembers(&last), "it is not written at once");
+    cluster.members[0].daemon.terminate().unwrap();
+    assert!(remembers(&last));
 }
 
 /// What became of the maps before `flannelctl down`.

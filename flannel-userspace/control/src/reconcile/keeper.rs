@@ -19,6 +19,7 @@ use super::node::Node;
 use super::wanted::{Discard, Wanted};
 use crate::backend::{Backend, Unreachable};
 use crate::kernel::{Kernel, KernelError};
+use crate::pauses::unhurried;
 use crate::peers::Peer;
 use crate::reconcile::ReconcileMetrics;
 use crate::throttle::LogBudget;
@@ -30,11 +31,6 @@ const SWEEP: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_secs(1);
 /// How long announcements of the kernel are gathered, because they come in bursts.
 const SETTLE: Duration = Duration::from_millis(100);
-/// Comparing the kernel with what is wanted takes at most this fraction of the time: with many peers it is done less
-/// often. The kernel announces most changes; this finds the others.
-const UNHURRIED: u32 = 1000;
-/// However long a comparison took: one may have waited for another user of the kernel's tables.
-const RAREST: Duration = Duration::from_secs(15 * 60);
 /// So many objects are put or removed between two signs of life.
 const BATCH: usize = 2000;
 /// The same after an announcement that can stand for more changes than it names.
@@ -400,7 +396,7 @@ impl<K: Kernel> Keeper<K> {
         }
         drop(actual);
         self.compared = (since, since.elapsed());
-        self.comparison_due = since + (since.elapsed() * UNHURRIED).clamp(SWEEP, RAREST);
+        self.comparison_due = since + unhurried(since.elapsed(), SWEEP);
         if !(missing.is_empty() && stale.is_empty()) {
             debug!(missing = missing.len(), stale = stale.len(), "correcting the kernel");
         }
