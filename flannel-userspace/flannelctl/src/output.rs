@@ -155,7 +155,7 @@ impl Printer {
         let failed = Failed::of(error);
         match self.format {
             Format::Json => {
-                eprintln!("{}", serde_json::to_string(&Document::of(&failed)).unwrap_or_default())
+                eprintln!("{}", serde_json::to_string(&Document::of(&failed)).unwrap_or_default());
             }
             Format::Table => eprintln!("flannelctl: {}", printable(&failed.error.message)),
         }

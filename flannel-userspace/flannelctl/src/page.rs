@@ -37,6 +37,7 @@ impl Tone {
 }
 
 /// A word of a table.
+#[expect(clippy::needless_pass_by_value, reason = "figures and words are both given as they are")]
 pub(super) fn cell(text: impl ToString) -> Cell {
     Cell::new(printable(&text.to_string()))
 }

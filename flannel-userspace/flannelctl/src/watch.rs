@@ -11,7 +11,7 @@ use super::output::{Printer, Report};
 /// Whether to look once or again and again.
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct Watch {
-    /// Keep running, and look again every so many seconds [default: 1]. Counters are then shown per second.
+    /// Keep running, and look again every second, or every so many seconds. Counters are then shown per second.
     #[arg(
         long,
         num_args = 0..=1,

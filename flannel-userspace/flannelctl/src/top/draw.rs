@@ -222,8 +222,9 @@ mod tests {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
         terminal.draw(|frame| draw(frame, view, board, false)).unwrap();
         let buffer = terminal.backend().buffer().clone();
-        let line =
-            |cells: &[ratatui::buffer::Cell]| cells.iter().map(|cell| cell.symbol()).collect::<String>();
+        let line = |cells: &[ratatui::buffer::Cell]| {
+            cells.iter().map(ratatui::buffer::Cell::symbol).collect::<String>()
+        };
         buffer.content().chunks(width.into()).map(|cells| line(cells).trim_end().to_owned()).collect()
     }
 

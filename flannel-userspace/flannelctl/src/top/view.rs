@@ -119,7 +119,7 @@ impl View {
             }
             KeyCode::Up | KeyCode::Char('k') => self.choose(peers, |at, _| at.saturating_sub(1)),
             KeyCode::Down | KeyCode::Char('j') => self.choose(peers, |at, _| at + 1),
-            KeyCode::PageUp => self.choose(peers, |at, page| at.saturating_sub(page)),
+            KeyCode::PageUp => self.choose(peers, usize::saturating_sub),
             KeyCode::PageDown => self.choose(peers, |at, page| at + page),
             KeyCode::Home | KeyCode::Char('g') => self.choose(peers, |_, _| 0),
             KeyCode::End | KeyCode::Char('G') => self.choose(peers, |_, _| usize::MAX),

@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use anyhow::anyhow;
 use flannel_tests::wait::{until, until_true};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{Termios, tcgetattr};
@@ -33,6 +35,10 @@ impl Terminal {
     pub(super) fn run(mut command: Command) -> Self {
         let size = Winsize { ws_row: ROWS.get(), ws_col: COLUMNS.get(), ws_xpixel: 0, ws_ypixel: 0 };
         let pty = openpty(&size, None).unwrap();
+        // Else daemons that are started meanwhile keep it open.
+        for end in [&pty.master, &pty.slave] {
+            fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
+        }
         let before = tcgetattr(&pty.slave).unwrap();
         let end = || Stdio::from(pty.slave.try_clone().unwrap());
         let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
@@ -65,14 +71,13 @@ impl Terminal {
 
     /// Waits until what is seen `is_it`.
     pub(super) fn wait_for(&self, what: &str, is_it: impl Fn(&str) -> bool) {
-        if let Err(error) = until_true(what, SOON, || is_it(&self.picture())) {
-            panic!("{error:#}:\n{}", self.picture());
-        }
+        let waited = until_true(what, SOON, || is_it(&self.picture()));
+        waited.map_err(|error| anyhow!("{error:#}:\n{}", self.picture())).unwrap();
     }
 
     /// Waits for the end, after which the terminal must be as it was. Returns also what is left to be seen.
     pub(super) fn end(mut self) -> (ExitStatus, String) {
-        let end = || self.child.try_wait().unwrap().ok_or_else(|| anyhow::anyhow!("it runs on"));
+        let end = || self.child.try_wait().unwrap().ok_or_else(|| anyhow!("it runs on"));
         let status = until("the program to end", SOON, end).unwrap();
         let after = tcgetattr(&self.slave).unwrap();
         drop(self.slave);

@@ -20,7 +20,7 @@ fn line<'a>(picture: &'a str, begin: &str) -> Option<Vec<&'a str>> {
 
 #[test]
 fn peers_drops_bypass_and_conditions_are_live() {
-    let cluster = Cluster::start(&Plan::new(r#"{"Type":"vxlan"}"#)).unwrap();
+    let cluster = Cluster::start(&Plan::new(r#"{"Type":"udp"}"#)).unwrap();
     check_reached(&pod_pairs(&cluster.nodes())).unwrap();
     let (from, to) = (cluster.pod(0).unwrap(), cluster.pod(1).unwrap());
     let member = &cluster.members[0];
@@ -66,7 +66,7 @@ fn peers_drops_bypass_and_conditions_are_live() {
     top.wait_for("another order", |picture| picture.contains("by subnet"));
     top.press("\r");
     top.wait_for("the peer's objects", |picture| {
-        picture.contains(&format!("peer {subnet}")) && line(picture, "neighbour").is_some()
+        picture.contains(&format!("peer {subnet}")) && line(picture, "route").is_some()
     });
     assert!(top.picture().contains("192.168.77.12 dev eth0"), "{}", top.picture());
     top.press("?");
