@@ -15,7 +15,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::{
-    Claim, ConfigChanges, ConfigSource, Expected, Found, LeaseSource, LeaseStore, RegistryError, Watch, WatchError, Written,
+    Claim, ConfigChanges, ConfigSource, Expected, Found, LeaseSource, LeaseStore, RegistryError, Watch,
+    WatchError, Written,
 };
 
 /// What stands there and what happened.

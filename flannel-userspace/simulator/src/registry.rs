@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use flannel_model::lease::{Attributes, EtcdLeaseId, Event, Lease, Rejected, Revision, Snapshot, SubnetKey};
 use flannel_registry::{
-    Claim, ConfigChanges, ConfigSource, Expected, Found, LeaseSource, LeaseStore, RegistryError, Watch, WatchError, Written,
+    Claim, ConfigChanges, ConfigSource, Expected, Found, LeaseSource, LeaseStore, RegistryError, Watch,
+    WatchError, Written,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};

@@ -1,11 +1,11 @@
 //! `flanneld` takes stock flannel's flags.
 
-use flannel_tests::cluster::{Cluster, Plan};
-use flannel_tests::daemon::{Daemon, Settings};
-use flannel_tests::network::Place;
 use flannel_tests::binaries;
 use flannel_tests::cluster::Member;
+use flannel_tests::cluster::{Cluster, Plan};
+use flannel_tests::daemon::{Daemon, Settings};
 use flannel_tests::etcd::PREFIX;
+use flannel_tests::network::Place;
 use rstest::rstest;
 
 use crate::{run, text};
@@ -96,7 +96,10 @@ fn a_check_finds_what_a_start_depends_on_and_changes_nothing() {
     assert_eq!(code, Some(0), "another interface is there: {said}");
 
     for (text, flaw) in [
-        (r#"{"Network":"10.5.0.0/16","Backend":{"Type":"gre"}}"#, "failed  configuration: unknown backend type: gre"),
+        (
+            r#"{"Network":"10.5.0.0/16","Backend":{"Type":"gre"}}"#,
+            "failed  configuration: unknown backend type: gre",
+        ),
         (r#"{"Network":"10.5"#, "failed  configuration: the network configuration is not a JSON object"),
     ] {
         cluster.etcd.put(&config, text).unwrap();
@@ -112,5 +115,8 @@ fn a_check_finds_what_a_start_depends_on_and_changes_nothing() {
 
     let flag = "--etcd-endpoints=http://127.0.0.1:9";
     let (code, said) = check(&cluster, &cluster.members[0], &[flag]);
-    assert!(code == Some(1) && said.contains("failed  configuration: etcd at http://127.0.0.1:9 did not"), "{said}");
+    assert!(
+        code == Some(1) && said.contains("failed  configuration: etcd at http://127.0.0.1:9 did not"),
+        "{said}"
+    );
 }

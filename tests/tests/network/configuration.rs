@@ -114,7 +114,10 @@ fn nothing_is_lost_while_the_mtu_changes() {
             for Member { daemon, node } in &cluster.members {
                 let link = node.host.namespace.ip("link show flannel.1")?;
                 ensure!(link.contains(&format!("mtu {inner} ")), "{link}");
-                ensure!(SubnetFile::read(&daemon.subnet_file())?.mtu == inner, "the subnet file says otherwise");
+                ensure!(
+                    SubnetFile::read(&daemon.subnet_file())?.mtu == inner,
+                    "the subnet file says otherwise"
+                );
             }
             Ok(())
         })

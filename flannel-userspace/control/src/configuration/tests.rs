@@ -61,9 +61,18 @@ async fn what_can_be_served_at_once_is() {
 }
 
 #[rstest]
-#[case::restart(Some(OTHER_NETWORK), "until its flanneld is restarted: Network from 10.5.0.0/16 to 10.6.0.0/16")]
-#[case::half_written(Some(r#"{"Network":"10.5"#), "cannot be served, so the one of before stays in force: the network configuration is not a JSON object")]
-#[case::invalid(Some(r#"{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","MTU":9}}"#), "MTU is 9: set it to 118 to 65535")]
+#[case::restart(
+    Some(OTHER_NETWORK),
+    "until its flanneld is restarted: Network from 10.5.0.0/16 to 10.6.0.0/16"
+)]
+#[case::half_written(
+    Some(r#"{"Network":"10.5"#),
+    "cannot be served, so the one of before stays in force: the network configuration is not a JSON object"
+)]
+#[case::invalid(
+    Some(r#"{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","MTU":9}}"#),
+    "MTU is 9: set it to 118 to 65535"
+)]
 #[case::deleted(None, "not found in etcd store")]
 #[tokio::test(start_paused = true)]
 async fn the_one_of_before_stays_in_force(#[case] config: Option<&str>, #[case] told: &str) {

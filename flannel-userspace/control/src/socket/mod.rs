@@ -14,7 +14,10 @@ use std::path::PathBuf;
 use flannel_model::config::control_socket;
 
 pub use client::{AskError, Told, ask};
-pub use protocol::{Claimed, Condition, ConditionState, HeldLease, Left, LogLevel, LogLevels, Registry, RegistryState, Released, Reloaded, Request, RuleSettings, ServedConfiguration, Settings, Status};
+pub use protocol::{
+    Claimed, Condition, ConditionState, HeldLease, Left, LogLevel, LogLevels, Registry, RegistryState,
+    Released, Reloaded, Request, RuleSettings, ServedConfiguration, Settings, Status,
+};
 pub use server::{Listener, Reply, Serve, SocketError};
 
 /// Where the daemon of the network below `etcd_prefix` listens in this process's network namespace.

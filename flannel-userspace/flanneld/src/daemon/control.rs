@@ -21,9 +21,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{Level, info, warn};
 
+use super::DaemonError;
 use super::leave::Leave;
 use super::log::LogLevelHandle;
-use super::DaemonError;
 use super::signals::Hangups;
 use crate::cli::Options;
 

@@ -58,9 +58,7 @@ pub fn start_logging(level: Level, format: LogFormat) -> LogLevelHandle {
 fn is_stream(stream: &str, file: impl AsFd) -> bool {
     let Some((device, inode)) = stream.split_once(':') else { return false };
     let metadata = file.as_fd().try_clone_to_owned().map(File::from).and_then(|file| file.metadata());
-    metadata.is_ok_and(|file| {
-        device.parse() == Ok(file.st_dev()) && inode.parse() == Ok(file.st_ino())
-    })
+    metadata.is_ok_and(|file| device.parse() == Ok(file.st_dev()) && inode.parse() == Ok(file.st_ino()))
 }
 
 /// Lines that begin with their priority, which the journal takes off (sd-daemon(3)).
@@ -193,7 +191,8 @@ mod tests {
     #[test]
     fn lines_for_the_journal_have_a_priority_and_no_time() {
         let (here, mut there) = UnixStream::pair().unwrap();
-        let lines = tracing_subscriber::fmt().with_writer(Mutex::new(here)).with_ansi(false).with_target(false);
+        let lines =
+            tracing_subscriber::fmt().with_writer(Mutex::new(here)).with_ansi(false).with_target(false);
         let lines = lines.without_time().map_event_format(Prioritised).finish();
         subscriber::with_default(lines, || {
             info!(peers = 2, "ready");

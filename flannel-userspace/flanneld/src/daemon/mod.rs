@@ -28,8 +28,8 @@ use tokio::sync::oneshot;
 use tracing::{error, info};
 
 use crate::cli::Options;
-use control::Desk;
 pub use check::check;
+use control::Desk;
 pub use error::DaemonError;
 use exclusive::Exclusive;
 pub use exclusive::ExclusiveError;

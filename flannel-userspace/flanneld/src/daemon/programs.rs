@@ -33,8 +33,7 @@ pub(super) fn go_without(
     pin_dir: &Path,
     conditions: &Conditions,
 ) -> Result<Option<PinDir>, DaemonError> {
-    let instead =
-        instead(backend).ok_or_else(|| DaemonError::NeedsPrograms(backend, reason.clone()))?;
+    let instead = instead(backend).ok_or_else(|| DaemonError::NeedsPrograms(backend, reason.clone()))?;
     warn!("eBPF cannot be used: {reason}; {instead}");
     conditions.limit(Limit { without: "programs", reason: format!("{reason}; {instead}") });
     match PinDir::open(pin_dir) {

@@ -189,9 +189,21 @@ mod tests {
 
     #[rstest]
     #[case::nothing(VXLAN, r#","Unknown":1,"Backend":{"Type":"VXLAN","Port":8472}"#, "")]
-    #[case::direct(VXLAN, r#","Backend":{"Type":"vxlan","DirectRouting":true}"#, "Backend.DirectRouting from false to true")]
-    #[case::mtu(VXLAN, r#","Backend":{"Type":"vxlan","MTU":1400}"#, "Backend.MTU from the interface's to 1400")]
-    #[case::udp_direct("", r#","Backend":{"Type":"udp","DirectRouting":true}"#, "Backend.DirectRouting from false to true")]
+    #[case::direct(
+        VXLAN,
+        r#","Backend":{"Type":"vxlan","DirectRouting":true}"#,
+        "Backend.DirectRouting from false to true"
+    )]
+    #[case::mtu(
+        VXLAN,
+        r#","Backend":{"Type":"vxlan","MTU":1400}"#,
+        "Backend.MTU from the interface's to 1400"
+    )]
+    #[case::udp_direct(
+        "",
+        r#","Backend":{"Type":"udp","DirectRouting":true}"#,
+        "Backend.DirectRouting from false to true"
+    )]
     #[case::nftables("", r#","EnableNFTables":true"#, "EnableNFTables from false to true")]
     #[case::bounds(
         "",
@@ -208,7 +220,11 @@ mod tests {
     #[case::port(VXLAN, r#","Backend":{"Type":"vxlan","Port":4789}"#, "Backend.Port from 8472 to 4789")]
     #[case::udp_port("", r#","Backend":{"Type":"udp","Port":1}"#, "Backend.Port from 8285 to 1")]
     #[case::length("", r#","SubnetLen":25"#, "SubnetLen from 24 to 25")]
-    #[case::kind(r#","Backend":{"Type":"host-gw"}"#, r#","Backend":{"Type":"alloc"}"#, "Backend.Type from host-gw to alloc")]
+    #[case::kind(
+        r#","Backend":{"Type":"host-gw"}"#,
+        r#","Backend":{"Type":"alloc"}"#,
+        "Backend.Type from host-gw to alloc"
+    )]
     #[case::options_along_with_the_kind(
         VXLAN,
         r#","Backend":{"Type":"alloc"}"#,

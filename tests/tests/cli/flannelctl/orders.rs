@@ -108,7 +108,8 @@ fn sighup_has_files_read_again() {
     fs::write(&file, "wrong-canary").unwrap();
     member.daemon.signal(Signal::SIGHUP).unwrap();
     let says = |what: &str| log(&member.daemon).contains(what);
-    until_true("it to refuse", SOON, || says("SIGHUP: etcd does not answer with what the files say now")).unwrap();
+    until_true("it to refuse", SOON, || says("SIGHUP: etcd does not answer with what the files say now"))
+        .unwrap();
     fs::write(&file, &good).unwrap();
     cluster.etcd.proxy().unwrap().take_heads();
     member.daemon.signal(Signal::SIGHUP).unwrap();
