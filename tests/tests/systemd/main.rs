@@ -1,5 +1,4 @@
 //! The shipped unit under systemd itself, as the first process of a machine of its own.
-#![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -60,7 +60,7 @@ sleep 8
 echo "tables=$(nft list tables | grep -c flannel)"
 ip link delete "$DEVICE"
 sleep 4
-echo "device=$(ip -brief link | grep -c "^$DEVICE\b")"
+echo "device=$(ip -brief link | grep -c "^$DEVICE[@ ]")"
 
 sleep 3
 pid=$(show MainPID)

@@ -82,7 +82,8 @@ impl Fallback {
             Self::Clsact => CLSACT,
             Self::NoBypass => &["bypass::"],
             // That variant takes one capability more than the two.
-            Self::LegacyIptables => &["privilege::"],
+            // One looks for the rules of the other variant.
+            Self::LegacyIptables => &["privilege::", "configuration::nothing_is_lost_while_rules"],
         }
     }
 
