@@ -61,7 +61,7 @@ fn a_quarrel_over_a_route_takes_a_few_lines() {
     }
     let logged = lines() - before;
     println!("{logged} lines about {removed} removals");
-    assert!(removed > 10, "the route was not put back often enough: {removed}");
-    assert!(logged <= 20, "{logged} lines about {removed} removals");
+    assert!(removed >= 10, "the route was not put back often enough: {removed}");
+    assert!(logged <= 8, "{logged} lines about {removed} removals");
     check_reached(&pod_pairs(&cluster.nodes())).unwrap();
 }
