@@ -177,7 +177,8 @@ fn malformed(error: DecodeError) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, error)
 }
 
-fn is_idle() -> io::Result<bool> {
+/// Whether no connection is tracked in the calling thread's network namespace.
+pub(crate) fn is_idle() -> io::Result<bool> {
     match fs::read_to_string(COUNT) {
         Ok(count) => Ok(count.trim() == "0"),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),

@@ -51,6 +51,8 @@ pub use others::{Concern, OtherRules, RulesMonitor};
 pub use repair::{Fault, Repair, Repairs};
 use rule::Wanted;
 
+use crate::conntrack::is_idle;
+
 /// What the rules of one family are made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spec {
@@ -156,7 +158,9 @@ impl Rules {
 
     async fn work(&self, intent: Intent) -> Result<Repairs, RulesError> {
         let _turn = self.turn.lock().await;
-        let Self { engine, names, wanted, iptables, .. } = self;
+        let Self { engine, names, iptables, .. } = self;
+        let is_tracked = is_idle().is_ok_and(|is_idle| !is_idle);
+        let wanted = &if is_tracked { self.wanted.where_tracked() } else { self.wanted.clone() };
         let elsewhere = wanted.elsewhere();
         let mut repairs = Vec::new();
         match engine {

@@ -78,6 +78,12 @@ impl Wanted {
         Self { network, masquerade: Vec::new(), guard: Vec::new(), forward: Forward::Nowhere }
     }
 
+    /// The same where connections are tracked: then it costs nothing to ask which packets are answers.
+    pub(super) fn where_tracked(&self) -> Self {
+        let guard = self.guard.iter().map(|rule| Rule { is_asking: true, ..*rule }).collect();
+        Self { guard, ..self.clone() }
+    }
+
     /// What is wanted where another engine than the chosen one writes.
     pub(super) fn elsewhere(&self) -> Self {
         let forward = match &self.forward {
@@ -115,8 +121,9 @@ fn masquerade(spec: &Spec) -> Vec<Rule> {
 }
 
 /// A packet of the tunnel that a pod makes itself would bear the host's address once it is masqueraded, whoever does
-/// that, and the peer would take it for one of the host's. Answers are let through where masquerading has connections
-/// tracked anyway: who asks may do so from any port. Elsewhere tracking would cost every packet more than this rule.
+/// that, and the peer would take it for one of the host's. Answers are let through where connections are tracked anyway,
+/// by whoever masquerades: who asks may do so from any port. Elsewhere tracking would cost every packet more than this
+/// rule.
 fn guard(spec: &Spec) -> Vec<Rule> {
     let Spec { network, tunnel_port, masquerade, .. } = *spec;
     let to_the_tunnel = rule(inside(network), outside(network), Verdict::Drop);
