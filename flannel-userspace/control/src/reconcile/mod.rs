@@ -227,11 +227,20 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
 
     /// Opens the watch again; nothing where the leases are to be listed.
     async fn resume(&mut self, revision: Revision, pauses: &mut ExponentialBackoff) -> Option<R::Watch> {
+        let mut was_away = false;
         loop {
             let registry = self.registry.clone();
             match self.drive_while(registry.watch(revision)).await {
-                Ok(resumed) => return Some(resumed),
-                Err(error) if R::MANNERS.resumes_later && error.is_absence() => self.pause(pauses).await,
+                Ok(resumed) => {
+                    if was_away {
+                        *pauses = growing(R::MANNERS.retry);
+                    }
+                    return Some(resumed);
+                }
+                Err(error) if R::MANNERS.resumes_later && error.is_absence() => {
+                    was_away = true;
+                    self.pause(pauses).await;
+                }
                 Err(_) => return None,
             }
         }

@@ -40,7 +40,8 @@ pub fn start_logging(level: Level, format: LogFormat) -> LogLevelHandle {
 }
 
 fn filter(level: Level) -> EnvFilter {
-    EnvFilter::new(format!("warn,flannel={level}"))
+    // The client of Kubernetes logs errors that it returns, too.
+    EnvFilter::new(format!("warn,kube_client=off,flannel={level}"))
 }
 
 /// The next more verbose level.
