@@ -28,6 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const PAGE: u32 = 250;
 /// More than any page has, in bytes. What is longer is no answer of an API server.
 const LONGEST: u64 = 256 << 20;
+/// Who asks.
+const USER_AGENT: http::HeaderValue =
+    http::HeaderValue::from_static(concat!("flanneld/", env!("CARGO_PKG_VERSION")));
 /// After how long the API server is to end a watch, so that hosts come back in time to one that joined. Each host asks
 /// for a time of its own from this on, up to twice as long.
 const WATCH: u32 = 145;
@@ -135,6 +138,8 @@ impl Access {
             }
         };
         config.connect_timeout = Some(PATIENCE);
+        // By this the API server names who wrote a field.
+        config.headers.push((http::header::USER_AGENT, USER_AGENT));
         // What to do about an API server that has too much to do is decided where it is known what for.
         config.default_retry = false;
         Ok(config)

@@ -110,7 +110,7 @@ impl Entry {
             // What is wrong with one family leaves the other one as it is.
             None => Claim::Lease(SubnetKey(subnets)),
             Some(junk) => {
-                Claim::Unusable(junk.iter().map(|junk| junk.to_string()).collect::<Vec<_>>().join("; "))
+                Claim::Unusable(junk.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
             }
         }
     }
@@ -306,7 +306,7 @@ impl Directory {
         let mut told = Vec::new();
         for address in addresses {
             let nodes: Vec<String> =
-                self.by_address.get(address).into_iter().flatten().map(|name| name.to_string()).collect();
+                self.by_address.get(address).into_iter().flatten().map(ToString::to_string).collect();
             let changed =
                 if nodes.len() > 1 { self.shared.insert(*address) } else { self.shared.remove(address) };
             if changed {

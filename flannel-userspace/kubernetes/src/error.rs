@@ -107,13 +107,16 @@ impl ApiError {
     #[must_use]
     pub const fn is_absence(&self) -> bool {
         match self {
-            Self::Settings(_) | Self::Kubeconfig { .. } | Self::Client(_) | Self::NotFound { .. } => false,
-            Self::Unreachable { .. }
-            | Self::Timeout { .. }
-            | Self::Denied { .. }
-            | Self::Gone { .. }
-            | Self::Refused { .. }
-            | Self::Answer { .. } => true,
+            Self::Settings(_)
+            | Self::Kubeconfig { .. }
+            | Self::Client(_)
+            | Self::NotFound { .. }
+            | Self::Gone { .. } => false,
+            // Too many requests are answered later; what else is wrong with a request stays wrong.
+            Self::Refused { code, .. } => matches!(code, 429 | 500..),
+            Self::Unreachable { .. } | Self::Timeout { .. } | Self::Denied { .. } | Self::Answer { .. } => {
+                true
+            }
         }
     }
 

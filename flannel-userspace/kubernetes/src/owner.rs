@@ -11,7 +11,7 @@ use flannel_model::config::cidr::is_subnet_of;
 use flannel_model::family::{Addresses, Subnets};
 use flannel_model::lease::{Attributes, Lease, Revision};
 use flannel_registry::RegistryError;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use crate::annotations::Annotations;
@@ -22,6 +22,8 @@ use keeper::Keeper;
 
 /// Pauses between attempts: from the first to the longest.
 const RETRY: (Duration, Duration) = (Duration::from_millis(800), Duration::from_secs(30));
+/// Every attempt has as long as that, however little patience there is.
+const LEAST: Duration = Duration::from_secs(1);
 /// Pauses while the node has no subnet, which is somebody else's work.
 const UNASSIGNED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
@@ -114,7 +116,19 @@ impl NodeOwner {
         let mut told = LogThrottle::default();
         let (mut pauses, mut unassigned) = (growing(RETRY), growing(UNASSIGNED));
         loop {
-            let obstacle = match self.try_acquire(attributes).await {
+            let attempt = self.try_acquire(attributes);
+            // An API server behind a dead path does not even refuse.
+            let outcome = match last {
+                Some(Last { own, patience }) => {
+                    let rest = patience.saturating_sub(start.elapsed()).max(LEAST);
+                    match timeout(rest, attempt).await {
+                        Ok(outcome) => outcome,
+                        Err(_) => return Ok(Err(own)),
+                    }
+                }
+                None => attempt.await,
+            };
+            let obstacle = match outcome {
                 Ok(found) => return Ok(Ok(found)),
                 Err(obstacle) => obstacle,
             };

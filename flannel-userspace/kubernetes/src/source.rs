@@ -22,7 +22,7 @@ impl LeaseSource for Nodes {
     /// server has a watch resumed whatever happened to the connection, and says so where it cannot.
     const MANNERS: Manners = Manners {
         listing: Duration::from_secs(6 * 60 * 60),
-        retry: (Duration::from_millis(800), Duration::from_secs(60)),
+        retry: (Duration::from_millis(800), Duration::from_secs(30)),
     };
 
     async fn list(&self) -> Result<Snapshot, RegistryError> {

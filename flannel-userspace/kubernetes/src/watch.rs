@@ -125,7 +125,8 @@ impl Follower {
             let _ = self.nodes.heard(self.revision);
             let batch = Batch { events, revision: self.revision };
             if self.batches.send(Ok(batch)).await.is_err() {
-                std::future::pending().await
+                // Nobody follows any more.
+                std::future::pending::<()>().await;
             }
         }
         Ok(())

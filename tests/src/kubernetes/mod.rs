@@ -56,8 +56,9 @@ impl ApiServer {
         let (directory, claim) = claim::directory(&format!("{}-kubernetes", network.number()))?;
         std::fs::write(directory.join("tokens.csv"), TOKENS)?;
         let namespace = network.lan().clone();
-        let key = directory.join("service-accounts.pem");
-        std::fs::write(&key, rcgen::KeyPair::generate()?.serialize_pem())?;
+        let key = rcgen::KeyPair::generate()?;
+        std::fs::write(directory.join("service-accounts.key"), key.serialize_pem())?;
+        std::fs::write(directory.join("service-accounts.pub"), key.public_key_pem())?;
         let mut server = Self { process: None, namespace, etcd, directory, _claim: claim };
         server.restart()?;
         for user in ["admin", "flannel"] {
@@ -80,7 +81,6 @@ impl ApiServer {
             bail!("there is no {program}: build it with `cargo xtask setup --kubernetes`");
         }
         let path = |name: &str| self.directory.join(name).display().to_string();
-        let key = path("service-accounts.pem");
         let mut command = self.namespace.command(&program)?;
         command.args([
             &format!("--etcd-servers={}", self.etcd.url()),
@@ -92,8 +92,8 @@ impl ApiServer {
             "--authorization-mode=RBAC",
             &format!("--token-auth-file={}", path("tokens.csv")),
             "--service-account-issuer=https://kubernetes.default.svc",
-            &format!("--service-account-key-file={key}"),
-            &format!("--service-account-signing-key-file={key}"),
+            &format!("--service-account-key-file={}", path("service-accounts.pub")),
+            &format!("--service-account-signing-key-file={}", path("service-accounts.key")),
             "--disable-admission-plugins=ServiceAccount",
         ]);
         self.process = Some(Process::spawn("kube-apiserver", command, &self.directory.join("log"))?);

@@ -16,7 +16,7 @@ use flannel_tests::wait;
 use serde_json::{Value, json};
 
 /// How long a change may take until it shows.
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 /// A network with an API server.
 struct Lab {

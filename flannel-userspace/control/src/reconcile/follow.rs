@@ -85,15 +85,21 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
         pauses: &mut ExponentialBackoff,
     ) -> R::Watch {
         let registry = self.registry.clone();
+        let mut was_away = false;
         loop {
             match self.drive_while(registry.watch(revision)).await {
                 Ok(watch) => {
+                    if was_away {
+                        *pauses = growing(R::MANNERS.retry);
+                    }
                     self.report_registry(true, &"");
                     return watch;
                 }
                 Err(error) => {
                     self.report_registry(false, &Chain(&error));
-                    if !error.is_absence() {
+                    if error.is_absence() {
+                        was_away = true;
+                    } else {
                         *due = Instant::now();
                     }
                 }

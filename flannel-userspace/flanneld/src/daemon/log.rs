@@ -92,7 +92,8 @@ const fn priority(level: Level) -> u8 {
 }
 
 fn filter(level: Level) -> EnvFilter {
-    EnvFilter::new(format!("warn,flannel={level}"))
+    // The client of Kubernetes logs errors that it returns, too.
+    EnvFilter::new(format!("warn,kube_client=off,flannel={level}"))
 }
 
 /// The next more verbose level.

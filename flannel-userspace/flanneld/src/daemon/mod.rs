@@ -38,7 +38,7 @@ use exposition::exposition;
 pub use log::{LogLevelHandle, start_logging};
 use membership::{InEtcd, InKubernetes, Membership};
 use signals::Signals;
-use start::Started;
+use start::{Ends, Started};
 
 /// Runs the daemon until a signal ends it; the datapath continues without it.
 ///
@@ -160,6 +160,7 @@ async fn serve<M: Membership>(
     }
     control.registered(membership.endpoints());
     let (synced, first_sync) = oneshot::channel();
+    let ends = Ends { synced, orders };
     let Started {
         reconciler,
         follower,
@@ -177,7 +178,7 @@ async fn serve<M: Membership>(
         exclusive: _exclusive,
         marker: _marker,
     } = tokio::select! {
-        started = start::start(membership, options, vitals, metrics, pending, unavailable, synced, orders) => started?,
+        started = start::start(membership, options, vitals, metrics, pending, unavailable, ends) => started?,
         end = service.end() => return Err(end.into()),
     };
     let (leases, state) = (metrics.leases.clone(), lease_state.clone());

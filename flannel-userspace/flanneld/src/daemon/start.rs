@@ -68,6 +68,12 @@ pub(super) struct Started<L, C> {
     pub(super) marker: Option<PinDir>,
 }
 
+/// What the loop tells the daemon, and is told.
+pub(super) struct Ends {
+    pub(super) synced: oneshot::Sender<()>,
+    pub(super) orders: UnboundedReceiver<Order>,
+}
+
 /// The order is stock flannel's: configuration, interface, device, lease, datapath, subnet file. The pin directory
 /// comes first, because a second daemon must not touch what the first one holds.
 pub(super) async fn start<M: Membership>(
@@ -77,8 +83,7 @@ pub(super) async fn start<M: Membership>(
     metrics: &Metrics,
     pending: Pending,
     unavailable: Option<Unavailable>,
-    synced: oneshot::Sender<()>,
-    orders: UnboundedReceiver<Order>,
+    Ends { synced, orders }: Ends,
 ) -> Result<Started<M::Leases, M::Config>, DaemonError> {
     let netlink = Netlink::open()?;
     let pins = match unavailable {

@@ -19,11 +19,11 @@ fn annotations(given: &[(&str, &str)]) -> Annotations {
         .collect()
 }
 
-fn attributes(backend_type: Option<&str>, data: Option<serde_json::Value>) -> Attributes {
+fn attributes(backend_type: Option<&str>, data: Option<&serde_json::Value>) -> Attributes {
     Attributes {
         public: Ipv4Addr::new(192, 168, 77, 11).into(),
         backend_type: backend_type.map(str::to_owned),
-        backend_data: PerFamily { v4: data.as_ref().map(Data::from), v6: None },
+        backend_data: PerFamily { v4: data.map(Data::from), v6: None },
     }
 }
 
@@ -57,7 +57,7 @@ fn no_prefix(#[case] given: &str, #[case] error: PrefixError) {
 
 #[rstest]
 #[case::vxlan(
-    attributes(Some("vxlan"), Some(json!({"VNI": 1, "VtepMAC": "12:c6:65:89:b4:e3"}))),
+    attributes(Some("vxlan"), Some(&json!({"VNI": 1, "VtepMAC": "12:c6:65:89:b4:e3"}))),
     &[
         ("backend-data", r#"{"VNI":1,"VtepMAC":"12:c6:65:89:b4:e3"}"#),
         ("backend-type", "vxlan"),
@@ -138,7 +138,7 @@ fn only_what_differs_is_written() {
         ("public-ip-overwrite", "203.0.113.9"),
     ]);
     there.insert("other".to_owned(), "x".to_owned());
-    let own = attributes(Some("vxlan"), Some(json!({"VNI": 1, "VtepMAC": "12:c6:65:89:b4:e3"})));
+    let own = attributes(Some("vxlan"), Some(&json!({"VNI": 1, "VtepMAC": "12:c6:65:89:b4:e3"})));
     assert_eq!(stock().changes(&there, &own), annotations(&[("public-ip", "192.168.77.11")]));
     assert_eq!(stock().select(there.clone()).len(), 5, "the others are nobody's business");
     assert_eq!(stock().overwrites(&there), Ipv4Addr::new(203, 0, 113, 9).into());

@@ -175,6 +175,27 @@ async fn the_last_lease_goes_on_while_the_server_is_away() {
 }
 
 #[tokio::test]
+async fn a_server_that_says_nothing_is_not_waited_for_for_long() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let access = crate::Access { url: Some(url), kubeconfig: None };
+    let (prefix, name) = ("flannel.alpha.coreos.com".parse().unwrap(), NodeName::Given("own".to_owned()));
+    let nodes = crate::Nodes::open(access, prefix, name, Default::default()).await.unwrap();
+    let networks = Subnets { v4: Some("10.244.0.0/16".parse().unwrap()), v6: None };
+    let own = Own {
+        public: Ipv4Addr::new(192, 168, 77, 11).into(),
+        subnets: Subnets { v4: Some("10.244.1.0/24".parse().unwrap()), v6: None },
+        term: None,
+        vtep_macs: PerFamily::NONE,
+    };
+    let last = Last { own: &own, patience: Duration::from_secs(2) };
+    let owner = NodeOwner { nodes, networks, sets_condition: true };
+    // A request alone may take half a minute.
+    let acquired = timeout(SOON, owner.acquire(attributes(), Some(last)));
+    assert_eq!(acquired.await.unwrap().unwrap().0.state().borrow().lease.subnets, own.subnets);
+}
+
+#[tokio::test]
 async fn overwrites_are_followed_and_damage_is_mended() {
     let node = node("10.244.1.0/24");
     let stage = stage(&node, |_, _| 200).await;

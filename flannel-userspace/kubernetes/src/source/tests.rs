@@ -232,20 +232,26 @@ async fn a_watch_that_breaks_is_to_be_resumed(#[case] answer: Answer, #[case] te
     assert!(!error.loses_history() && watch.revision() == revision, "it goes on from there");
 }
 
+#[rstest]
+#[case::denied(403, true)]
+#[case::busy(429, true)]
+#[case::broken(500, true)]
+#[case::forgotten(410, false)]
+#[case::not_understood(400, false)]
 #[tokio::test]
-async fn a_watch_that_is_refused_says_why() {
+async fn a_watch_that_is_refused_is_tried_again_or_nodes_are_listed(
+    #[case] code: u16,
+    #[case] is_absence: bool,
+) {
     let stage =
-        Stage::set(
-            |request| {
-                if is_watch(request) { refusal(403, "nodes is forbidden") } else { page(&[], 9, "") }
-            },
-        )
-        .await;
+        Stage::set(move |request| if is_watch(request) { refusal(code, "no") } else { page(&[], 9, "") })
+            .await;
     let error: RegistryError = stage.nodes(own()).await.watch(Revision::new(9)).await.err().unwrap();
     assert!(
-        error.to_string().contains("did not let this host watch the nodes (403)") && error.is_absence(),
+        error.to_string().contains(&format!("did not let this host watch the nodes ({code})")),
         "{error}"
     );
+    assert_eq!(error.is_absence(), is_absence);
 }
 
 #[rstest]

@@ -10,7 +10,7 @@ use flannel_kubernetes::{Hints, HintsError, NetConf, NodeOwner, Nodes};
 use flannel_model::config::NetworkConfig;
 use flannel_registry::KubernetesMetrics;
 use flannel_registry::etcd::Etcd;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
 use super::Membership;
@@ -65,14 +65,16 @@ impl Membership for InKubernetes {
         let start = Instant::now();
         let mut told = LogThrottle::default();
         loop {
-            let error = match self.nodes.hints().await {
+            // An API server behind a dead path does not even refuse.
+            let rest = patience.map_or(Duration::MAX, |longest| longest.saturating_sub(start.elapsed()));
+            let Ok(hints) = timeout(rest, self.nodes.hints()).await else {
+                warn!("the API server does not show this host's node: continuing with what is remembered");
+                return Ok(Hints::default());
+            };
+            let error = match hints {
                 Ok(hints) => return Ok(hints),
                 Err(error) => error,
             };
-            if patience.is_some_and(|longest| start.elapsed() > longest) {
-                warn!("this host's node is not known: {error}; continuing with what is remembered");
-                return Ok(Hints::default());
-            }
             match &error {
                 HintsError::Name(name) if patience.is_none() && name.is_final() => {
                     return Err(DaemonError::SubnetManager(Box::new(error)));
