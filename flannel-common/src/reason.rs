@@ -96,8 +96,9 @@ reasons! {
     41 TooLong "too_long" Pass "The packet is longer than the MTU ahead: the stack answers it.",
     42 Confirmed "confirmed" Pass "The packet left the stack as it entered: its flow can bypass the stack.",
     43 Unconfirmed "unconfirmed" Pass "The packet did not leave the stack as one that entered, or must not bypass it.",
-    44 LeftToDevice "left_to_device" Pass "A super-packet of another transport than TCP, which the kernel's vxlan device encapsulates or decapsulates.",
+    44 LeftToDevice "left_to_device" Pass "The kernel's vxlan device encapsulates or decapsulates it: a super-packet of another transport than TCP, or one for a peer by a route that programs cannot follow.",
     45 TunnelFromPod "tunnel_from_pod" Drop "A pod sent a packet to the tunnel's port of a peer: it would arrive as one of this host's.",
+    47 NoRoute "no_route" Drop "The host's routing table has no way to the peer's public address.",
     46 SpoofedSource "spoofed_source" Drop "The source is the address of a pod from which no packet comes this way.",
     33 NotDecapsulated "not_decapsulated" Pass "The packet did not come out of the tunnel.",
 }

@@ -7,21 +7,22 @@ use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{
     __sk_buff, BPF_ADJ_ROOM_ENCAP_L2_SHIFT, BPF_CSUM_LEVEL_DEC, BPF_CSUM_LEVEL_RESET,
     BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_UDP,
-    BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_ADJ_ROOM_NO_CSUM_RESET, BPF_F_INGRESS, BPF_FIB_LKUP_RET_SUCCESS,
-    BPF_FIB_LOOKUP_OUTPUT, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+    BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_ADJ_ROOM_NO_CSUM_RESET, BPF_F_INGRESS,
+    bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_check_mtu, bpf_csum_level, bpf_fib_lookup, bpf_get_hash_recalc, bpf_redirect, bpf_redirect_neigh,
-    bpf_redirect_peer, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_xdp_adjust_head, bpf_xdp_adjust_meta,
+    bpf_check_mtu, bpf_csum_level, bpf_get_hash_recalc, bpf_redirect, bpf_redirect_neigh,
+    bpf_redirect_peer, bpf_skb_change_head, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_xdp_adjust_head, bpf_xdp_adjust_meta,
     bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
 };
 use aya_ebpf::programs::{TcContext, XdpContext};
 use flannel_common::trace::SNAP;
 use flannel_common::wire::EthernetHeader;
-use flannel_common::{Ip4, Mac, Reason};
+use flannel_common::Reason;
 use flannel_ebpf::frame::{Encapsulation, FlowFrame, Frame, SendFrame};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use crate::fib::Gateway;
 use crate::trace::TraceFrame;
 
 /// `TC_ACT_REDIRECT`, which the redirect helpers return on success.
@@ -41,21 +42,42 @@ const INNER_ETHERNET_FLAG: u64 = INNER_ETHERNET | BPF_F_ADJ_ROOM_ENCAP_L2_ETH as
 const VLAN_ID: u32 = 0xfff;
 
 /// A packet at a TC hook.
-pub(crate) struct Skb(TcContext);
+pub(crate) struct Skb {
+    context: TcContext,
+    /// Bytes of the Ethernet header that it should begin with, and does not.
+    missing: u32,
+}
 
 impl Skb {
     pub(crate) const fn new(context: TcContext) -> Self {
-        Self(context)
+        Self { context, missing: 0 }
     }
 
-    const fn raw(&self) -> *mut __sk_buff {
-        self.0.skb.skb
+    /// A packet that arrived by a link without Ethernet headers. It is read as if it had one, and gets it when its outer
+    /// headers are removed.
+    pub(crate) const fn without_header(context: TcContext) -> Self {
+        Self { context, missing: EthernetHeader::LEN }
+    }
+
+    pub(crate) const fn raw(&self) -> *mut __sk_buff {
+        self.context.skb.skb
     }
 
     /// Lets the kernel route the packet out of `device` and find the next hop there.
     pub(crate) fn route(&self, device: u32) -> Result<(), Reason> {
         // SAFETY: without parameters (null and zero) the helper reads only the packet.
         check_redirect(unsafe { bpf_redirect_neigh(device, ptr::null_mut(), 0, 0) })
+    }
+
+    /// Sends the packet out of `device` to the neighbour that `gateway` names. Without one, the kernel routes it.
+    pub(crate) fn send_by(&self, device: u32, gateway: &Gateway) -> Result<(), Reason> {
+        if gateway.family == 0 {
+            return self.route(device);
+        }
+        let len = size_of::<Gateway>() as i32;
+        // SAFETY: the helper reads the structure, which is laid out like the kernel's.
+        let gateway = ptr::from_ref(gateway).cast_mut().cast();
+        check_redirect(unsafe { bpf_redirect_neigh(device, gateway, len, 0) })
     }
 
     /// Makes the stack verify the packet's checksum itself, whatever the card reported
@@ -85,7 +107,7 @@ impl Skb {
     }
 
     pub(crate) fn set_mark(&self, mark: u32) {
-        self.0.set_mark(mark);
+        self.context.set_mark(mark);
     }
 
     pub(crate) fn set_priority(&self, priority: u32) {
@@ -105,25 +127,9 @@ impl Skb {
     pub(crate) fn has_token(&self) -> bool {
         // SAFETY: the kernel gave the context; the field is always readable.
         let token = unsafe { (*self.raw()).data_meta } as usize;
-        let data = self.0.data();
+        let data = self.context.data();
         // SAFETY: the verifier checks the bound.
         token + size_of::<u32>() <= data && unsafe { *(token as *const u32) } == TOKEN
-    }
-
-    /// The Ethernet addresses of the next hop towards `destination` out of `device`, and of that device, where the
-    /// kernel knows them.
-    pub(crate) fn next_hop(&self, device: u32, source: Ip4, destination: Ip4) -> Option<(Mac, Mac)> {
-        let mut lookup = MaybeUninit::uninit();
-        FibLookup::fill(&mut lookup, device, source, destination);
-        let len = size_of::<FibLookup>() as i32;
-        // SAFETY: the helper reads and writes the structure, which is laid out like the kernel's.
-        let code = unsafe {
-            bpf_fib_lookup(self.raw().cast(), lookup.as_mut_ptr().cast(), len, BPF_FIB_LOOKUP_OUTPUT)
-        };
-        // SAFETY: `FibLookup::fill` has initialised it.
-        let found = unsafe { lookup.assume_init_ref() };
-        let is_known = code == i64::from(BPF_FIB_LKUP_RET_SUCCESS) && found.device == device;
-        is_known.then_some((found.next_hop, found.own))
     }
 
     /// The address of a `T` at `offset`. It is pulled into the packet's first buffer if it is not there.
@@ -139,16 +145,70 @@ impl Skb {
     /// The address of a `T` at `offset`, if the packet's first buffer holds all of it.
     #[inline(always)]
     fn at<T>(&self, offset: u32) -> Option<*mut T> {
-        at(self.0.data(), self.0.data_end(), offset)
+        at(self.context.data(), self.context.data_end(), offset)
+    }
+
+    /// The beginning of the packet as a `T`, behind the Ethernet header that it does not have.
+    #[inline(always)]
+    fn load_headed<T: FromBytes>(&self) -> Result<T, Reason> {
+        let mut headed = MaybeUninit::<Headed<T>>::uninit();
+        let words = headed.as_mut_ptr().cast::<u16>();
+        let start = words.cast::<u8>().wrapping_add(EthernetHeader::LEN as usize);
+        let len = size_of::<T>() - EthernetHeader::LEN as usize;
+        let packet = self.linear_bytes(len).ok_or(Reason::Truncated)?;
+        // SAFETY: `headed` is large and aligned enough for the header, written word by word because zeros at once would
+        // become a call of a memory function, and for the `len` bytes behind it. Then it is initialised, and every bit
+        // pattern is a `T`. The kernel gave the context; the field is always readable, in network byte order.
+        unsafe {
+            for word in 0..ETHER_TYPE {
+                ptr::write_volatile(words.add(word), 0);
+            }
+            ptr::write_volatile(words.add(ETHER_TYPE), (*self.raw()).protocol as u16);
+            ptr::copy_nonoverlapping(packet, start, len);
+            Ok(headed.assume_init().0)
+        }
+    }
+
+    /// The address of the first `len` bytes, pulled into the packet's first buffer.
+    #[inline(always)]
+    fn linear_bytes(&self, len: usize) -> Option<*const u8> {
+        let found = |context: &TcContext| {
+            let start = context.data();
+            (start + len <= context.data_end()).then_some(start as *const u8)
+        };
+        found(&self.context).or_else(|| {
+            // SAFETY: the kernel gave the context. A truncated packet stays as it is.
+            unsafe { bpf_skb_pull_data(self.raw(), len as u32) };
+            found(&self.context)
+        })
+    }
+
+    /// Gives the packet room for the Ethernet header that it lacks (`bpf_skb_change_head`, 4.10).
+    #[inline(always)]
+    fn add_header(&mut self) -> Result<(), Reason> {
+        if self.missing == 0 {
+            return Ok(());
+        }
+        // SAFETY: the kernel gave the context.
+        let code = unsafe { bpf_skb_change_head(self.raw(), self.missing, 0) };
+        self.missing = 0;
+        if code == 0 { Ok(()) } else { Err(Reason::AdjustFailed) }
     }
 
     fn adjust(&self, by: i32, flags: u64) -> Result<(), Reason> {
-        self.0
+        self.context
             .skb
             .adjust_room(by, BPF_ADJ_ROOM_MAC, KEEP_GSO | KEEP_CHECKSUM | flags)
             .map_err(|_| Reason::AdjustFailed)
     }
 }
+
+/// Where an Ethernet header has the type, in words of 16 bits.
+const ETHER_TYPE: usize = EthernetHeader::LEN as usize / 2 - 1;
+
+/// A `T` that can be written word by word.
+#[repr(C, align(8))]
+struct Headed<T>(T);
 
 /// The address of a `T` at `offset` between `data` and `end`, if all of it lies there.
 #[inline(always)]
@@ -157,43 +217,6 @@ const fn at<T>(data: usize, end: usize, offset: u32) -> Option<*mut T> {
     if start + size_of::<T>() > end { None } else { Some(start as *mut T) }
 }
 
-/// The kernel's `struct bpf_fib_lookup`, for IPv4.
-#[repr(C, align(8))]
-struct FibLookup {
-    family: u8,
-    protocol: u8,
-    ports: [u16; 2],
-    len: u16,
-    device: u32,
-    tos: u32,
-    source: [u32; 4],
-    destination: [u32; 4],
-    table: u32,
-    own: Mac,
-    next_hop: Mac,
-}
-
-impl FibLookup {
-    /// Fills `lookup` in place. To return it would copy its zeros by a call of a memory function.
-    #[inline(always)]
-    fn fill(lookup: &mut MaybeUninit<Self>, device: u32, source: Ip4, destination: Ip4) {
-        let words = lookup.as_mut_ptr().cast::<u64>();
-        // SAFETY: it is eight words long, and any bytes are a valid one.
-        let lookup = unsafe {
-            for word in 0..size_of::<Self>() / size_of::<u64>() {
-                ptr::write_volatile(words.add(word), 0);
-            }
-            lookup.assume_init_mut()
-        };
-        lookup.family = AF_INET;
-        lookup.device = device;
-        lookup.source[0] = u32::from_ne_bytes(source.octets());
-        lookup.destination[0] = u32::from_ne_bytes(destination.octets());
-    }
-}
-
-const AF_INET: u8 = 2;
-
 fn check_redirect(code: i64) -> Result<(), Reason> {
     if code == REDIRECTED { Ok(()) } else { Err(Reason::RedirectFailed) }
 }
@@ -201,7 +224,7 @@ fn check_redirect(code: i64) -> Result<(), Reason> {
 impl Frame for Skb {
     #[inline(always)]
     fn len(&self) -> u32 {
-        self.0.len()
+        self.context.len() + self.missing
     }
 
     #[inline(always)]
@@ -211,7 +234,10 @@ impl Frame for Skb {
 
     #[inline(always)]
     fn load<T: FromBytes>(&self, offset: u32) -> Result<T, Reason> {
-        let at = self.linear::<MaybeUninit<T>>(offset).ok_or(Reason::Truncated)?;
+        if self.missing != 0 && offset == 0 {
+            return self.load_headed();
+        }
+        let at = self.linear::<MaybeUninit<T>>(offset - self.missing).ok_or(Reason::Truncated)?;
         // SAFETY: `linear` checked the bound. The rest is as in `Xdp`.
         Ok(unsafe { at.read().assume_init() })
     }
@@ -227,6 +253,7 @@ impl Frame for Skb {
 
     #[inline(always)]
     fn remove(&mut self, encapsulation: Encapsulation) -> Result<(), Reason> {
+        self.add_header()?;
         self.adjust(-encapsulation.overhead().cast_signed(), 0)?;
         // The outer UDP checksum is consumed. What hardware or GRO reported of the inner one stays valid
         // (`__skb_decr_checksum_unnecessary`).
@@ -304,7 +331,7 @@ impl FlowFrame for Skb {
 impl TraceFrame for Skb {
     #[inline(always)]
     fn bytes(&self) -> u32 {
-        self.0.len()
+        Frame::len(self)
     }
 
     #[inline(always)]
@@ -320,8 +347,20 @@ impl TraceFrame for Skb {
 
     #[inline(always)]
     unsafe fn copy(&self, to: *mut u8, len: u32) -> bool {
-        // SAFETY: the kernel gave the context, and the caller vouches for `to`.
-        unsafe { bpf_skb_load_bytes(self.raw().cast(), 0, to.cast(), len) == 0 }
+        if self.missing == 0 {
+            // SAFETY: the kernel gave the context, and the caller vouches for `to`.
+            return unsafe { bpf_skb_load_bytes(self.raw().cast(), 0, to.cast(), len) == 0 };
+        }
+        if len <= EthernetHeader::LEN {
+            return false;
+        }
+        let Ok(header) = self.load_headed::<EthernetHeader>() else { return false };
+        // SAFETY: the kernel gave the context, the caller vouches for `to`, and `len` is longer than the header.
+        unsafe {
+            to.cast::<EthernetHeader>().write_unaligned(header);
+            let rest = to.add(EthernetHeader::LEN as usize);
+            bpf_skb_load_bytes(self.raw().cast(), 0, rest.cast(), len - EthernetHeader::LEN) == 0
+        }
     }
 }
 

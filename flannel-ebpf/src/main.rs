@@ -13,6 +13,7 @@
 mod clock;
 mod context;
 mod count;
+mod fib;
 mod flow_table;
 mod key;
 mod log;
@@ -84,7 +85,7 @@ pub fn vxlan_encap(context: TcContext) -> i32 {
     {
         count::add_sent(inner.ip.destination().masked(node.netmask), bytes);
     }
-    finish_encap(&mut skb, node, Hook::Encap, bytes, sent)
+    finish_encap(&mut skb, Hook::Encap, bytes, sent)
 }
 
 /// TC egress of `flannel0`.
@@ -100,7 +101,7 @@ pub fn udp_encap(context: TcContext) -> i32 {
             let reason = skb.transmit(node.segmenter).err().unwrap_or(Reason::ToSegment);
             finish(&skb, Hook::Encap, reason)
         }
-        sent => finish_encap(&mut skb, node, Hook::Encap, bytes, sent),
+        sent => finish_encap(&mut skb, Hook::Encap, bytes, sent),
     }
 }
 
@@ -113,7 +114,7 @@ pub fn udp_segmented(context: TcContext) -> i32 {
     let sent = udp::encapsulate(&mut skb, &Table, node, State::Segmented, |skb, peer| {
         next_hop::find(skb, node, peer)
     });
-    finish_encap(&mut skb, node, Hook::Segmented, bytes, sent)
+    finish_encap(&mut skb, Hook::Segmented, bytes, sent)
 }
 
 /// TC ingress of the underlay, for VXLAN.
@@ -126,6 +127,18 @@ pub fn vxlan_decap(context: TcContext) -> i32 {
 #[classifier]
 pub fn udp_decap(context: TcContext) -> i32 {
     decap_at_tc(context, UNMARKED, udp::open)
+}
+
+/// As [`vxlan_decap`], for links without Ethernet headers, as those of WireGuard and TUN devices.
+#[classifier]
+pub fn vxlan_decap_l3(context: TcContext) -> i32 {
+    decap_without_header(context, GUARDED, vxlan::open)
+}
+
+/// As [`udp_decap`], for links without Ethernet headers.
+#[classifier]
+pub fn udp_decap_l3(context: TcContext) -> i32 {
+    decap_without_header(context, UNMARKED, udp::open)
 }
 
 /// XDP of the underlay, for VXLAN. [`vxlan_decap`] continues with the packet.
@@ -213,13 +226,12 @@ fn forward_to_port(skb: &Skb, node: &Node) -> Result<(), Reason> {
 #[inline(always)]
 fn finish_encap(
     skb: &mut Skb,
-    node: &Node,
     hook: Hook,
     bytes: u32,
     sent: Result<(Ip4, Lookup), Reason>,
 ) -> i32 {
     table::keep_node_info();
-    let sent = sent.and_then(|(subnet, hop)| hop.send(skb, node, subnet).map(|()| subnet));
+    let sent = sent.and_then(|(subnet, hop)| hop.send(skb, subnet).map(|()| subnet));
     match sent {
         Ok(subnet) => {
             count::add_sent(subnet, bytes);
@@ -245,14 +257,34 @@ fn decap_at_tc(
     if skb.is_of_vlan() {
         return finish(&skb, Hook::Decap, Reason::NotTunnel);
     }
-    trace::report_arrival(&skb, Hook::Decap);
-    let arrival = open(&skb, node);
+    admit(&mut skb, node, mark, open)
+}
+
+#[inline(always)]
+fn decap_without_header(
+    context: TcContext,
+    mark: u32,
+    open: impl FnOnce(&Skb, &Node) -> Result<Arrival, Reason>,
+) -> i32 {
+    admit(&mut Skb::without_header(context), node(), mark, open)
+}
+
+/// Asks the guard about a packet that arrived, through the tunnel or not, and decapsulates it.
+#[inline(always)]
+fn admit(
+    skb: &mut Skb,
+    node: &Node,
+    mark: u32,
+    open: impl FnOnce(&Skb, &Node) -> Result<Arrival, Reason>,
+) -> i32 {
+    trace::report_arrival(skb, Hook::Decap);
+    let arrival = open(skb, node);
     if let Err(Reason::NotTunnel) = arrival
-        && let Err(reason) = guard::admit_plain(&skb, &Table, node)
+        && let Err(reason) = guard::admit_plain(skb, &Table, node)
     {
-        return finish(&skb, Hook::Decap, reason);
+        return finish(skb, Hook::Decap, reason);
     }
-    finish_decap(&mut skb, node, arrival, mark)
+    finish_decap(skb, node, arrival, mark)
 }
 
 #[inline(always)]

@@ -34,12 +34,12 @@ pub fn encapsulate<F: SendFrame, T>(
     peers: &impl Peers,
     node: &Node,
     state: State,
-    depart: impl FnOnce(&F, &Peer) -> T,
+    depart: impl FnOnce(&F, &Peer) -> Result<T, Reason>,
 ) -> Result<(Ip4, T), Reason> {
     let inner = inner::headers(frame)?;
     let subnet = inner.ip.destination().masked(node.netmask);
     let peer = peers.peer(subnet).ok_or(Reason::NoPeer)?;
-    let departed = depart(frame, &peer);
+    let departed = depart(frame, &peer)?;
     if state == State::AsSent && !goes_whole(frame, &inner.ip, &peer, peers) {
         return Err(Reason::ToSegment);
     }

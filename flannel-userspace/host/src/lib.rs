@@ -3,12 +3,14 @@
 //!
 //! The bridge from `control` to `net` and `datapath` lives here. What should be in the kernel does not.
 
+use std::collections::BTreeSet;
 use std::mem::discriminant;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use flannel_common::flow::Bypass;
 use flannel_common::maps::{Guard, Node};
+use flannel_common::wire::{UdpStack, VxlanStack};
 use flannel_common::{Ip4, Mac};
 use flannel_control::backend::Tunnel;
 use flannel_control::kernel::{Kernel, KernelError, NodeContext};
@@ -23,7 +25,7 @@ use flannel_model::object::{Change, Object};
 use flannel_model::underlay::{Hop, Links, Underlay};
 use flannel_net::device::DeviceError;
 use flannel_net::interface::InterfaceError;
-use flannel_net::{Monitor, Netlink, ObjectError, Objects, OpenError, interface};
+use flannel_net::{Monitor, Netlink, ObjectError, Objects, OpenError, Uplink, interface};
 use futures::{StreamExt as _, stream};
 use ipnetwork::{IpNetwork, Ipv4Network};
 use nix::errno::Errno;
@@ -59,6 +61,10 @@ pub struct Host {
     datapath: Option<Datapath>,
     /// Whether programs need the ports of pods.
     serves_pods: bool,
+    /// The interfaces by which packets of the tunnel arrive.
+    uplinks: BTreeSet<Uplink>,
+    /// Those among them by which packets have left for peers, as the routing table has it.
+    ways: BTreeSet<u32>,
     /// What packets that skip the stack pass by, besides pods' ports and bridges.
     skipped: Skipped,
 }
@@ -89,6 +95,8 @@ impl Host {
             objects,
             datapath: None,
             serves_pods: false,
+            uplinks: BTreeSet::new(),
+            ways: BTreeSet::new(),
             skipped: Skipped::default(),
         })
     }
@@ -115,7 +123,8 @@ impl Host {
         };
         let Settings { hook, program_settings, .. } = self.settings;
         let routes = context.backend.depends_on_hop();
-        Spec { format, routes, node: self.node(context, links), hook, program_settings }
+        let (node, uplinks) = (self.node(context, links), self.uplinks.clone());
+        Spec { format, routes, node, uplinks, hook, program_settings }
     }
 
     fn node(&self, context: &NodeContext, links: &Links) -> Node {
@@ -140,6 +149,8 @@ impl Host {
             bypass: self.bypass(backend.kind()) as u32,
             copied_tos: if copy_dscp { Node::DSCP } else { 0 },
             flow_seed: rand::random(),
+            outer_mtu: tunnel.map_or(0, |tunnel| context.backend.mtu(links) + overhead(tunnel)),
+            vrf: underlay.vrf.unwrap_or(0),
             device_mac: device.map_or(Mac::ZERO, |device| device.mac),
             reserved: 0,
         }
@@ -153,7 +164,11 @@ impl Kernel for Host {
             Some(current) => interface::follow(&self.netlink, options, current).await,
             None => interface::choose(&self.netlink, options).await,
         };
-        underlay.map_err(|error: InterfaceError| KernelError::NoUnderlay(error.into()))
+        let underlay = underlay.map_err(|error: InterfaceError| KernelError::NoUnderlay(error.into()))?;
+        let known = self.ways.iter().copied().chain([underlay.index]).collect();
+        let uplinks = self.netlink.uplinks(&known, &self.settings.pod_bridges).await;
+        self.uplinks = uplinks.map_err(refused)?;
+        Ok(underlay)
     }
 
     async fn find_device(&mut self, spec: &DeviceSpec) -> Result<Option<Device>, KernelError> {
@@ -192,7 +207,8 @@ impl Kernel for Host {
     }
 
     fn hold(&mut self) -> Result<(), KernelError> {
-        self.datapath.as_mut().map_or(Ok(()), Datapath::hold).map_err(KernelError::refused)
+        let held = self.datapath.as_mut().map_or(Ok(()), |datapath| datapath.hold(&self.uplinks));
+        held.map_err(KernelError::refused)
     }
 
     fn is_whole(&self) -> bool {
@@ -222,6 +238,7 @@ impl Kernel for Host {
         if let Some(datapath) = &mut self.datapath {
             let subnet_len = subnets.v4.map_or(0, Ipv4Network::prefix);
             all.append(&mut peers_in(datapath.tables(), subnet_len).map_err(KernelError::refused)?);
+            self.ways = datapath.tables().ways().map_err(KernelError::refused)?;
         }
         all.sort_unstable();
         all.dedup();
@@ -267,6 +284,14 @@ impl Kernel for Host {
 
     async fn change(&mut self) -> Change {
         self.monitor.next().await
+    }
+}
+
+/// Bytes of the outer headers.
+const fn overhead(tunnel: Tunnel) -> u32 {
+    match tunnel {
+        Tunnel::Udp { .. } => UdpStack::LEN,
+        Tunnel::Vxlan { .. } => VxlanStack::LEN,
     }
 }
 

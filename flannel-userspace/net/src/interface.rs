@@ -80,8 +80,9 @@ pub async fn choose(netlink: &Netlink, options: &InterfaceOptions) -> Result<Und
     let choice =
         if options.iface.is_empty() && options.iface_regex.is_empty() && options.iface_can_reach.is_none() {
             match options.public.v4 {
-                Some(public_ip) => host.by_address(public_ip.into()),
-                None => host.by_default_route(netlink).await,
+                // An address of the loopback interface says nothing of where packets leave.
+                Some(public_ip) if !host.is_of_loopback(public_ip.into()) => host.by_address(public_ip.into()),
+                _ => host.by_default_route(netlink).await,
             }?
         } else {
             host.asked_for(netlink, options).await?
@@ -105,8 +106,11 @@ pub async fn follow(
     options: &InterfaceOptions,
     current: &Underlay,
 ) -> Result<Underlay, InterfaceError> {
+    // An announced address may be on any interface.
+    let is_announced = options.public.v4.map(IpAddr::from) == current.addresses.first();
     let is_current = |address: &&Address| {
-        address.link == current.index && Some(address.network.ip()) == current.addresses.first()
+        let is_here = address.link == current.index || is_announced;
+        is_here && Some(address.network.ip()) == current.addresses.first()
     };
     let mut host = Host::now(netlink).await?;
     if !host.addresses.iter().any(|address| is_current(&address)) {
@@ -253,16 +257,28 @@ impl Host {
     }
 
     fn underlay(&self, (link, address): Choice<'_>, public: Addresses) -> Underlay {
-        let addresses = Addresses::from(address);
+        let own = public.v4.map(IpAddr::from).filter(|public| self.has(*public));
+        let addresses = Addresses::from(own.unwrap_or(address));
         Underlay {
             name: link.name.clone(),
             index: link.index,
             mtu: link.mtu,
             mac: link.mac,
+            vrf: link.controller.filter(|controller| self.link(*controller).is_some_and(Link::is_vrf)),
             addresses,
             public: public.or(addresses),
             networks: self.networks(),
         }
+    }
+
+    fn is_of_loopback(&self, address: IpAddr) -> bool {
+        let is_it = |own: &&Address| own.network.ip() == address;
+        let link = self.addresses.iter().find(is_it).and_then(|own| self.link(own.link));
+        link.is_some_and(|link| link.flags.contains(LinkFlags::Loopback))
+    }
+
+    fn has(&self, address: IpAddr) -> bool {
+        self.addresses.iter().any(|own| own.network.ip() == address)
     }
 
     fn networks(&self) -> Vec<IpNetwork> {

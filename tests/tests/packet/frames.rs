@@ -44,6 +44,8 @@ pub fn node(encapsulation: Encapsulation, guard: Guard) -> Node {
         copied_tos: 0,
         flow_seed: FLOW_SEED,
         device_mac: Mac(DEVICE_MAC),
+        outer_mtu: 1500,
+        vrf: 0,
         reserved: 0,
     }
 }

@@ -22,8 +22,8 @@ pub fn encapsulate(encapsulation: Encapsulation, frame: &mut Vec<u8>, guard: Gua
 /// As another host does it.
 pub fn encapsulate_at(node: &Node, encapsulation: Encapsulation, frame: &mut Vec<u8>) -> Result<Ip4, Reason> {
     let sent = match encapsulation {
-        Encapsulation::Udp => udp::encapsulate(frame, &frames::table(), node, State::AsSent, |_, _| ()),
-        Encapsulation::Vxlan => vxlan::encapsulate(frame, &frames::table(), node, |_, _| ()),
+        Encapsulation::Udp => udp::encapsulate(frame, &frames::table(), node, State::AsSent, |_, _| Ok(())),
+        Encapsulation::Vxlan => vxlan::encapsulate(frame, &frames::table(), node, |_, _| Ok(())),
     };
     sent.map(|(subnet, _)| subnet)
 }
