@@ -156,16 +156,29 @@ impl Skb {
         let start = words.cast::<u8>().wrapping_add(EthernetHeader::LEN as usize);
         let len = size_of::<T>() - EthernetHeader::LEN as usize;
         let packet = self.linear_bytes(len).ok_or(Reason::Truncated)?;
-        // SAFETY: `headed` is large and aligned enough for the header, written word by word because zeros at once would
-        // become a call of a memory function, and for the `len` bytes behind it. Then it is initialised, and every bit
-        // pattern is a `T`. The kernel gave the context; the field is always readable, in network byte order.
+        // SAFETY: `headed` is large and aligned enough for the header, and for the `len` bytes behind it. Then it is
+        // initialised, and every bit pattern is a `T`.
         unsafe {
-            for word in 0..ETHER_TYPE {
-                ptr::write_volatile(words.add(word), 0);
-            }
-            ptr::write_volatile(words.add(ETHER_TYPE), (*self.raw()).protocol as u16);
+            self.write_header(words);
             ptr::copy_nonoverlapping(packet, start, len);
             Ok(headed.assume_init().0)
+        }
+    }
+
+    /// Writes the Ethernet header that the packet does not have: without addresses. Word by word, because zeros at once
+    /// would become a call of a memory function.
+    ///
+    /// # Safety
+    /// `words` is valid for writes of a header.
+    #[inline(always)]
+    unsafe fn write_header(&self, words: *mut u16) {
+        // SAFETY: the caller vouches for `words`. The kernel gave the context; the field is always readable, in network
+        // byte order.
+        unsafe {
+            for word in 0..ETHER_TYPE {
+                words.add(word).write_volatile(0);
+            }
+            words.add(ETHER_TYPE).write_volatile((*self.raw()).protocol as u16);
         }
     }
 
@@ -354,10 +367,9 @@ impl TraceFrame for Skb {
         if len <= EthernetHeader::LEN {
             return false;
         }
-        let Ok(header) = self.load_headed::<EthernetHeader>() else { return false };
         // SAFETY: the kernel gave the context, the caller vouches for `to`, and `len` is longer than the header.
         unsafe {
-            to.cast::<EthernetHeader>().write_unaligned(header);
+            self.write_header(to.cast());
             let rest = to.add(EthernetHeader::LEN as usize);
             bpf_skb_load_bytes(self.raw().cast(), 0, rest.cast(), len - EthernetHeader::LEN) == 0
         }

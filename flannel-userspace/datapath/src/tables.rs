@@ -1,6 +1,6 @@
 //! The maps, typed. Opened from their pins, with or without a daemon.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
@@ -136,13 +136,6 @@ impl Tables {
     pub fn raw_peers(&self) -> Result<BTreeMap<Ipv4Addr, Peer>, DatapathError> {
         let entries = self.peers.iter().map(|entry| entry.map(|(subnet, peer)| (subnet.into(), peer)));
         entries.collect::<Result<_, MapError>>().map_err(failed("read", PEERS))
-    }
-
-    /// Interface indexes of where packets have left for peers.
-    pub fn ways(&self) -> Result<BTreeSet<u32>, DatapathError> {
-        let devices = self.peers.iter().map(|entry| entry.map(|(_, peer)| peer.next_hop.device));
-        let devices: Result<BTreeSet<u32>, MapError> = devices.collect();
-        devices.map_err(failed("read", PEERS))
     }
 
     /// Makes `entry` the peer of the subnet with this first address.

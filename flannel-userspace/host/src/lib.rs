@@ -237,8 +237,9 @@ impl Kernel for Host {
         let mut all = self.objects.list().await.map_err(object_refused)?;
         if let Some(datapath) = &mut self.datapath {
             let subnet_len = subnets.v4.map_or(0, Ipv4Network::prefix);
-            all.append(&mut peers_in(datapath.tables(), subnet_len).map_err(KernelError::refused)?);
-            self.ways = datapath.tables().ways().map_err(KernelError::refused)?;
+            let (mut peers, ways) = peers_in(datapath.tables(), subnet_len).map_err(KernelError::refused)?;
+            all.append(&mut peers);
+            self.ways = ways;
         }
         all.sort_unstable();
         all.dedup();
@@ -334,16 +335,19 @@ enum ListError {
 #[error("the programs have no table for the peer of {0}: they forward IPv4")]
 struct NoTable(IpNetwork);
 
-/// The peers that the programs know.
-fn peers_in(tables: &mut Tables, subnet_len: u8) -> Result<Vec<Object>, ListError> {
-    let peers = tables.peers()?;
+/// The peers that the programs know, and the interface indexes of where packets have left for them.
+fn peers_in(tables: &mut Tables, subnet_len: u8) -> Result<(Vec<Object>, BTreeSet<u32>), ListError> {
+    let known = tables.raw_peers()?;
+    let ways = known.values().map(|peer| peer.next_hop.device).collect();
+    let peers = known.into_iter().map(|(subnet, peer)| (subnet, PeerEntry::from(peer))).collect();
     tables.correct_by(&peers)?;
     let object = |(address, entry)| {
         let subnet = Ipv4Network::new(address, subnet_len).map_err(|_| ListError::SubnetLen(subnet_len))?;
         let PeerEntry { public_ip, vtep_mac: mac, direct } = entry;
         Ok(Object::Peer { subnet: subnet.into(), public_ip: public_ip.into(), mac, direct })
     };
-    peers.into_iter().map(object).collect()
+    let peers = peers.into_iter().map(object).collect::<Result<_, ListError>>()?;
+    Ok((peers, ways))
 }
 
 /// Concurrent requests to the kernel.

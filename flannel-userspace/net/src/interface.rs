@@ -228,7 +228,7 @@ impl Host {
 
     async fn by_default_route(&self, netlink: &Netlink) -> Result<Choice<'_>, InterfaceError> {
         let route = netlink.default_route(Family::V4).await?.ok_or(InterfaceError::NoDefaultRoute)?;
-        let link = route.device.and_then(|index| self.link(index));
+        let link = route.device.or(route.first_device).and_then(|index| self.link(index));
         let link = link.ok_or(InterfaceError::NoDefaultRoute)?;
         match route.source {
             Some(source) => usable(link, source),

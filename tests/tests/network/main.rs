@@ -21,6 +21,7 @@ mod queues;
 mod reach;
 mod reload;
 mod restart;
+mod routing;
 mod size;
 mod stacked;
 mod super_packets;
