@@ -257,7 +257,7 @@ impl Host {
     }
 
     fn underlay(&self, (link, address): Choice<'_>, public: Addresses) -> Underlay {
-        let own = public.v4.map(IpAddr::from).filter(|public| self.has(*public));
+        let own = public.v4.map(IpAddr::from).filter(|public| !public.is_loopback() && self.has(*public));
         let addresses = Addresses::from(own.unwrap_or(address));
         Underlay {
             name: link.name.clone(),

@@ -108,30 +108,63 @@ mod tests {
         uplinks.iter().map(|uplink| name(uplink.index)).collect()
     }
 
-    fn up(name: &str, kind: &str, address: &str) {
-        ip(&format!("link add {name} type {kind}"));
+    /// Adds an interface, as `ip link add` has it, and brings it up, with an address or none.
+    fn add(name: &str, link: &str, address: &str) {
+        ip(&format!("link add {link}"));
+        up(name, address);
+    }
+
+    fn up(name: &str, address: &str) {
         if !address.is_empty() {
             ip(&format!("address add {address} dev {name}"));
         }
         ip(&format!("link set {name} up"));
     }
 
-    /// A pair with one end in another network namespace.
-    fn pair(name: &str, address: &str) {
-        ip(&format!("netns add fl-uplink-{name}-{}", std::process::id()));
-        up(name, &format!("veth peer name x netns fl-uplink-{name}-{}", std::process::id()), address);
-        ip(&format!("netns delete fl-uplink-{name}-{}", std::process::id()));
+    /// Adds a pair whose other end is in another network namespace.
+    fn add_pair(name: &str, address: &str) {
+        let other = format!("{name}-{}", std::process::id());
+        add(name, &format!("{name} type veth peer name {other} netns 1"), address);
     }
 
     #[test]
     fn what_leads_outside_is_an_uplink_and_what_leads_to_pods_is_none() {
         in_namespace(async |netlink| {
-            up("docker0", "bridge", "172.17.0.1/16");
-            up("br0", "bridge", "192.168.78.1/24");
-            up("cni0", "bridge", "10.5.1.1/24");
-            up("d0", "dummy", "");
-            up("vlan0", "vlan id 5", "");
-            assert!(names(&netlink, &[]).await.is_empty());
+            add("d0", "d0 type dummy", "192.0.2.1/24");
+            for (vlan, name) in [(5, "vlan"), (6, "port"), (7, "pods")] {
+                add(name, &format!("link d0 name {name} type vlan id {vlan}"), "");
+            }
+            add("docker0", "docker0 type bridge", "172.17.0.1/16");
+            add("br0", "br0 type bridge", "192.168.78.1/24");
+            add("cni0", "cni0 type bridge", "10.5.1.1/24");
+            ip("link set port master br0");
+            ip("link set pods master cni0");
+            add_pair("card", "192.168.79.1/24");
+            add_pair("pod", "10.5.1.1/32");
+            add_pair("bare", "");
+            for (name, mode, address) in
+                [("tun1", "tun", "10.9.0.1/32"), ("tun2", "tun", ""), ("tap1", "tap", "10.8.0.1/24")]
+            {
+                ip(&format!("tuntap add {name} mode {mode}"));
+                up(name, address);
+            }
+            let uplinks = names(&netlink, &[]).await;
+            assert_eq!(uplinks.iter().map(String::as_str).collect::<Vec<_>>(), ["br0", "card", "tun1", "vlan"]);
+            ip("link set vlan down");
+            let uplinks = names(&netlink, &["tap1"]).await;
+            assert_eq!(uplinks.iter().map(String::as_str).collect::<Vec<_>>(), ["br0", "card", "tap1", "tun1"]);
+        });
+    }
+
+    #[test]
+    fn it_is_told_where_packets_have_ethernet_headers() {
+        in_namespace(async |netlink| {
+            add_pair("card", "192.168.79.1/24");
+            ip("tuntap add tun1 mode tun");
+            up("tun1", "10.9.0.1/32");
+            let uplinks = netlink.uplinks(&BTreeSet::new(), &[]).await.unwrap();
+            let ethernet: Vec<bool> = uplinks.iter().map(|uplink| uplink.has_ethernet).collect();
+            assert_eq!(ethernet, [true, false]);
         });
     }
 }

@@ -101,7 +101,7 @@ impl Attacher {
         let (bridges, pods) = (served(&pins, "bridge-")?, served(&pins, "pod_out-")?);
         let waits = !pins.other_maps()?.is_empty();
         let (left_alone, attached) = (BTreeSet::new(), BTreeMap::new());
-        let xdp = xdp_of(&spec, &pins)?;
+        let xdp = xdp::mechanism(&spec, &pins)?;
         let refused = BTreeSet::new();
         let mut attacher =
             Self { ebpf, pins, spec, xdp, bridges, pods, left_alone, refused, attached, waits };
@@ -363,26 +363,6 @@ impl Attacher {
         }
         Ok(())
     }
-}
-
-/// How XDP decapsulates: by the operator's choice, or by the rule.
-fn xdp_of(spec: &Spec, pins: &PinDir) -> Result<Option<Mechanism>, DatapathError> {
-    let Some(format) = spec.format else { return Ok(None) };
-    if !spec.has_ethernet() {
-        return Ok(None);
-    }
-    Ok(match spec.hook {
-        HookChoice::Xdp => Some(Mechanism::Xdp),
-        HookChoice::XdpGeneric => Some(Mechanism::XdpGeneric),
-        HookChoice::Tcx | HookChoice::Clsact => None,
-        HookChoice::Auto => {
-            let underlay = spec.node.underlay;
-            let Choice { by, because } = choose(&Offer::of(underlay, pins.path())?, format);
-            let interface = name_of(underlay).unwrap_or_default();
-            info!(interface, %by, because, "chose the hook of decapsulation");
-            (by == Decapsulation::Xdp).then_some(Mechanism::Xdp)
-        }
-    })
 }
 
 /// Detaches every program that is pinned, and returns the names of the pins.
