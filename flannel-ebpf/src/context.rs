@@ -16,7 +16,7 @@ use aya_ebpf::helpers::generated::{
     bpf_redirect_peer, bpf_skb_change_head, bpf_skb_load_bytes, bpf_skb_pull_data,
 };
 use aya_ebpf::programs::TcContext;
-use flannel_common::wire::EthernetHeader;
+use flannel_common::wire::{EthernetHeader, Ipv4Header};
 use flannel_common::Reason;
 use flannel_ebpf::frame::{Encapsulation, FlowFrame, Frame, SendFrame};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -46,26 +46,29 @@ const VLAN_ID: u32 = 0xfff;
 /// can write there.
 const TOKEN: u32 = 0x666c_616e;
 
-/// A packet at a TC hook.
-pub(crate) struct Skb {
-    context: TcContext,
-    /// Bytes of the Ethernet header that it should begin with, and does not.
-    missing: u32,
+/// A packet at a TC hook. One that arrived by a link without Ethernet headers is read as if it had one, of which so many
+/// bytes are `MISSING`: none or all.
+pub(crate) struct Skb<const MISSING: u32 = 0>(TcContext);
+
+/// A packet without an Ethernet header.
+pub(crate) type BareSkb = Skb<{ EthernetHeader::LEN }>;
+
+impl BareSkb {
+    /// Gives the packet room for an Ethernet header (`bpf_skb_change_head`, 4.10).
+    pub(crate) fn with_header(self) -> Result<Skb, Reason> {
+        // SAFETY: the kernel gave the context.
+        let code = unsafe { bpf_skb_change_head(self.raw(), EthernetHeader::LEN, 0) };
+        if code == 0 { Ok(Skb(self.0)) } else { Err(Reason::AdjustFailed) }
+    }
 }
 
-impl Skb {
+impl<const MISSING: u32> Skb<MISSING> {
     pub(crate) const fn new(context: TcContext) -> Self {
-        Self { context, missing: 0 }
-    }
-
-    /// A packet that arrived by a link without Ethernet headers. It is read as if it had one, and gets it when its outer
-    /// headers are removed.
-    pub(crate) const fn without_header(context: TcContext) -> Self {
-        Self { context, missing: EthernetHeader::LEN }
+        Self(context)
     }
 
     pub(crate) const fn raw(&self) -> *mut __sk_buff {
-        self.context.skb.skb
+        self.0.skb.skb
     }
 
     /// Lets the kernel route the packet out of `device` and find the next hop there.
@@ -112,7 +115,7 @@ impl Skb {
     }
 
     pub(crate) fn set_mark(&self, mark: u32) {
-        self.context.set_mark(mark);
+        self.0.set_mark(mark);
     }
 
     pub(crate) fn set_priority(&self, priority: u32) {
@@ -132,7 +135,7 @@ impl Skb {
     pub(crate) fn has_token(&self) -> bool {
         // SAFETY: the kernel gave the context; the field is always readable.
         let token = unsafe { (*self.raw()).data_meta } as usize;
-        let data = self.context.data();
+        let data = self.0.data();
         // SAFETY: the verifier checks the bound.
         token + size_of::<u32>() <= data && unsafe { *(token as *const u32) } == TOKEN
     }
@@ -150,7 +153,7 @@ impl Skb {
     /// The address of a `T` at `offset`, if the packet's first buffer holds all of it.
     #[inline(always)]
     fn at<T>(&self, offset: u32) -> Option<*mut T> {
-        at(self.context.data(), self.context.data_end(), offset)
+        at(self.0.data(), self.0.data_end(), offset)
     }
 
     /// The beginning of the packet as a `T`, behind the Ethernet header that it does not have.
@@ -194,27 +197,15 @@ impl Skb {
             let start = context.data();
             (start + len <= context.data_end()).then_some(start as *const u8)
         };
-        found(&self.context).or_else(|| {
+        found(&self.0).or_else(|| {
             // SAFETY: the kernel gave the context. A truncated packet stays as it is.
             unsafe { bpf_skb_pull_data(self.raw(), len as u32) };
-            found(&self.context)
+            found(&self.0)
         })
     }
 
-    /// Gives the packet room for the Ethernet header that it lacks (`bpf_skb_change_head`, 4.10).
-    #[inline(always)]
-    fn add_header(&mut self) -> Result<(), Reason> {
-        if self.missing == 0 {
-            return Ok(());
-        }
-        // SAFETY: the kernel gave the context.
-        let code = unsafe { bpf_skb_change_head(self.raw(), self.missing, 0) };
-        self.missing = 0;
-        if code == 0 { Ok(()) } else { Err(Reason::AdjustFailed) }
-    }
-
     fn adjust(&self, by: i32, flags: u64) -> Result<(), Reason> {
-        self.context
+        self.0
             .skb
             .adjust_room(by, BPF_ADJ_ROOM_MAC, KEEP_GSO | KEEP_CHECKSUM | flags)
             .map_err(|_| Reason::AdjustFailed)
@@ -239,10 +230,10 @@ fn check_redirect(code: i64) -> Result<(), Reason> {
     if code == REDIRECTED { Ok(()) } else { Err(Reason::RedirectFailed) }
 }
 
-impl Frame for Skb {
+impl<const MISSING: u32> Frame for Skb<MISSING> {
     #[inline(always)]
     fn len(&self) -> u32 {
-        self.context.len() + self.missing
+        self.0.len() + MISSING
     }
 
     #[inline(always)]
@@ -252,10 +243,10 @@ impl Frame for Skb {
 
     #[inline(always)]
     fn load<T: FromBytes>(&self, offset: u32) -> Result<T, Reason> {
-        if self.missing != 0 && offset == 0 {
+        if MISSING != 0 && offset == 0 {
             return self.load_headed();
         }
-        let at = self.linear::<MaybeUninit<T>>(offset - self.missing).ok_or(Reason::Truncated)?;
+        let at = self.linear::<MaybeUninit<T>>(offset - MISSING).ok_or(Reason::Truncated)?;
         // SAFETY: `linear` checked the bound. The rest is as in `Xdp`.
         Ok(unsafe { at.read().assume_init() })
     }
@@ -271,7 +262,6 @@ impl Frame for Skb {
 
     #[inline(always)]
     fn remove(&mut self, encapsulation: Encapsulation) -> Result<(), Reason> {
-        self.add_header()?;
         self.adjust(-encapsulation.overhead().cast_signed(), 0)?;
         // The outer UDP checksum is consumed. What hardware or GRO reported of the inner one stays valid
         // (`__skb_decr_checksum_unnecessary`).
@@ -305,7 +295,7 @@ impl SendFrame for Skb {
     }
 }
 
-impl FlowFrame for Skb {
+impl<const MISSING: u32> FlowFrame for Skb<MISSING> {
     #[inline(always)]
     fn segment_len(&self) -> u32 {
         // SAFETY: the kernel gave the context; the field is always readable.
@@ -346,7 +336,7 @@ impl FlowFrame for Skb {
     }
 }
 
-impl TraceFrame for Skb {
+impl<const MISSING: u32> TraceFrame for Skb<MISSING> {
     #[inline(always)]
     fn bytes(&self) -> u32 {
         Frame::len(self)
@@ -365,11 +355,12 @@ impl TraceFrame for Skb {
 
     #[inline(always)]
     unsafe fn copy(&self, to: *mut u8, len: u32) -> bool {
-        if self.missing == 0 {
+        if MISSING == 0 {
             // SAFETY: the kernel gave the context, and the caller vouches for `to`.
             return unsafe { bpf_skb_load_bytes(self.raw().cast(), 0, to.cast(), len) == 0 };
         }
-        if len <= EthernetHeader::LEN {
+        // Not a comparison with the header's length: the rest would be compared with zero.
+        if len < EthernetHeader::LEN + Ipv4Header::LEN {
             return false;
         }
         // SAFETY: the kernel gave the context, the caller vouches for `to`, and `len` is longer than the header.

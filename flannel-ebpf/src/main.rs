@@ -35,7 +35,7 @@ use flannel_ebpf::frame::{FlowFrame as _, Frame as _};
 use flannel_ebpf::udp::State;
 use flannel_ebpf::{guard, inner, udp, vxlan};
 
-use crate::context::{Skb, Xdp};
+use crate::context::{BareSkb, Skb, Xdp};
 use crate::next_hop::Lookup;
 use crate::table::Table;
 
@@ -77,7 +77,7 @@ const fn node() -> &'static Node {
 #[classifier]
 pub fn vxlan_encap(context: TcContext) -> i32 {
     let node = node();
-    let mut skb = Skb::new(context);
+    let mut skb: Skb = Skb::new(context);
     let bytes = skb.len();
     let sent = vxlan::encapsulate(&mut skb, &Table, node, |skb, peer| pod::depart(skb, node, peer));
     if let Err(Reason::LeftToDevice) = sent
@@ -92,7 +92,7 @@ pub fn vxlan_encap(context: TcContext) -> i32 {
 #[classifier]
 pub fn udp_encap(context: TcContext) -> i32 {
     let node = node();
-    let mut skb = Skb::new(context);
+    let mut skb: Skb = Skb::new(context);
     let bytes = skb.len();
     let sent =
         udp::encapsulate(&mut skb, &Table, node, State::AsSent, |skb, peer| pod::depart(skb, node, peer));
@@ -109,7 +109,7 @@ pub fn udp_encap(context: TcContext) -> i32 {
 #[classifier]
 pub fn udp_segmented(context: TcContext) -> i32 {
     let node = node();
-    let mut skb = Skb::new(context);
+    let mut skb: Skb = Skb::new(context);
     let bytes = skb.len();
     let sent = udp::encapsulate(&mut skb, &Table, node, State::Segmented, |skb, peer| {
         next_hop::find(skb, node, peer)
@@ -182,7 +182,7 @@ pub fn udp_xdp_linear(context: XdpContext) -> u32 {
 /// programs. Those have passed no guard.
 #[classifier]
 pub fn vxlan_device(context: TcContext) -> i32 {
-    let (node, skb) = (node(), Skb::new(context));
+    let (node, skb) = (node(), Skb::<0>::new(context));
     let reason = if skb.mark() == GUARDED {
         skb.set_mark(UNMARKED);
         Reason::Guarded
@@ -204,7 +204,7 @@ pub fn vxlan_device(context: TcContext) -> i32 {
 /// it, because it does not know that its ports take encapsulated super-packets.
 #[classifier]
 pub fn bridge(context: TcContext) -> i32 {
-    let skb = Skb::new(context);
+    let skb: Skb = Skb::new(context);
     let reason = match forward_to_port(&skb, node()) {
         Ok(()) => Reason::Forwarded,
         Err(reason) => reason,
@@ -250,41 +250,48 @@ fn decap_at_tc(
     open: impl FnOnce(&Skb, &Node) -> Result<Arrival, Reason>,
 ) -> i32 {
     let node = node();
-    let mut skb = Skb::new(context);
+    let mut skb: Skb = Skb::new(context);
     if skb.has_token() {
         return finish_handover(&mut skb, node, mark);
     }
     if skb.is_of_vlan() {
         return finish(&skb, Hook::Decap, Reason::NotTunnel);
     }
-    admit(&mut skb, node, mark, open)
+    trace::report_arrival(&skb, Hook::Decap);
+    let arrival = open(&skb, node);
+    if let Err(Reason::NotTunnel) = arrival
+        && let Err(reason) = guard::admit_plain(&skb, &Table, node)
+    {
+        return finish(&skb, Hook::Decap, reason);
+    }
+    finish_decap(&mut skb, node, arrival, mark)
 }
 
+/// The same for a packet without an Ethernet header. It gets one only when it is sure to leave for the flannel device:
+/// the stack takes it as it came.
 #[inline(always)]
 fn decap_without_header(
     context: TcContext,
     mark: u32,
-    open: impl FnOnce(&Skb, &Node) -> Result<Arrival, Reason>,
+    open: impl FnOnce(&BareSkb, &Node) -> Result<Arrival, Reason>,
 ) -> i32 {
-    admit(&mut Skb::without_header(context), node(), mark, open)
-}
-
-/// Asks the guard about a packet that arrived, through the tunnel or not, and decapsulates it.
-#[inline(always)]
-fn admit(
-    skb: &mut Skb,
-    node: &Node,
-    mark: u32,
-    open: impl FnOnce(&Skb, &Node) -> Result<Arrival, Reason>,
-) -> i32 {
-    trace::report_arrival(skb, Hook::Decap);
-    let arrival = open(skb, node);
-    if let Err(Reason::NotTunnel) = arrival
-        && let Err(reason) = guard::admit_plain(skb, &Table, node)
-    {
-        return finish(skb, Hook::Decap, reason);
+    let node = node();
+    let bare = BareSkb::new(context);
+    trace::report_arrival(&bare, Hook::Decap);
+    let arrival = match open(&bare, node) {
+        Ok(arrival) => arrival,
+        Err(reason) => {
+            let plain = if let Reason::NotTunnel = reason { guard::admit_plain(&bare, &Table, node) } else { Ok(()) };
+            return finish(&bare, Hook::Decap, plain.err().unwrap_or(reason));
+        }
+    };
+    if let Err(reason) = arrival.admit(&bare, &Table, node) {
+        return refuse(&bare, reason);
     }
-    finish_decap(skb, node, arrival, mark)
+    match bare.with_header() {
+        Ok(mut skb) => finish_decap(&mut skb, node, Ok(arrival), mark),
+        Err(_) => action(Verdict::Drop),
+    }
 }
 
 #[inline(always)]
@@ -297,14 +304,18 @@ fn finish_decap(skb: &mut Skb, node: &Node, arrival: Result<Arrival, Reason>, ma
             count::add_received(subnet, skb.len());
             finish(skb, Hook::Decap, reason)
         }
-        Err(reason) => {
-            // Never with UDP: no device of the kernel decapsulates its packets.
-            if matches!(reason, Reason::LeftToDevice | Reason::Reassemble) {
-                skb.set_priority(LEFT_TO_DEVICE);
-            }
-            finish(skb, Hook::Decap, reason)
-        }
+        Err(reason) => refuse(skb, reason),
     }
+}
+
+/// Leaves a packet of the tunnel to the stack, or drops it.
+#[inline(always)]
+fn refuse<const MISSING: u32>(skb: &Skb<MISSING>, reason: Reason) -> i32 {
+    // Never with UDP: no device of the kernel decapsulates its packets.
+    if matches!(reason, Reason::LeftToDevice | Reason::Reassemble) {
+        skb.set_priority(LEFT_TO_DEVICE);
+    }
+    finish(skb, Hook::Decap, reason)
 }
 
 /// Sends a packet that our XDP program has decapsulated and counted to its pod or to the flannel device.
@@ -316,7 +327,7 @@ fn finish_handover(skb: &mut Skb, node: &Node, mark: u32) -> i32 {
 
 /// Counts and reports a packet under its reason. Returns the action of the verdict.
 #[inline(always)]
-fn finish(skb: &Skb, hook: Hook, reason: Reason) -> i32 {
+fn finish<const MISSING: u32>(skb: &Skb<MISSING>, hook: Hook, reason: Reason) -> i32 {
     count::add_packet(hook, reason, skb.len());
     trace::report_verdict(skb, hook, reason);
     log::report_verdict(skb, hook, reason);

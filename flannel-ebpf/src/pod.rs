@@ -22,7 +22,7 @@ use crate::{action, count, finish, next_hop, node, trace};
 #[classifier]
 pub fn pod_out(context: TcContext) -> i32 {
     let node = node();
-    let mut skb = Skb::new(context);
+    let mut skb: Skb = Skb::new(context);
     let bytes = skb.len();
     match bypass(&mut skb, node) {
         // The packet is counted for the peer when it comes out of the segmenter.
@@ -43,7 +43,7 @@ pub fn pod_out(context: TcContext) -> i32 {
 /// TC egress of a pod's port.
 #[classifier]
 pub fn pod_in(context: TcContext) -> i32 {
-    let skb = Skb::new(context);
+    let skb: Skb = Skb::new(context);
     let reason = flows::leave(&skb, &FlowTable, node(), Exit::Pod);
     finish(&skb, Hook::PodIn, reason)
 }
@@ -51,7 +51,7 @@ pub fn pod_in(context: TcContext) -> i32 {
 /// TC egress of the underlay, for peers with a route.
 #[classifier]
 pub fn direct_out(context: TcContext) -> i32 {
-    let skb = Skb::new(context);
+    let skb: Skb = Skb::new(context);
     let reason = flows::leave(&skb, &FlowTable, node(), Exit::Underlay);
     finish(&skb, Hook::DirectOut, reason)
 }
@@ -60,7 +60,7 @@ pub fn direct_out(context: TcContext) -> i32 {
 #[classifier]
 pub fn direct_in(context: TcContext) -> i32 {
     let node = node();
-    let mut skb = Skb::new(context);
+    let mut skb: Skb = Skb::new(context);
     // A packet that our XDP program has decapsulated did not come by a route.
     if skb.is_of_vlan() || skb.has_token() {
         return finish(&skb, Hook::DirectIn, Reason::ToStack);
