@@ -144,14 +144,8 @@ pub struct NextHop {
 
 impl NextHop {
     /// None.
-    pub const UNKNOWN: Self = Self {
-        until: 0,
-        destination: Mac::ZERO,
-        source: Mac::ZERO,
-        generation: 0,
-        device: 0,
-        reserved: 0,
-    };
+    pub const UNKNOWN: Self =
+        Self { until: 0, destination: Mac::ZERO, source: Mac::ZERO, generation: 0, device: 0, reserved: 0 };
 
     /// How long it is valid, in nanoseconds, like a confirmation of a flow. After that the kernel routes a packet,
     /// which also keeps the neighbour from becoming stale.

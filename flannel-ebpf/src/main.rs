@@ -224,12 +224,7 @@ fn forward_to_port(skb: &Skb, node: &Node) -> Result<(), Reason> {
 }
 
 #[inline(always)]
-fn finish_encap(
-    skb: &mut Skb,
-    hook: Hook,
-    bytes: u32,
-    sent: Result<(Ip4, Lookup), Reason>,
-) -> i32 {
+fn finish_encap(skb: &mut Skb, hook: Hook, bytes: u32, sent: Result<(Ip4, Lookup), Reason>) -> i32 {
     table::keep_node_info();
     let sent = sent.and_then(|(subnet, hop)| hop.send(skb, subnet).map(|()| subnet));
     match sent {
@@ -281,7 +276,8 @@ fn decap_without_header(
     let arrival = match open(&bare, node) {
         Ok(arrival) => arrival,
         Err(reason) => {
-            let plain = if let Reason::NotTunnel = reason { guard::admit_plain(&bare, &Table, node) } else { Ok(()) };
+            let plain =
+                if let Reason::NotTunnel = reason { guard::admit_plain(&bare, &Table, node) } else { Ok(()) };
             return finish(&bare, Hook::Decap, plain.err().unwrap_or(reason));
         }
     };

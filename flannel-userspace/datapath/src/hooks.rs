@@ -69,10 +69,8 @@ pub fn format(node: &Node) -> Option<Format> {
 pub async fn hooks(netlink: &Netlink, pin_dir: &Path, node: &Node) -> Result<Vec<Hook>, DatapathError> {
     // What is pinned at other uplinks is there besides.
     let underlay = netlink.link_by_index(node.underlay).await.ok().flatten();
-    let underlay = Uplink {
-        index: node.underlay,
-        has_ethernet: underlay.is_none_or(|underlay| underlay.has_ethernet),
-    };
+    let underlay =
+        Uplink { index: node.underlay, has_ethernet: underlay.is_none_or(|underlay| underlay.has_ethernet) };
     let wanted: BTreeSet<(String, u32)> = wanted_places(format(node), node, [&underlay])
         .into_iter()
         .map(|(program, interface)| (program.to_owned(), interface))

@@ -77,16 +77,18 @@ fn list(errors: &[InterfaceError]) -> String {
 /// Nothing that was asked for can be used, or nothing was asked for and there is no default route.
 pub async fn choose(netlink: &Netlink, options: &InterfaceOptions) -> Result<Underlay, InterfaceError> {
     let host = Host::now(netlink).await?;
-    let choice =
-        if options.iface.is_empty() && options.iface_regex.is_empty() && options.iface_can_reach.is_none() {
-            match options.public.v4 {
-                // An address of the loopback interface says nothing of where packets leave.
-                Some(public_ip) if !host.is_of_loopback(public_ip.into()) => host.by_address(public_ip.into()),
-                _ => host.by_default_route(netlink).await,
-            }?
-        } else {
-            host.asked_for(netlink, options).await?
-        };
+    let choice = if options.iface.is_empty()
+        && options.iface_regex.is_empty()
+        && options.iface_can_reach.is_none()
+    {
+        match options.public.v4 {
+            // An address of the loopback interface says nothing of where packets leave.
+            Some(public_ip) if !host.is_of_loopback(public_ip.into()) => host.by_address(public_ip.into()),
+            _ => host.by_default_route(netlink).await,
+        }?
+    } else {
+        host.asked_for(netlink, options).await?
+    };
     let underlay = host.underlay(choice, options.public);
     tracing::info!(
         interface = underlay.name, address = %underlay.addresses, public_ip = %underlay.public,

@@ -149,10 +149,16 @@ mod tests {
                 up(name, address);
             }
             let uplinks = names(&netlink, &[]).await;
-            assert_eq!(uplinks.iter().map(String::as_str).collect::<Vec<_>>(), ["br0", "card", "tun1", "vlan"]);
+            assert_eq!(
+                uplinks.iter().map(String::as_str).collect::<Vec<_>>(),
+                ["br0", "card", "tun1", "vlan"]
+            );
             ip("link set vlan down");
             let uplinks = names(&netlink, &["tap1"]).await;
-            assert_eq!(uplinks.iter().map(String::as_str).collect::<Vec<_>>(), ["br0", "card", "tap1", "tun1"]);
+            assert_eq!(
+                uplinks.iter().map(String::as_str).collect::<Vec<_>>(),
+                ["br0", "card", "tap1", "tun1"]
+            );
         });
     }
 

@@ -407,9 +407,8 @@ fn tells_of_absence(error: &DatapathError) -> bool {
 /// The direction of a TC program, the same wherever it is attached.
 fn direction(program: &str) -> TcAttachType {
     match program {
-        "udp_decap" | "udp_decap_l3" | "udp_segmented" | "vxlan_decap" | "vxlan_decap_l3" | "vxlan_device" | "pod_out" | "direct_in" => {
-            TcAttachType::Ingress
-        }
+        "udp_decap" | "udp_decap_l3" | "udp_segmented" | "vxlan_decap" | "vxlan_decap_l3"
+        | "vxlan_device" | "pod_out" | "direct_in" => TcAttachType::Ingress,
         _ => TcAttachType::Egress,
     }
 }

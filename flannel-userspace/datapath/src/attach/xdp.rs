@@ -17,8 +17,8 @@ use tracing::{info, warn};
 use super::super::load::load_program;
 use super::inspect::pinned_programs;
 use super::{
-    Attached, Choice, DatapathError, Decapsulation, HookChoice, Mechanism, Offer, PinDir, Place, Spec, choose,
-    detach_link, errno, foreign_link, is_detached, name_of, pin_link, pinned, remove_pin,
+    Attached, Choice, DatapathError, Decapsulation, HookChoice, Mechanism, Offer, PinDir, Place, Spec,
+    choose, detach_link, errno, foreign_link, is_detached, name_of, pin_link, pinned, remove_pin,
 };
 
 /// How XDP decapsulates: by the operator's choice, or by the rule.

@@ -164,7 +164,10 @@ fn an_announced_address_is_the_source_for_as_long_as_the_host_has_it() {
         let options = options(&["iface=eth0", "public-ip=198.51.100.7"]);
         let source = async |before| {
             let underlay = follow(&netlink, &options, before).await.unwrap();
-            assert_eq!((underlay.name.as_str(), underlay.public.to_string()), ("eth0", "198.51.100.7".to_owned()));
+            assert_eq!(
+                (underlay.name.as_str(), underlay.public.to_string()),
+                ("eth0", "198.51.100.7".to_owned())
+            );
             underlay
         };
         let translated = choose(&netlink, &options).await.unwrap();
