@@ -128,12 +128,10 @@ pub struct BypassEntry {
     pub priority: u32,
     /// Where it went from there.
     pub onward: BypassHop,
-    /// When the connection was last announced to the daemon.
-    pub announced: u64,
     /// Packets of the flow that have left the stack unchanged.
     pub packets: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// When the connection was last announced to the daemon.
+    pub announced: u64,
 }
 
 /// The next hop of a bypass: how a packet continues from where it left the stack.
@@ -150,6 +148,8 @@ pub struct BypassHop {
     pub vtep_mac: Mac,
     /// A [`Way`] by its number.
     pub way: u16,
+    /// Interface index of where it leaves the host, or reaches the pod.
+    pub device: u32,
 }
 
 /// The ingress state: how a packet entered the stack.

@@ -124,7 +124,7 @@ pub struct Peer {
     pub next_hop: NextHop,
 }
 
-/// The next hop of the underlay to a peer, as the kernel's routing last reported it.
+/// The next hop to a peer, as the kernel's routing last reported it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct NextHop {
@@ -132,15 +132,20 @@ pub struct NextHop {
     pub until: u64,
     /// Its Ethernet address; zero if the kernel did not report it. Then the kernel routes the packets.
     pub destination: Mac,
-    /// That of the underlay's interface.
+    /// That of the interface.
     pub source: Mac,
     /// The generation of the host's state when it was reported.
     pub generation: u32,
+    /// Interface index of where packets leave.
+    pub device: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 impl NextHop {
     /// None.
-    pub const UNKNOWN: Self = Self { until: 0, destination: Mac::ZERO, source: Mac::ZERO, generation: 0 };
+    pub const UNKNOWN: Self =
+        Self { until: 0, destination: Mac::ZERO, source: Mac::ZERO, generation: 0, device: 0, reserved: 0 };
 
     /// How long it is valid, in nanoseconds, like a confirmation of a flow. After that the kernel routes a packet,
     /// which also keeps the neighbour from becoming stale.
@@ -287,12 +292,13 @@ pub struct Node {
     pub backend: u32,
     /// Interface index of the flannel device (`flannel.<VNI>` or `flannel0`); zero where there is none.
     pub device: u32,
-    /// Interface index of the underlay.
+    /// Interface index of the underlay, by which packets leave where the routing table cannot be asked.
     pub underlay: u32,
     /// Interface index of the segmenter's entrance, where packets go for peers that do not take them whole; zero
     /// without the UDP backend.
     pub segmenter: u32,
-    /// Outer source of packets sent, outer destination of packets accepted.
+    /// Outer source of packets sent, outer destination of packets accepted: the announced address if it is one of the
+    /// host's own, or else the underlay's.
     pub local_ip: Ip4,
     /// First address of this host's subnet.
     pub subnet: Ip4,
@@ -311,6 +317,10 @@ pub struct Node {
     pub copied_tos: u32,
     /// A random number, by which flows are spread over places so that nobody can choose with whom theirs shares one.
     pub flow_seed: u64,
+    /// Largest outer packet that the flannel device asks for, in bytes.
+    pub outer_mtu: u32,
+    /// Interface index of the VRF that the underlay belongs to; zero without one.
+    pub vrf: u32,
     /// Ethernet address of the flannel device.
     pub device_mac: Mac,
     /// A [`Carrier`] by its number.
@@ -336,6 +346,8 @@ impl Node {
         bypass: Bypass::Off as u32,
         copied_tos: 0,
         flow_seed: 0,
+        outer_mtu: 0,
+        vrf: 0,
         device_mac: Mac::ZERO,
         carrier: Carrier::Programs as u16,
     };
@@ -404,16 +416,16 @@ mod tests {
             value_size,
             max_entries,
         };
-        assert_eq!(ABI_VERSION, 4);
+        assert_eq!(ABI_VERSION, 5);
         assert_eq!(
             ALL,
             [
-                layout("PEERS", Kind::Hash, 4, 40, 65_536),
+                layout("PEERS", Kind::Hash, 4, 48, 65_536),
                 layout("SOURCES", Kind::Hash, 4, 4, 65_536),
                 layout("COUNTERS", Kind::PerCpuArray, 4, 16, COUNTER_SLOTS),
                 layout("PEER_COUNTERS", Kind::PerCpuHash, 4, 40, 65_536),
                 layout("PORTS", Kind::Hash, 12, 4, 32_768),
-                layout("NODE_INFO", Kind::Array, 4, 64, 1),
+                layout("NODE_INFO", Kind::Array, 4, 72, 1),
                 layout("TRACE_FILTER", Kind::Array, 4, 32, 1),
                 layout("EVENTS", Kind::RingBuf, 0, 0, 1 << 20),
                 layout("FLOWS", Kind::Array, 4, 128, 65_536),

@@ -1,29 +1,29 @@
 //! The contexts that the kernel passes to the programs, as [`Frame`]s.
 
 mod removal;
+mod xdp;
 
 use core::mem::MaybeUninit;
 use core::ptr;
 
-use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{
     __sk_buff, BPF_ADJ_ROOM_ENCAP_L2_SHIFT, BPF_CSUM_LEVEL_RESET, BPF_F_ADJ_ROOM_ENCAP_L2_ETH,
     BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO,
-    BPF_F_ADJ_ROOM_NO_CSUM_RESET, BPF_F_INGRESS, BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LOOKUP_OUTPUT,
-    bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+    BPF_F_ADJ_ROOM_NO_CSUM_RESET, BPF_F_INGRESS, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_check_mtu, bpf_csum_level, bpf_fib_lookup, bpf_get_hash_recalc, bpf_redirect, bpf_redirect_neigh,
-    bpf_redirect_peer, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_xdp_adjust_head, bpf_xdp_adjust_meta,
-    bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
+    bpf_check_mtu, bpf_csum_level, bpf_get_hash_recalc, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
+    bpf_skb_change_head, bpf_skb_load_bytes, bpf_skb_pull_data,
 };
-use aya_ebpf::programs::{TcContext, XdpContext};
-use flannel_common::trace::SNAP;
-use flannel_common::wire::EthernetHeader;
-use flannel_common::{Ip4, Mac, Reason};
+use aya_ebpf::programs::TcContext;
+use flannel_common::Reason;
+use flannel_common::wire::{EthernetHeader, Ipv4Header};
 use flannel_ebpf::frame::{Encapsulation, FlowFrame, Frame, SendFrame};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+pub(crate) use xdp::Xdp;
+
+use crate::fib::Gateway;
 use crate::trace::TraceFrame;
 
 /// `TC_ACT_REDIRECT`, which the redirect helpers return on success.
@@ -42,15 +42,32 @@ const INNER_ETHERNET_FLAG: u64 = INNER_ETHERNET | BPF_F_ADJ_ROOM_ENCAP_L2_ETH as
 /// The bits of a VLAN tag that name the VLAN.
 const VLAN_ID: u32 = 0xfff;
 
-/// A packet at a TC hook.
-pub(crate) struct Skb(TcContext);
+/// Our XDP program writes this in front of a packet that it has decapsulated. Only an XDP program on the same interface
+/// can write there.
+const TOKEN: u32 = 0x666c_616e;
 
-impl Skb {
+/// A packet at a TC hook. One that arrived by a link without Ethernet headers is read as if it had one, of which so many
+/// bytes are `MISSING`: none or all.
+pub(crate) struct Skb<const MISSING: u32 = 0>(TcContext);
+
+/// A packet without an Ethernet header.
+pub(crate) type BareSkb = Skb<{ EthernetHeader::LEN }>;
+
+impl BareSkb {
+    /// Gives the packet room for an Ethernet header (`bpf_skb_change_head`, 4.10).
+    pub(crate) fn with_header(self) -> Result<Skb, Reason> {
+        // SAFETY: the kernel gave the context.
+        let code = unsafe { bpf_skb_change_head(self.raw(), EthernetHeader::LEN, 0) };
+        if code == 0 { Ok(Skb(self.0)) } else { Err(Reason::AdjustFailed) }
+    }
+}
+
+impl<const MISSING: u32> Skb<MISSING> {
     pub(crate) const fn new(context: TcContext) -> Self {
         Self(context)
     }
 
-    const fn raw(&self) -> *mut __sk_buff {
+    pub(crate) const fn raw(&self) -> *mut __sk_buff {
         self.0.skb.skb
     }
 
@@ -58,6 +75,17 @@ impl Skb {
     pub(crate) fn route(&self, device: u32) -> Result<(), Reason> {
         // SAFETY: without parameters (null and zero) the helper reads only the packet.
         check_redirect(unsafe { bpf_redirect_neigh(device, ptr::null_mut(), 0, 0) })
+    }
+
+    /// Sends the packet out of `device` to the neighbour that `gateway` names. Without one, the kernel routes it.
+    pub(crate) fn send_by(&self, device: u32, gateway: &Gateway) -> Result<(), Reason> {
+        if gateway.family == 0 {
+            return self.route(device);
+        }
+        let len = size_of::<Gateway>() as i32;
+        // SAFETY: the helper reads the structure, which is laid out like the kernel's.
+        let gateway = ptr::from_ref(gateway).cast_mut().cast();
+        check_redirect(unsafe { bpf_redirect_neigh(device, gateway, len, 0) })
     }
 
     /// Makes the stack verify the packet's checksum itself, whatever the card reported
@@ -112,22 +140,6 @@ impl Skb {
         token + size_of::<u32>() <= data && unsafe { *(token as *const u32) } == TOKEN
     }
 
-    /// The Ethernet addresses of the next hop towards `destination` out of `device`, and of that device, where the
-    /// kernel knows them.
-    pub(crate) fn next_hop(&self, device: u32, source: Ip4, destination: Ip4) -> Option<(Mac, Mac)> {
-        let mut lookup = MaybeUninit::uninit();
-        FibLookup::fill(&mut lookup, device, source, destination);
-        let len = size_of::<FibLookup>() as i32;
-        // SAFETY: the helper reads and writes the structure, which is laid out like the kernel's.
-        let code = unsafe {
-            bpf_fib_lookup(self.raw().cast(), lookup.as_mut_ptr().cast(), len, BPF_FIB_LOOKUP_OUTPUT)
-        };
-        // SAFETY: `FibLookup::fill` has initialised it.
-        let found = unsafe { lookup.assume_init_ref() };
-        let is_known = code == i64::from(BPF_FIB_LKUP_RET_SUCCESS) && found.device == device;
-        is_known.then_some((found.next_hop, found.own))
-    }
-
     /// The address of a `T` at `offset`. It is pulled into the packet's first buffer if it is not there.
     #[inline(always)]
     fn linear<T>(&self, offset: u32) -> Option<*mut T> {
@@ -144,6 +156,54 @@ impl Skb {
         at(self.0.data(), self.0.data_end(), offset)
     }
 
+    /// The beginning of the packet as a `T`, behind the Ethernet header that it does not have.
+    #[inline(always)]
+    fn load_headed<T: FromBytes>(&self) -> Result<T, Reason> {
+        let mut headed = MaybeUninit::<Headed<T>>::uninit();
+        let words = headed.as_mut_ptr().cast::<u16>();
+        let start = words.cast::<u8>().wrapping_add(EthernetHeader::LEN as usize);
+        let len = size_of::<T>() - EthernetHeader::LEN as usize;
+        let packet = self.linear_bytes(len).ok_or(Reason::Truncated)?;
+        // SAFETY: `headed` is large and aligned enough for the header, and for the `len` bytes behind it. Then it is
+        // initialised, and every bit pattern is a `T`.
+        unsafe {
+            self.write_header(words);
+            ptr::copy_nonoverlapping(packet, start, len);
+            Ok(headed.assume_init().0)
+        }
+    }
+
+    /// Writes the Ethernet header that the packet does not have: without addresses. Word by word, because zeros at once
+    /// would become a call of a memory function.
+    ///
+    /// # Safety
+    /// `words` is valid for writes of a header.
+    #[inline(always)]
+    unsafe fn write_header(&self, words: *mut u16) {
+        // SAFETY: the caller vouches for `words`. The kernel gave the context; the field is always readable, in network
+        // byte order.
+        unsafe {
+            for word in 0..ETHER_TYPE {
+                words.add(word).write_volatile(0);
+            }
+            words.add(ETHER_TYPE).write_volatile((*self.raw()).protocol as u16);
+        }
+    }
+
+    /// The address of the first `len` bytes, pulled into the packet's first buffer.
+    #[inline(always)]
+    fn linear_bytes(&self, len: usize) -> Option<*const u8> {
+        let found = |context: &TcContext| {
+            let start = context.data();
+            (start + len <= context.data_end()).then_some(start as *const u8)
+        };
+        found(&self.0).or_else(|| {
+            // SAFETY: the kernel gave the context. A truncated packet stays as it is.
+            unsafe { bpf_skb_pull_data(self.raw(), len as u32) };
+            found(&self.0)
+        })
+    }
+
     fn adjust(&self, by: i32, flags: u64) -> Result<(), Reason> {
         self.0
             .skb
@@ -152,6 +212,13 @@ impl Skb {
     }
 }
 
+/// Where an Ethernet header has the type, in words of 16 bits.
+const ETHER_TYPE: usize = EthernetHeader::LEN as usize / 2 - 1;
+
+/// A `T` that can be written word by word.
+#[repr(C, align(8))]
+struct Headed<T>(T);
+
 /// The address of a `T` at `offset` between `data` and `end`, if all of it lies there.
 #[inline(always)]
 const fn at<T>(data: usize, end: usize, offset: u32) -> Option<*mut T> {
@@ -159,51 +226,14 @@ const fn at<T>(data: usize, end: usize, offset: u32) -> Option<*mut T> {
     if start + size_of::<T>() > end { None } else { Some(start as *mut T) }
 }
 
-/// The kernel's `struct bpf_fib_lookup`, for IPv4.
-#[repr(C, align(8))]
-struct FibLookup {
-    family: u8,
-    protocol: u8,
-    ports: [u16; 2],
-    len: u16,
-    device: u32,
-    tos: u32,
-    source: [u32; 4],
-    destination: [u32; 4],
-    table: u32,
-    own: Mac,
-    next_hop: Mac,
-}
-
-impl FibLookup {
-    /// Fills `lookup` in place. To return it would copy its zeros by a call of a memory function.
-    #[inline(always)]
-    fn fill(lookup: &mut MaybeUninit<Self>, device: u32, source: Ip4, destination: Ip4) {
-        let words = lookup.as_mut_ptr().cast::<u64>();
-        // SAFETY: it is eight words long, and any bytes are a valid one.
-        let lookup = unsafe {
-            for word in 0..size_of::<Self>() / size_of::<u64>() {
-                ptr::write_volatile(words.add(word), 0);
-            }
-            lookup.assume_init_mut()
-        };
-        lookup.family = AF_INET;
-        lookup.device = device;
-        lookup.source[0] = u32::from_ne_bytes(source.octets());
-        lookup.destination[0] = u32::from_ne_bytes(destination.octets());
-    }
-}
-
-const AF_INET: u8 = 2;
-
 fn check_redirect(code: i64) -> Result<(), Reason> {
     if code == REDIRECTED { Ok(()) } else { Err(Reason::RedirectFailed) }
 }
 
-impl Frame for Skb {
+impl<const MISSING: u32> Frame for Skb<MISSING> {
     #[inline(always)]
     fn len(&self) -> u32 {
-        self.0.len()
+        self.0.len() + MISSING
     }
 
     #[inline(always)]
@@ -213,7 +243,10 @@ impl Frame for Skb {
 
     #[inline(always)]
     fn load<T: FromBytes>(&self, offset: u32) -> Result<T, Reason> {
-        let at = self.linear::<MaybeUninit<T>>(offset).ok_or(Reason::Truncated)?;
+        if MISSING != 0 && offset == 0 {
+            return self.load_headed();
+        }
+        let at = self.linear::<MaybeUninit<T>>(offset - MISSING).ok_or(Reason::Truncated)?;
         // SAFETY: `linear` checked the bound. The rest is as in `Xdp`.
         Ok(unsafe { at.read().assume_init() })
     }
@@ -257,7 +290,7 @@ impl SendFrame for Skb {
     }
 }
 
-impl FlowFrame for Skb {
+impl<const MISSING: u32> FlowFrame for Skb<MISSING> {
     #[inline(always)]
     fn segment_len(&self) -> u32 {
         // SAFETY: the kernel gave the context; the field is always readable.
@@ -298,10 +331,10 @@ impl FlowFrame for Skb {
     }
 }
 
-impl TraceFrame for Skb {
+impl<const MISSING: u32> TraceFrame for Skb<MISSING> {
     #[inline(always)]
     fn bytes(&self) -> u32 {
-        self.0.len()
+        Frame::len(self)
     }
 
     #[inline(always)]
@@ -317,144 +350,19 @@ impl TraceFrame for Skb {
 
     #[inline(always)]
     unsafe fn copy(&self, to: *mut u8, len: u32) -> bool {
-        // SAFETY: the kernel gave the context, and the caller vouches for `to`.
-        unsafe { bpf_skb_load_bytes(self.raw().cast(), 0, to.cast(), len) == 0 }
-    }
-}
-
-/// Our XDP program writes this in front of a packet that it has decapsulated. Only an XDP program on the same interface
-/// can write there.
-const TOKEN: u32 = 0x666c_616e;
-
-/// A packet at the XDP hook. A program is for kernels with the `HELPERS` that read packets of several buffers
-/// (`bpf_xdp_load_bytes`, since 5.18) or for kernels without. Without them a packet has one buffer, and to copy it
-/// needs CAP_PERFMON, which kernels as old require anyway.
-pub(crate) struct Xdp<const HELPERS: bool>(XdpContext);
-
-impl<const HELPERS: bool> Xdp<HELPERS> {
-    pub(crate) const fn new(context: XdpContext) -> Self {
-        Self(context)
-    }
-
-    /// The address of a `T` at `offset`, if the packet's first buffer holds all of it.
-    #[inline(always)]
-    fn at<T>(&self, offset: u32) -> Option<*mut T> {
-        at(self.0.data(), self.0.data_end(), offset)
-    }
-
-    /// Copies the packet's first `len` bytes, an even number up to [`SNAP`], without a helper. Returns whether they are
-    /// there.
-    ///
-    /// # Safety
-    /// `to` is valid for writes of `len` bytes.
-    #[inline(always)]
-    unsafe fn copy_first_buffer(&self, to: *mut u8, len: u32) -> bool {
-        // A volatile read: the compiler must not derive the end from `len`. The verifier does not know that `len` is
-        // the packet's length.
-        // SAFETY: the kernel gave the context.
-        let end = unsafe { ptr::read_volatile(&raw const (*self.0.ctx).data_end) } as usize;
-        // Two at a time: for one byte the compiler compares its address with the end, from which old verifiers learn
-        // nothing (`find_good_pkt_pointers`).
-        for offset in (0..SNAP as u32).step_by(2) {
-            if offset >= len {
-                break;
-            }
-            let Some(pair) = at::<[u8; 2]>(self.0.data(), end, offset) else { return false };
-            // SAFETY: `at` checked the bound, and the pair lies below `len`.
-            unsafe { to.add(offset as usize).cast::<[u8; 2]>().write(pair.read()) };
-        }
-        true
-    }
-
-    /// Writes the token into new metadata in front of the packet.
-    #[inline(always)]
-    fn put_token(&self) -> Result<(), Reason> {
-        // SAFETY: the kernel gave the context.
-        let code = unsafe { bpf_xdp_adjust_meta(self.0.ctx, -(size_of::<u32>() as i32)) };
-        let token = self.0.metadata();
-        if code != 0 || token + size_of::<u32>() > self.0.data() {
-            // The driver keeps no metadata: the packet continues to TC as it came.
-            return Err(Reason::NotTunnel);
-        }
-        // SAFETY: the bound is checked above, and again by the verifier.
-        unsafe { *(token as *mut u32) = TOKEN };
-        Ok(())
-    }
-}
-
-impl<const HELPERS: bool> Frame for Xdp<HELPERS> {
-    #[inline(always)]
-    fn len(&self) -> u32 {
-        if HELPERS {
-            // SAFETY: the kernel gave the context.
-            unsafe { bpf_xdp_get_buff_len(self.0.as_ptr().cast()) as u32 }
-        } else {
-            (self.0.data_end() - self.0.data()) as u32
-        }
-    }
-
-    #[inline(always)]
-    fn load<T: FromBytes>(&self, offset: u32) -> Result<T, Reason> {
-        let at = self.at::<MaybeUninit<T>>(offset).ok_or(Reason::Truncated)?;
-        // SAFETY: `at` checked the bound, and every bit pattern is a `T`. Drivers put headers at even addresses, and
-        // headers need no larger alignment. At other addresses the processor takes longer, or the verifier refuses the
-        // program.
-        Ok(unsafe { at.read().assume_init() })
-    }
-
-    #[inline(always)]
-    fn store<T: IntoBytes + Immutable>(&mut self, offset: u32, value: &T) -> Result<(), Reason> {
-        let at = self.at::<T>(offset).ok_or(Reason::AdjustFailed)?;
-        // SAFETY: `at` checked the bound, the alignment is as in `load`, and `T` is plain data.
-        unsafe { at.write(ptr::read(value)) };
-        Ok(())
-    }
-
-    #[inline(always)]
-    fn remove(&mut self, encapsulation: Encapsulation) -> Result<(), Reason> {
-        self.put_token()?;
-        // SAFETY: the kernel gave the context.
-        let code = unsafe { bpf_xdp_adjust_head(self.0.ctx, encapsulation.overhead().cast_signed()) };
-        if code == 0 { Ok(()) } else { Err(Reason::AdjustFailed) }
-    }
-}
-
-impl<const HELPERS: bool> TraceFrame for Xdp<HELPERS> {
-    #[inline(always)]
-    fn bytes(&self) -> u32 {
-        Frame::len(self)
-    }
-
-    #[inline(always)]
-    fn captured(&self) -> u32 {
-        let len = self.bytes();
-        match (len > SNAP as u32, HELPERS) {
-            (true, _) => SNAP as u32,
-            (false, true) => len,
-            // Without a helper, pairs are copied.
-            (false, false) => len & !1,
-        }
-    }
-
-    #[inline(always)]
-    fn interface(&self) -> u32 {
-        // SAFETY: the kernel gave the context; the field is always readable.
-        unsafe { (*self.0.ctx).ingress_ifindex }
-    }
-
-    #[inline(always)]
-    fn segments(&self) -> u32 {
-        0
-    }
-
-    #[inline(always)]
-    unsafe fn copy(&self, to: *mut u8, len: u32) -> bool {
-        if HELPERS {
+        if MISSING == 0 {
             // SAFETY: the kernel gave the context, and the caller vouches for `to`.
-            unsafe { bpf_xdp_load_bytes(self.0.ctx, 0, to.cast(), len) == 0 }
-        } else {
-            // SAFETY: the caller vouches for `to`.
-            unsafe { self.copy_first_buffer(to, len) }
+            return unsafe { bpf_skb_load_bytes(self.raw().cast(), 0, to.cast(), len) == 0 };
+        }
+        // Not a comparison with the header's length: the rest would be compared with zero.
+        if len < EthernetHeader::LEN + Ipv4Header::LEN {
+            return false;
+        }
+        // SAFETY: the kernel gave the context, the caller vouches for `to`, and `len` is longer than the header.
+        unsafe {
+            self.write_header(to.cast());
+            let rest = to.add(EthernetHeader::LEN as usize);
+            bpf_skb_load_bytes(self.raw().cast(), 0, rest.cast(), len - EthernetHeader::LEN) == 0
         }
     }
 }

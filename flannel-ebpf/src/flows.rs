@@ -273,7 +273,7 @@ fn confirm(frame: &impl FlowFrame, flows: &impl Flows, node: &Node, exit: Exit) 
     let checked_until = entered.at + VALID;
     let (onward, until) = match exit {
         Exit::Tunnel(onward, until) => (onward, until.min(checked_until)),
-        Exit::Pod | Exit::Underlay => (plain_hop(&packet.ethernet), checked_until),
+        Exit::Pod | Exit::Underlay => (plain_hop(&packet.ethernet, frame.interface()), checked_until),
     };
     let mut left = BypassEntry {
         until: before.until,
@@ -282,9 +282,8 @@ fn confirm(frame: &impl FlowFrame, flows: &impl Flows, node: &Node, exit: Exit) 
         mtu: frame.mtu(),
         priority: frame.priority(),
         onward,
-        announced: before.announced,
         packets,
-        reserved: 0,
+        announced: before.announced,
     };
     let connection = key.connection();
     let may = !packet.is_tcp() || node.bypass == Bypass::Direct as u32 || flows.is_approved(&connection);
@@ -298,9 +297,9 @@ fn confirm(frame: &impl FlowFrame, flows: &impl Flows, node: &Node, exit: Exit) 
     if may { Ok(()) } else { Err(Reason::Unconfirmed) }
 }
 
-/// The next hop of a packet by the Ethernet header that it has.
+/// The next hop of a packet by `device`, with the Ethernet header that it has.
 #[inline(always)]
-const fn plain_hop(ethernet: &EthernetHeader) -> BypassHop {
+const fn plain_hop(ethernet: &EthernetHeader, device: u32) -> BypassHop {
     let EthernetHeader { destination, source, .. } = *ethernet;
     BypassHop {
         destination,
@@ -308,6 +307,7 @@ const fn plain_hop(ethernet: &EthernetHeader) -> BypassHop {
         public_ip: Ip4::UNSPECIFIED,
         vtep_mac: Mac::ZERO,
         way: Way::Plain as u16,
+        device,
     }
 }
 

@@ -13,6 +13,7 @@
 mod clock;
 mod context;
 mod count;
+mod fib;
 mod flow_table;
 mod key;
 mod log;
@@ -34,7 +35,7 @@ use flannel_ebpf::frame::{FlowFrame as _, Frame as _};
 use flannel_ebpf::udp::State;
 use flannel_ebpf::{guard, inner, udp, vxlan};
 
-use crate::context::{Skb, Xdp};
+use crate::context::{BareSkb, Skb, Xdp};
 use crate::next_hop::Lookup;
 use crate::table::Table;
 
@@ -76,7 +77,7 @@ const fn node() -> &'static Node {
 #[classifier]
 pub fn vxlan_encap(context: TcContext) -> i32 {
     let node = node();
-    let mut skb = Skb::new(context);
+    let mut skb: Skb = Skb::new(context);
     let bytes = skb.len();
     let sent = vxlan::encapsulate(&mut skb, &Table, node, |skb, peer| pod::depart(skb, node, peer));
     if let Err(Reason::LeftToDevice | Reason::LeftToPolicy) = sent
@@ -84,14 +85,14 @@ pub fn vxlan_encap(context: TcContext) -> i32 {
     {
         count::add_sent(inner.ip.destination().masked(node.netmask), bytes);
     }
-    finish_encap(&mut skb, node, Hook::Encap, bytes, sent)
+    finish_encap(&mut skb, Hook::Encap, bytes, sent)
 }
 
 /// TC egress of `flannel0`.
 #[classifier]
 pub fn udp_encap(context: TcContext) -> i32 {
     let node = node();
-    let mut skb = Skb::new(context);
+    let mut skb: Skb = Skb::new(context);
     let bytes = skb.len();
     let sent =
         udp::encapsulate(&mut skb, &Table, node, State::AsSent, |skb, peer| pod::depart(skb, node, peer));
@@ -100,7 +101,7 @@ pub fn udp_encap(context: TcContext) -> i32 {
             let reason = skb.transmit(node.segmenter).err().unwrap_or(Reason::ToSegment);
             finish(&skb, Hook::Encap, reason)
         }
-        sent => finish_encap(&mut skb, node, Hook::Encap, bytes, sent),
+        sent => finish_encap(&mut skb, Hook::Encap, bytes, sent),
     }
 }
 
@@ -108,12 +109,12 @@ pub fn udp_encap(context: TcContext) -> i32 {
 #[classifier]
 pub fn udp_segmented(context: TcContext) -> i32 {
     let node = node();
-    let mut skb = Skb::new(context);
+    let mut skb: Skb = Skb::new(context);
     let bytes = skb.len();
     let sent = udp::encapsulate(&mut skb, &Table, node, State::Segmented, |skb, peer| {
         next_hop::find(skb, node, peer)
     });
-    finish_encap(&mut skb, node, Hook::Segmented, bytes, sent)
+    finish_encap(&mut skb, Hook::Segmented, bytes, sent)
 }
 
 /// TC ingress of the underlay, for VXLAN.
@@ -126,6 +127,18 @@ pub fn vxlan_decap(context: TcContext) -> i32 {
 #[classifier]
 pub fn udp_decap(context: TcContext) -> i32 {
     decap_at_tc(context, UNMARKED, udp::open)
+}
+
+/// As [`vxlan_decap`], for links without Ethernet headers, as those of WireGuard and TUN devices.
+#[classifier]
+pub fn vxlan_decap_l3(context: TcContext) -> i32 {
+    decap_without_header(context, GUARDED, vxlan::open)
+}
+
+/// As [`udp_decap`], for links without Ethernet headers.
+#[classifier]
+pub fn udp_decap_l3(context: TcContext) -> i32 {
+    decap_without_header(context, UNMARKED, udp::open)
 }
 
 /// XDP of the underlay, for VXLAN. [`vxlan_decap`] continues with the packet.
@@ -169,7 +182,7 @@ pub fn udp_xdp_linear(context: XdpContext) -> u32 {
 /// programs. Those have passed no guard.
 #[classifier]
 pub fn vxlan_device(context: TcContext) -> i32 {
-    let (node, skb) = (node(), Skb::new(context));
+    let (node, skb) = (node(), Skb::<0>::new(context));
     let reason = if skb.mark() == GUARDED {
         skb.set_mark(UNMARKED);
         Reason::Guarded
@@ -204,7 +217,7 @@ const fn is_carried_by_stack(node: &Node) -> bool {
 /// it, because it does not know that its ports take encapsulated super-packets.
 #[classifier]
 pub fn bridge(context: TcContext) -> i32 {
-    let skb = Skb::new(context);
+    let skb: Skb = Skb::new(context);
     let reason = match forward_to_port(&skb, node()) {
         Ok(()) => Reason::Forwarded,
         Err(reason) => reason,
@@ -224,15 +237,9 @@ fn forward_to_port(skb: &Skb, node: &Node) -> Result<(), Reason> {
 }
 
 #[inline(always)]
-fn finish_encap(
-    skb: &mut Skb,
-    node: &Node,
-    hook: Hook,
-    bytes: u32,
-    sent: Result<(Ip4, Lookup), Reason>,
-) -> i32 {
+fn finish_encap(skb: &mut Skb, hook: Hook, bytes: u32, sent: Result<(Ip4, Lookup), Reason>) -> i32 {
     table::keep_node_info();
-    let sent = sent.and_then(|(subnet, hop)| hop.send(skb, node, subnet).map(|()| subnet));
+    let sent = sent.and_then(|(subnet, hop)| hop.send(skb, subnet).map(|()| subnet));
     match sent {
         Ok(subnet) => {
             count::add_sent(subnet, bytes);
@@ -251,7 +258,7 @@ fn decap_at_tc(
     open: impl FnOnce(&Skb, &Node) -> Result<Arrival, Reason>,
 ) -> i32 {
     let node = node();
-    let mut skb = Skb::new(context);
+    let mut skb: Skb = Skb::new(context);
     if skb.has_token() {
         return finish_handover(&mut skb, node, mark);
     }
@@ -271,6 +278,34 @@ fn decap_at_tc(
     finish_decap(&mut skb, node, arrival, mark)
 }
 
+/// The same for a packet without an Ethernet header. It gets one only when it is sure to leave for the flannel device:
+/// the stack takes it as it came.
+#[inline(always)]
+fn decap_without_header(
+    context: TcContext,
+    mark: u32,
+    open: impl FnOnce(&BareSkb, &Node) -> Result<Arrival, Reason>,
+) -> i32 {
+    let node = node();
+    let bare = BareSkb::new(context);
+    trace::report_arrival(&bare, Hook::Decap);
+    let arrival = match open(&bare, node) {
+        Ok(arrival) => arrival,
+        Err(reason) => {
+            let plain =
+                if let Reason::NotTunnel = reason { guard::admit_plain(&bare, &Table, node) } else { Ok(()) };
+            return finish(&bare, Hook::Decap, plain.err().unwrap_or(reason));
+        }
+    };
+    if let Err(reason) = arrival.admit(&bare, &Table, node) {
+        return refuse(&bare, reason);
+    }
+    match bare.with_header() {
+        Ok(mut skb) => finish_decap(&mut skb, node, Ok(arrival), mark),
+        Err(_) => action(Verdict::Drop),
+    }
+}
+
 #[inline(always)]
 fn finish_decap(skb: &mut Skb, node: &Node, arrival: Result<Arrival, Reason>, mark: u32) -> i32 {
     let arrived = arrival.and_then(|arrival| {
@@ -281,14 +316,18 @@ fn finish_decap(skb: &mut Skb, node: &Node, arrival: Result<Arrival, Reason>, ma
             count::add_received(subnet, skb.len());
             finish(skb, Hook::Decap, reason)
         }
-        Err(reason) => {
-            // Never with UDP: no device of the kernel decapsulates its packets.
-            if matches!(reason, Reason::LeftToDevice | Reason::LeftToPolicy | Reason::Reassemble) {
-                skb.set_priority(LEFT_TO_DEVICE);
-            }
-            finish(skb, Hook::Decap, reason)
-        }
+        Err(reason) => refuse(skb, reason),
     }
+}
+
+/// Leaves a packet of the tunnel to the stack, or drops it.
+#[inline(always)]
+fn refuse<const MISSING: u32>(skb: &Skb<MISSING>, reason: Reason) -> i32 {
+    // Never with UDP: no device of the kernel decapsulates its packets.
+    if matches!(reason, Reason::LeftToDevice | Reason::LeftToPolicy | Reason::Reassemble) {
+        skb.set_priority(LEFT_TO_DEVICE);
+    }
+    finish(skb, Hook::Decap, reason)
 }
 
 /// Sends a packet that our XDP program has decapsulated and counted to its pod or to the flannel device.
@@ -300,7 +339,7 @@ fn finish_handover(skb: &mut Skb, node: &Node, mark: u32) -> i32 {
 
 /// Counts and reports a packet under its reason. Returns the action of the verdict.
 #[inline(always)]
-fn finish(skb: &Skb, hook: Hook, reason: Reason) -> i32 {
+fn finish<const MISSING: u32>(skb: &Skb<MISSING>, hook: Hook, reason: Reason) -> i32 {
     count::add_packet(hook, reason, skb.len());
     trace::report_verdict(skb, hook, reason);
     log::report_verdict(skb, hook, reason);

@@ -1,12 +1,13 @@
-//! The next hop over the underlay. The kernel owns routes and neighbours. The programs look them up from time to time
+//! The next hop to a peer. The kernel owns routes, rules and neighbours. The programs ask it from time to time
 //! (`bpf_fib_lookup`), and send packets to the last result in between.
 
-use flannel_common::maps::{NextHop, Node, Peer};
+use flannel_common::maps::{Backend, NextHop, Node, Peer};
 use flannel_common::{Ip4, Mac, Reason};
 use flannel_ebpf::flows::Flows as _;
 use flannel_ebpf::frame::{FlowFrame as _, Frame as _};
 
 use crate::context::Skb;
+use crate::fib::{self, Answer, Gateway, Outcome, Question};
 use crate::flow_table::FlowTable;
 use crate::table;
 
@@ -17,51 +18,80 @@ pub(crate) struct Lookup {
     pub hop: NextHop,
     /// The peer's public address.
     public_ip: Ip4,
-    /// Whether the kernel has just been asked. Then the kernel routes this packet, which keeps the neighbour from
+    /// By what this packet goes, if the kernel has just been asked.
+    gateway: Gateway,
+    /// Whether the kernel has just been asked. Then the kernel finds the neighbour for this packet, which keeps that from
     /// becoming stale, and the packets behind it go to this next hop.
     is_new: bool,
 }
 
-/// Looks up the next hop to a `peer`.
+/// Looks up the next hop to a `peer`. [`Reason::LeftToDevice`] where only the kernel's own device can go the way,
+/// [`Reason::NoRoute`] where there is none.
 #[inline(always)]
-pub(crate) fn find(skb: &Skb, node: &Node, peer: &Peer) -> Lookup {
+pub(crate) fn find(skb: &Skb, node: &Node, peer: &Peer) -> Result<Lookup, Reason> {
     let public_ip = peer.public_ip;
-    // Rules may route marked packets differently.
-    if skb.mark() != 0 {
-        return Lookup { hop: NextHop::UNKNOWN, public_ip, is_new: true };
-    }
     let (now, generation) = (FlowTable.now(), FlowTable.generation());
-    if peer.next_hop.holds(now, generation) {
-        return Lookup { hop: peer.next_hop, public_ip, is_new: false };
+    // Rules may route marked packets differently.
+    let mark = skb.mark();
+    if mark == 0 && peer.next_hop.holds(now, generation) {
+        let gateway = Gateway::none(public_ip);
+        return Ok(Lookup { hop: peer.next_hop, public_ip, gateway, is_new: false });
     }
-    let addresses = skb.next_hop(node.underlay, node.local_ip, public_ip);
-    // Not every link has Ethernet addresses, and not every neighbour is known yet.
-    let (destination, source) = addresses.unwrap_or((Mac::ZERO, Mac::ZERO));
-    let hop = NextHop { until: now + NextHop::VALID, destination, source, generation };
-    Lookup { hop, public_ip, is_new: true }
+    let Answer { device, destination, source, gateway, .. } = ask(skb, node, public_ip, mark)?;
+    let until = if mark == 0 { now + NextHop::VALID } else { 0 };
+    let hop = NextHop { until, destination, source, generation, device, reserved: 0 };
+    Ok(Lookup { hop, public_ip, gateway, is_new: true })
+}
+
+/// Asks the kernel for the way to `public_ip`, as its own device would.
+#[inline(always)]
+fn ask(skb: &Skb, node: &Node, public_ip: Ip4, mark: u32) -> Result<Answer, Reason> {
+    let is_vxlan = node.backend == Backend::Vxlan as u32;
+    let question = Question {
+        from: if node.vrf == 0 { fib::LOOPBACK } else { node.vrf },
+        source: node.local_ip,
+        destination: public_ip,
+        port: node.port as u16,
+        // The kernel's device fragments what is too long for the way, as it does for stock flannel. With udp there is
+        // no such device.
+        len: if is_vxlan { node.outer_mtu as u16 } else { 0 },
+        mark,
+    };
+    let answer = fib::ask(skb, &question);
+    match answer.outcome {
+        // A packet of the tunnel would come back as one for the tunnel.
+        Outcome::Known if answer.device == node.device => Err(Reason::NoRoute),
+        Outcome::Known => Ok(answer),
+        Outcome::NoRoute => Err(Reason::NoRoute),
+        Outcome::Untold if is_vxlan => Err(Reason::LeftToDevice),
+        // The kernel answers only where the loopback interface forwards, which it does with `ip_forward`.
+        Outcome::Disabled | Outcome::Untold => {
+            Ok(Answer { device: node.underlay, gateway: Gateway::none(public_ip), ..answer })
+        }
+    }
 }
 
 impl Lookup {
     /// Sends a packet to the next hop, for the peer of `subnet`.
     #[inline(always)]
-    pub(crate) fn send(&self, skb: &mut Skb, node: &Node, subnet: Ip4) -> Result<(), Reason> {
+    pub(crate) fn send(&self, skb: &mut Skb, subnet: Ip4) -> Result<(), Reason> {
         if !self.is_new {
-            return send(skb, node, self.hop.destination, self.hop.source);
+            return send(skb, self.hop.device, self.hop.destination, self.hop.source);
         }
         if self.hop.until != 0 {
             table::note_next_hop(subnet, self.public_ip, &self.hop);
         }
-        skb.route(node.underlay)
+        skb.send_by(self.hop.device, &self.gateway)
     }
 }
 
-/// Sends a packet out of the underlay with these Ethernet addresses. If they are zero, the kernel routes it.
+/// Sends a packet out of `device` with these Ethernet addresses. If they are zero, the kernel finds the neighbour.
 #[inline(always)]
-pub(crate) fn send(skb: &mut Skb, node: &Node, destination: Mac, source: Mac) -> Result<(), Reason> {
+pub(crate) fn send(skb: &mut Skb, device: u32, destination: Mac, source: Mac) -> Result<(), Reason> {
     // Rules may route marked packets differently.
     if skb.mark() != 0 || destination == Mac::ZERO {
-        return skb.route(node.underlay);
+        return skb.route(device);
     }
     skb.address(destination, source)?;
-    skb.transmit(node.underlay)
+    skb.transmit(device)
 }

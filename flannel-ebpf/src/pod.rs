@@ -22,7 +22,7 @@ use crate::{action, count, finish, next_hop, node, trace};
 #[classifier]
 pub fn pod_out(context: TcContext) -> i32 {
     let node = node();
-    let mut skb = Skb::new(context);
+    let mut skb: Skb = Skb::new(context);
     let bytes = skb.len();
     match bypass(&mut skb, node) {
         // The packet is counted for the peer when it comes out of the segmenter.
@@ -43,7 +43,7 @@ pub fn pod_out(context: TcContext) -> i32 {
 /// TC egress of a pod's port.
 #[classifier]
 pub fn pod_in(context: TcContext) -> i32 {
-    let skb = Skb::new(context);
+    let skb: Skb = Skb::new(context);
     let reason = flows::leave(&skb, &FlowTable, node(), Exit::Pod);
     finish(&skb, Hook::PodIn, reason)
 }
@@ -51,7 +51,7 @@ pub fn pod_in(context: TcContext) -> i32 {
 /// TC egress of the underlay, for peers with a route.
 #[classifier]
 pub fn direct_out(context: TcContext) -> i32 {
-    let skb = Skb::new(context);
+    let skb: Skb = Skb::new(context);
     let reason = flows::leave(&skb, &FlowTable, node(), Exit::Underlay);
     finish(&skb, Hook::DirectOut, reason)
 }
@@ -60,7 +60,7 @@ pub fn direct_out(context: TcContext) -> i32 {
 #[classifier]
 pub fn direct_in(context: TcContext) -> i32 {
     let node = node();
-    let mut skb = Skb::new(context);
+    let mut skb: Skb = Skb::new(context);
     // A packet that our XDP program has decapsulated did not come by a route.
     if skb.is_of_vlan() || skb.has_token() {
         return finish(&skb, Hook::DirectIn, Reason::ToStack);
@@ -158,8 +158,8 @@ fn enter_stack(skb: &mut Skb, node: &Node, mark: u32) -> Result<(), Reason> {
 
 /// Learns from a packet that leaves for a `peer` by the flannel device. Returns its next hop.
 #[inline(always)]
-pub(crate) fn depart(skb: &Skb, node: &Node, peer: &Peer) -> next_hop::Lookup {
-    let lookup = next_hop::find(skb, node, peer);
+pub(crate) fn depart(skb: &Skb, node: &Node, peer: &Peer) -> Result<next_hop::Lookup, Reason> {
+    let lookup = next_hop::find(skb, node, peer)?;
     if flows::are_learned(node) {
         let is_segmented = node.backend == Backend::Udp as u32 && !peer.accepts_gso(Table.now());
         let way = if is_segmented { Way::Segmenter } else { Way::Tunnel };
@@ -169,10 +169,11 @@ pub(crate) fn depart(skb: &Skb, node: &Node, peer: &Peer) -> next_hop::Lookup {
             public_ip: peer.public_ip,
             vtep_mac: peer.vtep_mac,
             way: way as u16,
+            device: lookup.hop.device,
         };
         flows::leave(skb, &FlowTable, node, Exit::Tunnel(onward, lookup.hop.until));
     }
-    lookup
+    Ok(lookup)
 }
 
 /// Where a packet that bypasses the stack was sent.
@@ -200,7 +201,7 @@ fn bypass(skb: &mut Skb, node: &Node) -> Result<(Ip4, Sent), Reason> {
         skb.store(EthernetHeader::LEN, &packet.ip)?;
         return Err(reason);
     }
-    next_hop::send(skb, node, onward.destination, onward.source).map(|()| (subnet, Sent::ToPeer))
+    next_hop::send(skb, onward.device, onward.destination, onward.source).map(|()| (subnet, Sent::ToPeer))
 }
 
 #[inline(always)]

@@ -34,13 +34,13 @@ pub fn encapsulate<F: SendFrame, T>(
     peers: &impl Peers,
     node: &Node,
     state: State,
-    depart: impl FnOnce(&F, &Peer) -> T,
+    depart: impl FnOnce(&F, &Peer) -> Result<T, Reason>,
 ) -> Result<(Ip4, T), Reason> {
     let mut inner = inner::headers(frame)?;
     let subnet = inner.ip.destination().masked(node.netmask);
     let peer = peers.peer(subnet).ok_or(Reason::NoPeer)?;
     outer::check_carrier(node)?;
-    let departed = depart(frame, &peer);
+    let departed = depart(frame, &peer)?;
     let has_programs = peer.accepts_gso(peers.now());
     if state == State::AsSent && (!has_programs || inner::is_non_tcp_gso(frame, &inner.ip)) {
         return Err(Reason::ToSegment);

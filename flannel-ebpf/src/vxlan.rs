@@ -23,19 +23,20 @@ struct TunnelHeaders {
 }
 
 /// Adds the outer headers to a frame that leaves by the flannel device, for the peer that leases its destination.
-/// Returns that peer's subnet and what `depart` returns for the frame as it leaves the stack.
+/// Returns that peer's subnet and what `depart` returns for the frame as it leaves the stack. If that is a reason, the
+/// frame stays as it is.
 #[inline(always)]
 pub fn encapsulate<F: SendFrame, T>(
     frame: &mut F,
     peers: &impl Peers,
     node: &Node,
-    depart: impl FnOnce(&F, &Peer) -> T,
+    depart: impl FnOnce(&F, &Peer) -> Result<T, Reason>,
 ) -> Result<(Ip4, T), Reason> {
     let inner = inner::headers(frame)?;
     let subnet = inner.ip.destination().masked(node.netmask);
     let peer = peers.peer(subnet).ok_or(Reason::ForeignPeer)?;
     outer::check_carrier(node)?;
-    let departed = depart(frame, &peer);
+    let departed = depart(frame, &peer)?;
     wrap(frame, node, peer.public_ip, (peer.vtep_mac, inner.ethernet.source), &inner.ip)?;
     Ok((subnet, departed))
 }

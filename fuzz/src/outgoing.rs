@@ -28,8 +28,8 @@ pub fn check(input: &[u8]) -> Result<()> {
 fn encapsulate(encapsulation: Encapsulation, frame: &mut Vec<u8>) -> Result<Ip4, Reason> {
     let node = node(encapsulation, Guard::Strict);
     let sent = match encapsulation {
-        Encapsulation::Udp => udp::encapsulate(frame, &table(), &node, udp::State::AsSent, |_, _| ()),
-        Encapsulation::Vxlan => vxlan::encapsulate(frame, &table(), &node, |_, _| ()),
+        Encapsulation::Udp => udp::encapsulate(frame, &table(), &node, udp::State::AsSent, |_, _| Ok(())),
+        Encapsulation::Vxlan => vxlan::encapsulate(frame, &table(), &node, |_, _| Ok(())),
     };
     sent.map(|(subnet, _)| subnet)
 }

@@ -134,11 +134,13 @@ impl Daemon {
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.arg(format!("--etcd-endpoints={}", self.settings.endpoint));
         command.arg(format!("--etcd-prefix={}", self.settings.prefix));
-        command.arg("--iface=eth0");
         command.arg(format!("--subnet-file={}", self.subnet_file().display()));
         command.arg(format!("--state-file={}", self.state_file().display()));
         command.arg(format!("--pin-dir={}", self.pin_dir.display()));
         let mut flags = self.settings.flags.clone();
+        if !flags.iter().any(|flag| flag.starts_with("--iface=")) {
+            command.arg("--iface=eth0");
+        }
         if let Some(fallback) = Fallback::forced()? {
             fallback.force(&mut command, &mut flags, &self.directory)?;
         }

@@ -162,7 +162,7 @@ pub fn pinned(pin_dir: &Path) -> Result<BTreeMap<u32, Hook>> {
 fn hook(program: &str) -> Option<Hook> {
     Some(match program {
         "udp_encap" | "vxlan_encap" => Hook::Encap,
-        "udp_decap" | "vxlan_decap" => Hook::Decap,
+        "udp_decap" | "udp_decap_l3" | "vxlan_decap" | "vxlan_decap_l3" => Hook::Decap,
         "udp_xdp" | "udp_xdp_skb" | "udp_xdp_linear" | "vxlan_xdp" | "vxlan_xdp_skb" | "vxlan_xdp_linear" => {
             Hook::Xdp
         }

@@ -1,21 +1,19 @@
 //! Removes the outer headers of an skb.
 
-use core::mem::MaybeUninit;
-
-use aya_ebpf::bindings::{BPF_CSUM_LEVEL_DEC, BPF_FIB_LKUP_RET_NOT_FWDED};
-use aya_ebpf::helpers::generated::{bpf_csum_level, bpf_fib_lookup};
+use aya_ebpf::bindings::BPF_CSUM_LEVEL_DEC;
+use aya_ebpf::helpers::generated::bpf_csum_level;
 use flannel_common::Reason;
 use flannel_common::wire::{EthernetHeader, Ipv4Header};
 use flannel_ebpf::frame::{Encapsulation, Frame as _};
 
-use super::{FibLookup, Skb};
-use crate::node;
+use super::Skb;
+use crate::{fib, node};
 
 /// `BPF_F_ADJ_ROOM_DECAP_L4_UDP` of newer kernels: a super-packet is not marked as tunnelled any more
 /// (`iptunnel_pull_offloads` does the same). Others refuse flags that they do not know.
 const LEAVES_TUNNEL: u64 = 1 << 10;
 
-impl Skb {
+impl<const MISSING: u32> Skb<MISSING> {
     /// Removes the outer headers, if not only the kernel's device can do that right: then it returns
     /// [`Reason::LeftToDevice`].
     #[inline(always)]
@@ -56,11 +54,6 @@ impl Skb {
     #[inline(always)]
     fn is_for_host(&self, offset: u32) -> Result<bool, Reason> {
         let ip: Ipv4Header = self.load(offset)?;
-        let mut lookup = MaybeUninit::uninit();
-        FibLookup::fill(&mut lookup, node().device, ip.source(), ip.destination());
-        let len = size_of::<FibLookup>() as i32;
-        // SAFETY: the helper reads and writes the structure, which is laid out like the kernel's.
-        let code = unsafe { bpf_fib_lookup(self.raw().cast(), lookup.as_mut_ptr().cast(), len, 0) };
-        Ok(code == i64::from(BPF_FIB_LKUP_RET_NOT_FWDED))
+        Ok(fib::is_for_host(self, node().device, ip.source(), ip.destination()))
     }
 }

@@ -1,5 +1,7 @@
 //! Whether this kernel accepts the programs themselves: they are loaded, with maps of their own, and attached nowhere.
 
+use std::collections::BTreeSet;
+
 use aya::programs::ProgramInfo;
 use aya::{Ebpf, EbpfLoader};
 use flannel_common::flow::{Bypass, PLACES};
@@ -91,7 +93,8 @@ fn spec(backend: Backend, program_settings: ProgramSettings) -> Spec {
         Backend::Vxlan => Some(Format::Vxlan),
         Backend::HostGw | Backend::Alloc => None,
     };
-    Spec { format, routes: true, node: node(backend), hook: HookChoice::Auto, program_settings }
+    let (node, uplinks) = (node(backend), BTreeSet::new());
+    Spec { format, routes: true, node, uplinks, hook: HookChoice::Auto, program_settings }
 }
 
 /// Maps are created for each check, so the large ones are made small.
@@ -138,6 +141,8 @@ fn node(backend: Backend) -> Node {
         },
         copied_tos: Node::DSCP,
         flow_seed: u64::MAX,
+        outer_mtu: 1500,
+        vrf: 0,
         device_mac: Mac([2, 0, 0, 0, 0, 1]),
         carrier: Carrier::Programs as u16,
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use flannel_common::maps::Node;
 use flannel_model::backend::Kind;
 use flannel_net::device::segmenter::EXIT;
-use flannel_net::{Filter, Netlink};
+use flannel_net::{Filter, Netlink, Uplink};
 use nix::net::if_::if_nametoindex;
 use serde::Serialize;
 
@@ -67,7 +67,11 @@ pub fn format(node: &Node) -> Option<Format> {
 /// # Errors
 /// A pin cannot be read.
 pub async fn hooks(netlink: &Netlink, pin_dir: &Path, node: &Node) -> Result<Vec<Hook>, DatapathError> {
-    let wanted: BTreeSet<(String, u32)> = wanted_places(format(node), node)
+    // What is pinned at other uplinks is there besides.
+    let underlay = netlink.link_by_index(node.underlay).await.ok().flatten();
+    let underlay =
+        Uplink { index: node.underlay, has_ethernet: underlay.is_none_or(|underlay| underlay.has_ethernet) };
+    let wanted: BTreeSet<(String, u32)> = wanted_places(format(node), node, [&underlay])
         .into_iter()
         .map(|(program, interface)| (program.to_owned(), interface))
         .collect();

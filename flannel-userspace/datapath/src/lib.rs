@@ -36,6 +36,7 @@ use aya::programs::ProgramError;
 use aya::{Ebpf, EbpfError};
 use flannel_common::flow::Bypass;
 use flannel_common::maps::Node;
+use flannel_net::Uplink;
 use flannel_privileges::MemoryLimit;
 use nix::errno::Errno;
 use nix::net::if_::if_indextoname;
@@ -136,6 +137,8 @@ pub struct Spec {
     pub routes: bool,
     /// What the programs know of this host, and the interfaces they are attached to.
     pub node: Node,
+    /// The interfaces by which packets of the tunnel arrive, the underlay among them.
+    pub uplinks: BTreeSet<Uplink>,
     /// Where programs are attached.
     pub hook: HookChoice,
     /// What they do besides.
@@ -146,6 +149,11 @@ impl Spec {
     /// Whether flows of pods can bypass the stack.
     const fn has_bypass(&self) -> bool {
         self.node.bypass != Bypass::Off as u32
+    }
+
+    /// Whether packets of the underlay have Ethernet headers.
+    fn has_ethernet(&self) -> bool {
+        self.uplinks.contains(&Uplink { index: self.node.underlay, has_ethernet: true })
     }
 }
 
@@ -370,12 +378,12 @@ impl Datapath {
         self.attacher.take_over()
     }
 
-    /// Attaches again what somebody has detached.
+    /// Attaches again what somebody has detached, and has packets of the tunnel received at `uplinks`.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn hold(&mut self) -> Result<(), DatapathError> {
-        self.attacher.hold()
+    pub fn hold(&mut self, uplinks: &BTreeSet<Uplink>) -> Result<(), DatapathError> {
+        self.attacher.receive_at(uplinks)
     }
 }
 

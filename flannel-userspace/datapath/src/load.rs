@@ -64,8 +64,8 @@ pub(super) fn load(pins: &PinDir, spec: &Spec) -> Result<Ebpf, DatapathError> {
 pub(super) fn programs(spec: &Spec) -> impl Iterator<Item = &'static str> {
     let tunnel: &[_] = match spec.format {
         None => &[],
-        Some(Format::Udp { .. }) => &["udp_encap", "udp_decap", "udp_segmented", "bridge"],
-        Some(Format::Vxlan) => &["vxlan_encap", "vxlan_decap", "vxlan_device", "bridge"],
+        Some(Format::Udp { .. }) => &["udp_encap", "udp_decap", "udp_decap_l3", "udp_segmented", "bridge"],
+        Some(Format::Vxlan) => &["vxlan_encap", "vxlan_decap", "vxlan_decap_l3", "vxlan_device", "bridge"],
     };
     let pods: &[_] = if spec.has_bypass() { &["pod_out", "pod_in"] } else { &[] };
     let routes: &[_] = if spec.has_bypass() && spec.routes { &["direct_out", "direct_in"] } else { &[] };

@@ -210,11 +210,12 @@ fn trace_filter(trace_filter: &TraceFilter) -> Value {
 
 fn peer(subnet: Ipv4Addr, entry: &Peer) -> Value {
     let Peer { public_ip, vtep_mac, direct, whole, next_hop } = entry;
-    let NextHop { until, destination, source, generation } = next_hop;
+    let NextHop { until, destination, source, generation, device, .. } = next_hop;
     json!({
         "subnet": subnet, "public_ip": public_ip.to_string(), "vtep_mac": vtep_mac.to_string(),
         "direct": *direct != 0, "whole_seconds": whole,
         "next_hop": {
+            "interface": (*device != 0).then(|| Interface::new(*device)),
             "mac": destination.to_string(), "from_mac": source.to_string(), "until_ns": until, "generation": generation,
         },
     })
@@ -240,7 +241,8 @@ fn node(node: &maps::Node) -> Value {
         "port": node.port,
         "guard": guard.map_or("unknown", |guard| guard.label()),
         "bypass": match node.bypass { 0 => "off", 1 => "flow", 2 => "direct", _ => "unknown" },
-        "copy_dscp": node.copied_tos == maps::Node::DSCP, "flow_seed": node.flow_seed,
+        "copy_dscp": node.copied_tos == maps::Node::DSCP, "flow_seed": node.flow_seed, "outer_mtu": node.outer_mtu,
+        "vrf": (node.vrf != 0).then(|| Interface::new(node.vrf)),
         "device_mac": node.device_mac.to_string(),
     })
 }
@@ -296,6 +298,7 @@ mod tests {
                 destination: Mac([2, 0, 0, 0, 0, 2]),
                 source: Mac([2, 0, 0, 0, 0, 3]),
                 generation: 4,
+                ..NextHop::UNKNOWN
             },
         };
         let peers = vec![object(peer([10, 5, 2, 0].into(), &entry))];

@@ -30,6 +30,10 @@ pub(super) const fn of(reason: Reason) -> Option<&'static str> {
             "See `flannelctl leases` for who leases the destination. If nobody does, no host has such a pod any \
              more; if somebody does, `flannelctl verify` says why it is not in the map."
         }
+        Reason::NoRoute => {
+            "`ip route get PEER from THIS_HOST ipproto udp dport PORT` says what the routing table has for the peer's \
+             public address: give the host a route to it that does not lead into the tunnel itself."
+        }
         Reason::TtlExceeded => {
             "There is a routing loop: `flannelctl explain SRC DST` on each host says where the destination leads."
         }
@@ -49,9 +53,9 @@ pub(super) const fn of(reason: Reason) -> Option<&'static str> {
             "The interface the packet was to leave by is down or gone: see `ip link`, and `flannelctl verify`."
         }
         Reason::NotGuarded => {
-            "Tunnel packets arrive at an interface no program watches, and the kernel took the headers off: they \
-             come by another interface than the underlay. Choose the right one (flanneld --iface), or correct the \
-             routes between the hosts."
+            "Tunnel packets arrive at an interface that flanneld takes for one of containers or virtual machines, and \
+             the kernel took the headers off. If other hosts are behind it, choose it (flanneld --iface), or correct \
+             the routes between the hosts."
         }
         Reason::TunnelFromPod => {
             "A pod speaks to the tunnel's port of another host, as if it were one: find it with `flannelctl drops \

@@ -5,12 +5,14 @@
 
 mod policies;
 
+use std::collections::BTreeSet;
 use std::mem::discriminant;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use flannel_common::flow::Bypass;
 use flannel_common::maps::{Carrier, Guard, Node};
+use flannel_common::wire::{UdpStack, VxlanStack};
 use flannel_common::{Ip4, Mac};
 use flannel_control::backend::Tunnel;
 use flannel_control::kernel::{Kernel, KernelError, NodeContext};
@@ -26,7 +28,7 @@ use flannel_model::object::{Change, Object};
 use flannel_model::underlay::{Hop, Links, Underlay};
 use flannel_net::device::DeviceError;
 use flannel_net::interface::InterfaceError;
-use flannel_net::{Monitor, Netlink, ObjectError, Objects, OpenError, interface};
+use flannel_net::{Monitor, Netlink, ObjectError, Objects, OpenError, Uplink, interface};
 use flannel_observe::Limitation;
 use futures::{StreamExt as _, stream};
 use ipnetwork::{IpNetwork, Ipv4Network};
@@ -74,6 +76,10 @@ pub struct Host {
     carrier: Carrier,
     /// Whether programs need the ports of pods.
     serves_pods: bool,
+    /// The interfaces by which packets of the tunnel arrive.
+    uplinks: BTreeSet<Uplink>,
+    /// Those among them by which packets have left for peers, as the routing table has it.
+    ways: BTreeSet<u32>,
     /// What packets that skip the stack pass by, besides pods' ports and bridges.
     skipped: Skipped,
 }
@@ -110,6 +116,8 @@ impl Host {
             wanted: None,
             carrier: Carrier::Programs,
             serves_pods: false,
+            uplinks: BTreeSet::new(),
+            ways: BTreeSet::new(),
             skipped: Skipped::default(),
         })
     }
@@ -136,7 +144,8 @@ impl Host {
         };
         let Settings { hook, program_settings, .. } = self.settings;
         let routes = context.backend.depends_on_hop();
-        Spec { format, routes, node: self.node(context, links), hook, program_settings }
+        let (node, uplinks) = (self.node(context, links), self.uplinks.clone());
+        Spec { format, routes, node, uplinks, hook, program_settings }
     }
 
     fn node(&self, context: &NodeContext, links: &Links) -> Node {
@@ -161,6 +170,8 @@ impl Host {
             bypass: self.bypass(backend.kind()) as u32,
             copied_tos: if copy_dscp { Node::DSCP } else { 0 },
             flow_seed: rand::random(),
+            outer_mtu: tunnel.map_or(0, |tunnel| context.backend.mtu(links) + overhead(tunnel)),
+            vrf: underlay.vrf.unwrap_or(0),
             device_mac: device.map_or(Mac::ZERO, |device| device.mac),
             carrier: Carrier::Programs as u16,
         }
@@ -224,7 +235,11 @@ impl Kernel for Host {
             Some(current) => interface::follow(&self.netlink, options, current).await,
             None => interface::choose(&self.netlink, options).await,
         };
-        underlay.map_err(|error: InterfaceError| KernelError::NoUnderlay(error.into()))
+        let underlay = underlay.map_err(|error: InterfaceError| KernelError::NoUnderlay(error.into()))?;
+        let known = self.ways.iter().copied().chain([underlay.index]).collect();
+        let uplinks = self.netlink.uplinks(&known, &self.settings.pod_bridges).await;
+        self.uplinks = uplinks.map_err(refused)?;
+        Ok(underlay)
     }
 
     async fn find_device(&mut self, spec: &DeviceSpec) -> Result<Option<Device>, KernelError> {
@@ -271,7 +286,8 @@ impl Kernel for Host {
     fn hold(&mut self) -> Result<(), KernelError> {
         self.policies.read();
         let against = self.obey(&[])?;
-        self.datapath.as_mut().map_or(Ok(()), Datapath::hold).map_err(KernelError::refused)?;
+        let held = self.datapath.as_mut().map_or(Ok(()), |datapath| datapath.hold(&self.uplinks));
+        held.map_err(KernelError::refused)?;
         against.map_or(Ok(()), |against| Err(KernelError::refused(against)))
     }
 
@@ -305,7 +321,9 @@ impl Kernel for Host {
         }
         if let Some(datapath) = &mut self.datapath {
             let subnet_len = subnets.v4.map_or(0, Ipv4Network::prefix);
-            all.append(&mut peers_in(datapath.tables(), subnet_len).map_err(KernelError::refused)?);
+            let (mut peers, ways) = peers_in(datapath.tables(), subnet_len).map_err(KernelError::refused)?;
+            all.append(&mut peers);
+            self.ways = ways;
         }
         all.sort_unstable();
         all.dedup();
@@ -365,6 +383,14 @@ impl Kernel for Host {
     }
 }
 
+/// Bytes of the outer headers.
+const fn overhead(tunnel: Tunnel) -> u32 {
+    match tunnel {
+        Tunnel::Udp { .. } => UdpStack::LEN,
+        Tunnel::Vxlan { .. } => VxlanStack::LEN,
+    }
+}
+
 /// Whether somebody else has put a queue or a filter where packets that skip the stack do not pass.
 async fn is_treated(netlink: &Netlink, skipped: Skipped) -> Result<bool, flannel_net::Error> {
     let Skipped { device, underlay } = skipped;
@@ -404,16 +430,19 @@ enum ListError {
 #[error("the programs have no table for the peer of {0}: they forward IPv4")]
 struct NoTable(IpNetwork);
 
-/// The peers that the programs know.
-fn peers_in(tables: &mut Tables, subnet_len: u8) -> Result<Vec<Object>, ListError> {
-    let peers = tables.peers()?;
+/// The peers that the programs know, and the interface indexes of where packets have left for them.
+fn peers_in(tables: &mut Tables, subnet_len: u8) -> Result<(Vec<Object>, BTreeSet<u32>), ListError> {
+    let known = tables.raw_peers()?;
+    let ways = known.values().map(|peer| peer.next_hop.device).collect();
+    let peers = known.into_iter().map(|(subnet, peer)| (subnet, PeerEntry::from(peer))).collect();
     tables.correct_by(&peers)?;
     let object = |(address, entry)| {
         let subnet = Ipv4Network::new(address, subnet_len).map_err(|_| ListError::SubnetLen(subnet_len))?;
         let PeerEntry { public_ip, vtep_mac: mac, direct } = entry;
         Ok(Object::Peer { subnet: subnet.into(), public_ip: public_ip.into(), mac, direct })
     };
-    peers.into_iter().map(object).collect()
+    let peers = peers.into_iter().map(object).collect::<Result<_, ListError>>()?;
+    Ok((peers, ways))
 }
 
 /// Concurrent requests to the kernel.

@@ -17,7 +17,10 @@ pub struct Underlay {
     pub mtu: u32,
     /// Ethernet address; zero where the interface has none.
     pub mac: Mac,
-    /// The interface's addresses, from which outer packets are sent.
+    /// Index of the VRF that it belongs to, in whose table routes are looked up.
+    pub vrf: Option<u32>,
+    /// The addresses from which outer packets are sent: the announced ones that are this host's own, or else the
+    /// interface's.
     pub addresses: Addresses,
     /// The addresses peers are told to send to.
     pub public: Addresses,

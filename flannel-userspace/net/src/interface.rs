@@ -77,15 +77,18 @@ fn list(errors: &[InterfaceError]) -> String {
 /// Nothing that was asked for can be used, or nothing was asked for and there is no default route.
 pub async fn choose(netlink: &Netlink, options: &InterfaceOptions) -> Result<Underlay, InterfaceError> {
     let host = Host::now(netlink).await?;
-    let choice =
-        if options.iface.is_empty() && options.iface_regex.is_empty() && options.iface_can_reach.is_none() {
-            match options.public.v4 {
-                Some(public_ip) => host.by_address(public_ip.into()),
-                None => host.by_default_route(netlink).await,
-            }?
-        } else {
-            host.asked_for(netlink, options).await?
-        };
+    let choice = if options.iface.is_empty()
+        && options.iface_regex.is_empty()
+        && options.iface_can_reach.is_none()
+    {
+        match options.public.v4 {
+            // An address of the loopback interface says nothing of where packets leave.
+            Some(public_ip) if !host.is_of_loopback(public_ip.into()) => host.by_address(public_ip.into()),
+            _ => host.by_default_route(netlink).await,
+        }?
+    } else {
+        host.asked_for(netlink, options).await?
+    };
     let underlay = host.underlay(choice, options.public);
     tracing::info!(
         interface = underlay.name, address = %underlay.addresses, public_ip = %underlay.public,
@@ -105,8 +108,11 @@ pub async fn follow(
     options: &InterfaceOptions,
     current: &Underlay,
 ) -> Result<Underlay, InterfaceError> {
+    // An announced address may be on any interface.
+    let is_announced = options.public.v4.map(IpAddr::from) == current.addresses.first();
     let is_current = |address: &&Address| {
-        address.link == current.index && Some(address.network.ip()) == current.addresses.first()
+        let is_here = address.link == current.index || is_announced;
+        is_here && Some(address.network.ip()) == current.addresses.first()
     };
     let mut host = Host::now(netlink).await?;
     if !host.addresses.iter().any(|address| is_current(&address)) {
@@ -224,7 +230,7 @@ impl Host {
 
     async fn by_default_route(&self, netlink: &Netlink) -> Result<Choice<'_>, InterfaceError> {
         let route = netlink.default_route(Family::V4).await?.ok_or(InterfaceError::NoDefaultRoute)?;
-        let link = route.device.and_then(|index| self.link(index));
+        let link = route.device.or(route.first_device).and_then(|index| self.link(index));
         let link = link.ok_or(InterfaceError::NoDefaultRoute)?;
         match route.source {
             Some(source) => usable(link, source),
@@ -253,16 +259,28 @@ impl Host {
     }
 
     fn underlay(&self, (link, address): Choice<'_>, public: Addresses) -> Underlay {
-        let addresses = Addresses::from(address);
+        let own = public.v4.map(IpAddr::from).filter(|public| !public.is_loopback() && self.has(*public));
+        let addresses = Addresses::from(own.unwrap_or(address));
         Underlay {
             name: link.name.clone(),
             index: link.index,
             mtu: link.mtu,
             mac: link.mac,
+            vrf: link.controller.filter(|controller| self.link(*controller).is_some_and(Link::is_vrf)),
             addresses,
             public: public.or(addresses),
             networks: self.networks(),
         }
+    }
+
+    fn is_of_loopback(&self, address: IpAddr) -> bool {
+        let is_it = |own: &&Address| own.network.ip() == address;
+        let link = self.addresses.iter().find(is_it).and_then(|own| self.link(own.link));
+        link.is_some_and(|link| link.flags.contains(LinkFlags::Loopback))
+    }
+
+    fn has(&self, address: IpAddr) -> bool {
+        self.addresses.iter().any(|own| own.network.ip() == address)
     }
 
     fn networks(&self) -> Vec<IpNetwork> {

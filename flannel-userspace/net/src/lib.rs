@@ -20,6 +20,7 @@ mod offload;
 pub mod qdisc;
 pub mod route;
 pub mod rules;
+mod uplink;
 mod xdp_refusal;
 mod xdp_support;
 pub mod xdp_transmit;
@@ -40,6 +41,7 @@ pub use clsact::knows_clsact;
 pub use monitor::Monitor;
 pub use objects::{ObjectError, Objects, retain_ours};
 pub use route::hops;
+pub use uplink::Uplink;
 pub use xdp_refusal::xdp_refusal;
 pub use xdp_support::{XdpSupport, xdp_support};
 

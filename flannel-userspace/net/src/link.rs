@@ -6,7 +6,7 @@ use flannel_common::Mac;
 use futures::TryStreamExt;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{
-    InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
 };
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
@@ -31,6 +31,8 @@ pub struct Link {
     pub peer_in_other_netns: bool,
     /// What it is.
     pub kind: Kind,
+    /// Whether its packets have Ethernet headers (`ARPHRD_ETHER`).
+    pub has_ethernet: bool,
 }
 
 /// What an interface is.
@@ -78,6 +80,12 @@ impl Link {
         self.flags.contains(LinkFlags::Up)
     }
 
+    /// Whether it is a VRF.
+    #[must_use]
+    pub fn is_vrf(&self) -> bool {
+        matches!(&self.kind, Kind::Other(kind) if kind == "vrf")
+    }
+
     fn from_message(message: LinkMessage) -> Self {
         let mut link = Self {
             index: message.header.index,
@@ -88,6 +96,7 @@ impl Link {
             controller: None,
             peer_in_other_netns: false,
             kind: Kind::Unstated,
+            has_ethernet: message.header.link_layer_type == LinkLayerType::Ether,
         };
         for attribute in message.attributes {
             match attribute {

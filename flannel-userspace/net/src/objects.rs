@@ -130,7 +130,16 @@ impl Objects {
         // On flannel's own device every route is ours, so those look as stock flannel's do.
         let protocol =
             if self.device(subnet.into()) == Some(device) { PROTOCOL_BOOT } else { ROUTE_PROTOCOL };
-        Route { destination: subnet, via, device: Some(device), onlink, protocol, priority: 0, source: None }
+        Route {
+            destination: subnet,
+            via,
+            device: Some(device),
+            first_device: None,
+            onlink,
+            protocol,
+            priority: 0,
+            source: None,
+        }
     }
 }
 

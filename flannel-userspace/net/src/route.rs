@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use flannel_common::wire::PROTOCOL_UDP;
 use flannel_model::family::Family;
 use flannel_model::underlay::{Hop, Underlay};
 use futures::{StreamExt, TryStreamExt};
@@ -9,7 +10,8 @@ use ipnetwork::IpNetwork;
 use nix::errno::Errno;
 use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHop, RouteProtocol,
+    RouteScope, RouteType, RouteVia,
 };
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
@@ -27,6 +29,8 @@ pub struct Route {
     pub device: Option<u32>,
     /// Whether the next hop is taken to be on the device's link.
     pub onlink: bool,
+    /// Interface index of the first of several next hops.
+    pub first_device: Option<u32>,
     /// Who put it there, `RTPROT_*`.
     pub protocol: u8,
     /// Metric; of two routes to one destination the one with the lower metric is used.
@@ -45,6 +49,7 @@ impl Route {
             destination: IpNetwork::from(destination),
             via: None,
             device: None,
+            first_device: None,
             onlink: message.header.flags.contains(RouteFlags::Onlink),
             protocol: message.header.protocol.into(),
             priority: 0,
@@ -54,8 +59,11 @@ impl Route {
             match attribute {
                 RouteAttribute::Destination(address) => destination = ip(address).unwrap_or(destination),
                 RouteAttribute::Gateway(address) => route.via = ip(address),
+                // A router whose address is of the other family.
+                RouteAttribute::Via(RouteVia::Inet6(address)) => route.via = Some((*address).into()),
                 RouteAttribute::PrefSource(address) => route.source = ip(address),
                 RouteAttribute::Oif(index) => route.device = Some(*index),
+                RouteAttribute::MultiPath(ways) => route.first_device = first_device(ways),
                 RouteAttribute::Priority(priority) => route.priority = *priority,
                 _ => {}
             }
@@ -108,6 +116,19 @@ impl Route {
     }
 }
 
+/// Packets of the tunnel to a peer, as far as routing looks at them.
+#[derive(Clone, Copy, Debug)]
+pub struct TunnelFlow {
+    /// Outer source.
+    pub source: Ipv4Addr,
+    /// Outer destination.
+    pub destination: Ipv4Addr,
+    /// UDP port of the tunnel.
+    pub port: u16,
+    /// Interface index of the VRF that they leave by.
+    pub vrf: Option<u32>,
+}
+
 /// How each of `addresses` is reached, from the calling thread's network namespace. An address without a route is
 /// taken to be behind a router.
 ///
@@ -123,7 +144,7 @@ pub async fn hops(addresses: &[IpAddr], underlay: &Underlay) -> Result<Vec<Hop>,
         let questions = addresses.iter().map(|address| RouteNetlinkMessage::GetRoute(question(*address)));
         let refused = bulk.ask(questions.map(|question| (question, 0)), |place, answer| {
             if let (RouteNetlinkMessage::NewRoute(route), Some(hop)) = (answer, hops.get_mut(first + place)) {
-                *hop = hop_by(&Route::from_message(&route), underlay);
+                *hop = hop_by(&route, underlay);
             }
         });
         for (place, error) in refused.map_err(during)? {
@@ -135,7 +156,8 @@ pub async fn hops(addresses: &[IpAddr], underlay: &Underlay) -> Result<Vec<Hop>,
     Ok(hops)
 }
 
-fn hop_by(route: &Route, underlay: &Underlay) -> Hop {
+fn hop_by(message: &RouteMessage, underlay: &Underlay) -> Hop {
+    let route = Route::from_message(message);
     if route.via.is_none() && route.device == Some(underlay.index) { Hop::Link } else { Hop::Routed }
 }
 
@@ -155,7 +177,26 @@ impl Netlink {
     pub async fn default_route(&self, family: Family) -> Result<Option<Route>, Error> {
         let routes: Vec<Route> = self.main_table(RouteFilter::of(family)).await?;
         let defaults = routes.into_iter().filter(|route| route.destination.prefix() == 0);
-        Ok(defaults.filter(|route| route.device.is_some()).min_by_key(|route| route.priority))
+        Ok(defaults
+            .filter(|route| route.device.or(route.first_device).is_some())
+            .min_by_key(|route| route.priority))
+    }
+
+    /// The route of packets of the tunnel, as the kernel's own device looks it up; `None` if there is none.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub async fn route_of_tunnel(&self, flow: TunnelFlow) -> Result<Option<Route>, Error> {
+        let TunnelFlow { source, destination, port, vrf } = flow;
+        let mut message = question(destination.into());
+        message.header.source_prefix_length = Family::V4.bits();
+        message.attributes.extend([
+            RouteAttribute::Source(source.into()),
+            RouteAttribute::IpProto(PROTOCOL_UDP),
+            RouteAttribute::Dport(port),
+        ]);
+        message.attributes.extend(vrf.map(RouteAttribute::Oif));
+        self.get_route(message, || format!("look the route of the tunnel to {destination} up")).await
     }
 
     /// The unicast routes of the main table that pass `filter`. The kernel filters.
@@ -254,6 +295,10 @@ pub(super) fn message_to(destination: IpNetwork) -> RouteMessage {
     message.header.destination_prefix_length = destination.prefix();
     message.attributes.push(RouteAttribute::Destination(destination.ip().into()));
     message
+}
+
+fn first_device(ways: &[RouteNextHop]) -> Option<u32> {
+    ways.first().map(|way| way.interface_index)
 }
 
 const fn ip(address: &RouteAddress) -> Option<IpAddr> {

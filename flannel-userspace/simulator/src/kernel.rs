@@ -394,6 +394,7 @@ pub fn underlay(host: usize, moves: u8) -> Underlay {
     Underlay {
         name: "eth0".to_owned(),
         index: UNDERLAY,
+        vrf: None,
         mtu: 1500,
         mac: Mac([2, 2, 0, 0, 0, third]),
         addresses: address.into(),

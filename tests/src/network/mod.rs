@@ -5,6 +5,7 @@
 //!   etcd .1   h1 .11   h2 .12   h3 .13   router .254 | .1   h4 .14
 //! ```
 
+pub mod extra;
 mod host;
 mod link;
 mod node;

@@ -23,6 +23,7 @@ mod queues;
 mod reach;
 mod reload;
 mod restart;
+mod routing;
 mod size;
 mod stacked;
 mod super_packets;

@@ -45,6 +45,8 @@ pub fn node(encapsulation: Encapsulation, guard: Guard) -> Node {
         flow_seed: FLOW_SEED,
         device_mac: Mac(DEVICE_MAC),
         carrier: 0,
+        outer_mtu: 1500,
+        vrf: 0,
     }
 }
 

@@ -1,7 +1,7 @@
 //! The programs in the kernel against the packet logic over byte vectors.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
@@ -16,6 +16,7 @@ use flannel_common::{Hook, Ip4, Mac, Reason, Verdict};
 use flannel_datapath::{LogChoice, OBJECT, ProgramSettings, Support, loader};
 use flannel_ebpf::frame::Encapsulation;
 use flannel_tests::wait::patience;
+use nix::sched::{CloneFlags, unshare};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use rstest::rstest;
@@ -32,6 +33,16 @@ const INGRESS_INTERFACE: std::ops::Range<usize> = 36..40;
 const FRAMES: u32 = 20_000;
 /// How the programs of native XDP are called for kernels that know no packets of several buffers.
 const LINEAR: &str = "_linear";
+
+/// Takes this thread into a network namespace without routes, which does not forward either: there the kernel answers
+/// the programs the same on every machine, that it does not say where a peer is reached.
+fn leave_host() {
+    thread_local!(static HAS_LEFT: Cell<bool> = const { Cell::new(false) });
+    if !HAS_LEFT.replace(true) {
+        unshare(CloneFlags::CLONE_NEWNET).expect("making a network namespace, which needs root");
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
+    }
+}
 
 /// The programs, loaded for the host of the packet tests with its peers.
 pub struct Kernel {
@@ -52,6 +63,7 @@ impl Kernel {
 
     /// Loads the programs for another host.
     pub fn load_for(node: &Node, programs: &[&str]) -> Self {
+        leave_host();
         let mut ebpf = loader(node, &ProgramSettings::default())
             .load(OBJECT)
             .expect("the object loads (this test needs root or CAP_BPF and CAP_NET_ADMIN)");
@@ -307,6 +319,7 @@ fn programs_are_accepted_with_two_capabilities_whatever_the_host(
     // Capabilities are the thread's.
     let load = || {
         let two = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN].into();
+        leave_host();
         caps::set(None, CapSet::Effective, &two).unwrap();
         let program_settings = ProgramSettings { log, ..ProgramSettings::default() };
         let mut ebpf = loader(&node, &program_settings).load(OBJECT).unwrap();

@@ -23,8 +23,8 @@ pub fn encapsulate(encapsulation: Encapsulation, frame: &mut Vec<u8>, guard: Gua
 /// As another host does it.
 pub fn encapsulate_at(node: &Node, encapsulation: Encapsulation, frame: &mut Vec<u8>) -> Result<Ip4, Reason> {
     let sent = match encapsulation {
-        Encapsulation::Udp => udp::encapsulate(frame, &frames::table(), node, State::AsSent, |_, _| ()),
-        Encapsulation::Vxlan => vxlan::encapsulate(frame, &frames::table(), node, |_, _| ()),
+        Encapsulation::Udp => udp::encapsulate(frame, &frames::table(), node, State::AsSent, |_, _| Ok(())),
+        Encapsulation::Vxlan => vxlan::encapsulate(frame, &frames::table(), node, |_, _| Ok(())),
     };
     sent.map(|(subnet, _)| subnet)
 }
@@ -46,7 +46,7 @@ fn packets_to_a_stock_host_of_the_udp_backend_are_not_to_be_marked() {
         table.insert(Ip4::from_octets(PEERS[0].0), Peer { whole, ..frames::peers()[0].1 });
         let outer = [0, 1, 2, 3].map(|inner| {
             let mut frame = Inner { tos: 0xb8 | inner, ..Inner::new([10, 5, 1, 7], [10, 5, 2, 9]) }.frame();
-            udp::encapsulate(&mut frame, &table, &node, State::Segmented, |_, _| ()).unwrap();
+            udp::encapsulate(&mut frame, &table, &node, State::Segmented, |_, _| Ok(())).unwrap();
             let packet = SlicedPacket::from_ethernet(&frame).unwrap();
             packet.net.as_ref().and_then(|net| net.ipv4_ref()).unwrap().header().ecn().value()
         });

@@ -28,6 +28,7 @@ fn underlay() -> Underlay {
     Underlay {
         name: "eth0".to_owned(),
         index: 2,
+        vrf: None,
         mtu: 1500,
         mac: MAC,
         addresses: Ipv4Addr::new(192, 168, 77, 11).into(),

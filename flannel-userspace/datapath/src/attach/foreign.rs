@@ -5,16 +5,18 @@ use aya::programs::{SchedClassifier, TcAttachType};
 use super::name_of;
 
 /// Our programs at TC.
-const OURS: [&str; 11] = [
+const OURS: [&str; 13] = [
     "bridge",
     "direct_in",
     "direct_out",
     "pod_in",
     "pod_out",
     "udp_decap",
+    "udp_decap_l3",
     "udp_encap",
     "udp_segmented",
     "vxlan_decap",
+    "vxlan_decap_l3",
     "vxlan_device",
     "vxlan_encap",
 ];

@@ -5,6 +5,7 @@ use std::path::Path;
 use aya::programs::links::{FdLink, LinkType, PinnedLink};
 use aya::programs::{SchedClassifier, TcAttachType};
 use flannel_common::maps::Node;
+use flannel_net::Uplink;
 use flannel_net::qdisc::PRIORITY;
 use nix::errno::Errno;
 
@@ -62,20 +63,33 @@ impl PinnedAs {
     }
 }
 
-/// The places, program and interface index, that a tunnel needs, without those of bridges and of XDP.
+/// The places, program and interface index, that a tunnel whose packets arrive by `uplinks` needs, without those of
+/// bridges and of XDP.
 ///
 /// Receivers come first, so that an answer to a packet is received. The guard of the flannel device comes last: when it
 /// changes hooks it is detached for a moment, which should be short.
 #[must_use]
-pub fn wanted_places(format: Option<Format>, node: &Node) -> Vec<(&'static str, u32)> {
-    match format {
-        None => Vec::new(),
-        Some(Format::Udp { segmented }) => {
-            vec![("udp_decap", node.underlay), ("udp_segmented", segmented), ("udp_encap", node.device)]
-        }
-        Some(Format::Vxlan) => {
-            vec![("vxlan_decap", node.underlay), ("vxlan_encap", node.device), ("vxlan_device", node.device)]
-        }
+pub fn wanted_places<'a>(
+    format: Option<Format>,
+    node: &Node,
+    uplinks: impl IntoIterator<Item = &'a Uplink>,
+) -> Vec<(&'static str, u32)> {
+    let Some(format) = format else { return Vec::new() };
+    let receivers = uplinks.into_iter().map(|uplink| (receiver(format, uplink.has_ethernet), uplink.index));
+    let others = match format {
+        Format::Udp { segmented } => [("udp_segmented", segmented), ("udp_encap", node.device)],
+        Format::Vxlan => [("vxlan_encap", node.device), ("vxlan_device", node.device)],
+    };
+    receivers.chain(others).collect()
+}
+
+/// The program that decapsulates at the ingress of an interface.
+const fn receiver(format: Format, has_ethernet: bool) -> &'static str {
+    match (format, has_ethernet) {
+        (Format::Udp { .. }, true) => "udp_decap",
+        (Format::Udp { .. }, false) => "udp_decap_l3",
+        (Format::Vxlan, true) => "vxlan_decap",
+        (Format::Vxlan, false) => "vxlan_decap_l3",
     }
 }
 

@@ -22,9 +22,11 @@ use aya::Ebpf;
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType, tc};
 use nix::errno::Errno;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use flannel_common::maps::Node;
+use flannel_model::error::Chain;
+use flannel_net::Uplink;
 
 use self::foreign::Side;
 use super::bpffs::names_in;
@@ -83,6 +85,8 @@ pub(super) struct Attacher {
     pods: BTreeSet<u32>,
     /// Interfaces with programs of others, which was reported.
     left_alone: BTreeSet<u32>,
+    /// Uplinks besides the underlay that take no program, which was reported.
+    refused: BTreeSet<u32>,
     attached: BTreeMap<Place, Attached>,
     /// Whether the programs of another build stay in the places for now.
     waits: bool,
@@ -97,8 +101,10 @@ impl Attacher {
         let (bridges, pods) = (served(&pins, "bridge-")?, served(&pins, "pod_out-")?);
         let waits = !pins.other_maps()?.is_empty();
         let (left_alone, attached) = (BTreeSet::new(), BTreeMap::new());
-        let xdp = xdp_of(&spec, &pins)?;
-        let mut attacher = Self { ebpf, pins, spec, xdp, bridges, pods, left_alone, attached, waits };
+        let xdp = xdp::mechanism(&spec, &pins)?;
+        let refused = BTreeSet::new();
+        let mut attacher =
+            Self { ebpf, pins, spec, xdp, bridges, pods, left_alone, refused, attached, waits };
         attacher.hold()?;
         Ok(attacher)
     }
@@ -158,6 +164,12 @@ impl Attacher {
         (bridges, pods)
     }
 
+    /// The same, with packets of the tunnel received at `uplinks` from now on.
+    pub(super) fn receive_at(&mut self, uplinks: &BTreeSet<Uplink>) -> Result<(), DatapathError> {
+        self.spec.uplinks.clone_from(uplinks);
+        self.hold()
+    }
+
     /// Attaches or replaces every program, and detaches the others.
     pub(super) fn hold(&mut self) -> Result<(), DatapathError> {
         if self.waits { Ok(()) } else { self.put_all() }
@@ -209,9 +221,9 @@ impl Attacher {
     }
 
     fn places(&self) -> Vec<Place> {
-        let Spec { format, node, .. } = &self.spec;
+        let Spec { format, node, uplinks, .. } = &self.spec;
         let place = |(program, interface)| Place { program, interface };
-        let mut places: Vec<Place> = wanted_places(*format, node).into_iter().map(place).collect();
+        let mut places: Vec<Place> = wanted_places(*format, node, uplinks).into_iter().map(place).collect();
         places.extend(self.xdp_program().map(|(program, _)| place((program, node.underlay))));
         if format.is_some() {
             places.extend(self.bridges.iter().map(|bridge| Place { program: "bridge", interface: *bridge }));
@@ -219,7 +231,8 @@ impl Attacher {
         if self.spec.has_bypass() {
             let ports = self.pods.iter().flat_map(|pod| ["pod_in", "pod_out"].map(|program| (program, *pod)));
             places.extend(ports.map(|(program, interface)| Place { program, interface }));
-            if self.spec.routes {
+            // They read Ethernet headers.
+            if self.spec.routes && self.spec.has_ethernet() {
                 places.extend(["direct_out", "direct_in"].map(|program| place((program, node.underlay))));
             }
         }
@@ -241,16 +254,30 @@ impl Attacher {
         Some((program, mechanism))
     }
 
-    /// Bridges and pods come and go; the kernel announces it.
+    /// Bridges, pods and uplinks come and go; the kernel announces it.
     fn attach_where_possible(&mut self, place: Place) -> Result<Option<Attached>, DatapathError> {
         let may_go = self.bridges.contains(&place.interface) || self.pods.contains(&place.interface);
         match self.attach(place) {
+            Err(error) if self.can_do_without(place) => {
+                if !tells_of_absence(&error) && self.refused.insert(place.interface) {
+                    let interface = name_of(place.interface).unwrap_or_default();
+                    warn!(interface, error = %Chain(&error), "packets of the tunnel that arrive there are dropped");
+                }
+                Ok(None)
+            }
             Err(error) if may_go && tells_of_absence(&error) => {
                 debug!(program = place.program, %error, "the interface has gone");
                 Ok(None)
             }
             attached => attached,
         }
+    }
+
+    /// Whether it is an uplink besides the underlay.
+    fn can_do_without(&self, place: Place) -> bool {
+        let Node { underlay, device, .. } = self.spec.node;
+        let is_uplink = self.spec.uplinks.iter().any(|uplink| uplink.index == place.interface);
+        is_uplink && ![underlay, device].contains(&place.interface)
     }
 
     fn attach(&mut self, place: Place) -> Result<Option<Attached>, DatapathError> {
@@ -338,23 +365,6 @@ impl Attacher {
     }
 }
 
-/// How XDP decapsulates: by the operator's choice, or by the rule.
-fn xdp_of(spec: &Spec, pins: &PinDir) -> Result<Option<Mechanism>, DatapathError> {
-    let Some(format) = spec.format else { return Ok(None) };
-    Ok(match spec.hook {
-        HookChoice::Xdp => Some(Mechanism::Xdp),
-        HookChoice::XdpGeneric => Some(Mechanism::XdpGeneric),
-        HookChoice::Tcx | HookChoice::Clsact => None,
-        HookChoice::Auto => {
-            let underlay = spec.node.underlay;
-            let Choice { by, because } = choose(&Offer::of(underlay, pins.path())?, format);
-            let interface = name_of(underlay).unwrap_or_default();
-            info!(interface, %by, because, "chose the hook of decapsulation");
-            (by == Decapsulation::Xdp).then_some(Mechanism::Xdp)
-        }
-    })
-}
-
 /// The names of the pins of programs.
 pub(super) fn program_pins(pins: &PinDir) -> Result<Vec<String>, DatapathError> {
     let mut names = names_in(&pins.links())?;
@@ -397,9 +407,8 @@ fn tells_of_absence(error: &DatapathError) -> bool {
 /// The direction of a TC program, the same wherever it is attached.
 fn direction(program: &str) -> TcAttachType {
     match program {
-        "udp_decap" | "udp_segmented" | "vxlan_decap" | "vxlan_device" | "pod_out" | "direct_in" => {
-            TcAttachType::Ingress
-        }
+        "udp_decap" | "udp_decap_l3" | "udp_segmented" | "vxlan_decap" | "vxlan_decap_l3"
+        | "vxlan_device" | "pod_out" | "direct_in" => TcAttachType::Ingress,
         _ => TcAttachType::Egress,
     }
 }

@@ -17,9 +17,29 @@ use tracing::{info, warn};
 use super::super::load::load_program;
 use super::inspect::pinned_programs;
 use super::{
-    Attached, DatapathError, Mechanism, PinDir, Place, detach_link, errno, foreign_link, is_detached,
-    name_of, pin_link, pinned, remove_pin,
+    Attached, Choice, DatapathError, Decapsulation, HookChoice, Mechanism, Offer, PinDir, Place, Spec,
+    choose, detach_link, errno, foreign_link, is_detached, name_of, pin_link, pinned, remove_pin,
 };
+
+/// How XDP decapsulates: by the operator's choice, or by the rule.
+pub(super) fn mechanism(spec: &Spec, pins: &PinDir) -> Result<Option<Mechanism>, DatapathError> {
+    let Some(format) = spec.format else { return Ok(None) };
+    if !spec.has_ethernet() {
+        return Ok(None);
+    }
+    Ok(match spec.hook {
+        HookChoice::Xdp => Some(Mechanism::Xdp),
+        HookChoice::XdpGeneric => Some(Mechanism::XdpGeneric),
+        HookChoice::Tcx | HookChoice::Clsact => None,
+        HookChoice::Auto => {
+            let underlay = spec.node.underlay;
+            let Choice { by, because } = choose(&Offer::of(underlay, pins.path())?, format);
+            let interface = name_of(underlay).unwrap_or_default();
+            info!(interface, %by, because, "chose the hook of decapsulation");
+            (by == Decapsulation::Xdp).then_some(Mechanism::Xdp)
+        }
+    })
+}
 
 /// Attaches the program, or says why the packets are left to TC.
 pub(super) fn attach(

@@ -11,7 +11,7 @@ use flannel_common::{Hook, Reason};
 use flannel_datapath::Format;
 use flannel_ebpf::udp::State;
 use flannel_net::Netlink;
-use flannel_net::route::Route;
+use flannel_net::route::{Route, TunnelFlow};
 
 use self::answer::{Entry, Explanation, Mtu};
 use self::packet::Maps;
@@ -132,7 +132,16 @@ impl Walk<'_> {
             explanation.judge(Hook::Segmented, sent.as_ref().err().copied().unwrap_or(Reason::Forwarded));
         }
         if let Ok(outer) = sent {
-            let route = self.netlink.route_to(outer.destination.into()).await.ok().flatten();
+            let flow = TunnelFlow {
+                source: outer.source,
+                destination: outer.destination,
+                port: outer.port,
+                vrf: Some(self.node.vrf).filter(|vrf| *vrf != 0),
+            };
+            let route = self.netlink.route_of_tunnel(flow).await.ok().flatten();
+            if route.is_none() {
+                explanation.judge(Hook::Encap, Reason::NoRoute);
+            }
             explanation.outer_route = Some(match route {
                 Some(route) => words(outer.destination, &route),
                 None => format!("no route to {}", outer.destination),

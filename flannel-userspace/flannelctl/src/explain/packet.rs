@@ -140,8 +140,8 @@ fn encapsulate(
     state: State,
 ) -> Result<Ip4, Reason> {
     let sent = match format {
-        Format::Udp { .. } => udp::encapsulate(packet, peers, node, state, |_, _| ()),
-        Format::Vxlan => vxlan::encapsulate(packet, peers, node, |_, _| ()),
+        Format::Udp { .. } => udp::encapsulate(packet, peers, node, state, |_, _| Ok(())),
+        Format::Vxlan => vxlan::encapsulate(packet, peers, node, |_, _| Ok(())),
     };
     sent.map(|(subnet, _)| subnet)
 }

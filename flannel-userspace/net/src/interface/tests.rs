@@ -13,6 +13,7 @@ fn on_a_host_with_many_interfaces(test: impl AsyncFnOnce(Netlink) + Send) {
         add_interface("eth0", "192.168.77.11/24");
         add_interface("eth1", "172.16.0.1/24");
         ip("address add 172.16.9.1/24 dev eth1");
+        ip("address add 192.0.2.9/32 dev lo");
         add_interface("dark", "172.20.0.1/24");
         ip("link set dark down");
         ip("link add bare type bridge");
@@ -59,6 +60,11 @@ fn options(arguments: &[&str]) -> InterfaceOptions {
 #[case::public_ip_of_a_translation(
     &["iface=eth1", "public-ip=198.51.100.7"], "eth1", "172.16.0.1", "198.51.100.7"
 )]
+#[case::own_public_ip_is_the_source(&["iface=eth1", "public-ip=172.16.9.1"], "eth1", "172.16.9.1", "172.16.9.1")]
+#[case::own_public_ip_of_another_interface(
+    &["iface=eth0", "public-ip=172.16.9.1"], "eth0", "172.16.9.1", "172.16.9.1"
+)]
+#[case::own_public_ip_of_the_loopback(&["public-ip=192.0.2.9"], "eth0", "192.0.2.9", "192.0.2.9")]
 fn chosen(
     #[case] arguments: &[&str],
     #[case] name: &str,
@@ -84,7 +90,6 @@ fn chosen(
 #[case::down_by_address(&["iface=172.20.0.1"], "interface dark is down")]
 #[case::down_by_regex(&["iface-regex=^dark$"], "interface dark is down")]
 #[case::no_address(&["iface=bare"], "interface bare has no IPv4 address")]
-#[case::loopback(&["iface=lo"], "interface lo has no IPv4 address")]
 #[case::no_match(&["iface-regex=^wlan"], "no interface's address or name matches ^wlan; this host has")]
 #[case::bad_regex(&["iface-regex=eth("], "--iface-regex=eth( is no regular expression")]
 #[case::public_ip_elsewhere(&["public-ip=198.51.100.7"], "no interface has the address 198.51.100.7")]
@@ -95,6 +100,14 @@ fn refused(#[case] arguments: &[&str], #[case] message: &str) {
     on_a_host_with_many_interfaces(async |netlink| {
         let error = choose(&netlink, &options(arguments)).await.unwrap_err().to_string();
         assert!(error.contains(message), "{error}");
+    });
+}
+
+#[test]
+fn the_loopback_is_no_underlay() {
+    in_namespace(async |netlink| {
+        let error = choose(&netlink, &options(&["iface=lo"])).await.unwrap_err().to_string();
+        assert!(error.contains("interface lo has no IPv4 address"), "{error}");
     });
 }
 
@@ -134,6 +147,37 @@ fn networks_are_those_of_every_interface_but_flannels() {
             networks,
             ["127.0.0.0/8", "172.16.0.0/24", "172.16.9.0/24", "172.20.0.0/24", "192.168.77.0/24"]
         );
+    });
+}
+
+#[test]
+fn a_default_route_can_have_several_next_hops() {
+    on_a_host_with_many_interfaces(async |netlink| {
+        ip("route replace default nexthop via 172.16.0.254 dev eth1 nexthop via 192.168.77.1 dev eth0");
+        assert_eq!(choose(&netlink, &InterfaceOptions::default()).await.unwrap().name, "eth1");
+    });
+}
+
+#[test]
+fn an_announced_address_is_the_source_for_as_long_as_the_host_has_it() {
+    on_a_host_with_many_interfaces(async |netlink| {
+        let options = options(&["iface=eth0", "public-ip=198.51.100.7"]);
+        let source = async |before| {
+            let underlay = follow(&netlink, &options, before).await.unwrap();
+            assert_eq!(
+                (underlay.name.as_str(), underlay.public.to_string()),
+                ("eth0", "198.51.100.7".to_owned())
+            );
+            underlay
+        };
+        let translated = choose(&netlink, &options).await.unwrap();
+        assert_eq!(translated.addresses.to_string(), "192.168.77.11");
+        ip("address add 198.51.100.7/32 dev lo");
+        let own = source(&translated).await;
+        assert_eq!(own.addresses.to_string(), "198.51.100.7");
+        assert_eq!(source(&own).await.addresses.to_string(), "198.51.100.7");
+        ip("address del 198.51.100.7/32 dev lo");
+        assert_eq!(source(&own).await.addresses.to_string(), "192.168.77.11");
     });
 }
 

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use anyhow::Result;
 use etherparse::PacketBuilder;
-use flannel_common::maps::{Guard, Node, Peer};
+use flannel_common::maps::{Guard, NextHop, Node, Peer};
 use flannel_common::{Ip4, Mac};
 
 use crate::traffic::inject::{Format, Inner};
@@ -48,6 +48,8 @@ pub(super) fn peer(number: u32) -> Peer {
         vtep_mac: Mac([0x02, 1, a, b, c, d]),
         direct: 0,
         whole: u32::MAX,
+        // As between two questions to the kernel.
+        next_hop: NextHop { until: u64::MAX, device: 4243, ..NextHop::UNKNOWN },
         ..Peer::default()
     }
 }

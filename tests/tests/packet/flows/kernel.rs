@@ -278,8 +278,9 @@ fn a_flow_through_the_tunnel_knows_its_peer(
     let left = kernel.flow(&key).left;
     assert!(left.until > frames::monotonic());
     let peer = frames::peers()[0].1;
-    // This host has no interface by which the peer could be reached.
+    // The kernel does not say how the peer is reached: by the underlay, and the kernel routes its packets.
     let expected = BypassHop {
+        device: node(backend, Bypass::Flow).underlay,
         public_ip: peer.public_ip,
         vtep_mac: peer.vtep_mac,
         way: expected as u16,

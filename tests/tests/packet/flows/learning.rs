@@ -31,6 +31,7 @@ const ONWARD: BypassHop = BypassHop {
     public_ip: Ip4::from_octets([192, 168, 0, 2]),
     vtep_mac: Mac([2, 0, 0, 0, 0, 0x13]),
     way: Onwards::Tunnel as u16,
+    device: UNDERLAY,
 };
 
 /// How a packet skips the stack, or why it enters it.

@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -38,7 +40,9 @@ impl Pins {
         };
         let pins = Arc::new(PinDir::open(&path).unwrap());
         let program_settings = ProgramSettings::default();
-        let spec = Spec { format: None, routes: false, node, hook: HookChoice::Auto, program_settings };
+        let uplinks = BTreeSet::new();
+        let spec =
+            Spec { format: None, routes: false, node, uplinks, hook: HookChoice::Auto, program_settings };
         let datapath = Datapath::start(pins, spec).unwrap();
         Self { path, datapath }
     }
