@@ -186,6 +186,7 @@ async fn a_server_that_says_nothing_is_not_waited_for_for_long() {
         public: Ipv4Addr::new(192, 168, 77, 11).into(),
         subnets: Subnets { v4: Some("10.244.1.0/24".parse().unwrap()), v6: None },
         term: None,
+        expires: None,
         vtep_macs: PerFamily::NONE,
     };
     let last = Last { own: &own, patience: Duration::from_secs(2) };
