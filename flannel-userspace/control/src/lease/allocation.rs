@@ -83,6 +83,13 @@ async fn acquire_or_give_up<'a, R: LeaseSource + LeaseStore>(
                 return Ok(Ok(own));
             }
             Err(AcquireError::Registry(error)) => {
+                // One that fails at once is never late.
+                if let Some(Last { own, .. }) = last
+                    && end.is_some_and(|end| end <= Instant::now())
+                    && error.is_absence()
+                {
+                    return Ok(Err(own));
+                }
                 let text = Chain(&error).to_string();
                 if told.should_log(&text) {
                     warn!("cannot acquire a lease: {text}; trying again");

@@ -78,6 +78,10 @@ async fn ask(
                 Chain(&error).to_string()
             }
             Ok(Err(error)) => return Err(error.into()),
+            // One that fails at once is never late.
+            Err(error) if error.is_absence() && latest.is_some_and(|latest| latest <= Instant::now()) => {
+                return Ok(None);
+            }
             Err(error) => {
                 // One that answers is there.
                 latest = if error.is_absence() { latest } else { end() };
