@@ -23,7 +23,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 pub(crate) use xdp::Xdp;
 
-use crate::fib::Gateway;
+use crate::fib::{Gateway, RawContext};
 use crate::trace::TraceFrame;
 
 /// `TC_ACT_REDIRECT`, which the redirect helpers return on success.
@@ -65,10 +65,6 @@ impl BareSkb {
 impl<const MISSING: u32> Skb<MISSING> {
     pub(crate) const fn new(context: TcContext) -> Self {
         Self(context)
-    }
-
-    pub(crate) const fn raw(&self) -> *mut __sk_buff {
-        self.0.skb.skb
     }
 
     /// Lets the kernel route the packet out of `device` and find the next hop there.
@@ -228,6 +224,12 @@ const fn at<T>(data: usize, end: usize, offset: u32) -> Option<*mut T> {
 
 fn check_redirect(code: i64) -> Result<(), Reason> {
     if code == REDIRECTED { Ok(()) } else { Err(Reason::RedirectFailed) }
+}
+
+impl<const MISSING: u32> RawContext for Skb<MISSING> {
+    fn raw(&self) -> *mut __sk_buff {
+        self.0.skb.skb
+    }
 }
 
 impl<const MISSING: u32> Frame for Skb<MISSING> {

@@ -4,14 +4,12 @@ use core::mem::MaybeUninit;
 use core::ptr;
 
 use aya_ebpf::bindings::{
-    BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NO_NEIGH,
+    __sk_buff, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NO_NEIGH,
     BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LKUP_RET_UNSUPP_LWT,
 };
 use aya_ebpf::helpers::generated::bpf_fib_lookup;
 use flannel_common::wire::PROTOCOL_UDP;
 use flannel_common::{Ip4, Mac};
-
-use crate::context::Skb;
 
 /// Interface index of the loopback interface (`LOOPBACK_IFINDEX`). The kernel looks the routes of its own packets up as
 /// if they came from there (`ip_route_output_key_hash_rcu`).
@@ -21,6 +19,12 @@ const AF_INET: u8 = 2;
 /// `BPF_FIB_LOOKUP_MARK`, since 6.10.
 const LOOKUP_MARK: u32 = 1 << 5;
 const EINVAL: i64 = -22;
+
+/// A packet at a TC hook.
+pub(crate) trait RawContext {
+    /// As the kernel gave it to the program.
+    fn raw(&self) -> *mut __sk_buff;
+}
 
 /// What the kernel is asked.
 #[derive(Clone, Copy)]
@@ -105,7 +109,7 @@ struct Lookup {
 
 /// Asks for the way of a packet.
 #[inline(always)]
-pub(crate) fn ask(skb: &Skb, question: &Question) -> Answer {
+pub(crate) fn ask(skb: &impl RawContext, question: &Question) -> Answer {
     let mut lookup = MaybeUninit::uninit();
     let mut code = look_up(skb, &mut lookup, question, question.mark);
     let mut is_by_mark = true;
@@ -127,12 +131,7 @@ pub(crate) fn ask(skb: &Skb, question: &Question) -> Answer {
 
 /// Whether a packet between these addresses that arrives at `device` is for this host itself, or nowhere.
 #[inline(always)]
-pub(crate) fn is_for_host<const MISSING: u32>(
-    skb: &Skb<MISSING>,
-    device: u32,
-    source: Ip4,
-    destination: Ip4,
-) -> bool {
+pub(crate) fn is_for_host(skb: &impl RawContext, device: u32, source: Ip4, destination: Ip4) -> bool {
     let mut lookup = MaybeUninit::uninit();
     let question = Question { from: device, source, destination, port: 0, len: 0, mark: 0 };
     look_up(skb, &mut lookup, &question, 0) == i64::from(BPF_FIB_LKUP_RET_NOT_FWDED)
@@ -158,12 +157,7 @@ const fn outcome(code: i64, found: &Lookup, question: &Question) -> Outcome {
 }
 
 #[inline(always)]
-fn look_up<const MISSING: u32>(
-    skb: &Skb<MISSING>,
-    lookup: &mut MaybeUninit<Lookup>,
-    question: &Question,
-    mark: u32,
-) -> i64 {
+fn look_up(skb: &impl RawContext, lookup: &mut MaybeUninit<Lookup>, question: &Question, mark: u32) -> i64 {
     fill(lookup, question);
     let flags = if mark == 0 { 0 } else { LOOKUP_MARK };
     let lookup = lookup.as_mut_ptr();

@@ -7,7 +7,8 @@ use flannel_common::wire::{EthernetHeader, Ipv4Header};
 use flannel_ebpf::frame::{Encapsulation, Frame as _};
 
 use super::Skb;
-use crate::{fib, node};
+use crate::fib::{self, RawContext as _};
+use crate::node;
 
 /// `BPF_F_ADJ_ROOM_DECAP_L4_UDP` of newer kernels: a super-packet is not marked as tunnelled any more
 /// (`iptunnel_pull_offloads` does the same). Others refuse flags that they do not know.

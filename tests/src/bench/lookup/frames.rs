@@ -50,7 +50,6 @@ pub(super) fn peer(number: u32) -> Peer {
         whole: u32::MAX,
         // As between two questions to the kernel.
         next_hop: NextHop { until: u64::MAX, device: 4243, ..NextHop::UNKNOWN },
-        ..Peer::default()
     }
 }
 
