@@ -152,9 +152,8 @@ impl Daemon {
         Ok(())
     }
 
-    /// Reads what it has notified its service manager of, and forgets it. A few notifications that nobody reads fill the
-    /// socket, and the daemon waits.
-    pub fn drop_notifications(&self) {
+    /// Reads what it has notified its service manager of, and forgets it.
+    fn drop_notifications(&self) {
         while self.service_manager.recv(&mut [0; 256]).is_ok() {}
     }
 

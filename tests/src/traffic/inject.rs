@@ -1,6 +1,6 @@
 //! Tunnel packets made by hand: what a peer, or somebody else, might send.
 
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use anyhow::Result;
@@ -84,6 +84,7 @@ impl Inner {
 #[derive(Debug)]
 pub struct Injector {
     socket: UdpSocket,
+    to: SocketAddrV4,
     format: Format,
 }
 
@@ -94,8 +95,7 @@ impl Injector {
     /// The socket cannot be made.
     pub fn new(from: &Endpoint, to: &Endpoint, format: Format) -> Result<Self> {
         let socket = from.namespace.within(|| Ok(UdpSocket::bind((from.address, 0))?))?;
-        socket.connect((to.address, format.port()))?;
-        Ok(Self { socket, format })
+        Ok(Self { socket, to: SocketAddrV4::new(to.address, format.port()), format })
     }
 
     /// Sends `count` packets, with that ECN field in the outer header.
@@ -106,7 +106,8 @@ impl Injector {
         setsockopt(&self.socket, sockopt::Ipv4Tos, &i32::from(outer_ecn))?;
         let payload = inner.wrapped(self.format)?;
         for _ in 0..count {
-            self.socket.send(&payload)?;
+            // Not connected: it does not hear that nobody listens there.
+            self.socket.send_to(&payload, self.to)?;
         }
         Ok(())
     }

@@ -148,7 +148,6 @@ fn docker(host: &Member) -> String {
 impl Fault {
     /// Fails unless it is told by `/readyz`, the metrics and `flannelctl status` alike.
     fn check_told(&self, host: &Member) -> Result<()> {
-        host.daemon.drop_notifications();
         let answer = readiness(&host.node.host, HEALTH);
         let (entries, label, value) = match self.shown {
             Shown::Failing(condition) => ("failing", "pending{what", condition),
@@ -162,7 +161,7 @@ impl Fault {
         ensure!(metric(&host.node.host, HEALTH, &series) > 0, "there is no {series}");
         let status = host.daemon.ctl("status");
         match self.shown {
-            // Its exit code is 1 then.
+            // Its exit code is 3 then.
             Shown::Failing(_) => ensure!(status.is_err(), "status: {status:?}"),
             Shown::Without(_) => ensure!(status?.contains(value), "status says nothing of it"),
         }
@@ -171,7 +170,6 @@ impl Fault {
 }
 
 fn check_clear(host: &Member) -> Result<()> {
-    host.daemon.drop_notifications();
     let answer = readiness(&host.node.host, HEALTH);
     ensure!(answer["ready"] == true && answer["limits"] == serde_json::json!([]), "/readyz: {answer}");
     host.daemon.ctl("status").map(|_| ())

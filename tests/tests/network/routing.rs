@@ -4,6 +4,8 @@
 use std::time::Duration;
 
 use flannel_tests::cluster::{Cluster, all_pairs, check_reached, pod_pairs};
+use flannel_tests::etcd::PREFIX;
+use flannel_tests::leases;
 use flannel_tests::network::extra::{self, Tun};
 use flannel_tests::network::{Host, HostOptions, Place};
 use flannel_tests::traffic::capture::Capture;
@@ -215,12 +217,18 @@ fn the_guard_is_as_strict_on_every_interface(#[values(VXLAN, UDP)] backend: &str
     assert_eq!(arrivals(&pod), 0, "packets for another address reach the pod");
 }
 
-/// Restarts every daemon with another flag.
+/// Restarts every daemon with another flag. Meanwhile its lease expires: whoever comes with another interface and another
+/// address does not have it any more, and gets the same subnet again only if that is free.
 fn restart(cluster: &mut Cluster, flag: impl Fn(&Host) -> String) {
     for member in &mut cluster.members {
         assert!(member.daemon.terminate().unwrap().success());
         let flag = flag(&member.node.host);
         member.daemon.settings().flags.push(flag);
+    }
+    for lease in leases::list(&cluster.etcd, PREFIX).unwrap() {
+        cluster.etcd.delete(&lease.key(PREFIX)).unwrap();
+    }
+    for member in &mut cluster.members {
         member.daemon.restart().unwrap();
     }
     for member in &mut cluster.members {

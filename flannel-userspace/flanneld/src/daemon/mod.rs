@@ -88,7 +88,7 @@ pub async fn run(options: Options, log_level: LogLevelHandle) -> Result<(), Daem
             Ok(())
         }
     };
-    report::notify(&[sd_notify::NotifyState::Stopping]);
+    report::notify_end();
     outcome
 }
 

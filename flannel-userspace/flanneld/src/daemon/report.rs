@@ -1,5 +1,9 @@
 //! Reports to the service manager.
 
+use std::sync::LazyLock;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
+
 use flannel_observe::{Conditions, Liveness};
 use sd_notify::NotifyState;
 use tokio::time::{MissedTickBehavior, interval};
@@ -8,10 +12,58 @@ use tracing::{debug, warn};
 /// How many signs of life fit into the time in which the service manager expects one.
 const SIGNS: u32 = 3;
 
+/// How many messages may wait for a service manager that is slow to read.
+const WAITING: usize = 16;
+/// How long the end of the daemon waits for it.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// What the thread that writes to the service manager gets.
+enum Message {
+    /// Lines of sd_notify(3).
+    Lines(String),
+    /// To be answered once everything before it is written.
+    Flush(SyncSender<()>),
+}
+
+/// Writing waits while the service manager does not read, and the daemon must not: it has a thread of its own.
+static WRITER: LazyLock<SyncSender<Message>> = LazyLock::new(|| {
+    let (sender, messages) = sync_channel(WAITING);
+    std::thread::spawn(move || write(&messages));
+    sender
+});
+
+fn write(messages: &Receiver<Message>) {
+    for message in messages {
+        match message {
+            Message::Lines(lines) => {
+                if let Err(error) = sd_notify::notify(&[NotifyState::Custom(&lines)]) {
+                    debug!(%error, "the service manager does not listen");
+                }
+            }
+            // Nobody may be left to receive it.
+            Message::Flush(done) => drop(done.send(())),
+        }
+    }
+}
+
 /// Notifies the service manager, if there is one.
 pub(super) fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        debug!(%error, "the service manager does not listen");
+    if std::env::var_os("NOTIFY_SOCKET").is_none() {
+        return;
+    }
+    let lines: Vec<String> = states.iter().map(ToString::to_string).collect();
+    if WRITER.try_send(Message::Lines(lines.join("\n"))).is_err() {
+        debug!("the service manager does not read");
+    }
+}
+
+/// Notifies the service manager that the daemon ends, and waits a moment until that is written.
+pub(super) fn notify_end() {
+    notify(&[NotifyState::Stopping]);
+    let (done, written) = sync_channel(1);
+    if std::env::var_os("NOTIFY_SOCKET").is_some() && WRITER.try_send(Message::Flush(done)).is_ok() {
+        // A service manager that does not read misses it.
+        let _ = written.recv_timeout(PATIENCE);
     }
 }
 
