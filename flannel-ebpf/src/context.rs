@@ -79,8 +79,8 @@ impl<const MISSING: u32> Skb<MISSING> {
             return self.route(device);
         }
         let len = size_of::<Gateway>() as i32;
-        // SAFETY: the helper reads the structure, which is laid out like the kernel's.
         let gateway = ptr::from_ref(gateway).cast_mut().cast();
+        // SAFETY: the helper reads the structure, which is laid out like the kernel's.
         check_redirect(unsafe { bpf_redirect_neigh(device, gateway, len, 0) })
     }
 
