@@ -5,13 +5,13 @@
 
 mod policies;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem::discriminant;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use flannel_common::flow::Bypass;
-use flannel_common::maps::{Carrier, Guard, Node};
+use flannel_common::maps::{Carrier, Guard, Node, Peer};
 use flannel_common::wire::{UdpStack, VxlanStack};
 use flannel_common::{Ip4, Mac};
 use flannel_control::backend::Tunnel;
@@ -178,6 +178,27 @@ impl Host {
     }
 }
 
+/// Receives packets of the tunnel.
+impl Host {
+    /// Finds the interfaces by which packets of the tunnel arrive, `underlay` among them: before programs are attached for
+    /// the first time, because those of an earlier daemon are detached elsewhere.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub async fn find_uplinks(&mut self, underlay: &Underlay) -> Result<(), KernelError> {
+        if self.datapath.is_none()
+            && let Some(pins) = &self.settings.pins
+        {
+            let peers = Tables::open_to_read(pins.path()).and_then(|tables| tables.raw_peers());
+            self.ways = ways_of(&peers.unwrap_or_default());
+        }
+        let known = self.ways.iter().copied().chain([underlay.index]).collect();
+        let uplinks = self.netlink.uplinks(&known, &self.settings.pod_bridges).await;
+        self.uplinks = uplinks.map_err(refused)?;
+        Ok(())
+    }
+}
+
 /// Obeys policies of IPsec.
 impl Host {
     /// Loads the programs of `spec` so that no policy is passed by which concerns packets to and from `peers`. Returns
@@ -236,9 +257,7 @@ impl Kernel for Host {
             None => interface::choose(&self.netlink, options).await,
         };
         let underlay = underlay.map_err(|error: InterfaceError| KernelError::NoUnderlay(error.into()))?;
-        let known = self.ways.iter().copied().chain([underlay.index]).collect();
-        let uplinks = self.netlink.uplinks(&known, &self.settings.pod_bridges).await;
-        self.uplinks = uplinks.map_err(refused)?;
+        self.find_uplinks(&underlay).await?;
         Ok(underlay)
     }
 
@@ -285,6 +304,9 @@ impl Kernel for Host {
 
     fn hold(&mut self) -> Result<(), KernelError> {
         self.policies.read();
+        if let Some(wanted) = &mut self.wanted {
+            wanted.uplinks.clone_from(&self.uplinks);
+        }
         let against = self.obey(&[])?;
         let held = self.datapath.as_mut().map_or(Ok(()), |datapath| datapath.hold(&self.uplinks));
         held.map_err(KernelError::refused)?;
@@ -430,10 +452,15 @@ enum ListError {
 #[error("the programs have no table for the peer of {0}: they forward IPv4")]
 struct NoTable(IpNetwork);
 
+/// The interfaces by which packets have left for these peers.
+fn ways_of(peers: &BTreeMap<Ipv4Addr, Peer>) -> BTreeSet<u32> {
+    peers.values().map(|peer| peer.next_hop.device).collect()
+}
+
 /// The peers that the programs know, and the interface indexes of where packets have left for them.
 fn peers_in(tables: &mut Tables, subnet_len: u8) -> Result<(Vec<Object>, BTreeSet<u32>), ListError> {
     let known = tables.raw_peers()?;
-    let ways = known.values().map(|peer| peer.next_hop.device).collect();
+    let ways = ways_of(&known);
     let peers = known.into_iter().map(|(subnet, peer)| (subnet, PeerEntry::from(peer))).collect();
     tables.correct_by(&peers)?;
     let object = |(address, entry)| {

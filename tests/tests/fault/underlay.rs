@@ -11,6 +11,8 @@ use rstest::rstest;
 use crate::scenario::{STRANGER, Scenario, time_until};
 use crate::sight::{UDP, VXLAN, peers, plan};
 
+/// Packets that have no route are dropped for this reason.
+const NO_ROUTE: &[&str] = &["no_route"];
 /// Packets flow again so soon after the underlay is back: sooner than by the next sweep, after 10 s.
 const RETURN: Duration = Duration::from_secs(3);
 /// For so long it is down.
@@ -34,7 +36,8 @@ fn reached(cluster: &Cluster) -> Duration {
 #[case::udp("eth0 down for 1 s (udp)", UDP)]
 fn flap(#[case] name: &str, #[case] backend: &str) {
     let mut cluster = Cluster::start(&plan(backend)).unwrap();
-    Scenario::new(name).with_outage(DOWN).until_mended().play(&mut cluster, |cluster| {
+    let scenario = Scenario::new(name).with_outage(DOWN).until_mended().with_drops(NO_ROUTE);
+    scenario.play(&mut cluster, |cluster| {
         let host = &cluster.members[0];
         ip(host, "link set eth0 down");
         sleep(DOWN);
@@ -89,7 +92,8 @@ fn another_mtu(#[case] backend: &str, #[case] device: &str, #[case] overhead: u3
 #[test]
 fn deleted_and_made_again() {
     let mut cluster = Cluster::start(&plan(VXLAN)).unwrap();
-    let scenario = Scenario::new("eth0 deleted and made again").with_outage(DOWN).until_mended();
+    let scenario =
+        Scenario::new("eth0 deleted and made again").with_outage(DOWN).until_mended().with_drops(NO_ROUTE);
     scenario.play(&mut cluster, |cluster| {
         let host = &cluster.members[0];
         let link = host.node.host.namespace.ip("-brief link show eth0").unwrap();

@@ -93,7 +93,7 @@ pub(super) async fn start<M: Membership>(
     let remembered = remember(&options);
     let hints = membership.hints(remembered.as_ref().map(|_| PATIENCE)).await?;
     options.interface.public = hints.local.or(options.interface.public);
-    let kernel = Host::open(netlink.clone(), settings(&options, pins, vitals))?;
+    let mut kernel = Host::open(netlink.clone(), settings(&options, pins, vitals))?;
     let registry = membership.config();
     let found = match &remembered {
         Some(remembered) => {
@@ -102,6 +102,7 @@ pub(super) async fn start<M: Membership>(
         None => configuration::wait_for(registry, &vitals.conditions).await?,
     };
     let underlay = interface::choose(&netlink, &options.interface).await?;
+    kernel.find_uplinks(&underlay).await.map_err(DaemonError::Prepare)?;
     let gateway = netlink.default_route(Family::V4).await?.and_then(|route| route.via);
     let identity = Identity::of(underlay.mac);
     // A state file of another machine or configuration is ignored.
