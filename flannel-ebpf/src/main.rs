@@ -259,7 +259,8 @@ fn decap_at_tc(
 ) -> i32 {
     let node = node();
     let mut skb: Skb = Skb::new(context);
-    if skb.has_token() {
+    // No other program of ours writes it there.
+    if skb.has_token() && skb.interface() == node.underlay {
         return finish_handover(&mut skb, node, mark);
     }
     if skb.is_of_vlan() {
@@ -294,6 +295,9 @@ fn decap_without_header(
         Err(reason) => {
             let plain =
                 if let Reason::NotTunnel = reason { guard::admit_plain(&bare, &Table, node) } else { Ok(()) };
+            if plain.is_ok() && is_carried_by_stack(node) && guard::is_ipsec_of_peer(&bare, &Table) {
+                bare.set_priority(LEFT_TO_DEVICE);
+            }
             return finish(&bare, Hook::Decap, plain.err().unwrap_or(reason));
         }
     };

@@ -99,7 +99,8 @@ impl<S: ConfigSource> Follower<S> {
     fn take(&self, read: Result<String, RegistryError>) -> Result<(), RegistryError> {
         let text = match read {
             Ok(text) => text,
-            Err(error @ (RegistryError::ConfigMissing { .. } | RegistryError::ConfigNotText { .. })) => {
+            // A registry that is away says nothing of the configuration.
+            Err(error) if !error.is_absence() => {
                 self.tell(Some(format!("{}; the one of before stays in force", Chain(&error))));
                 return Ok(());
             }

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use flannel_control::exclusive::ExclusiveError;
 use flannel_control::socket::AskError;
 use flannel_datapath::DatapathError;
 use flannel_registry::RegistryError;
@@ -94,6 +95,9 @@ impl Code {
             // It speaks for its cause, and so hides it.
             if let Some(DownError::Datapath(error)) = cause.downcast_ref() {
                 return Some(Self::of_datapath(error));
+            }
+            if let Some(DownError::Exclusive(ExclusiveError::Taken(_))) = cause.downcast_ref() {
+                return Some(Self::InUse);
             }
             if let Some(error) = cause.downcast_ref::<DatapathError>() {
                 return Some(Self::of_datapath(error));

@@ -192,8 +192,7 @@ impl Host {
             let peers = Tables::open_to_read(pins.path()).and_then(|tables| tables.raw_peers());
             self.ways = ways_of(&peers.unwrap_or_default());
         }
-        let known = self.ways.iter().copied().chain([underlay.index]).collect();
-        let uplinks = self.netlink.uplinks(&known, &self.settings.pod_bridges).await;
+        let uplinks = self.netlink.uplinks(underlay.index, &self.ways, &self.settings.pod_bridges).await;
         self.uplinks = uplinks.map_err(refused)?;
         Ok(())
     }
@@ -221,6 +220,9 @@ impl Host {
 
     /// The same for the programs that are loaded, for their peers and `more`.
     fn obey(&mut self, more: &[IpAddr]) -> Result<Option<AgainstPolicy>, KernelError> {
+        if let Some(wanted) = &mut self.wanted {
+            wanted.uplinks.clone_from(&self.uplinks);
+        }
         let (Some(pins), Some(spec)) = (self.settings.pins.clone(), self.wanted.clone()) else {
             return Ok(None);
         };
@@ -304,9 +306,6 @@ impl Kernel for Host {
 
     fn hold(&mut self) -> Result<(), KernelError> {
         self.policies.read();
-        if let Some(wanted) = &mut self.wanted {
-            wanted.uplinks.clone_from(&self.uplinks);
-        }
         let against = self.obey(&[])?;
         let held = self.datapath.as_mut().map_or(Ok(()), |datapath| datapath.hold(&self.uplinks));
         held.map_err(KernelError::refused)?;

@@ -1,8 +1,10 @@
 //! Rules of nftables' own tables.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::resume_unwind;
 
 use serde_json::Value;
+use tokio::task::spawn_blocking;
 
 use super::super::RulesError;
 use super::super::nftables::objects;
@@ -17,25 +19,48 @@ const ON_THE_PODS_WAY: [&str; 2] = ["prerouting", "forward"];
 /// What a rule may say besides its verdict and still be for every packet.
 const OF_EVERY_RULE: [&str; 3] = ["counter", "log", "limit"];
 
+/// Rules in their order, by the family, the table and the chain that they are in: with kube-proxy there are thousands of
+/// chains.
+type Rules<'a> = BTreeMap<[&'a str; 3], Vec<&'a Value>>;
+
 /// A table of IPv4.
 #[derive(Clone, Copy)]
 struct Table<'a> {
     objects: &'a [Value],
+    rules: &'a Rules<'a>,
     family: &'a str,
     name: &'a str,
 }
 
 pub(super) async fn matter(concern: &Concern, has_iptables: bool) -> Result<OtherRules, RulesError> {
     let objects = objects(&["-j", "list", "ruleset"]).await?;
+    let concern = concern.clone();
+    let search = move || search(&objects, &concern, has_iptables);
+    // There may be a hundred thousand of them, and nothing else moves on this thread.
+    match spawn_blocking(search).await {
+        Ok(found) => Ok(found),
+        Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+        // The daemon ends.
+        Err(_) => Ok(OtherRules::default()),
+    }
+}
+
+fn search(objects: &[Value], concern: &Concern, has_iptables: bool) -> OtherRules {
+    let mut rules = Rules::new();
+    for rule in objects.iter().filter_map(|object| object.get("rule")) {
+        let place = ["family", "table", "chain"].map(|name| text(&rule[name]));
+        rules.entry(place).or_default().push(rule);
+    }
     let mut found = OtherRules::default();
     for table in objects.iter().filter_map(|object| object.get("table")) {
-        let table = Table { objects: &objects, family: text(&table["family"]), name: text(&table["name"]) };
+        let (family, name) = (text(&table["family"]), text(&table["name"]));
+        let table = Table { objects, rules: &rules, family, name };
         let is_of_iptables = table.family == "ip" && OF_IPTABLES.contains(&table.name) && has_iptables;
         if ["ip", "inet", "netdev"].contains(&table.family) && !is_of_iptables && !table.is_ours() {
             table.search(concern, &mut found);
         }
     }
-    Ok(found)
+    found
 }
 
 impl<'a> Table<'a> {
@@ -49,7 +74,7 @@ impl<'a> Table<'a> {
     }
 
     fn rules(self, chain: &'a str) -> impl Iterator<Item = &'a Value> {
-        self.of("rule").filter(move |rule| rule["chain"] == chain)
+        self.rules.get(&[self.family, self.name, chain]).into_iter().flatten().copied()
     }
 
     fn search(self, concern: &Concern, found: &mut OtherRules) {
@@ -89,7 +114,7 @@ impl<'a> Table<'a> {
         // Maps of verdicts stand beside the rules.
         if !all.is_empty() {
             self.of("map").for_each(|map| targets(&map["elem"], &mut due));
-            let more: Vec<&str> = due.into_iter().filter(|chain| !seen.contains(chain)).collect();
+            let more: BTreeSet<&str> = due.into_iter().filter(|chain| !seen.contains(chain)).collect();
             all.extend(more.into_iter().flat_map(|chain| self.rules(chain)));
         }
         all
