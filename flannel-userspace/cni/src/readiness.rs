@@ -1,15 +1,19 @@
 //! Whether this host forwards, in the words of the daemon that writes the subnet file.
 //!
-//! Nobody else can tell: what must be there depends on the backend, on the hook and on the peers. Where no daemon answers
-//! nothing is claimed. The programs that it pinned forward without it, and stock flannel's has no control socket.
+//! Nobody else can tell: what must be there depends on the backend, on the hook and on the peers. Only what has failed
+//! counts. A node that is not available loses its pods, and what is not met yet, as at every start, says nothing of what
+//! the daemon before has left in the kernel, which forwards on. For the same reason nothing is claimed where no daemon
+//! answers. Stock flannel's has no control socket.
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use flannel_model::condition::{DATAPATH, FORWARDING};
 use flannel_model::config::{RUN_DIR, is_control_socket};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use serde::Deserialize;
@@ -27,7 +31,6 @@ struct Envelope {
 /// What is needed of a daemon's status.
 #[derive(Deserialize)]
 struct Status {
-    ready: bool,
     conditions: Vec<Condition>,
     settings: Settings,
 }
@@ -44,22 +47,30 @@ struct Settings {
     subnet_file: PathBuf,
 }
 
-/// Why the daemon that writes `subnet_file` says that this host does not forward; nothing if it does, or does not answer.
+/// Why the daemon that writes `subnet_file` says that this host does not forward any more; nothing if it does, or does not
+/// answer.
 pub fn complaint(subnet_file: &Path) -> Option<String> {
     let sockets = control_sockets().unwrap_or_default();
     let statuses = sockets.iter().filter_map(|socket| ask(socket).ok());
-    let mut ours = statuses.filter(|status| status.settings.subnet_file == subnet_file && !status.ready);
-    ours.next().map(|status| status.complaint())
+    let mut ours = statuses.filter(|status| status.settings.subnet_file == subnet_file);
+    ours.find_map(|status| status.complaint())
 }
 
 impl Status {
-    fn complaint(&self) -> String {
-        let unmet = self.conditions.iter().filter(|condition| condition.state != "met");
-        let unmet = unmet.map(|Condition { name, state, reason }| match reason {
+    fn complaint(&self) -> Option<String> {
+        let failed: Vec<_> = self.conditions.iter().filter(|condition| condition.has_failed()).collect();
+        let shown = failed.iter().map(|Condition { name, reason, .. }| match reason {
             Some(reason) => format!("{name}: {reason}"),
-            None => format!("{name}: {state}"),
+            None => name.clone(),
         });
-        format!("flanneld is not ready: {}", unmet.collect::<Vec<_>>().join("; "))
+        let shown = shown.collect::<Vec<_>>().join("; ");
+        (!failed.is_empty()).then(|| format!("this host does not forward; what failed is {shown}"))
+    }
+}
+
+impl Condition {
+    fn has_failed(&self) -> bool {
+        self.state == "failed" && [DATAPATH, FORWARDING].contains(&self.name.as_str())
     }
 }
 
@@ -88,7 +99,7 @@ fn ask(path: &Path) -> io::Result<Status> {
 fn open(path: &Path) -> io::Result<UnixStream> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
-    connect(std::os::fd::AsRawFd::as_raw_fd(&socket), &UnixAddr::new(path)?)?;
+    connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
     let stream = UnixStream::from(socket);
     stream.set_nonblocking(false)?;
     Ok(stream)

@@ -8,6 +8,10 @@ use std::path::Path;
 use std::process::Command;
 use std::thread::spawn;
 
+use flannel_control::socket::{
+    Condition, ConditionState, LogLevel, LogLevels, Registry, RegistryState, RuleSettings, Settings, Status,
+};
+use flannel_model::condition::{DATAPATH, FORWARDING};
 use rstest::rstest;
 use serde_json::{Value, json};
 
@@ -53,19 +57,45 @@ fn listen(host: &Host, network: &str) -> UnixListener {
     UnixListener::bind(host.path("run").join(format!("{network}@{namespace}.sock"))).unwrap()
 }
 
-fn said_of(subnet_file: &Path, ready: bool) -> Value {
-    let (state, reason) = if ready { ("met", Value::Null) } else { ("failed", json!("flannel.1 is gone")) };
-    json!({
-        "version": "0.1.0", "pid": 1, "ready": ready,
-        "conditions": [
-            {"name": "lease", "state": "met", "seconds": 1, "reason": null},
-            {"name": "device", "state": state, "seconds": 1, "reason": reason},
-        ],
-        "settings": {"subnet_file": subnet_file},
-    })
+/// A daemon's status, with one condition in that state.
+fn said_of(subnet_file: &Path, name: &str, state: ConditionState) -> Value {
+    let reason = (state == ConditionState::Failed).then(|| "flannel.1 is gone".to_owned());
+    let leased =
+        Condition { name: "subnet leased".to_owned(), state: ConditionState::Met, seconds: 1, reason: None };
+    let status = Status {
+        version: "0.1.0".to_owned(),
+        pid: 1,
+        started: 1,
+        ready: state == ConditionState::Met,
+        conditions: vec![leased, Condition { name: name.to_owned(), state, seconds: 1, reason }],
+        limits: Vec::new(),
+        lease: None,
+        registry: Registry { endpoints: Vec::new(), state: RegistryState::Reached },
+        configuration: None,
+        log_level: LogLevels { level: LogLevel::Info, configured: LogLevel::Info },
+        settings: Settings {
+            etcd_prefix: "/coreos.com/network".to_owned(),
+            pin_dir: "/sys/fs/bpf/flannel".into(),
+            state_file: "/var/lib/flannel-ebpf/state".into(),
+            subnet_file: subnet_file.to_owned(),
+            rules: RuleSettings {
+                masquerade: true,
+                fully_random: true,
+                forward: true,
+                guard: true,
+                blackhole: false,
+            },
+        },
+    };
+    serde_json::to_value(status).unwrap()
 }
 
-const COMPLAINT: (u64, &str) = (51, "flanneld is not ready: device: flannel.1 is gone");
+fn failed(subnet_file: &Path) -> Value {
+    said_of(subnet_file, DATAPATH, ConditionState::Failed)
+}
+
+const COMPLAINT: (u64, &str) =
+    (51, "this host does not forward; what failed is datapath in place: flannel.1 is gone");
 
 #[test]
 fn no_subnet_file() {
@@ -97,21 +127,33 @@ fn the_delegate_has_the_last_word() {
     assert_eq!(status(&host).error(), (50, "no addresses left"));
 }
 
-#[rstest]
-#[case::ready(true)]
-#[case::unready(false)]
-fn the_daemon_is_asked(#[case] ready: bool) {
+#[test]
+fn where_the_datapath_has_failed_no_pod_is_made() {
     let host = Host::new();
-    daemon(&host, "kube", &said_of(&host.path("subnet.env"), ready));
+    daemon(&host, "kube", &failed(&host.path("subnet.env")));
+    assert_eq!(status(&host).error(), COMPLAINT);
+    assert!(host.calls().is_empty());
+}
+
+#[test]
+fn where_the_host_does_not_forward_neither() {
+    let host = Host::new();
+    daemon(&host, "kube", &said_of(&host.path("subnet.env"), FORWARDING, ConditionState::Failed));
+    assert_eq!(status(&host).error().0, 51);
+}
+
+/// A node that is not available loses its pods: not while its daemon starts again, and not for one peer.
+#[rstest]
+#[case::met(DATAPATH, ConditionState::Met)]
+#[case::starting(DATAPATH, ConditionState::Pending)]
+#[case::one_peer("every known peer reached", ConditionState::Failed)]
+fn where_it_forwards_pods_are_made(#[case] name: &str, #[case] state: ConditionState) {
+    let host = Host::new();
+    daemon(&host, "kube", &said_of(&host.path("subnet.env"), name, state));
     // That of another network says nothing of this one.
-    daemon(&host, "another", &said_of(Path::new("/run/flannel/another.env"), false));
-    let said = status(&host);
-    if ready {
-        said.result();
-    } else {
-        assert_eq!(said.error(), COMPLAINT);
-    }
-    assert_eq!(host.calls().is_empty(), !ready);
+    daemon(&host, "another", &failed(Path::new("/run/flannel/another.env")));
+    status(&host).result();
+    assert_eq!(host.calls().len(), 1);
 }
 
 #[test]
@@ -135,7 +177,7 @@ fn a_daemon_that_does_not_answer_says_nothing() {
 #[test]
 fn an_answer_of_something_else_says_nothing() {
     let host = Host::new();
-    daemon(&host, "foreign", &json!({"ready": "no"}));
-    daemon(&host, "kube", &said_of(&host.path("subnet.env"), false));
+    daemon(&host, "foreign", &json!({"conditions": "none"}));
+    daemon(&host, "kube", &failed(&host.path("subnet.env")));
     assert_eq!(status(&host).error(), COMPLAINT);
 }
