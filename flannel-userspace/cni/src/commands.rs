@@ -8,6 +8,7 @@ use crate::attachments;
 use crate::delegate_conf::DelegateConf;
 use crate::error::{CniError, code};
 use crate::net_conf::NetConf;
+use crate::note::note;
 use crate::plugin::Plugin;
 use crate::prev_result;
 use crate::readiness;
@@ -56,7 +57,7 @@ impl Network<'_> {
                 None => self.remove(attachment, &delegate),
             };
             // The runtime asks for DEL, too; the file says what is left.
-            undone.unwrap_or_else(|error| eprintln!("flannel: ADD failed, and undoing it: {error}"));
+            undone.unwrap_or_else(|error| note(format_args!("flannel: ADD failed, and undoing it: {error}")));
         }
         added
     }
@@ -71,7 +72,11 @@ impl Network<'_> {
         let kept = self.saved.find(attachment, &self.conf.name)?;
         match kept.as_ref().map(|kept| kept.conf.clone()).or_else(|| self.rebuilt()) {
             Some(delegate) => self.delegate(&delegate).carry_out("DEL")?,
-            None => eprintln!("flannel: nothing is known of {attachment:?}, so there is nothing to remove"),
+            None => {
+                note(format_args!(
+                    "flannel: nothing is known of {attachment:?}, so there is nothing to remove"
+                ));
+            }
         }
         self.saved.forget(attachment, kept.as_ref())
     }
@@ -128,6 +133,6 @@ impl Network<'_> {
             told.ok_or(error)
         });
         let rebuilt = env.map_err(CniError::from).and_then(|env| DelegateConf::new(self.conf, &env));
-        rebuilt.inspect_err(|error| eprintln!("flannel: {error}")).ok()
+        rebuilt.inspect_err(|error| note(format_args!("flannel: {error}"))).ok()
     }
 }

@@ -14,6 +14,7 @@ mod delegate_conf;
 mod error;
 mod json;
 mod net_conf;
+mod note;
 mod plugin;
 mod prev_result;
 mod readiness;
@@ -29,6 +30,7 @@ use std::process::ExitCode;
 use serde_json::Value;
 
 use self::error::CniError;
+use self::note::note;
 use self::request::{Call, Request};
 
 /// Does what the environment and the standard input ask for, and says on the standard output what came of it.
@@ -64,15 +66,15 @@ fn carry_out(request: &Request) -> Result<Option<Value>, CniError> {
 
 /// What a person sees who starts the program by hand.
 fn introduce() {
-    eprintln!("CNI plugin flannel of flannel-ebpf {}", env!("CARGO_PKG_VERSION"));
-    eprintln!("CNI protocol versions supported: {}", version::SUPPORTED.join(", "));
+    note(format_args!("CNI plugin flannel of flannel-ebpf {}", env!("CARGO_PKG_VERSION")));
+    note(format_args!("CNI protocol versions supported: {}", version::SUPPORTED.join(", ")));
 }
 
 fn print(value: &Value) -> ExitCode {
     match writeln!(io::stdout(), "{value:#}") {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("flannel: cannot write to the standard output: {error}");
+            note(format_args!("flannel: cannot write to the standard output: {error}"));
             ExitCode::FAILURE
         }
     }

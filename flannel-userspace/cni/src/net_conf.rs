@@ -97,9 +97,11 @@ pub fn is_identifier(text: &str) -> bool {
 mod tests {
     use std::path::Path;
 
+    use proptest::collection::vec;
+    use proptest::{prop_assert, proptest};
     use rstest::rstest;
 
-    use super::read;
+    use super::{is_identifier, read};
 
     #[test]
     fn explicit_places() {
@@ -138,6 +140,16 @@ mod tests {
         let error = read(text.as_bytes()).unwrap_err();
         assert_eq!(error.code, code, "{error}");
         assert!(error.msg.starts_with(msg), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_it_says(values in vec("null|true|-?[0-9]{1,20}|\"[^\"]{0,5}\"|\\[[0-9]?\\]|\\{(\"routes\":[0-9\\[\\]])?\\}|.{0,3}", 7)) {
+            let keys = ["name", "cniVersion", "delegate", "ipam", "runtimeConfig", "prevResult", "dataDir"];
+            let fields: Vec<_> = keys.iter().zip(&values).map(|(key, value)| format!("\"{key}\":{value}")).collect();
+            let said = read(format!("{{{}}}", fields.join(",")).as_bytes());
+            prop_assert!(said.is_err() || said.is_ok_and(|conf| is_identifier(&conf.name)));
+        }
     }
 
     #[test]

@@ -81,11 +81,11 @@ impl Plugin<'_> {
         if plugin.contains(['/', '\0']) {
             return Err(CniError::internal(format!("invalid plugin name: {plugin}")));
         }
-        let mut found =
-            env::split_paths(self.path).map(|folder| folder.join(plugin)).filter(|path| path.is_file());
-        found.next().ok_or_else(|| {
-            let folders: Vec<_> =
-                env::split_paths(self.path).map(|path| path.display().to_string()).collect();
+        // Without a name a folder would be the one that the runtime happens to be in.
+        let folders = || env::split_paths(self.path).filter(|folder| !folder.as_os_str().is_empty());
+        let found = folders().map(|folder| folder.join(plugin)).find(|path| path.is_file());
+        found.ok_or_else(|| {
+            let folders: Vec<_> = folders().map(|folder| folder.display().to_string()).collect();
             CniError::internal(format!("failed to find plugin {plugin:?} in path [{}]", folders.join(" ")))
         })
     }

@@ -14,6 +14,7 @@ use nix::libc::O_NOFOLLOW;
 
 use crate::delegate_conf::DelegateConf;
 use crate::error::CniError;
+use crate::note::note;
 use crate::request::Attachment;
 
 /// What runtimes of Kubernetes name a pod's interface: a file of stock flannel does not say it.
@@ -156,7 +157,7 @@ fn read(path: PathBuf) -> Result<Option<Kept>, CniError> {
         Ok(text) => {
             let conf = DelegateConf::parse(&text);
             if conf.is_none() {
-                eprintln!("flannel: {} is damaged", path.display());
+                note(format_args!("flannel: {} is damaged", path.display()));
             }
             Ok(conf.map(|conf| Kept { path, conf }))
         }

@@ -182,6 +182,8 @@ fn number(text: &str) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::{prop_assert, proptest};
     use rstest::rstest;
 
     use super::{SubnetEnv, cidr, parse};
@@ -242,6 +244,14 @@ mod tests {
     #[case::length("FLANNEL_IPV6_SUBNET=fc00::1/129", "f: \"FLANNEL_IPV6_SUBNET=fc00::1/129\" is no network")]
     fn junk(#[case] text: &str, #[case] msg: &str) {
         assert_eq!(parse("f", text).unwrap_err().to_string(), msg);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_it_says(lines in vec("(FLANNEL_(NETWORK|SUBNET|IPV6_SUBNET|MTU|IPMASQ))?=?[0-9a-f.:/,+-]{0,9}.?", 0..9)) {
+            let said = parse("f", &lines.join("\n"));
+            prop_assert!(said.is_err() || said.is_ok_and(|env| !env.subnets.is_empty()));
+        }
     }
 
     #[rstest]

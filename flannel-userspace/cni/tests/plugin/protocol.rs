@@ -74,6 +74,29 @@ fn input_that_is_no_configuration(
 }
 
 #[test]
+fn nobody_need_listen() {
+    let host = Host::new();
+    std::fs::remove_file(host.path("subnet.env")).unwrap();
+    let mut command = Command::new("sh");
+    // Nobody reads from this pipe any more when the program writes into it.
+    command.args(["-c", "{ sleep 0.2; \"$0\"; echo $? > \"$1\"; } 2>&1 >&- | true"]).arg(program());
+    command.arg(host.path("exit"));
+    let said = run(host.said_to(command, "DEL", "pod", "eth0"), &host.conf("net").to_string());
+    assert!(said.success);
+    assert_eq!(std::fs::read_to_string(host.path("exit")).unwrap(), "0\n");
+}
+
+#[test]
+fn plugins_are_not_looked_for_in_the_current_folder() {
+    let host = Host::new();
+    let mut command = host.command("ADD", "pod", "eth0");
+    command.current_dir(host.path("bin")).env("CNI_PATH", "/no/such/folder:");
+    let said = run(command, &host.conf("net").to_string());
+    assert!(said.error().1.starts_with("failed to find plugin \"bridge\""), "{said:?}");
+    assert!(host.calls().is_empty());
+}
+
+#[test]
 fn variables() {
     let host = Host::new();
     let mut command = Command::new(program());
