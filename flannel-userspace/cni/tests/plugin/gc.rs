@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::rig::Host;
+use crate::rig::{Host, NETNS, run};
 
 fn valid(host: &Host, attachments: &[(&str, &str)]) -> Value {
     let list: Vec<_> = attachments
@@ -36,10 +36,13 @@ fn host() -> Host {
 fn what_is_gone_is_removed_and_gc_is_handed_on() {
     let host = host();
     let conf = valid(&host, &[("alive", "eth0"), ("stock-alive", "eth0")]);
-    host.run("GC", "", "", &conf).result();
+    let mut gc = host.command("GC", "", "");
+    // Of no container, so it must not reach the delegate.
+    gc.env("CNI_NETNS", NETNS).env("CNI_ARGS", "x=y");
+    run(gc, &conf.to_string()).result();
     assert_eq!(host.kept(), ["alive:eth0", "damaged", "foreign:eth0", "stock-alive"]);
     let mut calls = host.calls().split_off(4);
-    assert_eq!(calls.pop().as_deref(), Some("GC - - unset"));
+    assert_eq!(calls.pop().as_deref(), Some("GC - - /run/netns/no-such-namespace"));
     calls.sort();
     assert_eq!(calls, ["DEL alive net1 unset", "DEL gone eth0 unset", "DEL stock-gone eth0 unset"]);
     let given = host.given("GC");

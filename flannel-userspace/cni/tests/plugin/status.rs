@@ -2,16 +2,22 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::spawn;
+use std::time::{Duration, Instant};
 
 use flannel_control::socket::{
     Condition, ConditionState, LogLevel, LogLevels, Registry, RegistryState, RuleSettings, Settings, Status,
 };
 use flannel_model::condition::{DATAPATH, FORWARDING};
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen as listen_with, socket,
+};
 use rstest::rstest;
 use serde_json::{Value, json};
 
@@ -52,9 +58,14 @@ fn daemon(host: &Host, network: &str, answer: &Value) {
 }
 
 fn listen(host: &Host, network: &str) -> UnixListener {
+    UnixListener::bind(socket_path(host, network)).unwrap()
+}
+
+/// Where the daemon of a network listens that serves the network namespace of this test.
+fn socket_path(host: &Host, network: &str) -> PathBuf {
     let namespace = fs::metadata("/proc/self/ns/net").unwrap().ino();
     fs::create_dir_all(host.path("run")).unwrap();
-    UnixListener::bind(host.path("run").join(format!("{network}@{namespace}.sock"))).unwrap()
+    host.path("run").join(format!("{network}@{namespace}.sock"))
 }
 
 /// A daemon's status, with one condition in that state.
@@ -172,6 +183,31 @@ fn a_daemon_that_does_not_answer_says_nothing() {
     status(&host).result();
     drop(silent); // The socket of a daemon that was killed.
     status(&host).result();
+}
+
+/// So many ask a daemon that is stopped that the kernel has no further one wait in its queue.
+#[test]
+fn a_full_queue_is_not_waited_in() {
+    let host = Host::new();
+    let listener = unix_socket(SockFlag::SOCK_CLOEXEC);
+    let address = UnixAddr::new(&socket_path(&host, "stopped")).unwrap();
+    bind(listener.as_raw_fd(), &address).unwrap();
+    listen_with(&listener, Backlog::new(0).unwrap()).unwrap();
+    let mut waiting = Vec::new();
+    loop {
+        let socket = unix_socket(SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK);
+        match connect(socket.as_raw_fd(), &address) {
+            Ok(()) => waiting.push(socket),
+            Err(error) => break assert_eq!(error, Errno::EAGAIN),
+        }
+    }
+    let start = Instant::now();
+    status(&host).result();
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
+
+fn unix_socket(flags: SockFlag) -> OwnedFd {
+    socket(AddressFamily::Unix, SockType::Stream, flags, None).unwrap()
 }
 
 #[test]
