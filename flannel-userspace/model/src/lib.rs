@@ -5,6 +5,7 @@
 //! a clock does not.
 
 pub mod backend;
+pub mod condition;
 pub mod config;
 pub mod device;
 pub mod error;

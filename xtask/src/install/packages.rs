@@ -53,6 +53,7 @@ pub const TOOLS: &[Package] = &[
     },
     file("systemd", "/lib/systemd/systemd", "tests: the shipped unit runs under systemd"),
     command("procps", "sysctl", "tests: settings of hosts and pods"),
+    file("containernetworking-plugins", "/usr/lib/cni/bridge", "tests: the CNI plugin runs the usual ones"),
     command("prometheus", "promtool", "tests: metrics, alerts and dashboard are read by Prometheus itself"),
 ];
 

@@ -25,6 +25,7 @@ use flannel_control::reconcile::Loop;
 use flannel_control::service::Service;
 use flannel_datapath::metrics::DatapathSource;
 use flannel_datapath::{PinDir, Unavailable};
+use flannel_model::condition::{DATAPATH, FORWARDING};
 use flannel_observe::{Condition, Files, Listening, Server, Vitals};
 use flannel_privileges::Needs;
 use tokio::sync::oneshot;
@@ -108,9 +109,9 @@ impl Pending {
         Self {
             configuration: condition("network configuration read"),
             lease: condition("subnet leased"),
-            datapath: condition("datapath in place"),
+            datapath: condition(DATAPATH),
             subnet_file: condition("subnet file written"),
-            forwarding: condition("packets forwarded"),
+            forwarding: condition(FORWARDING),
             listing: condition("every known peer reached"),
         }
     }

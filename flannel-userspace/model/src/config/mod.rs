@@ -14,5 +14,6 @@ pub use configuration::{Change, Changes, Configuration, ConfigurationError};
 pub use error::ConfigError;
 pub use network::NetworkConfig;
 pub use place::{
-    DEFAULT_ETCD_PREFIX, control_socket, default_pin_dir, default_state_file, device_lock, network_lock,
+    DEFAULT_ETCD_PREFIX, RUN_DIR, control_socket, default_pin_dir, default_state_file, device_lock,
+    is_control_socket, network_lock,
 };

@@ -25,26 +25,34 @@ pub fn default_state_file(etcd_prefix: &str) -> PathBuf {
 }
 
 /// The directory of what ends with a reboot: sockets and locks.
-const RUN: &str = "/run/flannel";
+pub const RUN_DIR: &str = "/run/flannel";
 
 /// The control socket of a daemon that serves the network below `etcd_prefix` in the network namespace of that number:
 /// there is at most one such daemon on a machine, and every namespace may have one, also where they share `/run`.
 #[must_use]
 pub fn control_socket(etcd_prefix: &str, network_namespace: u64) -> PathBuf {
-    Path::new(RUN).join(format!("{}@{network_namespace}.sock", name_of(etcd_prefix)))
+    Path::new(RUN_DIR).join(format!("{}@{network_namespace}.sock", name_of(etcd_prefix)))
+}
+
+/// Whether a file of this name in [`RUN_DIR`] is the control socket of a daemon in the network namespace of that number,
+/// whichever network it serves.
+#[must_use]
+pub fn is_control_socket(name: &str, network_namespace: u64) -> bool {
+    let number = name.strip_suffix(".sock").and_then(|name| name.rsplit_once('@')).map(|(_, number)| number);
+    number == Some(network_namespace.to_string().as_str())
 }
 
 /// The file whose lock the daemon of the network below `etcd_prefix` holds in the network namespace of that number.
 #[must_use]
 pub fn network_lock(etcd_prefix: &str, network_namespace: u64) -> PathBuf {
-    Path::new(RUN).join(format!("{}@{network_namespace}.lock", name_of(etcd_prefix)))
+    Path::new(RUN_DIR).join(format!("{}@{network_namespace}.lock", name_of(etcd_prefix)))
 }
 
 /// The file whose lock the daemon holds that has flannel's device of this name in the network namespace of that number.
 /// The name of a network has no dot.
 #[must_use]
 pub fn device_lock(device: &str, network_namespace: u64) -> PathBuf {
-    Path::new(RUN).join(format!("device.{device}@{network_namespace}.lock"))
+    Path::new(RUN_DIR).join(format!("device.{device}@{network_namespace}.lock"))
 }
 
 /// The prefix as one name of a file. The BPF file system takes no dots; each character that cannot stand in a name
@@ -66,13 +74,26 @@ fn name_of(etcd_prefix: &str) -> String {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::{control_socket, default_pin_dir, device_lock, network_lock};
+    use super::{control_socket, default_pin_dir, device_lock, is_control_socket, network_lock};
 
     #[test]
     fn stock_prefix() {
         let directory = default_pin_dir("/coreos.com/network");
         assert_eq!(directory.to_str(), Some("/sys/fs/bpf/flannel/coreos%2ecom_network"));
         assert_eq!(default_pin_dir("/coreos.com/network/"), directory);
+    }
+
+    #[test]
+    fn a_control_socket_is_known_by_its_name() {
+        for prefix in ["/coreos.com/network", "/a@b", "/"] {
+            let socket = control_socket(prefix, 4_026_531_840);
+            let name = socket.file_name().unwrap().to_str().unwrap();
+            assert!(is_control_socket(name, 4_026_531_840), "{name}");
+            assert!(!is_control_socket(name, 531_840), "{name}");
+        }
+        for other in ["subnet.env", "a@1.lock", "a@1", "1.sock", "@.sock"] {
+            assert!(!is_control_socket(other, 1), "{other}");
+        }
     }
 
     #[test]

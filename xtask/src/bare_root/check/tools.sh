@@ -18,5 +18,6 @@ iptables-save --version
 nft --version
 bpftool version
 sysctl --version
+/usr/lib/cni/bridge
 prometheus --version
 promtool --version
