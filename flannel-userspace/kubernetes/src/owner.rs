@@ -148,7 +148,9 @@ impl NodeOwner {
                     if is_new {
                         warn!("cannot acquire a lease: {obstacle}; trying again");
                     }
-                    sleep(pauses.next().unwrap_or(RETRY.1)).await;
+                    let rest = last.map(|last| last.patience.saturating_sub(start.elapsed()).max(LEAST));
+                    let pause = pauses.next().unwrap_or(RETRY.1);
+                    sleep(rest.map_or(pause, |rest| pause.min(rest))).await;
                 }
                 Obstacle::Unassigned(_) => {
                     if is_new {

@@ -173,7 +173,8 @@ impl Findings {
                 }
             }
         }
-        let actual = self.actual(links.device_index(Family::V4), tables, &networks, subnet).await?;
+        let device = links.device_index(Family::V4);
+        let actual = self.actual(device, tables, (&networks, subnet), &wanted).await?;
         self.checked += wanted.len();
         self.differences.extend(differences(&wanted, &actual));
         self.compare_sources(&actual, tables)?;
@@ -240,17 +241,20 @@ impl Findings {
         Ok(())
     }
 
-    /// Everything of ours in the kernel's tables and in the map of peers.
+    /// Everything of ours in the kernel's tables and in the map of peers, and what is `wanted`, whatever it looks like
+    /// beside the rest.
     async fn actual(
         &self,
         device: Option<u32>,
         tables: &Tables,
-        networks: &Subnets,
-        subnet: Ipv4Network,
+        (networks, subnet): (&Subnets, Ipv4Network),
+        wanted: &BTreeSet<Object>,
     ) -> anyhow::Result<BTreeSet<Object>> {
         let mut listed = Objects::new(self.netlink.clone(), PerFamily::only_v4(device)).list().await?;
+        let mut actual: BTreeSet<Object> =
+            listed.iter().filter(|object| wanted.contains(*object)).cloned().collect();
         retain_ours(&mut listed, device, networks, &subnet.into());
-        let mut actual = BTreeSet::from_iter(listed);
+        actual.extend(listed);
         for (address, entry) in tables.peers()? {
             let PeerEntry { public_ip, vtep_mac: mac, direct, .. } = entry;
             actual.insert(Object::Peer {

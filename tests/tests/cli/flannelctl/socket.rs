@@ -140,7 +140,7 @@ fn before_there_is_a_datapath_the_daemon_tells_what_it_waits_for() {
     command.arg("--pin-dir").arg(daemon.pin_dir()).args(["-o", "json", "status"]);
     let answer: Value = serde_json::from_slice(&command.output().unwrap().stdout).unwrap();
     assert_eq!((&answer["attached"], &answer["daemon"]["ready"]), (&false.into(), &false.into()), "{answer}");
-    assert_eq!(answer["daemon"]["pending"].as_array().map(Vec::len), Some(5), "{answer}");
+    assert_eq!(answer["daemon"]["pending"].as_array().map(Vec::len), Some(6), "{answer}");
 }
 
 #[test]

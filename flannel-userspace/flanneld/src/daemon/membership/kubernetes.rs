@@ -81,6 +81,11 @@ impl Membership for InKubernetes {
                 }
                 // Whoever waits for its lease waits for the node as well.
                 HintsError::Node(error) if !error.is_absence() => return Ok(Hints::default()),
+                // An attempt that fails at once is never late.
+                _ if rest.is_zero() => {
+                    warn!("this host's node is not known: {error}; continuing with what is remembered");
+                    return Ok(Hints::default());
+                }
                 _ => {}
             }
             if told.should_log(&error.to_string()) {
