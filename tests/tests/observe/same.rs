@@ -122,7 +122,9 @@ fn shown(member: &Member) -> Result<Figures> {
     };
     let mut numbers = BTreeSet::new();
     let mut ask = |verb: &str| {
-        let answer = member.daemon.ctl_json(verb)?;
+        let mut answer = member.daemon.ctl_json(verb)?;
+        // It is of the document, not of the host.
+        answer.as_object_mut().and_then(|members| members.remove("schema_version"));
         let word = verb.split(' ').next().unwrap_or_default();
         leaves(&answer, word, &mut numbers);
         Ok::<_, anyhow::Error>(answer)

@@ -28,7 +28,10 @@ enum Message {
 /// Writing waits while the service manager does not read, and the daemon must not: it has a thread of its own.
 static WRITER: LazyLock<SyncSender<Message>> = LazyLock::new(|| {
     let (sender, messages) = sync_channel(WAITING);
-    std::thread::spawn(move || write(&messages));
+    std::thread::spawn(move || {
+        flannel_privileges::enter_thread();
+        write(&messages);
+    });
     sender
 });
 
