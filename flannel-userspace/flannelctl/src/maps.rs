@@ -306,8 +306,8 @@ mod tests {
         assert_eq!(
             dump.text(),
             "PEERS: 1 entry
- DIRECT  NEXT HOP                                                                  PUBLIC IP      SUBNET    VTEP MAC           WHOLE SECONDS
- false   from_mac=02:00:00:00:00:03,generation=4,mac=02:00:00:00:00:02,until_ns=9  192.168.77.12  10.5.2.0  02:00:00:00:00:01  7
+ DIRECT  NEXT HOP                                                                              PUBLIC IP      SUBNET    VTEP MAC           WHOLE SECONDS
+ false   from_mac=02:00:00:00:00:03,generation=4,interface=-,mac=02:00:00:00:00:02,until_ns=9  192.168.77.12  10.5.2.0  02:00:00:00:00:01  7
 
 SOURCES: 0 entries
 "

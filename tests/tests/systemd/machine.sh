@@ -12,6 +12,7 @@ cd "$machine/root"
 mount -t overlay machine -o "lowerdir=/,upperdir=$machine/upper,workdir=$machine/work" "$machine/root"
 cd "$machine/root"
 mount -t proc proc proc
+echo 1 > proc/sys/net/ipv4/ip_forward
 mount -t sysfs sysfs sys
 mount -t cgroup2 cgroup2 sys/fs/cgroup
 mount -t bpf -o mode=0700 bpf sys/fs/bpf

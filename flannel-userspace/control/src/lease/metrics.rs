@@ -29,7 +29,7 @@ impl LeaseMetrics {
                 (held.expires, held.renewal)
             };
             self.set_expires(expires);
-            self.renewal.set(renewal.map(wall_clock));
+            self.set_renewal(renewal);
             if held.changed().await.is_err() {
                 return;
             }
@@ -39,6 +39,11 @@ impl LeaseMetrics {
     /// The own lease lasts until then; a reservation does not end.
     pub fn set_expires(&self, expires: Option<Instant>) {
         self.expires.set(expires.map(wall_clock));
+    }
+
+    /// The own lease is renewed then; a reservation is not.
+    pub fn set_renewal(&self, renewal: Option<Instant>) {
+        self.renewal.set(renewal.map(wall_clock));
     }
 
     /// A lease of another host was refused, for this reason.

@@ -63,6 +63,7 @@ impl Subject {
             after_each(self);
         }
         self.metrics.leases.set_expires(Some(Instant::now()));
+        self.metrics.leases.set_renewal(Some(Instant::now()));
         self.metrics.etcd.events_arrived();
         fs::write(self.files.path().join("state.json"), "{}").unwrap();
         let peer = Ipv4Addr::new(10, 5, 2, 0);
