@@ -108,14 +108,18 @@ pub fn run(options: &Options) -> Result<()> {
 /// It has, or is not written down, or is refused.
 pub fn check_sizes() -> Result<()> {
     let written: All = toml::from_str(FILE).context("lookup.toml is not understood")?;
+    let mut grown = Vec::new();
     for program in Program::ALL {
         let name = program.name;
         let found = written.programs.iter().find(|figures| figures.program == name);
         let written = found.with_context(|| format!("lookup.toml has nothing about {name}"))?;
         let instructions = Programs::load(program)?.verified_instructions()?;
-        check(name, "verified instructions", instructions, written.verified_instructions)?;
-        check(name, "bytes of stack", stack::depth(program)?, written.stack_bytes)?;
+        let depth = stack::depth(program)?;
+        grown.extend(check(name, "verified instructions", instructions, written.verified_instructions).err());
+        grown.extend(check(name, "bytes of stack", depth, written.stack_bytes).err());
     }
+    let grown: Vec<String> = grown.iter().map(ToString::to_string).collect();
+    ensure!(grown.is_empty(), "{}", grown.join("\n"));
     Ok(())
 }
 
