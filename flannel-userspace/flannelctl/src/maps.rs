@@ -314,7 +314,7 @@ SOURCES: 0 entries
         );
         assert_eq!(
             serde_json::to_string(&dump).unwrap(),
-            r#"{"PEERS":[{"direct":false,"next_hop":{"from_mac":"02:00:00:00:00:03","generation":4,"mac":"02:00:00:00:00:02","until_ns":9},"public_ip":"192.168.77.12","subnet":"10.5.2.0","vtep_mac":"02:00:00:00:00:01","whole_seconds":7}],"SOURCES":[]}"#
+            r#"{"PEERS":[{"direct":false,"next_hop":{"from_mac":"02:00:00:00:00:03","generation":4,"interface":null,"mac":"02:00:00:00:00:02","until_ns":9},"public_ip":"192.168.77.12","subnet":"10.5.2.0","vtep_mac":"02:00:00:00:00:01","whole_seconds":7}],"SOURCES":[]}"#
         );
     }
 
