@@ -3,6 +3,7 @@
 //!
 //! The bridge from `control` to `net` and `datapath` lives here. What should be in the kernel does not.
 
+mod obey;
 mod policies;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,7 +34,7 @@ use flannel_observe::Limitation;
 use futures::{StreamExt as _, stream};
 use ipnetwork::{IpNetwork, Ipv4Network};
 use nix::errno::Errno;
-use policies::{AgainstPolicy, Concerned, Policies};
+use policies::Policies;
 
 /// How this host's kernel is used.
 #[derive(Debug)]
@@ -198,59 +199,6 @@ impl Host {
     }
 }
 
-/// Obeys policies of IPsec.
-impl Host {
-    /// Loads the programs of `spec` so that no policy is passed by which concerns packets to and from `peers`. Returns
-    /// the policy, if there is one, for which no packet is carried.
-    fn load(
-        &mut self,
-        pins: &Arc<PinDir>,
-        spec: &Spec,
-        peers: impl Iterator<Item = IpAddr>,
-    ) -> Result<Option<AgainstPolicy>, KernelError> {
-        let concerned = self.policies.concerned(spec, peers);
-        let carrier = concerned.as_ref().map_or(Carrier::Programs, Concerned::carrier);
-        if self.datapath.is_none() || self.wanted.as_ref() != Some(spec) || carrier != self.carrier {
-            let spec = policies::carried_by(spec, carrier);
-            self.datapath = Some(Datapath::start(pins.clone(), spec).map_err(KernelError::refused)?);
-            self.carrier = carrier;
-        }
-        Ok(self.policies.tell(concerned).err())
-    }
-
-    /// The same for the programs that are loaded, for their peers and `more`.
-    fn obey(&mut self, more: &[IpAddr]) -> Result<Option<AgainstPolicy>, KernelError> {
-        if let Some(wanted) = &mut self.wanted {
-            wanted.uplinks.clone_from(&self.uplinks);
-        }
-        let (Some(pins), Some(spec)) = (self.settings.pins.clone(), self.wanted.clone()) else {
-            return Ok(None);
-        };
-        let mut peers = more.to_vec();
-        if let Some(datapath) = self.datapath.as_mut().filter(|_| !self.policies.are_none()) {
-            let known = datapath.tables().peers().map_err(KernelError::refused)?;
-            peers.extend(known.into_values().map(|peer| IpAddr::V4(peer.public_ip)));
-        }
-        self.load(&pins, &spec, peers.into_iter())
-    }
-
-    /// The same before the peers among `objects` are put there.
-    async fn obey_before(&mut self, objects: &[Object]) -> Result<(), KernelError> {
-        let address = |object: &Object| match object {
-            Object::Peer { public_ip, .. } => Some(*public_ip),
-            _ => None,
-        };
-        let arriving: Vec<IpAddr> = objects.iter().filter_map(address).collect();
-        if arriving.is_empty() || self.policies.are_none() {
-            return Ok(());
-        }
-        let before = self.carrier;
-        self.obey(&arriving)?;
-        // The programs at the pods' ports are other ones now.
-        if self.carrier == before { Ok(()) } else { self.find_pods().await }
-    }
-}
-
 impl Kernel for Host {
     async fn underlay(&mut self, current: Option<&Underlay>) -> Result<Underlay, KernelError> {
         let options = &self.settings.interface;
@@ -296,9 +244,12 @@ impl Kernel for Host {
         };
         let Some(pins) = self.settings.pins.clone() else { return Ok(()) };
         let spec = self.spec(context, links);
-        // Programs must never carry what a policy concerns, so peers of an earlier daemon are looked at first.
-        let known = Tables::open_to_read(pins.path()).and_then(|tables| tables.peers()).unwrap_or_default();
         self.policies.read();
+        // Programs must never carry what a policy concerns, so peers of an earlier daemon are looked at first.
+        let known = match self.policies.are_none() {
+            true => BTreeMap::new(),
+            false => Tables::open_to_read(pins.path()).and_then(|tables| tables.peers()).unwrap_or_default(),
+        };
         self.load(&pins, &spec, known.into_values().map(|peer| peer.public_ip.into()))?;
         self.wanted = Some(spec);
         Ok(())

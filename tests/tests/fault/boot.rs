@@ -20,21 +20,31 @@ use crate::sight::{HOST_GW, UDP, VXLAN, all_know, paper_lease, peers, plan};
 /// A host that remembers the network waits 5 s for etcd, and then needs a moment.
 const BOOT: Duration = Duration::from_secs(8);
 
+/// Waits until the first host would know the second one after a boot.
+fn wait_remembered(cluster: &Cluster) {
+    let remembered = || fs::read_to_string(cluster.members[0].daemon.state_file()).unwrap_or_default();
+    let other = cluster.members[1].node.file.subnet.to_string();
+    time_until("the peer to be remembered", Instant::now(), BOOT, || remembered().contains(&other));
+}
+
+/// Leaves of the daemon and its datapath what is on the disk.
+fn lose_power(member: &mut Member) {
+    member.daemon.kill().unwrap();
+    fs::remove_dir_all(member.daemon.pin_dir()).unwrap();
+    fs::remove_file(member.daemon.subnet_file()).unwrap();
+    member.node.host.namespace.ip("link del flannel.1").unwrap();
+}
+
 #[test]
 fn reboot_without_etcd() {
     let mut cluster = Cluster::start(&plan(VXLAN)).unwrap();
     let mac = mac(&cluster.members[0]);
-    let remembered = || fs::read_to_string(cluster.members[0].daemon.state_file()).unwrap_or_default();
-    let other = cluster.members[1].node.file.subnet.to_string();
-    time_until("the peer to be remembered", Instant::now(), BOOT, || remembered().contains(&other));
+    wait_remembered(&cluster);
     let scenario = Scenario::new("host rebooted while etcd is away").until_mended().with_drops(STRANGER);
     scenario.play(&mut cluster, |cluster| {
         turn_away(cluster);
         let member = &mut cluster.members[0];
-        member.daemon.kill().unwrap();
-        fs::remove_dir_all(member.daemon.pin_dir()).unwrap();
-        fs::remove_file(member.daemon.subnet_file()).unwrap();
-        member.node.host.namespace.ip("link del flannel.1").unwrap();
+        lose_power(member);
         let since = Instant::now();
         member.daemon.restart().unwrap();
         time_until("the host to forward", since, BOOT, || {
@@ -56,17 +66,12 @@ fn reboot_without_etcd() {
 fn reboot_beside_members_that_are_silent() {
     let etcd = EtcdPlan { is_cluster: true, ..EtcdPlan::default() };
     let mut cluster = Cluster::start(&Plan { etcd, ..plan(VXLAN) }).unwrap();
-    let remembered = || fs::read_to_string(cluster.members[0].daemon.state_file()).unwrap_or_default();
-    let other = cluster.members[1].node.file.subnet.to_string();
-    time_until("the peer to be remembered", Instant::now(), BOOT, || remembered().contains(&other));
+    wait_remembered(&cluster);
     for member in 0..3 {
         cluster.etcd.freeze_member(member, true).unwrap();
     }
     let member = &mut cluster.members[0];
-    member.daemon.kill().unwrap();
-    fs::remove_dir_all(member.daemon.pin_dir()).unwrap();
-    fs::remove_file(member.daemon.subnet_file()).unwrap();
-    member.node.host.namespace.ip("link del flannel.1").unwrap();
+    lose_power(member);
     let since = Instant::now();
     member.daemon.restart().unwrap();
     let took = time_until("the host to forward", since, Duration::from_secs(12), || {
