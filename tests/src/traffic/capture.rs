@@ -65,8 +65,19 @@ impl Capture {
     ///
     /// # Errors
     /// The socket fails.
-    pub fn each(&self, mut look: impl FnMut(&[u8])) -> Result<()> {
-        while let Some(frame) = self.next()? {
+    pub fn each(&self, look: impl FnMut(&[u8])) -> Result<()> {
+        self.each_within(Duration::MAX, look)
+    }
+
+    /// The same where frames may keep coming: those of `limit` are shown.
+    ///
+    /// # Errors
+    /// The socket fails.
+    pub fn each_within(&self, limit: Duration, mut look: impl FnMut(&[u8])) -> Result<()> {
+        let start = Instant::now();
+        while start.elapsed() < limit
+            && let Some(frame) = self.next()?
+        {
             look(&frame);
         }
         Ok(())

@@ -18,8 +18,8 @@ const NOTICE: Duration = Duration::from_secs(2);
 /// For so long nothing must pass.
 const QUIET: Duration = Duration::from_millis(500);
 const RATE: u32 = 1000;
-/// The same where frames are looked at until none comes for 20 ms.
-const SPARSE: u32 = 20;
+/// How long frames are looked at while they keep coming.
+const LOOK: Duration = Duration::from_secs(1);
 
 struct Policy<'a> {
     host: &'a Member,
@@ -57,7 +57,7 @@ fn sent(capture: &Capture, host: &Member, port: u16) -> usize {
     let mut packets = 0;
     let source = host.node.host.address.octets();
     capture
-        .each(|frame| {
+        .each_within(LOOK, |frame| {
             let is_tunnel = frame.get(23) == Some(&17) && frame.get(36..38) == Some(&port.to_be_bytes()[..]);
             packets += usize::from(is_tunnel && frame.get(26..30) == Some(&source[..]));
         })
@@ -90,7 +90,7 @@ fn no_tunnel_packet_leaves_against_a_policy(#[case] backend: &str) {
     let mut cluster = Cluster::start(&plan(backend).with_flag(HEALTH_FLAG)).unwrap();
     check_reached(&pod_pairs(&cluster.nodes())).unwrap();
     let port = port_of(backend);
-    let stream = Stream::start(cluster.pod(0).unwrap(), cluster.pod(1).unwrap(), SPARSE).unwrap();
+    let stream = Stream::start(cluster.pod(0).unwrap(), cluster.pod(1).unwrap(), RATE).unwrap();
     let (host, peer) = (&cluster.members[0], &cluster.members[1]);
     let capture = Capture::start(&host.node.host.namespace, "eth0").unwrap();
     sleep(QUIET);
