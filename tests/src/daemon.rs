@@ -1,5 +1,6 @@
 //! The daemon under test, on a host.
 
+use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -278,6 +279,23 @@ impl Daemon {
     /// It does not run.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         self.process.as_ref().context("flanneld does not run")?.signal(signal)
+    }
+
+    /// Stops it where it is until SIGCONT, and returns once none of its threads runs any more.
+    ///
+    /// # Errors
+    /// It does not run, or goes on.
+    pub fn suspend(&self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)?;
+        let threads = PathBuf::from(format!("/proc/{}/task", self.pid()?));
+        // Each stops when it returns from the kernel: after a message that it was sending.
+        let is_stopped = |thread: &Path| {
+            fs::read_to_string(thread.join("status")).is_ok_and(|status| status.contains("\nState:\tT"))
+        };
+        wait::until_true("every thread of flanneld to stop", END, || {
+            fs::read_dir(&threads)
+                .is_ok_and(|mut entries| entries.all(|entry| entry.is_ok_and(|entry| is_stopped(&entry.path()))))
+        })
     }
 
     /// Its process id.

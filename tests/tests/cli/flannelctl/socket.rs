@@ -147,7 +147,7 @@ fn before_there_is_a_datapath_the_daemon_tells_what_it_waits_for() {
 fn a_daemon_that_is_stuck_is_not_ready() {
     let cluster = one_host();
     let member = &cluster.members[0];
-    member.daemon.signal(Signal::SIGSTOP).unwrap();
+    member.daemon.suspend().unwrap();
     let (code, status) = ask_json(member, &["status"]);
     member.daemon.signal(Signal::SIGCONT).unwrap();
     assert_eq!((code, &status["daemon"]["ready"]), (Some(3), &false.into()), "{status}");

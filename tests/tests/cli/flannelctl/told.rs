@@ -70,7 +70,7 @@ fn a_segmenter_that_promises_too_much_is_found_and_mended() {
     let member = &cluster.members[0];
     let source = state_file(member, 1);
     assert_eq!(differences(member, &source), Vec::<String>::new());
-    member.daemon.signal(Signal::SIGSTOP).unwrap();
+    member.daemon.suspend().unwrap();
     for (program, arguments, told) in [
         ("ethtool", "-K flannel0-in tx on", "changed segmenter flannel0-in it promises checksums"),
         ("ip", "link set flannel0-out mtu 1300", "changed segmenter flannel0-out mtu is 1300, wanted 1472"),

@@ -143,7 +143,7 @@ fn what_is_watched_on_a_terminal_stays_in_its_place() {
     std::thread::sleep(std::time::Duration::from_millis(2500));
     let picture = watched.picture();
     assert_eq!(picture.matches("backend").count(), 1, "{picture}");
-    member.daemon.signal(Signal::SIGSTOP).unwrap();
+    member.daemon.suspend().unwrap();
     watched.wait_for("the daemon to be stuck", |picture| picture.contains("did not answer within"));
     member.daemon.signal(Signal::SIGCONT).unwrap();
     watched.wait_for("the daemon to be ready", |picture| {

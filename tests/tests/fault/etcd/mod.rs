@@ -98,7 +98,7 @@ fn restored() {
 fn save_without_own_lease(cluster: &Cluster) {
     let daemon = &cluster.members[0].daemon;
     let key = own_key(cluster, 0);
-    daemon.signal(Signal::SIGSTOP).unwrap();
+    daemon.suspend().unwrap();
     cluster.etcd.delete(&key).unwrap();
     cluster.etcd.save().unwrap();
     daemon.signal(Signal::SIGCONT).unwrap();
