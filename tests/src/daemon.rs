@@ -293,8 +293,9 @@ impl Daemon {
             fs::read_to_string(thread.join("status")).is_ok_and(|status| status.contains("\nState:\tT"))
         };
         wait::until_true("every thread of flanneld to stop", END, || {
-            fs::read_dir(&threads)
-                .is_ok_and(|mut entries| entries.all(|entry| entry.is_ok_and(|entry| is_stopped(&entry.path()))))
+            fs::read_dir(&threads).is_ok_and(|mut entries| {
+                entries.all(|entry| entry.is_ok_and(|entry| is_stopped(&entry.path())))
+            })
         })
     }
 
