@@ -267,16 +267,11 @@ fn decap_at_tc(
         return finish(&skb, Hook::Decap, Reason::NotTunnel);
     }
     trace::report_arrival(&skb, Hook::Decap);
-    let arrival = open(&skb, node);
-    if let Err(Reason::NotTunnel) = arrival
-        && let Err(reason) = guard::admit_plain(&skb, &Table, node)
-    {
-        return finish(&skb, Hook::Decap, reason);
+    // One branch for what was opened and what was not, as in [`pod::arrive`].
+    match open(&skb, node) {
+        Ok(arrival) => finish_decap(&mut skb, node, &arrival, mark),
+        Err(reason) => finish_other(&skb, node, reason),
     }
-    if is_carried_by_stack(node) && guard::is_ipsec_of_peer(&skb, &Table) {
-        skb.set_priority(LEFT_TO_DEVICE);
-    }
-    finish_decap(&mut skb, node, arrival, mark)
 }
 
 /// The same for a packet without an Ethernet header. It gets one only when it is sure to leave for the flannel device:
@@ -292,32 +287,36 @@ fn decap_without_header(
     trace::report_arrival(&bare, Hook::Decap);
     let arrival = match open(&bare, node) {
         Ok(arrival) => arrival,
-        Err(reason) => {
-            let plain =
-                if let Reason::NotTunnel = reason { guard::admit_plain(&bare, &Table, node) } else { Ok(()) };
-            if plain.is_ok() && is_carried_by_stack(node) && guard::is_ipsec_of_peer(&bare, &Table) {
-                bare.set_priority(LEFT_TO_DEVICE);
-            }
-            return finish(&bare, Hook::Decap, plain.err().unwrap_or(reason));
-        }
+        Err(reason) => return finish_other(&bare, node, reason),
     };
     if let Err(reason) = arrival.admit(&bare, &Table, node) {
         return refuse(&bare, reason);
     }
     match bare.with_header() {
-        Ok(mut skb) => finish_decap(&mut skb, node, Ok(arrival), mark),
+        Ok(mut skb) => finish_decap(&mut skb, node, &arrival, mark),
         Err(_) => action(Verdict::Drop),
     }
 }
 
+/// Leaves a packet that is not opened to the stack, or drops it, for this `reason` or that of the guard.
 #[inline(always)]
-fn finish_decap(skb: &mut Skb, node: &Node, arrival: Result<Arrival, Reason>, mark: u32) -> i32 {
-    let arrived = arrival.and_then(|arrival| {
-        pod::arrive(skb, node, &arrival, mark).map(|reason| (arrival.subnet(node), reason))
-    });
-    match arrived {
-        Ok((subnet, reason)) => {
-            count::add_received(subnet, skb.len());
+fn finish_other<const MISSING: u32>(skb: &Skb<MISSING>, node: &Node, reason: Reason) -> i32 {
+    if reason == Reason::NotTunnel
+        && let Err(refusal) = guard::admit_plain(skb, &Table, node)
+    {
+        return finish(skb, Hook::Decap, refusal);
+    }
+    if is_carried_by_stack(node) && guard::is_ipsec_of_peer(skb, &Table) {
+        skb.set_priority(LEFT_TO_DEVICE);
+    }
+    finish(skb, Hook::Decap, reason)
+}
+
+#[inline(always)]
+fn finish_decap(skb: &mut Skb, node: &Node, arrival: &Arrival, mark: u32) -> i32 {
+    match pod::arrive(skb, node, arrival, mark) {
+        Ok(reason) => {
+            count::add_received(arrival.subnet(node), skb.len());
             finish(skb, Hook::Decap, reason)
         }
         Err(reason) => refuse(skb, reason),

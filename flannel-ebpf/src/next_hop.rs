@@ -37,38 +37,51 @@ pub(crate) fn find(skb: &Skb, node: &Node, peer: &Peer) -> Result<Lookup, Reason
         let gateway = Gateway::none(public_ip);
         return Ok(Lookup { hop: peer.next_hop, public_ip, gateway, is_new: false });
     }
-    let Answer { device, destination, source, gateway, .. } = ask(skb, node, public_ip, mark)?;
+    let mut answer = fib::ask(skb, &question(node, public_ip, mark));
+    check(&mut answer, node, public_ip)?;
+    let Answer { device, destination, source, gateway, .. } = answer;
     let until = if mark == 0 { now + NextHop::VALID } else { 0 };
     let hop = NextHop { until, destination, source, generation, device, reserved: 0 };
     Ok(Lookup { hop, public_ip, gateway, is_new: true })
 }
 
-/// Asks the kernel for the way to `public_ip`, as its own device would.
+/// Asks for the way to `public_ip` that the kernel's own device would go.
 #[inline(always)]
-fn ask(skb: &Skb, node: &Node, public_ip: Ip4, mark: u32) -> Result<Answer, Reason> {
-    let is_vxlan = node.backend == Backend::Vxlan as u32;
-    let question = Question {
+const fn question(node: &Node, public_ip: Ip4, mark: u32) -> Question {
+    Question {
         from: if node.vrf == 0 { fib::LOOPBACK } else { node.vrf },
         source: node.local_ip,
         destination: public_ip,
         port: node.port as u16,
         // The kernel's device fragments what is too long for the way, as it does for stock flannel. With udp there is
         // no such device.
-        len: if is_vxlan { node.outer_mtu as u16 } else { 0 },
+        len: if is_vxlan(node) { node.outer_mtu as u16 } else { 0 },
         mark,
-    };
-    let answer = fib::ask(skb, &question);
+    }
+}
+
+/// Whether packets can go the way that the kernel has told. Where it has not told it, they leave by the underlay: that is
+/// written into `answer`. Not returned: without `CAP_PERFMON` the verifier refuses reads of an answer that there is not
+/// (`sanitize_speculative_path`).
+#[inline(always)]
+fn check(answer: &mut Answer, node: &Node, public_ip: Ip4) -> Result<(), Reason> {
     match answer.outcome {
         // A packet of the tunnel would come back as one for the tunnel.
         Outcome::Known if answer.device == node.device => Err(Reason::NoRoute),
-        Outcome::Known => Ok(answer),
+        Outcome::Known => Ok(()),
         Outcome::NoRoute => Err(Reason::NoRoute),
-        Outcome::Untold if is_vxlan => Err(Reason::LeftToDevice),
+        Outcome::Untold if is_vxlan(node) => Err(Reason::LeftToDevice),
         // The kernel answers only where the loopback interface forwards, which it does with `ip_forward`.
         Outcome::Disabled | Outcome::Untold => {
-            Ok(Answer { device: node.underlay, gateway: Gateway::none(public_ip), ..answer })
+            (answer.device, answer.gateway) = (node.underlay, Gateway::none(public_ip));
+            Ok(())
         }
     }
+}
+
+#[inline(always)]
+const fn is_vxlan(node: &Node) -> bool {
+    node.backend == Backend::Vxlan as u32
 }
 
 impl Lookup {
