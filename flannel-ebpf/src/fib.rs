@@ -158,32 +158,29 @@ const fn outcome(code: i64, found: &Lookup, question: &Question) -> Outcome {
 
 #[inline(always)]
 fn look_up(skb: &impl RawContext, lookup: &mut MaybeUninit<Lookup>, question: &Question, mark: u32) -> i64 {
-    fill(lookup, question);
+    fill(lookup, question, mark);
     let flags = if mark == 0 { 0 } else { LOOKUP_MARK };
     let lookup = lookup.as_mut_ptr();
-    // SAFETY: `fill` has initialised it. The mark lies where the kernel writes Ethernet addresses.
-    unsafe { (&raw mut (*lookup).own).cast::<u32>().write(mark) };
     let len = size_of::<Lookup>() as i32;
     // SAFETY: the helper reads and writes the structure, which is laid out like the kernel's.
     unsafe { bpf_fib_lookup(skb.raw().cast(), lookup.cast(), len, flags) }
 }
 
-/// Fills `lookup` in place. To return it would copy its zeros by a call of a memory function.
+/// Fills `lookup` in place. To return it would copy its zeros by a call of a memory function. By whole words: without
+/// `CAP_PERFMON` the verifier of Linux 6.1 refuses parts of a word that holds another value
+/// (`check_stack_write_fixed_off`).
 #[inline(always)]
-fn fill(lookup: &mut MaybeUninit<Lookup>, question: &Question) {
+fn fill(lookup: &mut MaybeUninit<Lookup>, question: &Question, mark: u32) {
+    let address = |address: Ip4| u64::from(u32::from_ne_bytes(address.octets()));
+    let kind = u64::from(AF_INET) | u64::from(PROTOCOL_UDP) << 8;
+    let wanted = u64::from(question.port.to_be()) << 32 | u64::from(question.len) << 48;
+    // The mark lies where the kernel writes Ethernet addresses.
+    let (device, mark) = (u64::from(question.from), u64::from(mark) << 32);
+    let filled =
+        [kind | wanted, device, address(question.source), 0, address(question.destination), 0, mark, 0];
     let words = lookup.as_mut_ptr().cast::<u64>();
-    // SAFETY: it is eight words long, and any bytes are a valid one.
-    let lookup = unsafe {
-        for word in 0..size_of::<Lookup>() / size_of::<u64>() {
-            ptr::write_volatile(words.add(word), 0);
-        }
-        lookup.assume_init_mut()
-    };
-    lookup.family = AF_INET;
-    lookup.protocol = PROTOCOL_UDP;
-    lookup.port = question.port.to_be();
-    lookup.len = question.len;
-    lookup.device = question.from;
-    lookup.source[0] = u32::from_ne_bytes(question.source.octets());
-    lookup.destination[0] = u32::from_ne_bytes(question.destination.octets());
+    for (word, value) in filled.into_iter().enumerate() {
+        // SAFETY: the structure is eight words long, in the byte order of the target, and any bytes are a valid one.
+        unsafe { ptr::write_volatile(words.add(word), value) };
+    }
 }
