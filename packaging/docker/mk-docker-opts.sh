@@ -127,7 +127,7 @@ case $docker_env in
 	;;
 esac
 [ ! -d "$docker_env" ] || fail "the Docker env file $docker_env is a directory: choose another -d"
-docker_env=$(readlink -f "$docker_env") || fail "there is no directory for the Docker env file: choose another -d"
+[ ! -e "$docker_env" ] || docker_env=$(readlink -f "$docker_env")
 new=$(mktemp "$docker_env.XXXXXX") ||
 	fail "cannot write the Docker env file $docker_env: make its directory writable, or choose another -d"
 trap 'rm -f "$new"' EXIT

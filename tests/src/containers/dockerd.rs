@@ -9,8 +9,8 @@ use anyhow::{Context as _, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::engine::Engine;
-use super::machine::Machine;
+use super::engine::{Engine, output};
+use super::machine::{Machine, children};
 use crate::network::Host;
 use crate::process::Process;
 use crate::wait;
@@ -19,6 +19,8 @@ use crate::wait;
 const DIRECTORY_VARIABLE: &str = "FLANNEL_DOCKER_BIN";
 /// The command line, by its place: a program of that name elsewhere may be something else.
 const DOCKER: &str = "/usr/bin/docker";
+/// Its file of settings, which has none: those of this machine are for another one.
+const CONFIG: &str = "daemon.json";
 /// How long it may take to start, on a machine that does much else.
 const START: Duration = Duration::from_secs(60);
 /// How long it may take to end.
@@ -52,6 +54,7 @@ impl Dockerd {
 
     fn start_with(host: &Host, options: Vec<String>, network: Option<&'static str>) -> Result<Self> {
         let machine = Machine::start(host, "docker")?;
+        std::fs::write(machine.directory().join(CONFIG), "{}")?;
         let mut dockerd = Self { process: None, machine, options, network };
         dockerd.restart()?;
         dockerd.import()?;
@@ -64,15 +67,11 @@ impl Dockerd {
     /// It does not start.
     pub fn restart(&mut self) -> Result<()> {
         let mut command = self.machine.command("dockerd");
-        if let Some(directory) = env::var_os(DIRECTORY_VARIABLE) {
-            let directories = [PathBuf::from(directory)].into_iter();
-            let others = env::var_os("PATH").unwrap_or_default();
-            command.env("PATH", env::join_paths(directories.chain(env::split_paths(&others)))?);
-        }
+        choose(&mut command)?;
         let place = |name: &str| self.machine.directory().join(name).display().to_string();
         command.args(["--data-root", &place("data"), "--exec-root", &place("exec")]);
-        command.args(["--pidfile", &self.pid_file().display().to_string()]);
-        command.args(["--host", &self.socket(), "--config-file", &place("no-daemon.json")]);
+        command.args(["--pidfile", &place("dockerd.pid")]);
+        command.args(["--host", &self.socket(), "--config-file", &place(CONFIG)]);
         // A manager of services is not asked for control groups.
         command.args(["--live-restore", "--exec-opt", "native.cgroupdriver=cgroupfs"]);
         command.args(&self.options);
@@ -111,27 +110,38 @@ impl Dockerd {
 
     fn end(&mut self, signal: Signal) -> Result<()> {
         let mut process = self.process.take().context("dockerd does not run")?;
-        let inside = std::fs::read_to_string(self.pid_file())?.trim().parse()?;
-        kill(Pid::from_raw(i32::try_from(self.machine.pid(inside)?)?), signal)?;
+        // What was started is `nsenter`, which waits for it.
+        let pid = *children(process.pid()).first().context("dockerd has ended by itself")?;
+        kill(Pid::from_raw(i32::try_from(pid)?), signal)?;
         process.wait_end(END)?;
         Ok(())
     }
 
-    /// Its version, such as 20.10.24.
+    /// The version of the one that would be started, such as 20.10.24.
     ///
     /// # Errors
-    /// It does not answer.
-    pub fn version(&self) -> Result<String> {
-        Ok(self.call(&["version", "--format", "{{.Server.Version}}"])?.trim().to_owned())
-    }
-
-    fn pid_file(&self) -> PathBuf {
-        self.machine.directory().join("dockerd.pid")
+    /// There is none.
+    pub fn version() -> Result<String> {
+        let mut command = Command::new("dockerd");
+        choose(&mut command)?;
+        let told = output(command.arg("--version")).context("`cargo xtask setup` installs dockerd")?;
+        let version = told.strip_prefix("Docker version ").and_then(|rest| rest.split([',', '+']).next());
+        Ok(version.with_context(|| format!("no version: {told}"))?.to_owned())
     }
 
     fn socket(&self) -> String {
         format!("unix://{}", self.machine.directory().join("docker.sock").display())
     }
+}
+
+/// Has the programs looked for where the environment says.
+fn choose(command: &mut Command) -> Result<()> {
+    if let Some(directory) = env::var_os(DIRECTORY_VARIABLE) {
+        let directories = [PathBuf::from(directory)].into_iter();
+        let others = env::var_os("PATH").unwrap_or_default();
+        command.env("PATH", env::join_paths(directories.chain(env::split_paths(&others)))?);
+    }
+    Ok(())
 }
 
 impl Engine for Dockerd {
@@ -153,7 +163,9 @@ impl Engine for Dockerd {
 impl Drop for Dockerd {
     fn drop(&mut self) {
         // Its end would end nothing else, and the machine's ends it, too.
-        if let Err(error) = self.kill().or_else(|error| if self.process.is_none() { Ok(()) } else { Err(error) }) {
+        if let Err(error) =
+            self.kill().or_else(|error| if self.process.is_none() { Ok(()) } else { Err(error) })
+        {
             eprintln!("left behind: {error:#}");
         }
     }

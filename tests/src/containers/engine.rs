@@ -71,10 +71,12 @@ pub trait Engine {
             "" => host.address,
             address => address.parse().with_context(|| format!("its address: {told}"))?,
         };
-        let namespace =
-            Namespace::of(&format!("{}-{name}", host.label()), machine.pid(pid.parse()?)?)?;
+        let namespace = Namespace::of(&format!("{}-{name}", host.label()), machine.pid(pid.parse()?)?)?;
         let name = name.to_owned();
-        Ok(Container { endpoint: Endpoint { name: format!("{} on {}", name, host.name), namespace, address }, name })
+        Ok(Container {
+            endpoint: Endpoint { name: format!("{} on {}", name, host.name), namespace, address },
+            name,
+        })
     }
 
     /// Pings from a container, with what is in it.
@@ -102,7 +104,8 @@ pub trait Engine {
     /// The server is not reached.
     fn iperf(&self, from: &Container, to: Ipv4Addr, seconds: u32) -> Result<f64> {
         let (to, seconds) = (to.to_string(), seconds.to_string());
-        let words = ["exec", &from.name, "/bin/iperf3", "--json", "--time", &seconds, "--omit", "1", "--client", &to];
+        let words =
+            ["exec", &from.name, "/bin/iperf3", "--json", "--time", &seconds, "--omit", "1", "--client", &to];
         let text = wait::until("iperf3's server", LISTENS, || self.call(&words))?;
         let told: Value = serde_json::from_str(&text).context("iperf3 tells no JSON")?;
         let rate = &told["end"]["sum_received"]["bits_per_second"];
@@ -121,7 +124,8 @@ pub struct Container {
 
 /// Runs a command to its end and returns what it prints.
 pub(super) fn output(command: &mut Command) -> Result<String> {
-    let output = command.stderr(Stdio::piped()).output().with_context(|| format!("cannot run {command:?}"))?;
+    let output =
+        command.stderr(Stdio::piped()).output().with_context(|| format!("cannot run {command:?}"))?;
     if !output.status.success() {
         let said = [&output.stderr, &output.stdout].map(|text| String::from_utf8_lossy(text).into_owned());
         bail!("{command:?} failed ({}): {}", output.status, said.concat().trim());

@@ -16,8 +16,9 @@ use crate::process::Process;
 use crate::wait;
 
 /// What the first process does: it prepares the mounts, says so in a file of the directory `$0`, and takes in orphans
-/// until it is killed.
+/// until it is killed. crun refuses a machine that has control groups of both versions.
 const INIT: &str = "mount --make-rprivate / && mount -t proc proc /proc && mount -t tmpfs tmpfs /run && \
+                    { ! mountpoint -q /sys/fs/cgroup/unified || umount /sys/fs/cgroup/unified; } && \
                     echo >\"$0/mounted\" && while sleep 1; do :; done";
 /// How long that may take, and how long the end of all that runs there.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -112,7 +113,8 @@ impl Drop for Machine {
     }
 }
 
-fn children(pid: u32) -> Vec<u32> {
+/// The processes that a process has started.
+pub(super) fn children(pid: u32) -> Vec<u32> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let of = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("children")).unwrap_or_default();
     threads.flat_map(|thread| numbers(&of(thread))).collect()

@@ -58,8 +58,17 @@ impl SiteHost {
     ///
     /// # Errors
     /// Something does not start.
-    pub fn pair(hosts: [Host; 2], etcd: &Etcd, prefix: &str, backend: &str, flags: &[String]) -> Result<[Self; 2]> {
-        etcd.put(&format!("{prefix}/config"), &format!(r#"{{"Network":"10.5.0.0/16","Backend":{backend}}}"#))?;
+    pub fn pair(
+        hosts: [Host; 2],
+        etcd: &Etcd,
+        prefix: &str,
+        backend: &str,
+        flags: &[String],
+    ) -> Result<[Self; 2]> {
+        etcd.put(
+            &format!("{prefix}/config"),
+            &format!(r#"{{"Network":"10.5.0.0/16","Backend":{backend}}}"#),
+        )?;
         let settings = Settings { endpoint: etcd.url(), prefix: prefix.to_owned(), flags: flags.to_owned() };
         let start = |host: Host| anyhow::Ok((Daemon::start(&host, settings.clone())?, host));
         let [one, other] = hosts;

@@ -25,8 +25,9 @@ fn add_rules(host: &SiteHost, container: &Container) {
     assert!(restore.wait().unwrap().success(), "{rules}");
 }
 
-fn makes_them(docker: &Dockerd) -> bool {
-    let version = docker.version().unwrap();
+/// Whether the Docker that is there makes such rules.
+pub fn makes_them() -> bool {
+    let version = Dockerd::version().unwrap();
     println!("Docker {version}");
     version.split('.').next().unwrap().parse::<u32>().unwrap() >= 28
 }
@@ -38,10 +39,10 @@ fn is_reached(from: &Container, to: &Container) -> bool {
 
 #[test]
 fn rules_against_direct_routing_are_told_with_the_remedy() {
-    let site = Site::start(VXLAN, &[]).unwrap();
+    let site = Site::start(VXLAN, &["--ip-masq=true".to_owned()]).unwrap();
     let dockers = site.dockers(&[]).unwrap();
     let [one, other] = containers(&dockers);
-    let makes_them = makes_them(&dockers[0]);
+    let makes_them = makes_them();
     if !makes_them {
         assert!(is_reached(&one, &other), "an older Docker lets it pass");
         add_rules(&site.hosts[1], &other);
@@ -56,4 +57,39 @@ fn rules_against_direct_routing_are_told_with_the_remedy() {
     .unwrap();
     let log = std::fs::read_to_string(site.hosts[1].daemon.log()).unwrap();
     assert!(log.contains("allow-direct-routing"), "{log}");
+    if !makes_them {
+        mend(&site.hosts[1], &other);
+        check_mended(&site.hosts[1], &one, &other);
+    }
+}
+
+/// What the remedy does, by the rules: none in raw, and one before Docker's own.
+fn mend(host: &SiteHost, container: &Container) {
+    let iptables =
+        |arguments: &str| host.host.namespace.run("iptables", &format!("--wait {arguments}")).unwrap();
+    iptables(&format!("-t raw -D PREROUTING -d {} ! -i docker0 -j DROP", container.endpoint.address));
+    iptables("-I DOCKER-USER -d 10.5.0.0/16 -j ACCEPT");
+}
+
+fn check_mended(host: &SiteHost, from: &Container, to: &Container) {
+    assert!(is_reached(from, to), "the remedy is one");
+    wait::until("nothing to be told any more", NOTICE, || {
+        let status = host.daemon.ctl("status")?;
+        ensure!(!status.contains("direct routing"), "{status}");
+        Ok(())
+    })
+    .unwrap();
+}
+
+/// With a Docker that makes such rules, and is told not to.
+#[test]
+fn the_remedy_is_one_with_the_docker_that_is_there() {
+    let site = Site::start(VXLAN, &["--ip-masq=true".to_owned()]).unwrap();
+    let options: &[&str] = if makes_them() { &["--allow-direct-routing"] } else { &[] };
+    let dockers = site.dockers(options).unwrap();
+    let [one, other] = containers(&dockers);
+    for host in &site.hosts {
+        host.host.namespace.run("iptables", "--wait -I DOCKER-USER -d 10.5.0.0/16 -j ACCEPT").unwrap();
+    }
+    check_mended(&site.hosts[1], &one, &other);
 }

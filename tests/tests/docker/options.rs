@@ -10,8 +10,7 @@ use tempfile::TempDir;
 
 const SUBNET_FILE: &str =
     "FLANNEL_NETWORK=10.1.0.0/16\nFLANNEL_SUBNET=10.1.74.1/24\nFLANNEL_MTU=1472\nFLANNEL_IPMASQ=false\n";
-const INDIVIDUAL: &str =
-    "DOCKER_OPT_BIP=\"--bip=10.1.74.1/24\"\nDOCKER_OPT_IPMASQ=\"--ip-masq=true\"\nDOCKER_OPT_MTU=\"--mtu=1472\"\n";
+const INDIVIDUAL: &str = "DOCKER_OPT_BIP=\"--bip=10.1.74.1/24\"\nDOCKER_OPT_IPMASQ=\"--ip-masq=true\"\nDOCKER_OPT_MTU=\"--mtu=1472\"\n";
 const COMBINED: &str = "DOCKER_OPTS=\" --bip=10.1.74.1/24 --ip-masq=true --mtu=1472\"\n";
 const SHELLS: [&[&str]; 3] = [&["dash"], &["busybox", "sh"], &["bash"]];
 
@@ -91,9 +90,12 @@ fn options_of_the_environment_come_too() {
         );
         assert_eq!(place.written(), expected, "{shell:?}");
         let mut reader = Command::new("sh");
-        reader.args(["-c", ". ./docker.env; echo \"$DOCKER_OPTS\""]).current_dir(place.directory.path());
+        reader.args(["-c", ". ./docker.env; printf %s \"$DOCKER_OPTS\""]).current_dir(place.directory.path());
         let said = reader.output().unwrap();
-        assert!(String::from_utf8_lossy(&said.stdout).starts_with(r#"-H "x"  --label=a\b --bip="#), "{said:?}");
+        assert!(
+            String::from_utf8_lossy(&said.stdout).starts_with(r#"-H "x"  --label=a\b --bip="#),
+            "{said:?}"
+        );
     }
 }
 
@@ -163,8 +165,10 @@ fn what_is_wrong_is_told_and_nothing_is_written(
 #[test]
 fn a_subnet_that_is_reached_by_a_gateway_is_refused() {
     let namespace = flannel_tests::namespace::Namespace::add("options").unwrap();
-    namespace.ip("address add 192.0.2.1/24 dev lo").unwrap();
-    namespace.ip("route add 10.1.74.0/25 via 192.0.2.2 dev lo onlink").unwrap();
+    namespace.ip("link add eth0 type veth peer eth1").unwrap();
+    namespace.ip("address add 192.0.2.1/24 dev eth0").unwrap();
+    namespace.ip("link set eth0 up").unwrap();
+    namespace.ip("route add 10.1.74.0/25 via 192.0.2.2").unwrap();
     let place = Place::new(SUBNET_FILE);
     let run = |path: &Path| {
         let mut command = namespace.command("dash").unwrap();
@@ -172,7 +176,7 @@ fn a_subnet_that_is_reached_by_a_gateway_is_refused() {
     };
     let file = place.path("subnet.env");
     assert!(run(&file).status.success(), "another subnet is none of its business");
-    namespace.ip("route add 10.1.74.0/24 via 192.0.2.2 dev lo onlink").unwrap();
+    namespace.ip("route add 10.1.74.0/24 via 192.0.2.2").unwrap();
     let output = run(&file);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && said.contains("already contains the subnet: 10.1.74.0/24"), "{said}");

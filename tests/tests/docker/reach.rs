@@ -8,6 +8,7 @@ use flannel_tests::traffic::{Losses, Stream};
 use flannel_tests::wait;
 use rstest::rstest;
 
+use crate::direct::makes_them;
 use crate::{HOST_GW, UDP, VXLAN, check_both_ways, containers};
 
 /// Datagrams per second.
@@ -72,10 +73,21 @@ fn losses(containers: &[Container; 2], mut happens: impl FnMut()) -> Vec<Losses>
 fn check_bypassed(site: &Site, containers: &[Container; 2]) {
     wait::until_true("containers' ports to be served", SERVED, || {
         let sent = losses(containers, || ()).iter().map(|losses| losses.sent).sum::<u64>() / 2;
-        let is_passed = |hook| site.hosts.iter().all(|host| host.daemon.count(hook, "bypassed").unwrap() > sent / 2);
+        let is_passed =
+            |hook| site.hosts.iter().all(|host| host.daemon.count(hook, "bypassed").unwrap() > sent / 2);
         is_passed("pod_out") && (is_passed("decap") || is_passed("direct_in"))
     })
     .unwrap();
+}
+
+/// Docker 28 and newer is told what its users are to tell it.
+fn start_dockers(site: &Site) -> [Dockerd; 2] {
+    let is_new = makes_them();
+    let dockers = site.dockers(if is_new { &["--allow-direct-routing"] } else { &[] }).unwrap();
+    for host in site.hosts.iter().filter(|_| is_new) {
+        host.host.namespace.run("iptables", "--wait -I DOCKER-USER -d 10.5.0.0/16 -j ACCEPT").unwrap();
+    }
+    dockers
 }
 
 #[rstest]
@@ -84,7 +96,7 @@ fn check_bypassed(site: &Site, containers: &[Container; 2]) {
 #[case::host_gw(HOST_GW)]
 fn containers_reach_each_other_whatever_is_started_again(#[case] backend: &str) {
     let mut site = Site::start(backend, &["--ip-masq=true".to_owned()]).unwrap();
-    let mut dockers = site.dockers(&[]).unwrap();
+    let mut dockers = start_dockers(&site);
     let containers = containers(&dockers);
     for (host, container) in site.hosts.iter().zip(&containers) {
         assert!(host.file.subnet.contains(container.endpoint.address), "{container:?}");

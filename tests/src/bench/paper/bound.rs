@@ -48,7 +48,10 @@ mod tests {
             (1450, "(1500 - 50 - 52) / (1500 + 38)", "90.90"),
         ] {
             let bound = Bound::of(mtu);
-            assert_eq!((bound.shown(), format!("{:.2}", bound.rate() / 1e6)), (shown.to_owned(), rate.to_owned()));
+            assert_eq!(
+                (bound.shown(), format!("{:.2}", bound.rate() / 1e6)),
+                (shown.to_owned(), rate.to_owned())
+            );
         }
     }
 }

@@ -27,6 +27,8 @@ pub(super) struct Lab {
     _network: Network,
 }
 
+/// Docker would translate what its containers send to those of other hosts.
+const FLAGS: [&str; 1] = ["--ip-masq=true"];
 /// The packets of a host with the link's own MTU.
 const LINK_MTU: u32 = 1500;
 
@@ -48,11 +50,6 @@ impl Lab {
         far.serve_iperf(to)?;
         near.iperf(from, to.endpoint.address, seconds).with_context(|| format!("path {}", way.path.name))
     }
-
-    /// Docker's version.
-    pub(super) fn version(&self) -> Result<String> {
-        self.ways.first().context("there is no path")?.dockers[0].version()
-    }
 }
 
 impl Way {
@@ -64,7 +61,13 @@ impl Way {
                 (None, [Dockerd::without_network(one)?, Dockerd::without_network(other)?], LINK_MTU)
             }
             Some(backend) => {
-                let daemons = SiteHost::pair(hosts.clone(), etcd, &format!("/paper/{number}"), backend, &[])?;
+                let daemons = SiteHost::pair(
+                    hosts.clone(),
+                    etcd,
+                    &format!("/paper/{number}"),
+                    backend,
+                    &FLAGS.map(str::to_owned),
+                )?;
                 let [one, other] = &daemons;
                 let dockers = [one.docker(&[])?, other.docker(&[])?];
                 let mtu = one.file.mtu;

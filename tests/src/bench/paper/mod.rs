@@ -16,6 +16,7 @@ use clap::Parser;
 
 use self::lab::Lab;
 use super::datapath::{Machine, Summary};
+use crate::containers::Dockerd;
 
 /// The paths: their names, the backends, and the figures of 2017, in bits per second.
 const PATHS: [Path; 4] = [
@@ -75,7 +76,12 @@ pub fn run(options: &Options) -> Result<()> {
     let rows = lab.ways.iter().zip(rates).filter_map(|(way, rates)| {
         Some(report::Row { path: way.path, bound: way.bound, rate: Summary::of(rates)? })
     });
-    let report = report::Report { rows: rows.collect(), version: lab.version()?, options: options.clone(), machine };
+    let report = report::Report {
+        rows: rows.collect(),
+        version: Dockerd::version()?,
+        options: options.clone(),
+        machine,
+    };
     println!("{}", report.terminal());
     if let Some(file) = &options.write {
         fs::write(file, report.markdown()).with_context(|| format!("cannot write {}", file.display()))?;

@@ -52,7 +52,8 @@ impl Report {
 
     fn table(&self, style: TableStyle) -> String {
         let mut table = Table::new();
-        let header = ["path", "2017", "measured", "half of them", "bound", "of the bound", "how it is bounded"];
+        let header =
+            ["path", "2017", "measured", "half of them", "bound", "of the bound", "how it is bounded"];
         let rows = self.rows.iter().map(|Row { path, bound, rate }| {
             let mbit = |rate: f64| format!("{:.1}", rate / 1e6);
             [
