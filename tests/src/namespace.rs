@@ -53,9 +53,18 @@ impl Namespace {
     /// # Errors
     /// It cannot be named, or this process is not root.
     pub fn own(label: &str) -> Result<Self> {
+        Self::of(label, std::process::id())
+    }
+
+    /// The namespace of a process, under a name that is removed with the last clone. `label` must be unique in this
+    /// process.
+    ///
+    /// # Errors
+    /// There is no such process, its namespace cannot be named, or this process is not root.
+    pub fn of(label: &str, pid: u32) -> Result<Self> {
         claim::prepare()?;
         let name = claim::name(label);
-        run(Command::new("ip").args(["netns", "attach", &name, &std::process::id().to_string()]))?;
+        run(Command::new("ip").args(["netns", "attach", &name, &pid.to_string()]))?;
         let claim = Claim::new(Thing::Namespace(name.clone()));
         let handle = File::open(Path::new(NAMESPACES).join(&name))?;
         Ok(Self { inner: Arc::new(Inner { name, handle, _claim: claim }) })

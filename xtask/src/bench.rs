@@ -29,6 +29,8 @@ enum Subject {
     Control(Common),
     /// What each kernel program takes by itself, with few and many peers
     Lookup(Common),
+    /// The experiment of 2017: containers of Docker on two hosts, 100 Mbit/s, beside the figures of then
+    Paper(Common),
 }
 
 #[derive(clap::Args)]
@@ -56,6 +58,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     match args.subject.as_ref() {
         Some(Subject::Control(common)) => bench("bench-control", common, "control.json", &[]),
         Some(Subject::Lookup(common)) => bench("bench-lookup", common, "lookup.toml", &[]),
+        Some(Subject::Paper(common)) => bench("bench-paper", common, "paper.md", &[]),
         Some(Subject::Datapath(datapath)) => datapath.run(),
         None => args.datapath.run(),
     }

@@ -3,3 +3,4 @@
 pub mod control;
 pub mod datapath;
 pub mod lookup;
+pub mod paper;

@@ -55,6 +55,18 @@ pub const TOOLS: &[Package] = &[
     command("procps", "sysctl", "tests: settings of hosts and pods"),
     file("containernetworking-plugins", "/usr/lib/cni/bridge", "tests: the CNI plugin runs the usual ones"),
     command("prometheus", "promtool", "tests: metrics, alerts and dashboard are read by Prometheus itself"),
+    command("docker.io", "dockerd", "tests: containers of Docker reach each other"),
+    // Before Debian 13, it is in docker.io.
+    Package {
+        name: Cow::Borrowed("docker-cli"),
+        otherwise: Some("docker.io"),
+        proof: Proof::File(Cow::Borrowed("/usr/bin/docker")),
+        purpose: "tests: Docker's command line",
+    },
+    command("podman", "podman", "tests: containers of podman reach each other"),
+    command("crun", "crun", "tests: running podman's containers"),
+    command("iperf3", "iperf3", "tests and measurements: throughput between containers"),
+    BUSYBOX,
 ];
 
 /// A compiler that comes with the sources of `core`, as Debian packages it to build browsers.
@@ -67,7 +79,7 @@ pub const DEBIAN_RUST: &[Package] = &[
 /// What guests with other kernels need.
 pub const GUESTS: &[Package] = &[
     command("qemu-system-x86", "qemu-system-x86_64", "guests: playing their machine"),
-    command("busybox-static", "busybox", "guests: their shell and small commands"),
+    BUSYBOX,
     command("kmod", "depmod", "guests: finding and loading modules"),
     command("xz-utils", "xz", "guests: unpacking modules"),
     command("zstd", "zstd", "guests: unpacking modules"),
@@ -101,6 +113,8 @@ pub const BARE_ROOTS: &[Package] = &[
     DEBIAN_KEYS,
 ];
 
+const BUSYBOX: Package =
+    command("busybox-static", "busybox", "guests and containers: their shell and small commands");
 const SETPRIV: Package = command(
     "util-linux",
     "setpriv",

@@ -9,16 +9,30 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{privilege, step, workspace};
 
-/// The packages that bring a service, and the service's name.
-const SERVICES: [(&str, &str); 2] = [("etcd-server", "etcd"), ("prometheus", "prometheus")];
+/// The packages that bring units, themselves or by what they depend on, and the units.
+const UNITS: [(&str, &[&str]); 4] = [
+    ("etcd-server", &["etcd.service"]),
+    ("prometheus", &["prometheus.service"]),
+    ("docker.io", &["docker.service", "docker.socket", "containerd.service"]),
+    (
+        "podman",
+        &[
+            "podman.service",
+            "podman.socket",
+            "podman-restart.service",
+            "podman-auto-update.service",
+            "podman-auto-update.timer",
+        ],
+    ),
+];
 /// A condition that never holds: a start then does nothing, and is no failure. Masking the unit would do
 /// so too, but then its package forgets that somebody disabled it, and starts it when it is upgraded.
 const NEVER: &str = "[Unit]\nConditionPathExists=!/\n";
 
 /// What is done around one installation.
 pub struct HeldServices {
-    /// The services that it brings.
-    services: Vec<&'static str>,
+    /// The units that it brings.
+    units: Vec<&'static str>,
     /// systemd runs, and has the drop-ins.
     dropped_in: bool,
 }
@@ -27,62 +41,57 @@ impl HeldServices {
     /// To be called before `packages` are installed. A service that is there already is somebody's: it is
     /// left alone, whether it runs or not.
     pub fn before(packages: &[&str]) -> Result<Self> {
-        let brought = SERVICES.iter().filter(|(package, _)| packages.contains(package));
-        let services: Vec<&str> =
-            brought.map(|(_, service)| *service).filter(|service| !is_there(service)).collect();
+        let brought = UNITS.iter().filter(|(package, _)| packages.contains(package));
+        let units: Vec<&str> =
+            brought.flat_map(|(_, units)| *units).copied().filter(|unit| !is_there(unit)).collect();
         let dropped_in = Path::new("/run/systemd/system").exists();
         if dropped_in {
-            for service in &services {
-                run("install", &["-D", "--mode=644", "/dev/stdin", &drop_in(service)], NEVER)?;
+            for unit in &units {
+                run("install", &["-D", "--mode=644", "/dev/stdin", &drop_in(unit)], NEVER)?;
             }
         }
-        Ok(Self { services, dropped_in })
+        Ok(Self { units, dropped_in })
     }
 
     /// Options for apt-get: the init scripts are left out.
     pub fn options(&self) -> impl Iterator<Item = String> {
-        self.services
-            .iter()
-            .map(|service| format!("--option=DPkg::Options::=--path-exclude={}", init_script(service)))
+        let scripts = self.units.iter().filter_map(|unit| init_script(unit));
+        scripts.map(|script| format!("--option=DPkg::Options::=--path-exclude={script}"))
     }
 
     /// To be called after the installation, failed or not: the units stay, but nothing starts them at boot.
     pub fn release(self) -> Result<()> {
-        for service in self.services {
+        for unit in self.units {
             if self.dropped_in {
-                run("rm", &["--force", &drop_in(service)], "")?;
+                run("rm", &["--force", &drop_in(unit)], "")?;
             }
             // Also where systemd does not run now: it may at the next boot.
-            if unit_exists(service) && workspace::find("systemctl").is_some() {
-                run("systemctl", &["disable", &unit(service)], "")?;
+            if unit_exists(unit) && workspace::find("systemctl").is_some() {
+                run("systemctl", &["disable", unit], "")?;
             }
         }
         Ok(())
     }
 }
 
-fn unit(service: &str) -> String {
-    format!("{service}.service")
-}
-
-/// Started by the package where systemd does not run.
-fn init_script(service: &str) -> String {
-    format!("/etc/init.d/{service}")
+/// What starts a service where systemd does not run.
+fn init_script(unit: &str) -> Option<String> {
+    unit.strip_suffix(".service").map(|service| format!("/etc/init.d/{service}"))
 }
 
 /// Settings that last until the next boot at most.
-fn drop_in(service: &str) -> String {
-    format!("/run/systemd/system/{service}.service.d/not-now.conf")
+fn drop_in(unit: &str) -> String {
+    format!("/run/systemd/system/{unit}.d/not-now.conf")
 }
 
-fn is_there(service: &str) -> bool {
-    Path::new(&init_script(service)).exists() || unit_exists(service)
+fn is_there(unit: &str) -> bool {
+    init_script(unit).is_some_and(|script| Path::new(&script).exists()) || unit_exists(unit)
 }
 
-fn unit_exists(service: &str) -> bool {
+fn unit_exists(unit: &str) -> bool {
     ["/etc", "/usr/local/lib", "/usr/lib", "/lib"]
         .iter()
-        .any(|folder| Path::new(folder).join("systemd/system").join(unit(service)).exists())
+        .any(|folder| Path::new(folder).join("systemd/system").join(unit).exists())
 }
 
 /// Runs a short command as root, with `input`.

@@ -33,6 +33,9 @@ type Named = (&'static str, &'static str, Company);
 /// All of a program are named by "".
 const NAMED: &[Named] = &[
     ("bench", "", Company::None),
+    // They count losses, and iperf3 floods.
+    ("docker", "podman::", Company::None),
+    ("docker", "reach::", Company::None),
     ("fault", "", Company::Quiet),
     // Tens of thousands of leases take no time.
     ("flannel_control", "no_time", Company::None),

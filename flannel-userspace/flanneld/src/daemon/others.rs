@@ -104,8 +104,9 @@ impl OtherRulesKeeper {
             }));
             reasons[2].extend(sentences(against_pods, |rule| {
                 format!(
-                    "{rule} drops what peers send to containers: have Docker do without it (\"allow-direct-routing\": \
-                     true in /etc/docker/daemon.json, Docker 28.2 and newer)"
+                    "{rule} drops what peers send to containers: have Docker do without rules in raw \
+                     (\"allow-direct-routing\": true in /etc/docker/daemon.json, Docker 28.2 and newer), and accept \
+                     the rest before Docker's own rules (iptables -I DOCKER-USER -d {network} -j ACCEPT)"
                 )
             }));
         }

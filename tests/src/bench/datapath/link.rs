@@ -53,7 +53,7 @@ impl Link {
     }
 
     /// Makes the cable between the hosts of a path so; `ends` are those of the path.
-    pub(super) fn apply(self, hosts: &[Host; 2], ends: [&Endpoint; 2]) -> Result<()> {
+    pub(in crate::bench) fn apply(self, hosts: &[Host; 2], ends: [&Endpoint; 2]) -> Result<()> {
         for host in hosts {
             let offloads = if self == Self::Veth { Offloads::All } else { Offloads::Receive };
             set_offloads(&host.namespace, "eth0", offloads)?;

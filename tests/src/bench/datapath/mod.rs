@@ -24,12 +24,14 @@ use anyhow::{Result, bail, ensure};
 use clap::Parser;
 
 use self::lab::Lab;
-use self::link::Link;
-use self::machine::Machine;
 use self::path::{DIRECT, PATHS, Path};
 use self::report::Style;
 use self::rounds::Extent;
 use self::samples::Samples;
+
+pub(in crate::bench) use self::link::Link;
+pub(in crate::bench) use self::machine::Machine;
+pub(in crate::bench) use self::samples::Summary;
 
 pub use self::budget::check;
 

@@ -50,7 +50,8 @@ impl Samples {
 }
 
 impl Summary {
-    fn of(mut values: Vec<f64>) -> Option<Self> {
+    /// That of some values; nothing of none.
+    pub(in crate::bench) fn of(mut values: Vec<f64>) -> Option<Self> {
         values.sort_by(f64::total_cmp);
         let at = |share: f64| {
             let place = share * values.len().checked_sub(1)? as f64;

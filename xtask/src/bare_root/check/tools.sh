@@ -21,3 +21,9 @@ sysctl --version
 /usr/lib/cni/bridge
 prometheus --version
 promtool --version
+dockerd --version
+/usr/bin/docker --version
+podman --version
+crun --version
+iperf3 --version
+busybox true

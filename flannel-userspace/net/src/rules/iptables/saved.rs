@@ -215,6 +215,22 @@ impl Line {
         (self.leads_to("DROP") || self.leads_to("REJECT")) && from_elsewhere && (to_subnet || to_bridge)
     }
 
+    /// Whether it accepts every packet to `subnet`, whatever else that is like.
+    pub(in crate::rules) fn accepts_all_to(&self, subnet: IpNetwork) -> bool {
+        let is_to_subnet = |option: &Vec<String>| {
+            let network = option.get(1).and_then(|text| text.parse::<IpNetwork>().ok());
+            option[0] == "-d" && network.is_some_and(|network| cidr::is_subnet_of(subnet, network))
+        };
+        let is_of_these =
+            |option: &Vec<String>| option[0] == "-j" || option[0] == "--comment" || is_to_subnet(option);
+        self.leads_to("ACCEPT") && self.options.iter().all(is_of_these)
+    }
+
+    /// Whether every packet that comes to this rule goes where it leads.
+    pub(in crate::rules) fn is_plain_jump(&self) -> bool {
+        self.options.iter().all(|option| ["-j", "-g", "--comment"].contains(&option[0].as_str()))
+    }
+
     fn has_address(&self) -> bool {
         self.options.iter().any(|option| option.iter().any(|word| word == "-s" || word == "-d"))
     }

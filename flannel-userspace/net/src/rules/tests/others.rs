@@ -122,6 +122,35 @@ fn rules_of_docker_against_what_comes_straight(
     });
 }
 
+/// The rules of Docker 28 in the table filter, behind what the user has put into Docker's chain for that.
+#[rstest]
+#[case::nothing("", true)]
+#[case::the_network("-A DOCKER-USER -d 10.5.0.0/16 -j ACCEPT", false)]
+#[case::the_subnet("-A DOCKER-USER -d 10.5.1.0/24 -m comment --comment \"of flannel\" -j ACCEPT", false)]
+#[case::everything("-I FORWARD 1 -j ACCEPT", false)]
+#[case::another_network("-A DOCKER-USER -d 10.6.0.0/16 -j ACCEPT", true)]
+#[case::one_container("-A DOCKER-USER -d 10.5.1.2 -j ACCEPT", true)]
+#[case::one_port("-A DOCKER-USER -d 10.5.0.0/16 -p tcp --dport 80 -j ACCEPT", true)]
+#[case::behind_it("-A FORWARD -d 10.5.0.0/16 -j ACCEPT", true)]
+#[case::not_by_all("-A SOME -d 10.5.0.0/16 -j ACCEPT", true)]
+fn rules_of_docker_that_what_is_accepted_before_does_not_meet(#[case] rule: &str, #[case] is_told: bool) {
+    in_namespace(async |_| {
+        for chain in ["DOCKER", "DOCKER-USER", "DOCKER-FORWARD", "SOME"] {
+            run("iptables", &format!("-N {chain}"));
+        }
+        run("iptables", "-A FORWARD -i eth7 -j SOME");
+        run("iptables", "-A FORWARD -j DOCKER-USER");
+        run("iptables", "-A FORWARD -j DOCKER-FORWARD");
+        run("iptables", "-A DOCKER-FORWARD -o docker0 -j DOCKER");
+        run("iptables", "-A DOCKER ! -i docker0 -o docker0 -j DROP");
+        if !rule.is_empty() {
+            Means::Iptables.feed(&format!("*filter\n{rule}\nCOMMIT\n"));
+        }
+        let told = found().await.against_pods;
+        assert_eq!(told.len(), usize::from(is_told), "{told:?}");
+    });
+}
+
 #[test]
 fn changes_are_announced() {
     in_namespace(async |_| {
