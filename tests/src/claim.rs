@@ -4,6 +4,8 @@
 //! still claimed is removed before the process ends. What a run leaves that was killed is recognised by the process id
 //! in its name, and the next run takes it away.
 
+mod cgroup;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -32,6 +34,8 @@ pub enum Thing {
     Directory(PathBuf),
     /// A file, which may be gone.
     File(PathBuf),
+    /// The cgroup of that name in each hierarchy, with those below it, once their processes are gone.
+    Cgroup(String),
 }
 
 impl Thing {
@@ -48,6 +52,7 @@ impl Thing {
                 fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))
             }
             Self::Directory(_) | Self::File(_) => Ok(()),
+            Self::Cgroup(name) => cgroup::remove(name),
         }
     }
 }
@@ -160,6 +165,9 @@ fn sweep() {
         for name in stale(&place) {
             report(Thing::Directory(place.join(name)).remove());
         }
+    }
+    for name in cgroup::hierarchies().iter().flat_map(|hierarchy| stale(hierarchy)) {
+        report(cgroup::remove(&name));
     }
 }
 
