@@ -41,7 +41,11 @@ pub fn admit(node: &Node, peers: &impl Peers, outer_source: Ip4, inner: &Ipv4Hea
 fn owner_of_source(node: &Node, peers: &impl Peers, outer: Ip4, inner: Ip4) -> Result<Peer, Reason> {
     match peers.peer(inner.masked(node.netmask)) {
         Some(peer) if peer.public_ip == outer => Ok(peer),
-        _ => known_source(peers, outer).and(Err(Reason::InnerSourceMismatch)),
+        _ => {
+            known_source(peers, outer)?;
+            // In its own name: a process of that host asks a service whose address is translated to a pod's.
+            if inner == outer { Ok(Peer::UNKNOWN) } else { Err(Reason::InnerSourceMismatch) }
+        }
     }
 }
 
@@ -64,13 +68,16 @@ pub fn is_ipsec_of_peer(frame: &impl Frame, peers: &impl Peers) -> bool {
 }
 
 /// Checks the inner packet that the kernel's device has decapsulated, where the outer one was hidden from programs:
-/// from a subnet of any peer, and to one of this host's.
+/// from a subnet of any peer or the peer itself, and to one of this host's.
 #[inline(always)]
 pub fn admit_decrypted(node: &Node, peers: &impl Peers, inner: &Ipv4Header) -> Result<(), Reason> {
     if node.guard == OFF {
         return Ok(());
     }
-    if node.guard == STRICT && peers.peer(inner.source().masked(node.netmask)).is_none() {
+    if node.guard == STRICT
+        && peers.peer(inner.source().masked(node.netmask)).is_none()
+        && !peers.is_source(inner.source())
+    {
         return Err(Reason::InnerSourceMismatch);
     }
     if inner.destination().masked(node.netmask) == node.subnet {
@@ -182,6 +189,7 @@ mod tests {
         };
         let (pod, local) = ([10, 5, 2, 9], [10, 5, 1, 7]);
         assert_eq!(admit(&node, pod, local), Ok(()));
+        assert_eq!(admit(&node, PEER, local), Ok(()));
         assert_eq!(admit(&node, [8, 8, 8, 8], local), Err(Reason::InnerSourceMismatch));
         assert_eq!(admit(&node, pod, [192, 168, 77, 11]), Err(Reason::InnerDestinationNotLocal));
         let peer_level = Node { guard: Guard::Peer as u32, ..node };

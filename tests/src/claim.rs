@@ -4,27 +4,22 @@
 //! still claimed is removed before the process ends. What a run leaves that was killed is recognised by the process id
 //! in its name, and the next run takes it away.
 
+mod cgroup;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio, exit};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::wait;
-
 /// Where named network namespaces are.
 pub const NAMESPACES: &str = "/run/netns";
-/// Where control groups are.
-const CGROUPS: &str = "/sys/fs/cgroup";
-/// How long processes that have been killed may stay in theirs.
-const EMPTY: Duration = Duration::from_secs(2);
 /// Where the BPF file system is.
 pub const BPFFS: &str = "/sys/fs/bpf";
 
@@ -39,8 +34,8 @@ pub enum Thing {
     Directory(PathBuf),
     /// A file, which may be gone.
     File(PathBuf),
-    /// A control group of that name, in every hierarchy, with those in it.
-    Cgroups(String),
+    /// The cgroup of that name in each hierarchy, with those below it, once their processes are gone.
+    Cgroup(String),
 }
 
 impl Thing {
@@ -56,10 +51,8 @@ impl Thing {
             Self::File(path) if path.exists() => {
                 fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))
             }
-            Self::Cgroups(name) => {
-                hierarchies().iter().try_for_each(|hierarchy| remove_cgroup(&hierarchy.join(name)))
-            }
             Self::Directory(_) | Self::File(_) => Ok(()),
+            Self::Cgroup(name) => cgroup::remove(name),
         }
     }
 }
@@ -168,13 +161,13 @@ fn sweep() {
     for name in stale(Path::new(NAMESPACES)) {
         report(remove_namespace(&name));
     }
-    for name in hierarchies().iter().flat_map(|hierarchy| stale(hierarchy)) {
-        report(Thing::Cgroups(name).remove());
-    }
     for place in [PathBuf::from(BPFFS), std::env::temp_dir()] {
         for name in stale(&place) {
             report(Thing::Directory(place.join(name)).remove());
         }
+    }
+    for name in cgroup::hierarchies().iter().flat_map(|hierarchy| stale(hierarchy)) {
+        report(cgroup::remove(&name));
     }
 }
 
@@ -186,28 +179,6 @@ fn stale(directory: &Path) -> Vec<String> {
 fn is_stale(name: &str) -> bool {
     let pid = name.strip_prefix("fl-").and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
     pid.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists())
-}
-
-/// Where control groups are: one hierarchy (cgroup v2), or several below the same place (v1).
-fn hierarchies() -> Vec<PathBuf> {
-    let root = PathBuf::from(CGROUPS);
-    let below = fs::read_dir(&root).into_iter().flatten().flatten();
-    let is_hierarchy = |path: &PathBuf| path.join("cgroup.procs").exists();
-    let below: Vec<PathBuf> = below.map(|entry| entry.path()).filter(is_hierarchy).collect();
-    if is_hierarchy(&root) { vec![root] } else { below }
-}
-
-/// Removes a control group and those in it, which have no processes any more, or soon.
-fn remove_cgroup(group: &Path) -> Result<()> {
-    for entry in fs::read_dir(group).into_iter().flatten().flatten() {
-        if entry.file_type()?.is_dir() {
-            remove_cgroup(&entry.path())?;
-        }
-    }
-    wait::until(&format!("{} to be empty", group.display()), EMPTY, || match fs::remove_dir(group) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
-        _ => Ok(()),
-    })
 }
 
 fn remove_namespace(name: &str) -> Result<()> {

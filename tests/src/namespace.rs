@@ -70,6 +70,22 @@ impl Namespace {
         Ok(Self { inner: Arc::new(Inner { name, handle, _claim: claim }) })
     }
 
+    /// The namespace that a file stands for, under a name that is removed with the last clone. `label` must be unique in
+    /// this process.
+    ///
+    /// # Errors
+    /// It cannot be named, or this process is not root.
+    pub fn of_file(label: &str, file: &Path) -> Result<Self> {
+        claim::prepare()?;
+        let name = claim::name(label);
+        let place = Path::new(NAMESPACES).join(&name);
+        File::create(&place)?;
+        let claim = Claim::new(Thing::Namespace(name.clone()));
+        run(Command::new("mount").arg("--bind").arg(file).arg(&place))?;
+        let handle = File::open(&place)?;
+        Ok(Self { inner: Arc::new(Inner { name, handle, _claim: claim }) })
+    }
+
     /// Its name below `/run/netns`.
     #[must_use]
     pub fn name(&self) -> &str {

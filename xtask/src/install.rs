@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 
 use self::apt::Apt;
 use self::distribution::Distribution;
-pub use self::packages::{BARE_ROOTS, DEBIAN_RUST, GUESTS, KUBERNETES, Package, TOOLS, llvm};
+pub use self::packages::{BARE_ROOTS, DEBIAN_RUST, GUESTS, KUBERNETES, NODES, Package, TOOLS, llvm};
 
 /// How packages get onto this machine.
 pub enum Installer {

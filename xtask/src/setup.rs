@@ -18,7 +18,8 @@ use crate::toolchain::{self, Flag, Toolchain};
 pub struct Args {
     #[command(flatten)]
     toolchain: Flag,
-    /// Also build a real kube-apiserver, once for this machine, for the tests of the suite kubernetes; 10 to 25 minutes
+    /// Also build the real programs of Kubernetes, once for this machine, and install what nodes need, for the suites
+    /// kubernetes, cluster and conformance; half an hour to an hour
     #[arg(long)]
     kubernetes: bool,
 }
@@ -28,7 +29,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     eprintln!("{toolchain}");
     if args.kubernetes {
         kubernetes::ensure()?;
-        eprintln!("kube-apiserver is there.");
+        eprintln!("Kubernetes is there.");
     }
     eprintln!("Everything that building, demo and tests need is installed.");
     Ok(ExitCode::SUCCESS)

@@ -38,8 +38,9 @@ const NETWORK: &str = "network";
 /// by network namespaces. Each test is a process of its own. They run side by side, and behind them those that measure,
 /// one by one. Prints what failed tests print, and at the end what took longest and their number: "N passed, N failed".
 /// Fails if no test ran. With all tests, the suite network runs once more, as on a kernel without TCX, and guests
-/// with other kernels, as `kernels` has them: their verifiers, and some tests of the network. The suite kubernetes needs
-/// what `setup --kubernetes` builds, and is left out with a line at the end where that is not there.
+/// with other kernels, as `kernels` has them: their verifiers, and some tests of the network. The suites kubernetes and
+/// cluster need what `setup --kubernetes` builds, and are left out with a line at the end where that is not there. The
+/// suite conformance runs only when it is named.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -63,8 +64,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let selection = Selection::parse(&args.arguments).unwrap_or_else(|error| error.exit());
     let started = Instant::now();
     build_ebpf::build(&setup::ensure(args.toolchain)?)?;
-    if args.suite.as_deref() == Some(kubernetes::SUITE) {
-        kubernetes::ensure()?;
+    if let Some(suite) = &args.suite {
+        kubernetes::ensure_for(suite)?;
     }
     let jobs = args.jobs(&selection)?;
     println!("{:.0} s until all was built", started.elapsed().as_secs_f32());
@@ -78,10 +79,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         kernels::gate(&mut summary)?;
     }
 
-    if args.lacks_kubernetes() {
+    for suite in args.left_out() {
         println!(
-            "\nThe suite {} was left out: it needs a kube-apiserver, which `cargo xtask setup --kubernetes` builds once",
-            kubernetes::SUITE
+            "\nThe suite {suite} was left out: it needs Kubernetes, which `cargo xtask setup --kubernetes` builds once"
         );
     }
     println!("\nTests that took longest:\n{}", summary.slowest(SLOWEST));
@@ -123,13 +123,15 @@ impl Args {
     fn wants(&self, program: &Program, fallback: Option<Fallback>) -> bool {
         match fallback.map(|_| NETWORK).or(self.suite.as_deref()) {
             Some(suite) => program.is_suite && program.name == suite,
-            None => !program.is_suite || program.name != kubernetes::SUITE || kubernetes::is_there(),
+            None if program.is_suite && program.name == kubernetes::CONFORMANCE => false,
+            None => !program.is_suite || kubernetes::is_there_for(&program.name),
         }
     }
 
-    /// Whether a suite would have run that cannot.
-    fn lacks_kubernetes(&self) -> bool {
-        self.suite.is_none() && self.fallback.is_none() && !kubernetes::is_there()
+    /// The suites that would have run and cannot.
+    fn left_out(&self) -> Vec<&'static str> {
+        let suites = [kubernetes::SUITE, kubernetes::CLUSTER].into_iter();
+        suites.filter(|suite| self.has_unit_tests() && !kubernetes::is_there_for(suite)).collect()
     }
 
     const fn has_unit_tests(&self) -> bool {

@@ -43,7 +43,7 @@ impl Machine {
         let label = format!("{}-{name}", host.label());
         let (directory, claim) = claim::directory(&label)?;
         let cgroup = claim::name(&label);
-        let groups = Claim::new(Thing::Cgroups(cgroup.clone()));
+        let groups = Claim::new(Thing::Cgroup(cgroup.clone()));
         let mut command = host.namespace.command("unshare")?;
         command.args(["--pid", "--fork", "--kill-child", "--mount", "--ipc", "--uts", "sh", "-c", INIT]);
         command.arg(&directory);

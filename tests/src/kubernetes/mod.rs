@@ -1,16 +1,21 @@
-//! A Kubernetes API server with an etcd of its own, and nodes that nobody but the tests makes.
+//! Kubernetes: an API server with an etcd of its own, and nodes; either ones that nobody but the tests makes, or machines
+//! with kubelet, containers and services.
 //!
-//! The program is the real `kube-apiserver`, which `cargo xtask setup --kubernetes` builds once.
+//! The programs are the real ones, which `cargo xtask setup --kubernetes` builds once.
 
+mod agents;
+mod client;
+mod control;
+mod image;
+pub mod lab;
+mod machine;
+mod names;
 mod node;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use http::Request;
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
 use serde_json::{Value, json};
 
 use crate::claim::{self, Claim};
@@ -20,14 +25,19 @@ use crate::namespace::Namespace;
 use crate::network::{ETCD_ADDRESS, Host, Network};
 use crate::process::Process;
 use crate::wait;
+pub use agents::{Agents, PAUSE};
+pub use client::ApiClient;
+pub use control::{Controllers, POD_NETWORK};
+pub use image::Image;
+pub use lab::Lab;
+pub use machine::Machine;
+pub use names::Names;
 pub use node::{ANNOTATIONS, annotation, annotations_of, lease_of, stock_annotations};
 
-/// Where the program is, unless `FLANNEL_KUBE_APISERVER` names another one.
-pub const PROGRAM: &str = "/var/cache/flannel-ebpf/kubernetes/kube-apiserver";
+/// Where the programs are. `FLANNEL_KUBE_APISERVER` names another API server.
+const PROGRAMS: &str = "/var/cache/flannel-ebpf/kubernetes";
 /// How long it may take to answer after its start.
 const START: Duration = Duration::from_secs(90);
-/// How long one request may take.
-const REQUEST: Duration = Duration::from_secs(20);
 const PORT: u16 = 6443;
 /// Who may do everything, and the daemons, who may do what stock flannel's role allows.
 const TOKENS: &str = "admintoken,admin,1,system:masters\nflanneltoken,flannel,2\n";
@@ -39,7 +49,22 @@ pub struct ApiServer {
     namespace: Namespace,
     etcd: Etcd,
     directory: PathBuf,
+    /// Whether pods get the tokens of their accounts, which a controller makes.
+    has_tokens: bool,
     _claim: Claim,
+}
+
+/// Where a program of Kubernetes is.
+///
+/// # Errors
+/// It was not built.
+pub fn program(name: &str) -> Result<PathBuf> {
+    let named = std::env::var_os("FLANNEL_KUBE_APISERVER").filter(|_| name == "kube-apiserver");
+    let path = named.map_or_else(|| Path::new(PROGRAMS).join(name), PathBuf::from);
+    if !path.is_file() {
+        bail!("there is no {}: build it with `cargo xtask setup --kubernetes`", path.display());
+    }
+    Ok(path)
 }
 
 /// A request that the API server refused.
@@ -52,6 +77,18 @@ impl ApiServer {
     /// # Errors
     /// It was not built, or does not start.
     pub fn start(network: &Network) -> Result<Self> {
+        Self::start_with(network, false)
+    }
+
+    /// Starts it for a cluster with [`Controllers`] and pods.
+    ///
+    /// # Errors
+    /// It was not built, or does not start.
+    pub fn start_for_pods(network: &Network) -> Result<Self> {
+        Self::start_with(network, true)
+    }
+
+    fn start_with(network: &Network, has_tokens: bool) -> Result<Self> {
         let etcd = Etcd::on_network(network)?;
         let (directory, claim) = claim::directory(&format!("{}-kubernetes", network.number()))?;
         std::fs::write(directory.join("tokens.csv"), TOKENS)?;
@@ -59,7 +96,7 @@ impl ApiServer {
         let key = rcgen::KeyPair::generate()?;
         std::fs::write(directory.join("service-accounts.key"), key.serialize_pem())?;
         std::fs::write(directory.join("service-accounts.pub"), key.public_key_pem())?;
-        let mut server = Self { process: None, namespace, etcd, directory, _claim: claim };
+        let mut server = Self { process: None, namespace, etcd, directory, has_tokens, _claim: claim };
         server.restart()?;
         for user in ["admin", "flannel"] {
             std::fs::write(server.kubeconfig(user), server.kubeconfig_text(user).to_string())?;
@@ -76,12 +113,8 @@ impl ApiServer {
         if self.process.is_some() {
             bail!("the API server runs already");
         }
-        let program = std::env::var("FLANNEL_KUBE_APISERVER").unwrap_or_else(|_| PROGRAM.to_owned());
-        if !std::path::Path::new(&program).is_file() {
-            bail!("there is no {program}: build it with `cargo xtask setup --kubernetes`");
-        }
         let path = |name: &str| self.directory.join(name).display().to_string();
-        let mut command = self.namespace.command(&program)?;
+        let mut command = self.namespace.command(program("kube-apiserver")?)?;
         command.args([
             &format!("--etcd-servers={}", self.etcd.url()),
             "--service-cluster-ip-range=10.96.0.0/16",
@@ -94,8 +127,12 @@ impl ApiServer {
             "--service-account-issuer=https://kubernetes.default.svc",
             &format!("--service-account-key-file={}", path("service-accounts.pub")),
             &format!("--service-account-signing-key-file={}", path("service-accounts.key")),
-            "--disable-admission-plugins=ServiceAccount",
+            "--allow-privileged",
+            "--kubelet-preferred-address-types=InternalIP",
         ]);
+        if !self.has_tokens {
+            command.arg("--disable-admission-plugins=ServiceAccount");
+        }
         self.process = Some(Process::spawn("kube-apiserver", command, &self.directory.join("log"))?);
         wait::until("the API server to answer", START, || {
             if let Err(ended) = self.process.as_mut().context("it was not started")?.check_running() {
@@ -116,6 +153,36 @@ impl ApiServer {
     /// It does not run.
     pub fn kill(&mut self) -> Result<()> {
         self.process.take().context("the API server does not run")?.kill()
+    }
+
+    /// Where it runs.
+    #[must_use]
+    pub const fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Where its files are.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Runs `kubectl` as who may do everything, with `input`, and returns what it prints.
+    ///
+    /// # Errors
+    /// It was not built, or fails; then with what it printed to standard error.
+    pub fn kubectl(&self, arguments: &[&str], input: &str) -> Result<String> {
+        let file = self.directory.join("kubectl-input");
+        std::fs::write(&file, input)?;
+        let mut command = self.namespace.command(program("kubectl")?)?;
+        command.arg(format!("--kubeconfig={}", self.kubeconfig("admin").display())).args(arguments);
+        // What it has learned of the API server is kept there.
+        command.env("HOME", &self.directory).stdin(std::fs::File::open(&file)?);
+        let output = command.output()?;
+        if !output.status.success() {
+            bail!("kubectl {arguments:?} failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// The file by which a user reaches it.
@@ -166,23 +233,13 @@ impl ApiServer {
     /// # Errors
     /// It does not answer, or refuses.
     pub fn request(&self, method: &str, path: &str, body: Option<(&str, &Value)>) -> Result<Value> {
-        let kubeconfig = Kubeconfig::read_from(self.kubeconfig("admin"))?;
-        let mut request = Request::builder().method(method).uri(path);
-        if let Some((kind, _)) = body {
-            request = request.header("Content-Type", kind);
-        }
-        let request =
-            request.body(body.map(|(_, value)| value.to_string().into_bytes()).unwrap_or_default())?;
-        self.namespace.within(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(async {
-                let config =
-                    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-                let client = Client::try_from(config)?;
-                let text = tokio::time::timeout(REQUEST, client.request_text(request)).await??;
-                Ok(serde_json::from_str(&text).unwrap_or(Value::String(text)))
-            })
-        })
+        self.client().request(method, path, body)
+    }
+
+    /// Who asks it like that, for threads of their own.
+    #[must_use]
+    pub fn client(&self) -> ApiClient {
+        ApiClient { namespace: self.namespace.clone(), kubeconfig: self.kubeconfig("admin") }
     }
 
     /// Starts a daemon on a host, whose node has the host's name.

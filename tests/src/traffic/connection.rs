@@ -15,6 +15,26 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) fn connect(from: &Endpoint, to: &Endpoint) -> Result<(TcpStream, TcpStream)> {
     let listener = to.namespace.within(|| Ok(TcpListener::bind((to.address, 0))?))?;
     let address: SocketAddr = listener.local_addr()?;
+    join(from, to, &listener, address)
+}
+
+/// The same to a port of `to` by another address, which the network translates.
+pub(super) fn connect_by(
+    from: &Endpoint,
+    to: &Endpoint,
+    port: u16,
+    address: SocketAddr,
+) -> Result<(TcpStream, TcpStream)> {
+    let listener = to.namespace.within(|| Ok(TcpListener::bind((to.address, port))?))?;
+    join(from, to, &listener, address)
+}
+
+fn join(
+    from: &Endpoint,
+    to: &Endpoint,
+    listener: &TcpListener,
+    address: SocketAddr,
+) -> Result<(TcpStream, TcpStream)> {
     let near = from
         .namespace
         .within(|| Ok(TcpStream::connect_timeout(&address, wait::stretched(PATIENCE))?))

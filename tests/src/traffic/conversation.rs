@@ -1,7 +1,7 @@
 //! A connection over which little is said, for long: whether it outlives what happens meanwhile.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle, sleep};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, ensure};
 
 use super::Endpoint;
-use super::connection::connect;
+use super::connection::{connect, connect_by};
 
 /// How often something is said.
 const TICK: Duration = Duration::from_millis(5);
@@ -38,7 +38,18 @@ impl Conversation {
     /// # Errors
     /// No connection comes about.
     pub fn start(from: &Endpoint, to: &Endpoint) -> Result<Self> {
-        let (near, far) = connect(from, to)?;
+        Self::between(connect(from, to)?)
+    }
+
+    /// The same with `port` of `to` by another address, which the network translates.
+    ///
+    /// # Errors
+    /// No connection comes about.
+    pub fn start_by(from: &Endpoint, to: &Endpoint, port: u16, address: SocketAddr) -> Result<Self> {
+        Self::between(connect_by(from, to, port, address)?)
+    }
+
+    fn between((near, far): (TcpStream, TcpStream)) -> Result<Self> {
         near.set_nodelay(true)?;
         let stop = Arc::new(AtomicBool::new(false));
         let sender_stop = stop.clone();

@@ -31,7 +31,7 @@ pub use ping::{Ping, Pong};
 pub use sizes::Received;
 pub use stream::{Losses, Stream};
 pub use throughput::{Throughput, throughput};
-pub use transfer::{Transfer, transfer};
+pub use transfer::{Transfer, transfer, transfer_by};
 pub(crate) use transfer::{receive_file, send_file};
 
 /// A machine that sends and receives, by one of its addresses.

@@ -1,14 +1,14 @@
 //! A file: many bytes over one connection, and whether they arrived as they were sent.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use sha2::{Digest as _, Sha256};
 
-use super::connection::connect;
+use super::connection::{connect, connect_by};
 use super::{ChecksumErrors, Endpoint};
 
 const CHUNK: usize = 256 * 1024;
@@ -35,8 +35,31 @@ impl Transfer {
 /// # Errors
 /// The connection fails; what arrived is not what was sent; a kernel on the path counted a wrong checksum.
 pub fn transfer(from: &Endpoint, to: &Endpoint, bytes: u64) -> Result<Transfer> {
+    transfer_over(from, to, bytes, || connect(from, to))
+}
+
+/// The same to `port` of `to` by another address, which the network translates.
+///
+/// # Errors
+/// As [`transfer`].
+pub fn transfer_by(
+    from: &Endpoint,
+    to: &Endpoint,
+    port: u16,
+    address: SocketAddr,
+    bytes: u64,
+) -> Result<Transfer> {
+    transfer_over(from, to, bytes, || connect_by(from, to, port, address))
+}
+
+fn transfer_over(
+    from: &Endpoint,
+    to: &Endpoint,
+    bytes: u64,
+    connect: impl FnOnce() -> Result<(TcpStream, TcpStream)>,
+) -> Result<Transfer> {
     let errors_before = ChecksumErrors::of(&[from, to])?;
-    let (near, far) = connect(from, to)?;
+    let (near, far) = connect()?;
     let begin = Instant::now();
     let sending = thread::spawn(move || send_file(near, bytes));
     let received = receive_file(far);

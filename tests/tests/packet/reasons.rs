@@ -25,8 +25,14 @@ fn assert_counted_once(kernel: &Kernel, hook: Hook, expected: Reason) {
 
 #[rstest]
 #[case::forwarded(Reason::Forwarded, |_: &mut Outer| {})]
+#[case::peer_in_its_own_name(Reason::Forwarded, |outer: &mut Outer| outer.inner.source = PEERS[0].1)]
+#[case::stranger_in_its_own_name(Reason::UnknownOuterSource, |outer: &mut Outer| {
+    outer.source = STRANGER;
+    outer.inner.source = STRANGER;
+})]
 #[case::unknown_outer_source(Reason::UnknownOuterSource, |outer: &mut Outer| outer.source = STRANGER)]
 #[case::inner_source_of_another_peer(Reason::InnerSourceMismatch, |outer: &mut Outer| outer.inner.source = OTHER_PEERS_POD)]
+#[case::inner_source_is_another_peer(Reason::InnerSourceMismatch, |outer: &mut Outer| outer.inner.source = PEERS[1].1)]
 #[case::inner_source_of_nobody(Reason::InnerSourceMismatch, |outer: &mut Outer| outer.inner.source = [8, 8, 8, 8])]
 #[case::inner_source_of_this_host(Reason::InnerSourceMismatch, |outer: &mut Outer| outer.inner.source = LOCAL_POD)]
 #[case::inner_destination_elsewhere(Reason::InnerDestinationNotLocal, |outer: &mut Outer| outer.inner.destination = [192, 168, 77, 11])]

@@ -89,18 +89,28 @@ pub const GUESTS: &[Package] = &[
     file("netbase", "/etc/protocols", "guests: names of protocols"),
 ];
 
-/// What building Kubernetes' API server needs.
+/// What building Kubernetes needs.
 pub const KUBERNETES: &[Package] = &[
-    command("golang-go", "go", "kube-apiserver: compiling it"),
-    command("make", "make", "kube-apiserver: building it"),
-    command("rsync", "rsync", "kube-apiserver: building it"),
-    command("dpkg-dev", "dpkg-source", "kube-apiserver: unpacking its source"),
+    command("golang-go", "go", "Kubernetes: compiling it"),
+    command("make", "make", "Kubernetes: building it"),
+    command("rsync", "rsync", "Kubernetes: building it"),
+    command("dpkg-dev", "dpkg-source", "Kubernetes: unpacking its source"),
     file(
         "golang-github-modern-go-reflect2-dev",
         "/usr/share/gocode/src/github.com/modern-go/reflect2/reflect2.go",
-        "kube-apiserver: a library that fits today's Go",
+        "Kubernetes: a library that fits today's Go",
     ),
     DEBIAN_KEYS,
+];
+
+/// What nodes of a Kubernetes cluster run beside its own programs, and what is in the images of their pods.
+pub const NODES: &[Package] = &[
+    command("containerd", "containerd", "nodes: running containers"),
+    command("runc", "runc", "nodes: running containers"),
+    command("conntrack", "conntrack", "nodes: kube-proxy forgets connections to servers that are gone"),
+    command("curl", "curl", "nodes: asking services"),
+    command("netcat-openbsd", "nc", "nodes: asking services"),
+    SETPRIV,
 ];
 
 /// What trying setup in bare systems needs.

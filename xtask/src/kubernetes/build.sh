@@ -1,7 +1,40 @@
-# Builds kube-apiserver 1.20.2, the last of which Debian packages the source, and moves it to $1.
-set -eux
-place=$(dirname "$1")
+# Builds programs of Kubernetes 1.20.2, the last whose servers Debian packages the source of.
+#
+#   build.sh PLACE NAME...
+#
+# Each goes to PLACE/NAME as soon as it is built, and a line "NAME VERSION SHA256" to PLACE/programs. What has such a
+# line is not built again.
+set -eu
+place=$1
+shift
+version=1.20.2
+package=kubernetes=1.20.5+really1.20.2-1.1+deb12u1
+
+# Moves a program to its place and writes down what it is. $1: name, $2: the file
+keep() {
+    hash=$(sha256sum "$2" | cut -d ' ' -f 1)
+    mv "$2" "$place/$1"
+    { grep -v "^$1 " "$place/programs" 2>/dev/null || true; echo "$1 $version $hash"; } > "$place/programs.new"
+    mv "$place/programs.new" "$place/programs"
+}
+
+is_kept() {
+    hash=$(sed -n "s/^$1 $version //p" "$place/programs" 2>/dev/null)
+    [ -n "$hash" ] && echo "$hash  $place/$1" | sha256sum --check --status
+}
+
 mkdir -p "$place"
+# Who builds at the same time builds for us, too.
+exec 9> "$place/lock"
+flock 9
+missing=
+for name; do
+    is_kept "$name" || missing="$missing $name"
+done
+[ -n "$missing" ] || exit 0
+echo "To be built:$missing"
+
+rm -rf "$place"/build.*
 work=$(mktemp -d "$place/build.XXXXXX")
 trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
 cd "$work"
@@ -15,7 +48,7 @@ apt="-o Dir::Etc::SourceList=$work/sources.list -o Dir::Etc::SourceParts=- -o Di
 # shellcheck disable=SC2086
 apt-get $apt update
 # shellcheck disable=SC2086
-apt-get $apt source kubernetes=1.20.5+really1.20.2-1.1+deb12u1
+apt-get $apt source $package
 mv kubernetes-*/ source
 cd source
 
@@ -26,9 +59,26 @@ cp -L /usr/share/gocode/src/github.com/modern-go/reflect2/*.go $reflect/
 cp -L /usr/share/gocode/src/github.com/modern-go/reflect2/*.s $reflect/
 rm -f $reflect/*_test.go
 
-export HOME="$work" GOPATH="$work/source/.go" GOCACHE="$work/cache" CGO_ENABLED=0 KUBE_GIT_VERSION=v1.20.2
+export HOME="$work" GOPATH="$work/source/.go" GOCACHE="$work/cache" CGO_ENABLED=0 KUBE_GIT_VERSION=v$version
 mkdir -p .go/src/k8s.io
 ln -s ../../.. .go/src/k8s.io/kubernetes
-nice make WHAT=cmd/kube-apiserver GOLDFLAGS="-s -w"
-mv _output/local/bin/linux/amd64/kube-apiserver "$1.new"
-mv "$1.new" "$1"
+echo "Generating code"
+make generated_files
+
+export GO111MODULE=off
+cd .go/src/k8s.io/kubernetes
+parts=k8s.io/kubernetes/vendor/k8s.io
+symbols="-s -w"
+for library in component-base/version client-go/pkg/version; do
+    symbols="$symbols -X $parts/$library.gitVersion=v$version -X $parts/$library.gitMajor=1 -X $parts/$library.gitMinor=20"
+done
+for name in $missing; do
+    echo "Building $name"
+    case $name in
+        pause) gcc -Os -static -DVERSION=v3.2 -o "$work/$name" build/pause/linux/pause.c ;;
+        agnhost) go build -v -ldflags "$symbols" -o "$work/$name" ./test/images/agnhost ;;
+        e2e.test) go test -v -c -ldflags "$symbols" -o "$work/$name" ./test/e2e ;;
+        *) go build -v -ldflags "$symbols" -o "$work/$name" "./cmd/$name" ;;
+    esac
+    keep "$name" "$work/$name"
+done
