@@ -240,6 +240,14 @@ pub enum Backend {
     HostGw = 3,
     /// Leases only.
     Alloc = 4,
+    /// Routes of Amazon's cloud.
+    AwsVpc = 5,
+    /// Routes of Google's cloud.
+    Gce = 6,
+    /// Routes of Tencent's cloud.
+    TencentVpc = 7,
+    /// Routes of Alibaba's cloud.
+    AliVpc = 8,
 }
 
 impl Guard {

@@ -1,8 +1,9 @@
 //! The network's configuration, which anybody who can write to the registry can write.
 
 use anyhow::{Result, ensure};
+use flannel_model::config::cloud::RouteTables;
 use flannel_model::config::network::FamilyConfig;
-use flannel_model::config::{BackendConfig, NetworkConfig};
+use flannel_model::config::{BackendConfig, CloudConfig, NetworkConfig};
 use flannel_model::family::Family;
 use ipnetwork::IpNetwork;
 
@@ -48,6 +49,12 @@ fn check_backend(backend: &BackendConfig) -> Result<()> {
         BackendConfig::Vxlan(vxlan) => {
             ensure!(vxlan.port != 0, "port 0");
             ensure!(vxlan.mtu.is_none_or(|mtu| (118..=65_535).contains(&mtu)), "MTU {:?}", vxlan.mtu);
+        }
+        BackendConfig::Cloud(CloudConfig::AwsVpc(aws)) => {
+            ensure!(aws.route_limit != 0, "no routes");
+            if let RouteTables::Named(ids) = &aws.tables {
+                ensure!(!ids.is_empty() && ids.iter().all(|id| id.starts_with("rtb-")), "{ids:?}");
+            }
         }
         BackendConfig::HostGw | BackendConfig::Alloc => {}
     }

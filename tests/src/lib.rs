@@ -8,6 +8,7 @@ pub mod bench;
 pub mod binaries;
 pub mod cards;
 pub mod claim;
+pub mod cloud;
 pub mod cluster;
 pub mod containers;
 pub mod daemon;

@@ -6,6 +6,7 @@
 
 pub mod backend;
 pub mod chance;
+pub mod cloud_metrics;
 mod compact;
 pub mod configuration;
 pub mod exclusive;

@@ -4,6 +4,7 @@ use flannel_observe::{Domain, ScrapeErrors};
 use flannel_registry::{EtcdMetrics, KubernetesMetrics};
 use prometheus_client::registry::Registry;
 
+use crate::cloud_metrics::CloudMetrics;
 use crate::configuration::ConfigMetrics;
 use crate::lease::LeaseMetrics;
 use crate::reconcile::ReconcileMetrics;
@@ -19,6 +20,8 @@ pub struct Metrics {
     pub kubernetes: KubernetesMetrics,
     /// What is done in the kernel.
     pub reconcile: ReconcileMetrics,
+    /// The cloud whose route tables carry the packets.
+    pub cloud: CloudMetrics,
     /// Which configuration is served.
     pub configuration: ConfigMetrics,
 }
@@ -29,6 +32,7 @@ impl Domain for Metrics {
         self.etcd.register(registry, errors);
         self.kubernetes.register(registry, errors);
         self.reconcile.register(registry, errors);
+        self.cloud.register(registry, errors);
         self.configuration.register(registry, errors);
     }
 }

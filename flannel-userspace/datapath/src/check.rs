@@ -91,7 +91,7 @@ fn spec(backend: Backend, program_settings: ProgramSettings) -> Spec {
     let format = match backend {
         Backend::Udp => Some(Format::Udp { segmented: EXIT }),
         Backend::Vxlan => Some(Format::Vxlan),
-        Backend::HostGw | Backend::Alloc => None,
+        _ => None,
     };
     let (node, uplinks) = (node(backend), BTreeSet::new());
     Spec { format, routes: true, node, uplinks, hook: HookChoice::Auto, program_settings }
@@ -122,6 +122,11 @@ const DEVICE: u32 = 3;
 const ENTRANCE: u32 = 4;
 const EXIT: u32 = 5;
 
+/// Whether programs may see packets on their way to other hosts.
+const fn has_bypass(backend: Backend) -> bool {
+    matches!(backend, Backend::Udp | Backend::Vxlan | Backend::HostGw)
+}
+
 /// A host that uses every feature of its backend and this kernel: the verifier does not see code that is disabled.
 fn node(backend: Backend) -> Node {
     Node {
@@ -135,7 +140,7 @@ fn node(backend: Backend) -> Node {
         vni: if backend == Backend::Udp { 0 } else { 1 },
         port: 8472,
         guard: Guard::Strict as u32,
-        bypass: match Support::of_this_kernel().check_mtu && backend != Backend::Alloc {
+        bypass: match Support::of_this_kernel().check_mtu && has_bypass(backend) {
             true => Bypass::Flow as u32,
             false => Bypass::Off as u32,
         },

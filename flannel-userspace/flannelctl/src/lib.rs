@@ -2,6 +2,7 @@
 //!
 //! Commands, tables and texts live here. Nothing that a running daemon needs does.
 
+mod cloud;
 mod counters;
 mod daemon;
 mod down;

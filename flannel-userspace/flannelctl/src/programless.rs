@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::cloud;
 use super::daemon::Daemon;
 use super::exit::Code;
 use super::output::Report;
@@ -51,7 +52,8 @@ impl Report for Programless {
     fn show(&self, page: &mut Page) {
         match &self.daemon {
             Some(daemon) => {
-                page.pairs([("flanneld", toned(daemon.tone(), daemon.text()))]);
+                let cloud = daemon.cloud().into_iter().flat_map(cloud::pairs);
+                page.pairs(cloud.chain([("flanneld", toned(daemon.tone(), daemon.text()))]));
                 for (tone, trouble) in daemon.troubles() {
                     page.toned_line(tone, &trouble);
                 }

@@ -1,7 +1,8 @@
 //! The running daemon as `flannelctl status` shows it.
 
 use flannel_control::socket::{
-    Condition, ConditionState, HeldLease, LogLevels, Registry, RegistryState, ServedConfiguration, Status,
+    Cloud, Condition, ConditionState, HeldLease, LogLevels, Registry, RegistryState, ServedConfiguration,
+    Status,
 };
 use serde::Serialize;
 
@@ -29,6 +30,9 @@ pub(super) struct Running {
     lease: Option<HeldLease>,
     registry: Option<Registry>,
     configuration: Option<ServedConfiguration>,
+    /// The cloud whose route tables carry the packets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cloud: Option<Cloud>,
     log_level: Option<LogLevels>,
     /// What told: `socket`, `nothing`.
     told_by: &'static str,
@@ -69,6 +73,7 @@ impl Running {
             lease: status.lease,
             registry: Some(status.registry),
             configuration: status.configuration,
+            cloud: status.cloud,
             log_level: Some(status.log_level),
             told_by: "socket",
         }
@@ -88,6 +93,7 @@ impl Running {
             lease: None,
             registry: None,
             configuration: None,
+            cloud: None,
             log_level: None,
             told_by: "nothing",
         }
@@ -130,6 +136,11 @@ impl Running {
             Some(pid) => format!("{state} (process {pid})"),
             None => state,
         }
+    }
+
+    /// The cloud that carries the packets.
+    pub(super) const fn cloud(&self) -> Option<&Cloud> {
+        self.cloud.as_ref()
     }
 
     /// By what the configuration that is served is told apart from others.
@@ -189,6 +200,7 @@ pub(super) mod tests {
                 state: RegistryState::Reached,
             },
             configuration: Some(ServedConfiguration { hash: "0123456789ab".to_owned(), outdated: None }),
+            cloud: None,
             log_level: LogLevels { level: LogLevel::Info, configured: LogLevel::Info },
             settings: Settings {
                 etcd_prefix: "/coreos.com/network".to_owned(),

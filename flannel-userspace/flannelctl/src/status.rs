@@ -13,6 +13,7 @@ use ipnetwork::Ipv4Network;
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
+use super::cloud;
 use super::daemon::Daemon;
 use super::exit::Outcome;
 use super::hooks::{Hook, Interface, hooks};
@@ -220,7 +221,7 @@ fn links(programs: &[Hook]) -> Vec<String> {
 
 impl Report for Status {
     fn show(&self, page: &mut Page) {
-        page.pairs([
+        let mut pairs = vec![
             ("backend", cell(self.backend)),
             ("subnet", or_dash(self.subnet)),
             ("underlay", cell(format!("{}, {}", self.public_interface.text(), self.address))),
@@ -233,11 +234,11 @@ impl Report for Status {
             ("pins", cell(self.pin_dir.display())),
             ("lease", or_dash(self.daemon.as_ref().and_then(Running::lease_text))),
             ("config", or_dash(self.daemon.as_ref().and_then(Running::hash))),
-            ("flanneld", {
-                let (tone, text) = self.daemon_line();
-                toned(tone, text)
-            }),
-        ]);
+        ];
+        pairs.extend(self.daemon.as_ref().and_then(Running::cloud).into_iter().flat_map(cloud::pairs));
+        let (tone, text) = self.daemon_line();
+        pairs.push(("flanneld", toned(tone, text)));
+        page.pairs(pairs);
         for (tone, trouble) in self.troubles() {
             page.toned_line(tone, &trouble);
         }

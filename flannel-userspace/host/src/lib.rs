@@ -123,11 +123,11 @@ impl Host {
         })
     }
 
-    /// Which flows bypass the stack. Without peers there is no flow, and without `bpf_check_mtu` no way to check its
-    /// packets.
+    /// Which flows bypass the stack. Without peers that programs know there is no flow, and without `bpf_check_mtu` no way
+    /// to check its packets.
     fn bypass(&self, kind: Kind) -> Bypass {
         match kind {
-            Kind::Alloc => Bypass::Off,
+            _ if !kind.has_programs() => Bypass::Off,
             _ if !Support::of_this_kernel().check_mtu => Bypass::Off,
             _ => self.settings.bypass,
         }

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use flannel_common::maps;
 
+use crate::cloud::Provider;
+
 /// The kind of a backend: how packets get from host to host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
@@ -16,11 +18,14 @@ pub enum Kind {
     HostGw,
     /// A lease and nothing else: somebody else carries the packets.
     Alloc,
+    /// Routes in the route tables of a cloud, nothing encapsulated.
+    Cloud(Provider),
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 4] = [Self::Udp, Self::Vxlan, Self::HostGw, Self::Alloc];
+    pub const ALL: [Self; 5] =
+        [Self::Udp, Self::Vxlan, Self::HostGw, Self::Alloc, Self::Cloud(Provider::AwsVpc)];
 
     /// The name of the kind: `Backend.Type` of the network configuration.
     #[must_use]
@@ -30,6 +35,7 @@ impl Kind {
             Self::Vxlan => "vxlan",
             Self::HostGw => "host-gw",
             Self::Alloc => "alloc",
+            Self::Cloud(provider) => provider.name(),
         }
     }
 
@@ -41,7 +47,20 @@ impl Kind {
             Self::Vxlan => maps::Backend::Vxlan,
             Self::HostGw => maps::Backend::HostGw,
             Self::Alloc => maps::Backend::Alloc,
+            Self::Cloud(provider) => provider.for_programs(),
         }
+    }
+
+    /// Whether programs may see packets on their way from pods to other hosts' pods.
+    #[must_use]
+    pub const fn has_programs(self) -> bool {
+        !matches!(self, Self::Alloc | Self::Cloud(_))
+    }
+
+    /// Whether flanneld has this host forward packets from and to its pods.
+    #[must_use]
+    pub const fn forwards(self) -> bool {
+        !matches!(self, Self::Alloc)
     }
 
     /// The number by which the maps know the kind.
@@ -56,11 +75,11 @@ impl Kind {
         Self::ALL.into_iter().find(|kind| kind.number() == number)
     }
 
-    /// The `BackendType` of a lease; stock flannel writes none with `udp` and `alloc`.
+    /// The `BackendType` of a lease; stock flannel writes none with `udp`, `alloc` and clouds.
     #[must_use]
     pub const fn lease_type(self) -> Option<&'static str> {
         match self {
-            Self::Udp | Self::Alloc => None,
+            Self::Udp | Self::Alloc | Self::Cloud(_) => None,
             Self::Vxlan => Some("vxlan"),
             Self::HostGw => Some("host-gw"),
         }
@@ -75,7 +94,7 @@ impl fmt::Display for Kind {
 
 /// The text names no kind of backend that is served.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown backend type: {0:?}; this version serves udp, vxlan, host-gw and alloc")]
+#[error("unknown backend type: {0:?}; this version serves udp, vxlan, host-gw, alloc and aws-vpc")]
 pub struct UnknownKind(pub String);
 
 impl FromStr for Kind {
@@ -94,16 +113,24 @@ impl FromStr for Kind {
 mod tests {
     use rstest::rstest;
 
-    use super::Kind;
+    use super::{Kind, Provider};
 
     #[rstest]
     #[case("udp", Kind::Udp, None)]
     #[case("VXLAN", Kind::Vxlan, Some("vxlan"))]
     #[case("host-gw", Kind::HostGw, Some("host-gw"))]
     #[case("alloc", Kind::Alloc, None)]
+    #[case("aws-vpc", Kind::Cloud(Provider::AwsVpc), None)]
     fn name_and_lease_type(#[case] text: &str, #[case] kind: Kind, #[case] lease_type: Option<&str>) {
         assert_eq!(text.parse(), Ok(kind));
         assert_eq!(kind.lease_type(), lease_type);
+    }
+
+    #[test]
+    fn numbers_are_those_of_one_kind() {
+        for kind in Kind::ALL {
+            assert_eq!(Kind::from_number(kind.number()), Some(kind));
+        }
     }
 
     #[rstest]

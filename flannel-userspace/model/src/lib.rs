@@ -5,6 +5,7 @@
 //! a clock does not.
 
 pub mod backend;
+pub mod cloud;
 pub mod condition;
 pub mod config;
 pub mod device;
@@ -12,4 +13,5 @@ pub mod error;
 pub mod family;
 pub mod lease;
 pub mod object;
+pub mod secret;
 pub mod underlay;

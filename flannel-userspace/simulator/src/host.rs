@@ -298,7 +298,8 @@ impl Daemon {
         datapath.meet();
         let held = lease_handle.state();
         let place = Box::new(SubnetStore(self.disk.subnet.clone()));
-        let announcement = Announcement { lease: lease_handle, file, place };
+        let underlay = tokio::sync::watch::Sender::new(underlay);
+        let announcement = Announcement { lease: lease_handle, file, place, underlay };
         let (content, is_killed) = (self.disk.state.clone(), self.is_killed.clone());
         let store = Box::new(StateFile { content, is_killed });
         let mut memory = Memory::new(store, identity, config);

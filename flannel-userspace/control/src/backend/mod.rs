@@ -1,6 +1,7 @@
 //! Backends: the objects of a peer in the kernel. Each backend is a file here, and a line in [`of`].
 
 mod alloc;
+mod cloud;
 mod host_gw;
 mod udp;
 mod vxlan;
@@ -62,6 +63,11 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// Whether [`Backend::objects`] depends on the hop.
     fn depends_on_hop(&self) -> bool;
 
+    /// Whether packets of pods may cross the underlay as they are.
+    fn is_plain(&self) -> bool {
+        self.depends_on_hop()
+    }
+
     /// The objects by which `peer` is reached, whose address is reached by `hop`; in any order.
     ///
     /// # Errors
@@ -85,11 +91,12 @@ pub fn between(config: &BackendConfig) -> Box<dyn Backend> {
 
 /// The one table of backends.
 fn with(config: &BackendConfig, direct: Direct) -> Box<dyn Backend> {
-    match *config {
-        BackendConfig::Udp(config) => Box::new(udp::Udp::new(config, direct)),
-        BackendConfig::Vxlan(config) => Box::new(vxlan::Vxlan::new(config, direct)),
+    match config {
+        BackendConfig::Udp(config) => Box::new(udp::Udp::new(*config, direct)),
+        BackendConfig::Vxlan(config) => Box::new(vxlan::Vxlan::new(*config, direct)),
         BackendConfig::HostGw => Box::new(host_gw::HostGw),
         BackendConfig::Alloc => Box::new(alloc::Alloc),
+        BackendConfig::Cloud(config) => Box::new(cloud::Cloud(config.provider())),
     }
 }
 

@@ -35,7 +35,7 @@ pub(super) enum Change {
 
 impl Configured {
     pub(super) fn new(mut served: Served) -> Self {
-        let backend = served.borrow_and_update().backend;
+        let backend = served.borrow_and_update().backend.clone();
         Self { served, backend, settled: None }
     }
 
@@ -51,7 +51,7 @@ impl Configured {
     /// Takes the next configuration: its text, and the backend by which it takes effect, if that is another one.
     fn take(&mut self) -> (String, Option<Box<dyn Backend>>) {
         let next = self.served.borrow_and_update().clone();
-        let before = std::mem::replace(&mut self.backend, next.backend);
+        let before = std::mem::replace(&mut self.backend, next.backend.clone());
         if before.direct_routing() != next.backend.direct_routing() {
             self.settled = Some(Instant::now() + GOING_OVER);
         }

@@ -93,6 +93,9 @@ pub struct Status {
     /// The network's configuration, once it is served.
     #[serde(default)]
     pub configuration: Option<ServedConfiguration>,
+    /// The cloud whose route tables carry the packets, once they were read.
+    #[serde(default)]
+    pub cloud: Option<Cloud>,
     /// How much is logged.
     pub log_level: LogLevels,
     /// What it was told.
@@ -163,6 +166,30 @@ pub struct ServedConfiguration {
     pub hash: String,
     /// Why the one in the registry, which is another, is not served.
     pub outdated: Option<String>,
+}
+
+/// The cloud's route tables as they were read last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cloud {
+    /// What this host is as the target of a route.
+    pub target: String,
+    /// Where it is: region, zone, network.
+    pub place: String,
+    /// Every table that leads to this host.
+    pub tables: Vec<CloudTable>,
+    /// How long ago everything was seen to be as it should.
+    pub in_step_seconds: Option<u64>,
+}
+
+/// One of the cloud's route tables.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CloudTable {
+    /// Its name or number.
+    pub id: String,
+    /// How many routes it has that count against the quota.
+    pub used: usize,
+    /// The quota, if that is known.
+    pub limit: Option<usize>,
 }
 
 /// What the daemon was told, as far as others need it.

@@ -150,7 +150,7 @@ impl Whole {
             let device = route.device.map(objects::name).unwrap_or_default();
             Thing { kind: "route", text: format!("{}{via} dev {device}", peer.public_ip) }
         });
-        let is_routed = node.backend != Kind::Alloc.number();
+        let is_routed = Kind::from_number(node.backend).is_none_or(Kind::has_programs);
         Ok(Self { kernel: kernel.collect(), underlay, is_routed, peer })
     }
 }

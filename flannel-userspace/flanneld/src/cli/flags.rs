@@ -53,6 +53,8 @@ pub(super) struct Flags {
     #[command(flatten)]
     pub(super) rules: RuleFlags,
     #[command(flatten)]
+    pub(super) cloud: CloudFlags,
+    #[command(flatten)]
     pub(super) health: HealthFlags,
     #[command(flatten)]
     pub(super) kubernetes: KubernetesFlags,
@@ -194,6 +196,14 @@ pub(super) struct RuleFlags {
     /// Keep a blackhole route for this host's own subnet.
     #[arg(long, default_value = "false")]
     pub(super) ip_blackhole_route: Switch,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Cloud")]
+pub(super) struct CloudFlags {
+    /// About how many seconds lie between two looks at the cloud's route tables, with the backend aws-vpc.
+    #[arg(long, default_value_t = 300, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) cloud_resync: u32,
 }
 
 #[derive(Args)]

@@ -81,6 +81,8 @@ pub struct Options {
     pub rules: RuleOptions,
     /// Whether the host is made to forward packets.
     pub ip_forward: bool,
+    /// About how long between two looks at the cloud's route tables.
+    pub cloud_resync: Duration,
     /// Bridges whose ports lead to pods.
     pub pod_bridges: Vec<String>,
     /// Where health and metrics are shown.
@@ -198,6 +200,7 @@ impl Options {
             },
             ip_forward: rules.ip_forward.is_on(),
             pod_bridges: datapath.pod_bridges.into(),
+            cloud_resync: Duration::from_secs(flags.cloud.cloud_resync.into()),
             endpoints: endpoints(&flags.health),
             metrics_per_peer: flags.health.metrics_per_peer.into(),
             log_level: values::log_level(flags.logging.v),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use flannel_cloud::Seen;
 use flannel_common::maps::Guard;
 use flannel_control::configuration::Served;
 use flannel_control::lease::LeaseState;
@@ -54,6 +55,8 @@ struct Inner {
     lease: OnceLock<watch::Receiver<LeaseState>>,
     /// The network's configuration, as it is served.
     configuration: OnceLock<Served>,
+    /// The cloud, where the backend has one.
+    cloud: OnceLock<watch::Receiver<Option<Seen>>>,
     /// Where the registry answers, once that is known.
     endpoints: OnceLock<Vec<String>>,
 }
@@ -81,6 +84,7 @@ impl Desk {
             leaves,
             lease: OnceLock::new(),
             configuration: OnceLock::new(),
+            cloud: OnceLock::new(),
             endpoints: OnceLock::new(),
         }));
         tokio::spawn(control.clone().follow(hangups));
@@ -153,6 +157,12 @@ impl Control {
         let _ = self.0.configuration.set(configuration);
     }
 
+    /// Hears what is seen of the cloud.
+    pub(super) fn sees(&self, cloud: watch::Receiver<Option<Seen>>) {
+        // It is told once.
+        let _ = self.0.cloud.set(cloud);
+    }
+
     /// Reads the files again with each SIGHUP.
     async fn follow(self, mut hangups: Hangups) {
         while hangups.next().await.is_some() {
@@ -191,6 +201,7 @@ impl Control {
                 hash: served.borrow().hash(),
                 outdated: conditions.outdated(),
             }),
+            cloud: self.0.cloud.get().and_then(|cloud| cloud.borrow().as_ref().map(Seen::told)),
             log_level: self.levels(),
             settings: self.0.settings.clone(),
         }

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
+use flannel_cloud::CloudError;
 use flannel_control::exclusive::ExclusiveError;
 use flannel_control::kernel::KernelError;
 use flannel_control::lease::{AcquireError, AddressTaken, Lost, PoolError};
@@ -91,6 +92,9 @@ pub enum DaemonError {
     /// Flannel's device or programs cannot be put in their places.
     #[error("cannot set the datapath up")]
     State(#[source] KernelError),
+    /// The cloud could never be asked.
+    #[error("Error registering network")]
+    Cloud(#[from] CloudError),
     /// The subnet file cannot be read or written.
     #[error(transparent)]
     SubnetFile(#[from] SubnetFileError),

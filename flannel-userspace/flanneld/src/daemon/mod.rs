@@ -1,6 +1,7 @@
 //! The daemon's life, from top to bottom: its settings, what it needs, what it keeps, how it ends.
 
 mod check;
+mod cloud;
 mod configuration;
 mod control;
 mod error;
@@ -174,6 +175,7 @@ async fn serve<M: Membership>(
         listing,
         rules,
         other_rules,
+        cloud,
         surroundings,
         approver,
         exclusive: _exclusive,
@@ -194,6 +196,10 @@ async fn serve<M: Membership>(
     service.run(rules.run());
     service.run(other_rules.run());
     service.run(surroundings.run());
+    if let Some((keeper, seen)) = cloud {
+        service.run(keeper.run());
+        control.sees(seen);
+    }
     if let Some(approver) = approver {
         service.run(approver.run());
     }

@@ -49,13 +49,13 @@ pub(super) const fn instead(backend: Kind) -> Option<&'static str> {
         Kind::Udp => None,
         Kind::Vxlan => Some("forwarding by the kernel's vxlan device, without guard, counters and bypass"),
         Kind::HostGw => Some("forwarding by the kernel's routes, without bypass"),
-        Kind::Alloc => Some("which matters to nobody with the backend alloc"),
+        Kind::Alloc | Kind::Cloud(_) => Some("which matters to nobody with this backend"),
     }
 }
 
 /// Reports what the programs do not do on this kernel.
 pub(super) fn limit(backend: Kind, bypass: Bypass, conditions: &Conditions) {
-    let has_bypass = backend != Kind::Alloc && bypass != Bypass::Off;
+    let has_bypass = backend.has_programs() && bypass != Bypass::Off;
     if !has_bypass || Support::of_this_kernel().check_mtu {
         return;
     }

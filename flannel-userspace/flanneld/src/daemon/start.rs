@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use flannel_cloud::{Keeper, Seen};
 use flannel_common::flow::Bypass;
 use flannel_control::backend::Tunnel;
 use flannel_control::configuration::{Follower, Served};
@@ -16,7 +17,6 @@ use flannel_control::remembered::Remembered;
 use flannel_control::subnet_file::SubnetFile;
 use flannel_control::{Metrics, backend};
 use flannel_datapath::{Approver, PinDir, Unavailable};
-use flannel_model::backend::Kind;
 use flannel_model::config::NetworkConfig;
 use flannel_model::error::Chain;
 use flannel_model::family::{Family, PerFamily, Subnets};
@@ -29,6 +29,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
+use super::cloud::Cloud;
 use super::error::DaemonError;
 use super::leave::Presence;
 use super::membership::Membership;
@@ -59,6 +60,8 @@ pub(super) struct Started<L, C> {
     pub(super) listing: Condition,
     pub(super) rules: RuleKeeper,
     pub(super) other_rules: OtherRulesKeeper,
+    /// Keeps the route tables of the cloud, and what is seen of them, where the backend has one.
+    pub(super) cloud: Option<(Keeper<L>, watch::Receiver<Option<Seen>>)>,
     pub(super) surroundings: Surroundings,
     /// None if no connection is to bypass the stack.
     pub(super) approver: Option<Approver>,
@@ -113,7 +116,7 @@ pub(super) async fn start<M: Membership>(
         None => (found, None),
     };
     let configuration::Found { configuration, is_remembered } = found;
-    let (config, backend_config) = (&configuration.network, configuration.backend);
+    let (config, backend_config) = (&configuration.network, configuration.backend.clone());
     for family in config.families.values() {
         info!(
             network = %family.network, subnet_len = family.subnet_len, min = %family.subnet_min,
@@ -121,6 +124,7 @@ pub(super) async fn start<M: Membership>(
         );
     }
     pending.configuration.meet();
+    let cloud = Cloud::of(&backend_config, options.cloud_resync, &vitals.conditions, &metrics.cloud)?;
     let marker = match &unavailable {
         None => {
             let kind = backend_config.kind();
@@ -181,6 +185,11 @@ pub(super) async fn start<M: Membership>(
     let rules =
         RuleKeeper::start(&options, served.clone(), tunnel, &subnets, netlink.clone(), &vitals.conditions)
             .await?;
+    let underlay = watch::Sender::new(underlay);
+    let cloud = cloud.map(|cloud| {
+        let seen = cloud.seen();
+        (cloud.keeper(membership.leases(), networks, lease_state.clone(), underlay.subscribe()), seen)
+    });
     let surroundings = Surroundings {
         netlink,
         networks,
@@ -196,7 +205,7 @@ pub(super) async fn start<M: Membership>(
     let approver = if unavailable.is_none() { approver(options.bypass, &options.pin_dir) } else { None };
     pending.datapath.meet();
 
-    let announcement = Announcement { lease, file, place: Box::new(options.subnet_file.clone()) };
+    let announcement = Announcement { lease, file, place: Box::new(options.subnet_file.clone()), underlay };
     let remembered = memory.begin(remembered, Own::of(&lease_state.borrow(), vteps));
     announcement.write_file()?;
     pending.subnet_file.meet();
@@ -230,6 +239,7 @@ pub(super) async fn start<M: Membership>(
         listing: pending.listing,
         rules,
         other_rules,
+        cloud,
         surroundings,
         approver,
         exclusive,
@@ -267,7 +277,7 @@ fn other_rules(
             subnet: subnets.get(family)?,
             bridges: options.pod_bridges.clone(),
             devices: prepared.links().devices.values().map(|device| device.name.clone()).collect(),
-            forwards: options.rules.forward && backend.kind() != Kind::Alloc,
+            forwards: options.rules.forward && backend.kind().forwards(),
         })
     };
     let PerFamily { v4, v6 } = super::rules::rules(options, config, backend.tunnel(), subnets);
@@ -281,10 +291,10 @@ fn other_rules(
 /// The interfaces by which packets come that this host forwards for its pods.
 fn forwarding_interfaces(options: &Options, prepared: &Prepared<Host>) -> Vec<String> {
     let (backend, links) = (prepared.backend(), prepared.links());
-    if backend.kind() == Kind::Alloc {
+    if !backend.kind().forwards() {
         return Vec::new();
     }
-    let underlay = backend.depends_on_hop().then(|| links.underlay.name.clone());
+    let underlay = backend.is_plain().then(|| links.underlay.name.clone());
     let devices = links.devices.values().map(|device| device.name.clone());
     options.pod_bridges.iter().cloned().chain(devices).chain(underlay).collect()
 }

@@ -2,6 +2,7 @@
 
 use flannel_common::Vni;
 
+use super::cloud::{CloudConfig, CloudOptionError};
 use super::json::{Member, TypeError};
 use super::network::RawBackend;
 use crate::backend::Kind;
@@ -18,7 +19,7 @@ const SMALLEST_MTU: u32 = 68 + 50;
 const LARGEST_MTU: u32 = 65_535;
 
 /// A backend and its options.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BackendConfig {
     /// IP packets in UDP.
     Udp(UdpConfig),
@@ -28,6 +29,8 @@ pub enum BackendConfig {
     HostGw,
     /// A lease and nothing else.
     Alloc,
+    /// Routes in the route tables of a cloud.
+    Cloud(CloudConfig),
 }
 
 /// Options of the udp backend.
@@ -57,17 +60,17 @@ pub struct VxlanConfig {
 pub enum BackendError {
     /// Stock flannel has it, or had it.
     #[error(
-        "backend type {0} is not served yet: set Backend.Type to udp, vxlan, host-gw or alloc, or run stock \
+        "backend type {0} is not served yet: set Backend.Type to udp, vxlan, host-gw, alloc or aws-vpc, or run stock \
          flannel on every host of this network"
     )]
     NotServed(&'static str),
 
     /// `Backend` has no `Type`.
-    #[error("unknown backend type: none is given: set Backend.Type to udp, vxlan, host-gw or alloc")]
+    #[error("unknown backend type: none is given: set Backend.Type to udp, vxlan, host-gw, alloc or aws-vpc")]
     NoType,
 
     /// There is no such backend.
-    #[error("unknown backend type: {0}: set Backend.Type to udp, vxlan, host-gw or alloc")]
+    #[error("unknown backend type: {0}: set Backend.Type to udp, vxlan, host-gw, alloc or aws-vpc")]
     Unknown(String),
 
     /// An option is of the wrong type.
@@ -92,6 +95,10 @@ pub enum BackendError {
         expected: &'static str,
     },
 
+    /// An option of a cloud cannot be used.
+    #[error("error decoding VPC backend config: {0}")]
+    CloudOption(CloudOptionError),
+
     /// An option stock flannel has asks for something that is not there yet.
     #[error("{key} of the {kind} backend is not served yet: set Backend.{key} to false, or leave it out")]
     OptionNotServed {
@@ -103,8 +110,7 @@ pub enum BackendError {
 }
 
 /// Backends of one or another version of stock flannel that are not served.
-const NOT_SERVED: [&str; 8] =
-    ["wireguard", "ipip", "ipsec", "extension", "tencent-vpc", "ali-vpc", "aws-vpc", "gce"];
+const NOT_SERVED: [&str; 7] = ["wireguard", "ipip", "ipsec", "extension", "tencent-vpc", "ali-vpc", "gce"];
 
 impl BackendConfig {
     /// Reads the options of the backend and fills in the defaults.
@@ -117,6 +123,9 @@ impl BackendConfig {
             Ok(Kind::Vxlan) => parse_vxlan(raw),
             Ok(Kind::HostGw) => Ok(Self::HostGw),
             Ok(Kind::Alloc) => Ok(Self::Alloc),
+            Ok(Kind::Cloud(provider)) => {
+                CloudConfig::parse(provider, &raw.options).map(Self::Cloud).map_err(BackendError::CloudOption)
+            }
             Err(_) => Err(unknown(&raw.kind)),
         }
     }
@@ -127,7 +136,7 @@ impl BackendConfig {
         match self {
             Self::Udp(_) => (family == Family::V4).then(|| UDP_DEVICE.to_owned()),
             Self::Vxlan(config) => Some(vxlan_device(config.vni, family)),
-            Self::HostGw | Self::Alloc => None,
+            Self::HostGw | Self::Alloc | Self::Cloud(_) => None,
         }
     }
 
@@ -138,7 +147,7 @@ impl BackendConfig {
             Self::Udp(UdpConfig { direct_routing, .. }) | Self::Vxlan(VxlanConfig { direct_routing, .. }) => {
                 *direct_routing
             }
-            Self::HostGw | Self::Alloc => false,
+            Self::HostGw | Self::Alloc | Self::Cloud(_) => false,
         }
     }
 
@@ -150,6 +159,7 @@ impl BackendConfig {
             Self::Vxlan(_) => Kind::Vxlan,
             Self::HostGw => Kind::HostGw,
             Self::Alloc => Kind::Alloc,
+            Self::Cloud(config) => Kind::Cloud(config.provider()),
         }
     }
 }
@@ -300,7 +310,10 @@ mod tests {
     #[case::extension(r#"{"Type":"extension"}"#, "backend type extension is not served yet")]
     #[case::tencent(r#"{"Type":"tencent-vpc"}"#, "backend type tencent-vpc is not served yet")]
     #[case::ali(r#"{"Type":"ali-vpc"}"#, "backend type ali-vpc is not served yet")]
-    #[case::aws(r#"{"Type":"aws-vpc"}"#, "backend type aws-vpc is not served yet")]
+    #[case::table(
+        r#"{"Type":"aws-vpc","RouteTableID":7}"#,
+        "error decoding VPC backend config: Unexpected RouteTableID type"
+    )]
     #[case::gce(r#"{"Type":"gce"}"#, "backend type gce is not served yet")]
     #[case::gbp(r#"{"Type":"vxlan","GBP":true}"#, "GBP of the vxlan backend is not served yet")]
     #[case::learning(

@@ -80,7 +80,7 @@ impl Configuration {
         }
         keys.push(Key::live("EnableNFTables", self.network.enable_nftables));
         keys.push(Key::restart("Backend.Type", self.backend.kind()));
-        match self.backend {
+        match &self.backend {
             BackendConfig::Udp(udp) => {
                 keys.push(Key::restart("Backend.Port", udp.port));
                 keys.push(Key::live("Backend.DirectRouting", udp.direct_routing));
@@ -92,6 +92,9 @@ impl Configuration {
                 let mtu = mtu.map_or_else(|| "the interface's".to_owned(), |mtu| mtu.to_string());
                 keys.push(Key::live("Backend.MTU", mtu));
                 keys.push(Key::live("Backend.DirectRouting", direct_routing));
+            }
+            BackendConfig::Cloud(config) => {
+                keys.extend(config.keys().into_iter().map(|(key, value)| Key::restart(key, value)));
             }
             BackendConfig::HostGw | BackendConfig::Alloc => {}
         }

@@ -2,6 +2,7 @@
 
 pub mod backend;
 pub mod cidr;
+pub mod cloud;
 pub mod configuration;
 pub mod error;
 pub mod interface;
@@ -10,6 +11,7 @@ pub mod network;
 pub mod place;
 
 pub use backend::{BackendConfig, BackendError, UdpConfig};
+pub use cloud::CloudConfig;
 pub use configuration::{Change, Changes, Configuration, ConfigurationError};
 pub use error::ConfigError;
 pub use network::NetworkConfig;

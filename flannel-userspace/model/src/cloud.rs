@@ -1,0 +1,28 @@
+//! The clouds whose route tables carry packets from host to host.
+
+use flannel_common::maps;
+
+/// A cloud.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Provider {
+    /// Amazon's Virtual Private Cloud.
+    AwsVpc,
+}
+
+impl Provider {
+    /// The name of its backend: `Backend.Type` of the network configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AwsVpc => "aws-vpc",
+        }
+    }
+
+    /// As the maps know its backend. Programs are not on the way of its packets.
+    #[must_use]
+    pub const fn for_programs(self) -> maps::Backend {
+        match self {
+            Self::AwsVpc => maps::Backend::AwsVpc,
+        }
+    }
+}
