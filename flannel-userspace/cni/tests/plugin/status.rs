@@ -83,6 +83,7 @@ fn said_of(subnet_file: &Path, name: &str, state: ConditionState) -> Value {
         lease: None,
         registry: Registry { endpoints: Vec::new(), state: RegistryState::Reached },
         configuration: None,
+        cloud: None,
         log_level: LogLevels { level: LogLevel::Info, configured: LogLevel::Info },
         settings: Settings {
             etcd_prefix: "/coreos.com/network".to_owned(),
