@@ -10,6 +10,7 @@ mod install;
 mod kernels;
 mod kubernetes;
 mod lint;
+mod moto;
 mod privilege;
 mod setup;
 mod simulate;

@@ -67,6 +67,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if let Some(suite) = &args.suite {
         kubernetes::ensure_for(suite)?;
     }
+    if args.suite.as_deref() == Some(moto::SUITE) {
+        moto::ensure()?;
+    }
     let jobs = args.jobs(&selection)?;
     println!("{:.0} s until all was built", started.elapsed().as_secs_f32());
 
@@ -123,8 +126,11 @@ impl Args {
     fn wants(&self, program: &Program, fallback: Option<Fallback>) -> bool {
         match fallback.map(|_| NETWORK).or(self.suite.as_deref()) {
             Some(suite) => program.is_suite && program.name == suite,
-            None if program.is_suite && program.name == kubernetes::CONFORMANCE => false,
-            None => !program.is_suite || kubernetes::is_there_for(&program.name),
+            None if !program.is_suite => true,
+            // It takes a large package of others', and what it checks does not change by itself.
+            None if program.name == moto::SUITE => false,
+            None if program.name == kubernetes::CONFORMANCE => false,
+            None => kubernetes::is_there_for(&program.name),
         }
     }
 

@@ -53,15 +53,7 @@ impl Trouble {
 
     /// Whether it says nothing of what is in the route tables.
     pub(crate) const fn is_blindness(self) -> bool {
-        matches!(
-            self,
-            Self::Throttled
-                | Self::Denied
-                | Self::Conflict
-                | Self::Unreachable
-                | Self::Garbage
-                | Self::Unavailable
-        )
+        matches!(self, Self::Throttled | Self::Denied | Self::Unreachable | Self::Garbage | Self::Unavailable)
     }
 
     /// The name used in metrics.

@@ -2,6 +2,8 @@
 
 mod judge;
 mod report;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -11,12 +13,13 @@ use flannel_control::cloud_metrics::Repair;
 use flannel_control::lease::LeaseState;
 use flannel_control::throttle::LogThrottle;
 use flannel_model::config::cidr::overlap;
+use flannel_model::error::Chain;
 use flannel_model::family::Subnets;
 use flannel_model::underlay::Underlay;
 use flannel_registry::LeaseSource;
 use ipnetwork::IpNetwork;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use self::judge::{Need, need, removable, unreachable_ranges};
@@ -26,6 +29,8 @@ use crate::{CloudError, Forwarding, Host, Route, RouteTables, Table, Trouble, Vi
 
 /// Most routes of dead hosts that one look removes: each takes a call.
 const MOST_REMOVED: usize = 20;
+/// How long the registry may take to say what is leased.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Looks after the cloud's route tables. It never ends for what a cloud does: what fails is tried again, and what is in the
 /// tables goes on forwarding.
@@ -56,8 +61,12 @@ pub struct Memory {
     own: BTreeSet<(String, IpNetwork)>,
     /// Routes that nobody needed at the last look.
     useless: BTreeSet<(String, IpNetwork)>,
+    /// What was leased when this began, until the first look: many hosts may have begun together.
+    began_with: Option<Vec<IpNetwork>>,
     /// Whether the cloud was asked to let this host forward, though it does not say whether it does.
     asked_to_forward: bool,
+    /// Whether the tables could be read at the last look.
+    has_seen: bool,
     throttle: LogThrottle,
 }
 
@@ -73,8 +82,9 @@ enum Outcome {
 impl<S: LeaseSource> Keeper<S> {
     /// Looks and puts right, without end.
     pub async fn run(mut self) -> Infallible {
-        let hosts = self.leases.list().await.map_or(0, |snapshot| snapshot.leases.len());
-        sleep(herd::start(hosts)).await;
+        let leased = leased(&self.leases).await.unwrap_or_default();
+        sleep(herd::start(leased.len())).await;
+        self.memory.began_with = Some(leased);
         loop {
             let pause = self.look().await;
             self.wait(pause).await;
@@ -113,13 +123,18 @@ impl<S: LeaseSource> Keeper<S> {
                 self.memory.backoff.reset();
                 self.reports.succeeded();
                 match outcome {
-                    Outcome::InStep => herd::period(self.period),
+                    Outcome::InStep => {
+                        self.reports.contested(None);
+                        herd::period(self.period)
+                    }
                     Outcome::PutRight => herd::confirmation(self.period),
                 }
             }
             Err(error) => {
                 let text = error.to_string();
-                self.reports.failed(&error);
+                let is_blind =
+                    error.is(Trouble::Conflict) || !self.memory.has_seen && error.trouble.is_blindness();
+                self.reports.failed(&error, is_blind);
                 let pause = self.memory.backoff.next();
                 if self.memory.throttle.should_log(&text) {
                     warn!("cannot keep the cloud's route tables: {text}; trying again");
@@ -131,9 +146,12 @@ impl<S: LeaseSource> Keeper<S> {
 
     async fn repair(&mut self) -> Result<Outcome, CloudError> {
         let host = self.host();
+        self.memory.has_seen = false;
         let view = self.tables.read(&host).await?;
+        self.memory.has_seen = true;
         self.reports.saw(&view);
         unreachable_ranges(&view, &self.networks)?;
+        self.wait_for_others(&view).await;
         let may_forward = self.ensure_forwarding(&view).await;
         let ensured = self.ensure_routes(&view).await;
         // Room for the own route may be found by removing one of a dead host.
@@ -142,6 +160,20 @@ impl<S: LeaseSource> Keeper<S> {
         let put_right = ensured?;
         self.reports.cleared(removed.err());
         Ok(if put_right { Outcome::PutRight } else { Outcome::InStep })
+    }
+
+    /// Where this host, as others that begin with it, has to change something, each has its own time for that.
+    async fn wait_for_others(&mut self, view: &View) {
+        let Some(leased) = self.memory.began_with.take() else { return };
+        let own = self.lease.borrow().lease.subnets;
+        let missing = |table: &Table| {
+            let lacks = |subnet: &IpNetwork| !table.routes.iter().any(|route| route.destination == *subnet);
+            let is_missing_own = own.iter().any(|own| lacks(&own));
+            if is_missing_own { leased.iter().filter(|subnet| lacks(subnet)).count() } else { 0 }
+        };
+        if let Some(hosts) = view.tables.iter().map(missing).max().filter(|hosts| *hosts > 1) {
+            sleep(herd::change(hosts)).await;
+        }
     }
 
     async fn ensure_forwarding(&mut self, view: &View) -> Result<(), CloudError> {
@@ -232,14 +264,10 @@ impl<S: LeaseSource> Keeper<S> {
             return Ok(());
         }
         // As late as can be: whoever leases such a subnet from now on puts its route there, and looks after it.
-        let snapshot = self.leases.list().await.map_err(|error| {
-            CloudError::new(
-                Trouble::Unreachable,
-                "list leases",
-                format!("{error}; no route of a dead host is removed"),
-            )
+        let leased = leased(&self.leases).await.map_err(|reason| {
+            let message = format!("{reason}; no route of a dead host is removed");
+            CloudError::new(Trouble::Unreachable, "list leases", message)
         })?;
-        let leased = snapshot.subnets();
         // A registry that does not know this host knows nothing of others either.
         if !lease.subnets.iter().all(|own| leased.contains(&own)) {
             return Ok(());
@@ -256,5 +284,14 @@ impl<S: LeaseSource> Keeper<S> {
             self.reports.repaired(Repair::Removed);
         }
         Ok(())
+    }
+}
+
+/// What is leased now.
+async fn leased<S: LeaseSource>(leases: &S) -> Result<Vec<IpNetwork>, String> {
+    match timeout(PATIENCE, leases.list()).await {
+        Ok(Ok(snapshot)) => Ok(snapshot.subnets()),
+        Ok(Err(error)) => Err(Chain(&error).to_string()),
+        Err(_) => Err("the registry does not answer".to_owned()),
     }
 }

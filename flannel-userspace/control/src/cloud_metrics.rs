@@ -77,9 +77,9 @@ impl CloudMetrics {
         }
     }
 
-    /// Everything was compared, and is as it should be.
-    pub fn settled(&self) {
-        self.looked.set(Some(SystemTime::now()));
+    /// Everything was compared at that time, and is as it should be.
+    pub fn settled(&self, time: SystemTime) {
+        self.looked.set(Some(time));
     }
 }
 

@@ -163,7 +163,11 @@ impl Status {
             device: (node.device != 0).then(|| Interface::new(node.device)),
             vni: (backend == Some(Kind::Vxlan)).then_some(node.vni),
             port: (node.port != 0).then_some(node.port),
-            guard: guard.map_or("unknown", |guard| guard.label()),
+            guard: match guard {
+                _ if backend.is_some_and(|backend| !backend.has_programs()) => "none",
+                Some(guard) => guard.label(),
+                None => "unknown",
+            },
             peers: tables.peers()?.len(),
             links: links(&programs),
             attached: programs.iter().all(|hook| hook.attached || !hook.required),

@@ -5,6 +5,7 @@
 //! instances do: it is the router of the cloud's network. What a cloud does to requests is played by [`Server`]s in the
 //! router's namespace.
 
+pub mod aws;
 mod router;
 mod server;
 

@@ -59,7 +59,10 @@ impl Router {
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn steer(&mut self, steering: Steering) -> Result<()> {
+    pub fn steer(&mut self, mut steering: Steering) -> Result<()> {
+        for target in steering.routes.values_mut() {
+            *target = target.filter(|host| !steering.checked.values().any(|checked| checked == host));
+        }
         for network in self.now.routes.keys().filter(|network| !steering.routes.contains_key(network)) {
             self.namespace.ip(&format!("route del {network}"))?;
         }
@@ -69,10 +72,8 @@ impl Router {
             }
             // The type is a part of what is replaced.
             let route = match target {
-                Some(host) if !steering.checked.values().any(|checked| checked == host) => {
-                    format!("{network} via {host}")
-                }
-                _ => format!("blackhole {network}"),
+                Some(host) => format!("{network} via {host}"),
+                None => format!("blackhole {network}"),
             };
             self.namespace.ip(&format!("route replace {route}"))?;
         }

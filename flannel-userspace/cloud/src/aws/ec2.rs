@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 
 use super::answers::{self, Done, InterfacesAnswer, RouteItem, RouteTable, RouteTablesAnswer};
-use super::credentials::Chain;
+use super::chain::Chain;
 use super::environment::Environment;
 use super::errors::failure;
 use super::imds::{Imds, Interface};

@@ -1,6 +1,7 @@
 //! Amazon's Virtual Private Cloud: a route to each host's network interface in the route tables of the VPC.
 
 mod answers;
+mod chain;
 mod credentials;
 mod ec2;
 mod environment;

@@ -1,5 +1,7 @@
 //! What is told of a cloud: a condition, limits, metrics, and what `flannelctl status` shows.
 
+use std::time::SystemTime;
+
 use flannel_control::cloud_metrics::{CloudMetrics, Repair};
 use flannel_control::socket::{Cloud, CloudTable};
 use flannel_observe::{Condition, Conditions, Limitation};
@@ -88,7 +90,7 @@ impl Reports {
         self.was_in_place = true;
         self.in_place.meet();
         self.out_of_sight.set(Vec::new());
-        self.metrics.settled();
+        self.metrics.settled(SystemTime::now());
         self.status.send_modify(|status| {
             if let Some(status) = status {
                 status.in_step = Some(Instant::now());
@@ -97,8 +99,9 @@ impl Reports {
     }
 
     /// It could not be seen or mended. What was in place before is believed to be so still unless it was seen not to be.
-    pub(super) fn failed(&mut self, error: &CloudError) {
-        if self.was_in_place && error.trouble.is_blindness() {
+    /// `is_blind`: nothing was seen.
+    pub(super) fn failed(&mut self, error: &CloudError, is_blind: bool) {
+        if self.was_in_place && is_blind {
             self.out_of_sight
                 .set(vec![format!("{error}; what was in place forwards, and it is tried again")]);
         } else {

@@ -10,6 +10,7 @@ use flannel_common::maps::Node;
 use flannel_common::{Hook, Reason};
 use flannel_datapath::Format;
 use flannel_ebpf::udp::State;
+use flannel_model::backend::Kind;
 use flannel_net::Netlink;
 use flannel_net::route::{Route, TunnelFlow};
 
@@ -117,8 +118,10 @@ impl Walk<'_> {
         explanation.mtu = self.mtu(route.device).await?;
         let device = route.device.filter(|device| *device == self.node.device && *device != 0);
         let (Some(format), Some(_)) = (format(&self.node), device) else {
-            explanation.help =
-                "The kernel sends it as it is, by that route; no program of flannel's sees it.".to_owned();
+            explanation.help = format!(
+                "The kernel sends it as it is, by that route; no program of flannel's sees it.{}",
+                self.beyond()
+            );
             return Ok(explanation);
         };
         let send = |state| packet::send(format, &self.maps, &self.node, state, self.asked.packet());
@@ -157,9 +160,10 @@ impl Walk<'_> {
         let mut explanation = Explanation { entry: entry.map(Entry::from), ..self.blank("in", "") };
         let is_direct = entry.is_some_and(|(_, entry)| entry.direct != 0);
         let Some(format) = format(&self.node).filter(|_| !is_direct) else {
-            explanation.help =
-                "It comes as it is, by the underlay; no program of flannel's sees it, and no guard."
-                    .to_owned();
+            explanation.help = format!(
+                "It comes as it is, by the underlay; no program of flannel's sees it, and no guard.{}",
+                self.beyond()
+            );
             return explanation;
         };
         // A host that is no peer sends from its own address.
@@ -175,6 +179,16 @@ impl Walk<'_> {
             Err(reason) => explanation.judge(Hook::Decap, reason),
         }
         explanation
+    }
+
+    /// What decides where this host cannot see it.
+    fn beyond(&self) -> &'static str {
+        match Kind::from_number(self.node.backend) {
+            Some(Kind::Cloud(_)) => {
+                " Which host gets it is decided by the route tables of the cloud: `flannelctl status` names them."
+            }
+            _ => "",
+        }
     }
 
     async fn mtu(&self, device: Option<u32>) -> anyhow::Result<Option<Mtu>> {

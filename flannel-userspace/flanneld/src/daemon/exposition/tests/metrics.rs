@@ -3,6 +3,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use flannel_common::Mac;
 use flannel_control::Metrics;
+use flannel_control::cloud_metrics::Repair;
 use flannel_control::lease::LeaseState;
 use flannel_control::peers::Refusal;
 use flannel_control::reconcile::{PeerState, ResyncCause};
@@ -54,6 +55,23 @@ pub(super) const MOVES: &[(&str, Move)] = &[
         metrics.configuration.serving("ba9876543210");
         metrics.configuration.set_stale(true);
         vec![(r#"flannel_config_info{hash="ba9876543210"}"#, 1.0), ("flannel_config_stale", 1.0)]
+    }),
+    ("cloud", |metrics: &Metrics| {
+        metrics.cloud.called("CreateRoute");
+        metrics.cloud.failed("CreateRoute", "throttled");
+        metrics.cloud.repaired(Repair::Put);
+        metrics.cloud.table("rtb-gone", 1, Some(1));
+        metrics.cloud.forget_tables();
+        metrics.cloud.table("rtb-1", 3, Some(500));
+        metrics.cloud.settled(UNIX_EPOCH + SECOND);
+        vec![
+            (r#"flannel_cloud_api_calls_total{action="CreateRoute"}"#, 1.0),
+            (r#"flannel_cloud_api_failures_total{action="CreateRoute",reason="throttled"}"#, 1.0),
+            (r#"flannel_cloud_repairs_total{change="put"}"#, 1.0),
+            (r#"flannel_cloud_routes{table="rtb-1"}"#, 3.0),
+            (r#"flannel_cloud_routes_limit{table="rtb-1"}"#, 500.0),
+            ("flannel_cloud_in_step_timestamp_seconds", 1.0),
+        ]
     }),
     ("connected", |metrics: &Metrics| {
         metrics.etcd.set_connected(true);

@@ -1,0 +1,26 @@
+//! Hosts in clouds whose route tables carry the packets: real daemons, played clouds.
+#![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
+
+mod aws;
+
+use std::time::Duration;
+
+use flannel_tests::daemon::Daemon;
+use flannel_tests::wait;
+
+/// How long a change may take until it shows.
+const SOON: Duration = Duration::from_secs(30);
+
+fn wait_log(daemon: &Daemon, text: &str) {
+    let log = daemon.log();
+    let read = || std::fs::read_to_string(&log).unwrap_or_default();
+    if let Err(error) = wait::until_true(&format!("the log to say {text:?}"), SOON, || read().contains(text))
+    {
+        panic!("{error:#}; it says\n{}", read());
+    }
+}
+
+/// Waits until the daemon says that it is ready in every respect.
+fn wait_ready(daemon: &Daemon) -> serde_json::Value {
+    wait::until("every condition to be met", SOON, || daemon.ctl_json("status")).unwrap()
+}
