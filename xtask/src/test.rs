@@ -23,7 +23,7 @@ use self::program::Program;
 use self::selection::Selection;
 use crate::summary::Summary;
 use crate::toolchain::Flag;
-use crate::{build_ebpf, kernels, kubernetes, setup};
+use crate::{build_ebpf, kernels, kubernetes, moto, setup};
 
 /// How many of the slowest tests are shown.
 const SLOWEST: usize = 10;
