@@ -9,6 +9,7 @@ pub mod binaries;
 pub mod cards;
 pub mod claim;
 pub mod cluster;
+pub mod container;
 pub mod daemon;
 pub mod demo;
 pub mod etcd;

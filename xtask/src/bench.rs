@@ -27,6 +27,8 @@ enum Subject {
     Datapath(Datapath),
     /// How flanneld keeps up with the leases of large networks
     Control(Common),
+    /// How flanneld keeps up with the nodes of large clusters of Kubernetes
+    Kubernetes(Common),
     /// What each kernel program takes by itself, with few and many peers
     Lookup(Common),
 }
@@ -55,6 +57,7 @@ struct Common {
 pub fn run(args: &Args) -> Result<ExitCode> {
     match args.subject.as_ref() {
         Some(Subject::Control(common)) => bench("bench-control", common, "control.json", &[]),
+        Some(Subject::Kubernetes(common)) => bench("bench-kubernetes", common, "kubernetes.json", &[]),
         Some(Subject::Lookup(common)) => bench("bench-lookup", common, "lookup.toml", &[]),
         Some(Subject::Datapath(datapath)) => datapath.run(),
         None => args.datapath.run(),

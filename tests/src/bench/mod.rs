@@ -2,4 +2,5 @@
 
 pub mod control;
 pub mod datapath;
+pub mod kubernetes;
 pub mod lookup;

@@ -55,6 +55,9 @@ impl ApiServer {
         let etcd = Etcd::on_network(network)?;
         let (directory, claim) = claim::directory(&format!("{}-kubernetes", network.number()))?;
         std::fs::write(directory.join("tokens.csv"), TOKENS)?;
+        for user in ["admin", "flannel"] {
+            std::fs::write(directory.join(format!("{user}.token")), format!("{user}token"))?;
+        }
         let namespace = network.lan().clone();
         let key = rcgen::KeyPair::generate()?;
         std::fs::write(directory.join("service-accounts.key"), key.serialize_pem())?;
@@ -133,10 +136,27 @@ impl ApiServer {
                 "server": format!("https://{ETCD_ADDRESS}:{PORT}"),
                 "certificate-authority": certificate,
             } }],
-            "users": [{ "name": user, "user": { "token": format!("{user}token") } }],
+            "users": [{ "name": user, "user": { "tokenFile": self.token_file(user) } }],
             "contexts": [{ "name": "tests", "context": { "cluster": "tests", "user": user } }],
             "current-context": "tests",
         })
+    }
+
+    /// The file with the token of a user.
+    #[must_use]
+    pub fn token_file(&self, user: &str) -> PathBuf {
+        self.directory.join(format!("{user}.token"))
+    }
+
+    /// From its next start on it has another certificate, which signs itself, and knows the daemons by another token. Where
+    /// daemons look for the token, the former one stays.
+    ///
+    /// # Errors
+    /// Its files cannot be written.
+    pub fn rotate(&self, token: &str) -> Result<()> {
+        std::fs::remove_dir_all(self.directory.join("certificates"))?;
+        let tokens = TOKENS.replace("flanneltoken", token);
+        Ok(std::fs::write(self.directory.join("tokens.csv"), tokens)?)
     }
 
     /// What stock flannel's ClusterRole allows.
@@ -166,21 +186,34 @@ impl ApiServer {
     /// # Errors
     /// It does not answer, or refuses.
     pub fn request(&self, method: &str, path: &str, body: Option<(&str, &Value)>) -> Result<Value> {
-        let kubeconfig = Kubeconfig::read_from(self.kubeconfig("admin"))?;
         let mut request = Request::builder().method(method).uri(path);
         if let Some((kind, _)) = body {
             request = request.header("Content-Type", kind);
         }
         let request =
             request.body(body.map(|(_, value)| value.to_string().into_bytes()).unwrap_or_default())?;
+        self.with_client(move |client| async move {
+            let text = tokio::time::timeout(REQUEST, client.request_text(request)).await??;
+            Ok(serde_json::from_str(&text).unwrap_or(Value::String(text)))
+        })
+    }
+
+    /// Has `work` done with a client that may do everything.
+    ///
+    /// # Errors
+    /// There can be none, or the work fails.
+    pub fn with_client<T, F>(&self, work: impl FnOnce(Client) -> F + Send) -> Result<T>
+    where
+        T: Send,
+        F: Future<Output = Result<T>>,
+    {
+        let kubeconfig = Kubeconfig::read_from(self.kubeconfig("admin"))?;
         self.namespace.within(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
                 let config =
                     Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-                let client = Client::try_from(config)?;
-                let text = tokio::time::timeout(REQUEST, client.request_text(request)).await??;
-                Ok(serde_json::from_str(&text).unwrap_or(Value::String(text)))
+                work(Client::try_from(config)?).await
             })
         })
     }
@@ -190,6 +223,16 @@ impl ApiServer {
     /// # Errors
     /// There is no such program, or it cannot be started.
     pub fn start_daemon(&self, host: &Host, net_conf: &Value, flags: &[&str]) -> Result<Daemon> {
+        let mut daemon = self.prepare_daemon(host, net_conf, flags)?;
+        daemon.restart()?;
+        Ok(daemon)
+    }
+
+    /// The same, which is still to be started.
+    ///
+    /// # Errors
+    /// Its files cannot be written.
+    pub fn prepare_daemon(&self, host: &Host, net_conf: &Value, flags: &[&str]) -> Result<Daemon> {
         let file = self.directory.join(format!("{}-net-conf.json", host.name));
         std::fs::write(&file, net_conf.to_string())?;
         let own = [
@@ -201,7 +244,7 @@ impl ApiServer {
         let settings =
             Settings { endpoint: "http://192.0.2.1:1".to_owned(), prefix: PREFIX.to_owned(), flags };
         let variables = vec![("NODE_NAME".to_owned(), host.name.clone())];
-        Daemon::start_in(host, "flanneld", settings, variables)
+        Daemon::prepare(host, "flanneld", settings, variables)
     }
 
     /// The file with the network's configuration of a daemon's host.
