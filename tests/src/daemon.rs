@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::claim::{self, BPFFS, Claim, Thing};
+use crate::container::Manifest;
 use crate::fallback::Fallback;
 use crate::ledger::Ledger;
 use crate::network::{Host, Node, SubnetFile};
@@ -85,6 +86,21 @@ impl Daemon {
         settings: Settings,
         variables: Vec<(String, String)>,
     ) -> Result<Self> {
+        let mut daemon = Self::prepare(host, name, settings, variables)?;
+        daemon.restart()?;
+        Ok(daemon)
+    }
+
+    /// The same, which [`Daemon::restart`] is still to start.
+    ///
+    /// # Errors
+    /// Its files cannot be made.
+    pub fn prepare(
+        host: &Host,
+        name: &str,
+        settings: Settings,
+        variables: Vec<(String, String)>,
+    ) -> Result<Self> {
         let label = format!("{}-{name}", host.label());
         let (directory, claim) = claim::directory(&label)?;
         let pin_dir = Path::new(BPFFS).join(claim::name(&label));
@@ -94,7 +110,7 @@ impl Daemon {
         let left_behind = Claim::new(Thing::File(socket.clone()));
         let service_manager = UnixDatagram::bind(directory.join("notify"))?;
         service_manager.set_nonblocking(true)?;
-        let mut daemon = Self {
+        Ok(Self {
             process: None,
             host: host.clone(),
             settings,
@@ -107,9 +123,7 @@ impl Daemon {
             ledger: None,
             socket,
             _claims: [pins, claim, left_behind],
-        };
-        daemon.restart()?;
-        Ok(daemon)
+        })
     }
 
     /// Starts it again, with what it left.
@@ -313,6 +327,16 @@ impl Daemon {
         let words =
             ["setpriv", &format!("--bounding-set=-all{set}"), "--inh-caps=-all", "--ambient-caps=-all"];
         self.by = words.map(str::to_owned).to_vec();
+    }
+
+    /// From the next start on it runs as a container of such a manifest, with the capabilities and files of one.
+    pub fn contained_as(&mut self, manifest: Manifest) {
+        self.by = manifest.words(&self.directory);
+    }
+
+    /// From the next start on it may do everything.
+    pub fn unbound(&mut self) {
+        self.by = Vec::new();
     }
 
     /// From the next start on its service manager expects a sign of life within that time.

@@ -10,6 +10,7 @@ pub mod cards;
 pub mod claim;
 pub mod cloud;
 pub mod cluster;
+pub mod container;
 pub mod containers;
 pub mod daemon;
 pub mod demo;

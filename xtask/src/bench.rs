@@ -27,6 +27,8 @@ enum Subject {
     Datapath(Datapath),
     /// How flanneld keeps up with the leases of large networks
     Control(Common),
+    /// How flanneld keeps up with the nodes of large clusters of Kubernetes
+    Kubernetes(Common),
     /// What each kernel program takes by itself, with few and many peers
     Lookup(Common),
     /// The experiment of 2017: containers of Docker on two hosts, 100 Mbit/s, beside the figures of then
@@ -57,6 +59,7 @@ struct Common {
 pub fn run(args: &Args) -> Result<ExitCode> {
     match args.subject.as_ref() {
         Some(Subject::Control(common)) => bench("bench-control", common, "control.json", &[]),
+        Some(Subject::Kubernetes(common)) => bench("bench-kubernetes", common, "kubernetes.json", &[]),
         Some(Subject::Lookup(common)) => bench("bench-lookup", common, "lookup.toml", &[]),
         Some(Subject::Paper(common)) => bench("bench-paper", common, "paper.md", &[]),
         Some(Subject::Datapath(datapath)) => datapath.run(),

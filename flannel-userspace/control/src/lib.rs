@@ -15,6 +15,7 @@ pub mod identity;
 pub mod kernel;
 pub mod lease;
 mod metrics;
+pub mod patience;
 pub mod pauses;
 pub mod peers;
 pub mod reconcile;

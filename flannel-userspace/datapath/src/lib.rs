@@ -12,6 +12,7 @@ mod bpffs;
 mod check;
 mod flows;
 mod foreign;
+mod former;
 pub mod hooks;
 mod idle;
 mod lines;
@@ -52,6 +53,7 @@ pub use attach::{
 pub use bpffs::PinDir;
 pub use check::{Accepted, Answer, check, require};
 pub use flows::Approver;
+pub use former::give_up;
 use lines::Lines;
 pub use load::{OBJECT, loader};
 pub use refusal::Refusal;
@@ -155,6 +157,16 @@ impl Spec {
     fn has_ethernet(&self) -> bool {
         self.uplinks.contains(&Uplink { index: self.node.underlay, has_ethernet: true })
     }
+}
+
+/// When programs are attached that are in no place yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// At once: nothing forwards yet.
+    AtOnce,
+    /// With [`Datapath::take_over`]: the kernel forwards by itself, and they would drop what comes from peers that they do
+    /// not know yet.
+    WithPeers,
 }
 
 /// Something about programs, maps or pins went wrong.
@@ -328,11 +340,12 @@ pub struct Datapath {
 
 impl Datapath {
     /// Loads the programs for `spec`, adopts what is pinned in `pins`, attaches what is not attached and detaches
-    /// what an earlier configuration left. Entries of the maps stay as they are.
+    /// what an earlier configuration left. Entries of the maps stay as they are. `arrival` says when programs are attached
+    /// where there are none yet.
     ///
     /// # Errors
     /// A pin is not ours; the kernel refuses a program or its place.
-    pub fn start(pins: Arc<PinDir>, spec: Spec) -> Result<Self, DatapathError> {
+    pub fn start(pins: Arc<PinDir>, spec: Spec, arrival: Arrival) -> Result<Self, DatapathError> {
         let mut ebpf = load::load(&pins, &spec).map_err(DatapathError::with_memory_limit)?;
         warn_where_interpreted(&ebpf);
         let lines = match spec.program_settings.log {
@@ -342,7 +355,7 @@ impl Datapath {
         let mut tables = Tables::open(pins.path())?;
         tables.put_node(spec.node)?;
         tables.begin_generation()?;
-        let attacher = Attacher::start(ebpf, pins, spec)?;
+        let attacher = Attacher::start(ebpf, pins, spec, arrival)?;
         Ok(Self { tables, attacher, _lines: lines })
     }
 
@@ -369,8 +382,8 @@ impl Datapath {
         self.attacher.is_whole()
     }
 
-    /// To be called when the maps hold every peer. Replaces programs of a build with another layout of maps, which have
-    /// forwarded until now.
+    /// To be called when the maps hold every peer. Replaces what has forwarded until now: programs of a build with another
+    /// layout of maps, or the kernel alone.
     ///
     /// # Errors
     /// The kernel refuses.

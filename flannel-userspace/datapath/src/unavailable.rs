@@ -26,6 +26,10 @@ pub struct Unavailable {
 pub enum Missing {
     /// `CAP_BPF` (5.8).
     Capability,
+    /// The same, which this process was not granted.
+    Rights,
+    /// A BPF file system for pins, and the privilege to mount one.
+    FileSystem,
     /// `bpf()`.
     Syscall,
     /// Permission to use it.
@@ -36,10 +40,29 @@ pub enum Missing {
     Hook,
 }
 
+/// What a manifest for Kubernetes lacks that was made for stock flannel.
+const MANIFEST: &str = "in Kubernetes, have the container's securityContext say `capabilities: {add: [NET_ADMIN, NET_RAW, \
+    BPF, PERFMON]}`, add `- {name: bpf, mountPath: /sys/fs/bpf}` to its volumeMounts and `- {name: bpf, hostPath: {path: \
+    /sys/fs/bpf, type: Directory}}` to the pod's volumes";
+
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Capability => "knows no CAP_BPF (5.8) and is too old for flannel's eBPF programs: use a newer kernel",
+            Self::Rights => {
+                return write!(
+                    f,
+                    "takes eBPF programs only from who has CAP_BPF, which flanneld was not granted (systemd: \
+                     AmbientCapabilities=CAP_BPF); {MANIFEST}"
+                );
+            }
+            Self::FileSystem => {
+                return write!(
+                    f,
+                    "has no BPF file system at /sys/fs/bpf to pin eBPF programs in, and flanneld lacks CAP_SYS_ADMIN to \
+                     mount it (mount -t bpf bpf /sys/fs/bpf); {MANIFEST}"
+                );
+            }
             Self::Syscall => {
                 "has no bpf(): use a kernel with CONFIG_BPF_SYSCALL; in a container, allow bpf() in its seccomp profile"
             }
@@ -60,16 +83,25 @@ impl fmt::Display for Missing {
     }
 }
 
+impl From<Missing> for Unavailable {
+    fn from(missing: Missing) -> Self {
+        Self { release: flannel_net::release(), missing }
+    }
+}
+
 /// Why this host takes no program, if so. The probes leave nothing behind. Probing clsact takes all privileges; with
 /// fewer, its absence shows when programs are attached.
 #[must_use]
 pub fn unavailable() -> Option<Unavailable> {
-    missing().map(|missing| Unavailable { release: flannel_net::release(), missing })
+    missing().map(Unavailable::from)
 }
 
 fn missing() -> Option<Missing> {
     if !flannel_privileges::has_bpf_capability() {
         return Some(Missing::Capability);
+    }
+    if !flannel_privileges::may_use_bpf() {
+        return Some(Missing::Rights);
     }
     if let Err(error) = is_map_supported(MapType::Array) {
         return by_error(&error.io_error);
@@ -123,6 +155,20 @@ mod tests {
     #[test]
     fn an_error_of_another_kind_says_nothing_about_the_host() {
         assert_eq!(by_error(&io::Error::from(Errno::ENOMEM)), None);
+    }
+
+    #[rstest]
+    #[case(Missing::Rights)]
+    #[case(Missing::FileSystem)]
+    fn the_lines_for_a_manifest_are_given(#[case] missing: Missing) {
+        let text = Unavailable { release: "6.1.0".to_owned(), missing }.to_string();
+        for line in [
+            "capabilities: {add: [NET_ADMIN, NET_RAW, BPF, PERFMON]}",
+            "- {name: bpf, mountPath: /sys/fs/bpf}",
+            "- {name: bpf, hostPath: {path: /sys/fs/bpf, type: Directory}}",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
     }
 
     #[test]

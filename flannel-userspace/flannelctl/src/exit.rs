@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use flannel_control::exclusive::ExclusiveError;
 use flannel_control::socket::AskError;
 use flannel_datapath::DatapathError;
+use flannel_kubernetes::ApiError;
 use flannel_registry::RegistryError;
 use serde::Serialize;
 
@@ -64,6 +65,8 @@ pub(super) enum Code {
     Refused,
     /// etcd does not answer, or has nothing.
     Etcd,
+    /// The API server does not answer, or does not say it.
+    Kubernetes,
     /// No leases are known on this host.
     NothingKnown,
     /// There is no such peer.
@@ -102,7 +105,13 @@ impl Code {
             if let Some(error) = cause.downcast_ref::<DatapathError>() {
                 return Some(Self::of_datapath(error));
             }
-            cause.downcast_ref::<RegistryError>().map(|_| Self::Etcd)
+            if cause.is::<ApiError>() {
+                return Some(Self::Kubernetes);
+            }
+            match cause.downcast_ref::<RegistryError>() {
+                Some(RegistryError::Other { error, .. }) if error.is::<ApiError>() => Some(Self::Kubernetes),
+                found => found.map(|_| Self::Etcd),
+            }
         };
         error.chain().find_map(code).unwrap_or(Self::Failed)
     }

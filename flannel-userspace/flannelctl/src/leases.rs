@@ -14,7 +14,8 @@ use serde::Serialize;
 use super::exit::Outcome;
 use super::output::Report;
 use super::page::{Page, Tone, cell, or_dash, toned};
-use super::place::{Context, EtcdFlags, StateFile};
+use super::place::{Context, StateFile};
+use super::registry::RegistryFlags;
 use super::status::network;
 use super::table::{Column, Key, Row, Sorting};
 use super::units;
@@ -31,7 +32,7 @@ pub(super) struct Arguments {
     #[command(flatten)]
     state_file: StateFile,
     #[command(flatten)]
-    etcd: EtcdFlags,
+    registry: RegistryFlags,
     #[command(flatten)]
     watch: Watch,
     #[command(flatten)]
@@ -41,7 +42,7 @@ pub(super) struct Arguments {
 impl Arguments {
     pub(super) async fn run(&self, context: &Context<'_>) -> anyhow::Result<Outcome> {
         let look = async || {
-            let mut leases = Leases::read(context, &self.state_file, &self.etcd).await?;
+            let mut leases = Leases::read(context, &self.state_file, &self.registry).await?;
             self.sorting.sort(&mut leases.leases);
             Ok(leases)
         };
@@ -71,12 +72,14 @@ pub(super) struct Leases {
 pub(super) struct Entry {
     /// Name of the key in etcd.
     key: String,
+    /// How the node is called that has it, in Kubernetes and where that is known.
+    node: Option<String>,
     /// One of each family at most, as with the next two.
     subnets: Vec<IpNetwork>,
     public_ips: Vec<IpAddr>,
     vtep_macs: Vec<String>,
     backend: Option<String>,
-    /// `lease`; `reservation` if it never expires; `None` if that is not known.
+    /// `lease`; `reservation` if it never expires; `node` in Kubernetes; `None` if that is not known.
     kind: Option<&'static str>,
     /// Seconds until it expires, unless it is renewed.
     expires_seconds: Option<u64>,
@@ -91,9 +94,9 @@ impl Leases {
     pub(super) async fn read(
         context: &Context<'_>,
         state_file: &StateFile,
-        etcd: &EtcdFlags,
+        registry: &RegistryFlags,
     ) -> anyhow::Result<Self> {
-        let known = Known::read(context, state_file, etcd).await?;
+        let known = Known::read(context, state_file, registry).await?;
         // Without a datapath there is nothing to check leases against.
         let (own, table) = match judged(context, &known).await {
             Ok((own, table)) => (Some(own), Some(table)),
@@ -108,6 +111,7 @@ impl Leases {
             let own = &remembered.own;
             entries.push(Entry {
                 key: SubnetKey(own.subnets).to_string(),
+                node: None,
                 subnets: own.subnets.iter().collect(),
                 public_ips: own.public.iter().collect(),
                 vtep_macs: own.vtep_macs.values().map(ToString::to_string).collect(),
@@ -124,10 +128,12 @@ impl Leases {
         });
         let timed: Vec<(&Lease, Option<u64>)> = timed.buffered(IN_FLIGHT).collect().await;
         for (lease, expires) in timed {
-            entries.push(Entry::of(known.source, lease, expires, own, table));
+            let node = known.names.of(lease.subnets.v4).map(str::to_owned);
+            entries.push(Entry { node, ..Entry::of(known.source, lease, expires, own, table) });
         }
         entries.extend(known.leases.rejected.iter().map(|rejected| Entry {
             key: rejected.key.to_string(),
+            node: None,
             subnets: rejected.key.subnets().iter().collect(),
             public_ips: Vec::new(),
             vtep_macs: Vec::new(),
@@ -166,12 +172,14 @@ impl Entry {
         };
         let kind = match (source, lease.term) {
             (Source::StateFile, _) => None,
+            (Source::Kubernetes, _) => Some("node"),
             (Source::Etcd, Some(_)) => Some("lease"),
             (Source::Etcd, None) => Some("reservation"),
         };
         let mac = |data: &Data| data.value()["VtepMAC"].as_str().map(str::to_owned);
         Self {
             key: key.to_string(),
+            node: None,
             subnets: lease.subnets.iter().collect(),
             public_ips: lease.attributes.public.iter().collect(),
             vtep_macs: lease.attributes.backend_data.values().filter_map(mac).collect(),
@@ -225,6 +233,13 @@ impl Row for Entry {
             |entry| cell(entry.expiration()),
             |entry| Key::of(entry.expires_seconds, Key::Seconds),
         ),
+        Column::words(
+            "node",
+            "NODE",
+            |entry: &Self| or_dash(entry.node.as_ref()),
+            |entry: &Self| Key::of(entry.node.as_ref(), Key::text),
+        )
+        .where_there_is_one(),
         Column::words(
             "state",
             "STATE",
@@ -341,7 +356,7 @@ mod tests {
         assert_eq!(
             value["leases"][0],
             json!({
-                "key": "10.5.1.0-24", "subnets": ["10.5.1.0/24"], "public_ips": ["192.168.77.12"],
+                "key": "10.5.1.0-24", "node": null, "subnets": ["10.5.1.0/24"], "public_ips": ["192.168.77.12"],
                 "vtep_macs": ["02:00:00:00:00:02"], "backend": "vxlan", "kind": "lease", "expires_seconds": 86000, "state": "ours",
                 "reason": null,
             })

@@ -1,8 +1,8 @@
 //! The running daemon as `flannelctl status` shows it.
 
 use flannel_control::socket::{
-    Cloud, Condition, ConditionState, HeldLease, LogLevels, Registry, RegistryState, ServedConfiguration,
-    Status,
+    Cloud, Condition, ConditionState, HeldLease, LogLevels, Registry, RegistryKind, RegistryState,
+    ServedConfiguration, Status,
 };
 use serde::Serialize;
 
@@ -128,7 +128,7 @@ impl Running {
 
     pub(super) fn text(&self) -> String {
         let state = match self.ready {
-            true if self.stale == Some(true) => "ready; etcd is away".to_owned(),
+            true if self.stale == Some(true) => format!("ready; {} is away", self.registry_name()),
             true => "ready".to_owned(),
             false => format!("not ready: {}", self.pending.join(", ")),
         };
@@ -141,6 +141,23 @@ impl Running {
     /// The cloud that carries the packets.
     pub(super) const fn cloud(&self) -> Option<&Cloud> {
         self.cloud.as_ref()
+    }
+
+    /// What its registry is, and how this host's node is called there, for people.
+    pub(super) fn registry_text(&self) -> Option<String> {
+        let registry = self.registry.as_ref()?;
+        Some(match (registry.kind, &registry.node) {
+            (RegistryKind::Etcd, _) => "etcd".to_owned(),
+            (RegistryKind::Kubernetes, Some(node)) => format!("Kubernetes, node {node}"),
+            (RegistryKind::Kubernetes, None) => "Kubernetes".to_owned(),
+        })
+    }
+
+    fn registry_name(&self) -> &'static str {
+        match &self.registry {
+            Some(Registry { kind: RegistryKind::Kubernetes, .. }) => "the API server",
+            _ => "etcd",
+        }
     }
 
     /// By what the configuration that is served is told apart from others.
@@ -169,8 +186,8 @@ impl Failing {
 #[cfg(test)]
 pub(super) mod tests {
     use flannel_control::socket::{
-        Condition, ConditionState, HeldLease, LogLevel, LogLevels, Registry, RegistryState, RuleSettings,
-        ServedConfiguration, Settings, Status,
+        Condition, ConditionState, HeldLease, LogLevel, LogLevels, Registry, RegistryKind, RegistryState,
+        RuleSettings, ServedConfiguration, Settings, Status,
     };
 
     use super::Running;
@@ -196,6 +213,8 @@ pub(super) mod tests {
                 expires_seconds: Some(86_000),
             }),
             registry: Registry {
+                kind: RegistryKind::Etcd,
+                node: None,
                 endpoints: vec!["http://192.168.77.1:2379".to_owned()],
                 state: RegistryState::Reached,
             },
@@ -230,6 +249,18 @@ pub(super) mod tests {
             let outdated = Some(reason.to_owned());
             self.configuration = Some(ServedConfiguration { hash: String::new(), outdated });
         }
+    }
+
+    #[test]
+    fn the_registry_is_named() {
+        let mut running = running(ConditionState::Met, None);
+        assert_eq!(running.registry_text().as_deref(), Some("etcd"));
+        running.stale = Some(true);
+        assert_eq!(running.text(), "ready; etcd is away (process 7)");
+        let registry = running.registry.as_mut().unwrap();
+        (registry.kind, registry.node) = (RegistryKind::Kubernetes, Some("h1".to_owned()));
+        assert_eq!(running.registry_text().as_deref(), Some("Kubernetes, node h1"));
+        assert_eq!(running.text(), "ready; the API server is away (process 7)");
     }
 
     #[test]

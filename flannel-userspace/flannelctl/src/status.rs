@@ -236,6 +236,7 @@ impl Report for Status {
             ("peers", cell(self.peers)),
             ("links", cell(self.links.join(" "))),
             ("pins", cell(self.pin_dir.display())),
+            ("registry", or_dash(self.daemon.as_ref().and_then(Running::registry_text))),
             ("lease", or_dash(self.daemon.as_ref().and_then(Running::lease_text))),
             ("config", or_dash(self.daemon.as_ref().and_then(Running::hash))),
         ];
@@ -301,6 +302,7 @@ mod tests {
  peers     1
  links     vxlan_decap-2
  pins      /sys/fs/bpf/x
+ registry  etcd
  lease     expires in 23 h unless renewed
  config    0123456789ab
  flanneld  ready (process 7)
@@ -334,7 +336,7 @@ mod tests {
                     "lease": {
                         "subnets": ["10.5.39.0/24"], "public_ips": ["192.168.77.11"], "expires_seconds": 86000,
                     },
-                    "registry": {"endpoints": ["http://192.168.77.1:2379"], "state": "reached"},
+                    "registry": {"kind": "etcd", "node": null, "endpoints": ["http://192.168.77.1:2379"], "state": "reached"},
                     "configuration": {"hash": "0123456789ab", "outdated": null},
                     "log_level": {"level": "info", "configured": "info"},
                     "told_by": "socket",

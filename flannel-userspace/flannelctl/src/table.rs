@@ -47,6 +47,8 @@ pub(super) struct Column<R> {
     header: Header<'static>,
     cell: fn(&R) -> Cell,
     pub(super) key: fn(&R) -> Key,
+    /// Whether it is left out where no row has anything in it.
+    pub(super) is_optional: bool,
 }
 
 impl<R> Column<R> {
@@ -57,7 +59,8 @@ impl<R> Column<R> {
         cell: fn(&R) -> Cell,
         key: fn(&R) -> Key,
     ) -> Self {
-        Self { name, header: Header { name: header, alignment: CellAlignment::Left }, cell, key }
+        let header = Header { name: header, alignment: CellAlignment::Left };
+        Self { name, header, cell, key, is_optional: false }
     }
 
     /// A column of figures.
@@ -67,7 +70,21 @@ impl<R> Column<R> {
         cell: fn(&R) -> Cell,
         key: fn(&R) -> Key,
     ) -> Self {
-        Self { name, header: Header { name: header, alignment: CellAlignment::Right }, cell, key }
+        let header = Header { name: header, alignment: CellAlignment::Right };
+        Self { name, header, cell, key, is_optional: false }
+    }
+
+    /// The same, left out where no row has anything in it.
+    pub(super) const fn where_there_is_one(self) -> Self {
+        Self { is_optional: true, ..self }
+    }
+
+    /// Whether a table of `rows` has it.
+    pub(super) fn is_shown<'a>(&self, rows: impl IntoIterator<Item = &'a R>) -> bool
+    where
+        R: 'a,
+    {
+        !self.is_optional || rows.into_iter().any(|row| (self.key)(row) != Key::Missing)
     }
 
     /// Its name above the table.
@@ -112,9 +129,12 @@ pub(super) trait Row: Sized + 'static {
 impl Page {
     /// A table with a row for each of `rows`.
     pub(super) fn table<'a, R: Row>(&mut self, rows: impl IntoIterator<Item = &'a R>) {
-        let headers: Vec<Header<'_>> = R::COLUMNS.iter().map(|column| column.header).collect();
-        let cells = |row: &R| R::COLUMNS.iter().map(|column| (column.cell)(row)).collect();
-        self.columns(&headers, rows.into_iter().map(cells));
+        let rows: Vec<&R> = rows.into_iter().collect();
+        let columns: Vec<&Column<R>> =
+            R::COLUMNS.iter().filter(|column| column.is_shown(rows.iter().copied())).collect();
+        let headers: Vec<Header<'_>> = columns.iter().map(|column| column.header).collect();
+        let cells = |row: &R| columns.iter().map(|column| (column.cell)(row)).collect();
+        self.columns(&headers, rows.iter().map(|row| cells(row)));
     }
 }
 

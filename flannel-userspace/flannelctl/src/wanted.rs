@@ -1,4 +1,4 @@
-//! What is wanted on this host: by the leases in etcd, or by those flanneld last knew.
+//! What is wanted on this host: by the leases in etcd or Kubernetes, or by those flanneld last knew.
 
 use std::path::Path;
 
@@ -7,6 +7,7 @@ use flannel_common::Vni;
 use flannel_common::maps::Node;
 use flannel_control::peers::{PeerTable, Site};
 use flannel_control::remembered::Remembered;
+use flannel_kubernetes::{NetConf, Nodes};
 use flannel_model::backend::Kind;
 use flannel_model::config::interface::InterfaceOptions;
 use flannel_model::config::{BackendConfig, NetworkConfig};
@@ -21,7 +22,9 @@ use serde::Serialize;
 
 use super::daemon::Daemon;
 use super::exit::{Code, Failure};
-use super::place::{Context, EtcdFlags, StateFile};
+use super::nodes::Names;
+use super::place::{Context, StateFile};
+use super::registry::RegistryFlags;
 
 /// Where it was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -29,6 +32,8 @@ use super::place::{Context, EtcdFlags, StateFile};
 pub(super) enum Source {
     /// In etcd, read just now.
     Etcd,
+    /// At the API server of Kubernetes, read just now.
+    Kubernetes,
     /// In the state file.
     StateFile,
 }
@@ -38,6 +43,7 @@ impl Source {
     pub(super) fn text(self, age_seconds: Option<u64>) -> String {
         match self {
             Self::Etcd => "etcd".to_owned(),
+            Self::Kubernetes => "Kubernetes".to_owned(),
             Self::StateFile => {
                 format!("the state file, written {},", super::units::ago(age_seconds))
             }
@@ -58,31 +64,36 @@ pub(super) struct Known {
     pub(super) remembered: Option<Remembered>,
     /// Where it was read, if in etcd.
     pub(super) registry: Option<Etcd>,
+    /// How the nodes are called that hold the leases, where that is known.
+    pub(super) names: Names,
     /// The daemon that runs.
     pub(super) daemon: Option<Daemon>,
     endpoints: Vec<String>,
 }
 
 impl Known {
-    /// Reads etcd if flags say how, else the state file.
+    /// Reads etcd or Kubernetes if flags say how, else the state file.
     pub(super) async fn read(
         context: &Context<'_>,
         state_file: &StateFile,
-        etcd: &EtcdFlags,
+        flags: &RegistryFlags,
     ) -> anyhow::Result<Self> {
-        let prefix = &context.place.etcd_prefix;
+        let (prefix, etcd) = (&context.place.etcd_prefix, &flags.etcd);
         // Who may not ask the daemon can ask etcd all the same.
         let daemon = Daemon::find(context.place).await.unwrap_or_default();
-        let known = match etcd.registry(prefix)? {
-            Some(registry) => {
+        let known = match (flags.kubernetes.open().await?, etcd.registry(prefix)?) {
+            (Some((nodes, net_conf)), _) => Self::of_kubernetes(&nodes, &net_conf).await,
+            (None, Some(registry)) => {
                 let endpoints = etcd.options(prefix)?.map(|options| options.endpoints).unwrap_or_default();
                 Self::of_etcd(registry, endpoints).await
             }
-            None => {
+            (None, None) => {
                 let path = state_file.path(context.place, daemon.as_ref().and_then(Daemon::settings));
                 let told = daemon.as_ref().and_then(|daemon| daemon.told.as_ref().ok());
                 let endpoints = told.map(|told| told.registry.endpoints.clone());
-                Self::of_file(&path, endpoints.unwrap_or_default())
+                let known = Self::of_file(&path, endpoints.unwrap_or_default());
+                let names = Names::ask(context).await;
+                known.map(|known| Self { names, ..known })
             }
         };
         Ok(Self { daemon, ..known? })
@@ -98,8 +109,26 @@ impl Known {
             leases: registry.list().await?,
             remembered: None,
             registry: Some(registry),
+            names: Names::default(),
             daemon: None,
             endpoints,
+        })
+    }
+
+    async fn of_kubernetes(nodes: &Nodes, net_conf: &NetConf) -> anyhow::Result<Self> {
+        let config = NetworkConfig::parse(&net_conf.config().await?)?;
+        let leases = nodes.list().await?;
+        Ok(Self {
+            source: Source::Kubernetes,
+            age_seconds: None,
+            backend: BackendConfig::parse(&config.backend)?,
+            config,
+            leases,
+            remembered: None,
+            registry: None,
+            names: nodes.names().into(),
+            daemon: None,
+            endpoints: vec![nodes.server()],
         })
     }
 
@@ -107,7 +136,7 @@ impl Known {
         let Some(remembered) = Remembered::read(path)? else {
             let message = format!(
                 "no leases are known on this host: there is no state file {}; name another with --state-file, or \
-                 ask etcd with --etcd-endpoints",
+                 ask etcd with --etcd-endpoints, or Kubernetes with --kube-subnet-mgr",
                 path.display()
             );
             return Err(Failure::new(Code::NothingKnown, message).into());
@@ -122,6 +151,7 @@ impl Known {
             backend,
             remembered: Some(remembered),
             registry: None,
+            names: Names::default(),
             daemon: None,
             endpoints,
         })

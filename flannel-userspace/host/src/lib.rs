@@ -18,7 +18,8 @@ use flannel_common::{Ip4, Mac};
 use flannel_control::backend::Tunnel;
 use flannel_control::kernel::{Kernel, KernelError, NodeContext};
 use flannel_datapath::{
-    Datapath, DatapathError, Format, HookChoice, PeerEntry, PinDir, ProgramSettings, Spec, Support, Tables,
+    Arrival, Datapath, DatapathError, Format, HookChoice, PeerEntry, PinDir, ProgramSettings, Spec, Support,
+    Tables,
 };
 use flannel_model::backend::Kind;
 use flannel_model::config::interface::InterfaceOptions;
@@ -71,6 +72,8 @@ pub struct Host {
     devices: PerFamily<u32>,
     /// `None` if the kernel forwards alone, and before the first programs are loaded.
     datapath: Option<Datapath>,
+    /// When programs come to a device that has none.
+    arrival: Arrival,
     policies: Policies,
     /// What the datapath would be if no policy concerned it.
     wanted: Option<Spec>,
@@ -113,6 +116,7 @@ impl Host {
             networks: Subnets::NONE,
             devices: PerFamily::NONE,
             datapath: None,
+            arrival: Arrival::AtOnce,
             policies,
             wanted: None,
             carrier: Carrier::Programs,
@@ -212,7 +216,13 @@ impl Kernel for Host {
     }
 
     async fn find_device(&mut self, spec: &DeviceSpec) -> Result<Option<Device>, KernelError> {
-        self.netlink.find_device(spec).await.map_err(refused)
+        let found = self.netlink.find_device(spec).await.map_err(refused)?;
+        // By a device that is there before the first programs, the kernel forwards: stock flannel's, or that of a daemon
+        // without eBPF.
+        if found.is_some() && self.datapath.is_none() {
+            self.arrival = Arrival::WithPeers;
+        }
+        Ok(found)
     }
 
     async fn ensure_device(&mut self, spec: &DeviceSpec) -> Result<Device, KernelError> {

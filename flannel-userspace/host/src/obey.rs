@@ -24,7 +24,8 @@ impl Host {
         let carrier = concerned.as_ref().map_or(Carrier::Programs, Concerned::carrier);
         if self.datapath.is_none() || self.wanted.as_ref() != Some(spec) || carrier != self.carrier {
             let spec = carried_by(spec, carrier);
-            self.datapath = Some(Datapath::start(pins.clone(), spec).map_err(KernelError::refused)?);
+            self.datapath =
+                Some(Datapath::start(pins.clone(), spec, self.arrival).map_err(KernelError::refused)?);
             self.carrier = carrier;
         }
         Ok(self.policies.tell(concerned).err())

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::error::ApiError;
 use crate::node::{Listed, Node, Page, Pod};
+use flannel_control::throttle::LogThrottle;
 use flannel_registry::{KubernetesMetrics, KubernetesOperation as Operation};
 
 /// How long a request may take.
@@ -51,6 +53,10 @@ pub(crate) struct Api(Arc<Inner>);
 struct Inner {
     access: Access,
     connection: Mutex<Connection>,
+    /// Whether a request has failed since, in a way that other files may end: another authority, a token that expired.
+    is_suspect: AtomicBool,
+    /// What was told of denied requests.
+    told: Mutex<LogThrottle>,
     metrics: KubernetesMetrics,
 }
 
@@ -172,7 +178,8 @@ fn now() -> String {
 impl Api {
     pub(crate) async fn open(access: Access, metrics: KubernetesMetrics) -> Result<Self, ApiError> {
         let connection = Mutex::new(Connection::open(&access).await?);
-        Ok(Self(Arc::new(Inner { access, connection, metrics })))
+        let (is_suspect, told) = (AtomicBool::new(false), Mutex::default());
+        Ok(Self(Arc::new(Inner { access, connection, is_suspect, told, metrics })))
     }
 
     /// The URL.
@@ -182,27 +189,35 @@ impl Api {
 
     /// Gives the connections up, and reads the settings again; the next request makes new ones.
     pub(crate) async fn reconnect(&self) {
-        match Connection::open(&self.0.access).await {
-            Ok(connection) => {
-                *self.0.connection.lock().unwrap_or_else(PoisonError::into_inner) = connection;
-            }
-            Err(error) => tracing::warn!("keeping the connections to the API server: {error}"),
+        if let Err(error) = self.open_again().await {
+            tracing::warn!("keeping the connections to the API server: {error}");
         }
+    }
+
+    async fn open_again(&self) -> Result<(), ApiError> {
+        let connection = Connection::open(&self.0.access).await?;
+        *self.0.connection.lock().unwrap_or_else(PoisonError::into_inner) = connection;
+        Ok(())
     }
 
     fn connection(&self) -> Connection {
         self.0.connection.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn client(&self) -> Client {
+    /// The client; after a failure, one that has read the files again.
+    async fn client(&self) -> Client {
+        if self.0.is_suspect.swap(false, Ordering::Relaxed)
+            && let Err(error) = self.open_again().await
+        {
+            // They are being replaced. Whoever asks says why that fails.
+            tracing::debug!("the files for the API server cannot be read: {error}");
+        }
         self.connection().client
     }
 
-    /// The name of the node that a pod runs on.
-    pub(crate) async fn node_of_pod(&self, namespace: &str, pod: &str) -> Result<String, ApiError> {
+    pub(crate) async fn pod(&self, namespace: &str, pod: &str) -> Result<Pod, ApiError> {
         let request = Request::new(format!("/api/v1/namespaces/{namespace}/pods"));
-        let request = request.get(pod, &GetParams::default());
-        Ok(self.ask::<Pod>(Operation::GetPod, request).await?.spec.node_name)
+        self.ask(Operation::GetPod, request.get(pod, &GetParams::default())).await
     }
 
     pub(crate) async fn node(&self, name: &str) -> Result<Node, ApiError> {
@@ -223,7 +238,7 @@ impl Api {
         let seconds = WATCH + (f64::from(WATCH) * share) as u32;
         let params = WatchParams { timeout: Some(seconds), bookmarks: true, ..WatchParams::default() };
         let request = self.built(Operation::Watch, nodes().watch_metadata(&params, version))?;
-        let client = self.client();
+        let client = self.client().await;
         let events = self.timed(Operation::Watch, client.request_events(request)).await?;
         let silence = Duration::from_secs(u64::from(seconds)) + PATIENCE;
         Ok(Events { api: self.clone(), stream: events.boxed(), silence })
@@ -297,7 +312,7 @@ impl Api {
         request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
     ) -> Result<T, ApiError> {
         let request = self.built(operation, request)?;
-        let client = self.client();
+        let client = self.client().await;
         let answer = async {
             let body = client.request_stream(request).await?;
             let mut bytes = Vec::new();
@@ -326,9 +341,27 @@ impl Api {
             Ok(answer) => answer.map_err(|error| self.failed(operation, &error)),
             Err(_) => Err(self.late(operation, PATIENCE)),
         };
+        if let Err(error) = &outcome {
+            self.note(operation, error);
+        }
         let code = outcome.as_ref().map_or_else(ApiError::code, |_| "OK".to_owned());
         self.0.metrics.requested(operation, code, since.elapsed());
         outcome
+    }
+
+    /// Whoever follows the nodes tells once that the API server is away; that it is there by now, and denies it, is told
+    /// here.
+    fn note(&self, operation: Operation, error: &ApiError) {
+        if error.may_be_of_files() {
+            self.0.is_suspect.store(true, Ordering::Relaxed);
+        }
+        let is_followed = matches!(operation, Operation::List | Operation::Watch);
+        if is_followed && matches!(error, ApiError::Denied { .. }) {
+            let text = error.to_string();
+            if self.0.told.lock().unwrap_or_else(PoisonError::into_inner).should_log(&text) {
+                tracing::warn!("{text}");
+            }
+        }
     }
 
     fn late(&self, operation: Operation, after: Duration) -> ApiError {

@@ -193,6 +193,11 @@ impl Directory {
         self.change(name.into(), None, revision)
     }
 
+    /// Who has which lease, without this host.
+    pub(crate) fn holders(&self) -> impl Iterator<Item = (&str, Subnets)> {
+        self.claimants.iter().filter_map(|(key, names)| Some((&*names.first()?.1, key.0)))
+    }
+
     fn change(&mut self, name: Box<str>, entry: Option<Entry>, revision: Revision) -> Changes {
         let before = self.nodes.get(&name).cloned();
         let (mut keys, mut addresses) = (BTreeSet::new(), BTreeSet::new());

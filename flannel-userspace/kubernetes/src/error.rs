@@ -120,6 +120,11 @@ impl ApiError {
         }
     }
 
+    /// Whether certificates, a token or an address that were read again may end it.
+    pub(crate) const fn may_be_of_files(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Timeout { .. } | Self::Denied { code: 401, .. })
+    }
+
     /// What stands for it in metrics: the HTTP status, or why there is none.
     #[must_use]
     pub fn code(&self) -> String {

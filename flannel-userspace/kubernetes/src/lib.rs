@@ -12,6 +12,7 @@ mod net_conf;
 mod node;
 mod nodes;
 mod owner;
+mod pods;
 mod source;
 #[cfg(test)]
 mod stage;
@@ -23,3 +24,4 @@ pub use error::ApiError;
 pub use net_conf::{NetConf, NetConfError};
 pub use nodes::{Hints, HintsError, NodeName, NodeNameError, Nodes};
 pub use owner::{NodeOwner, Unassignable};
+pub use pods::{PodError, PodName, PodNameError};

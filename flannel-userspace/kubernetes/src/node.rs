@@ -77,11 +77,28 @@ pub(crate) struct PageMetadata {
     pub(crate) next: String,
 }
 
-/// A pod, as far as it says on which node it runs.
+/// A pod, as far as it says on which node it runs, and its addresses.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Pod {
     #[serde(default)]
     pub(crate) spec: PodSpec,
+    #[serde(default)]
+    pub(crate) status: PodStatus,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PodStatus {
+    #[serde(rename = "podIP", default)]
+    pub(crate) pod_ip: String,
+    #[serde(rename = "podIPs", default, deserialize_with = "null_is_default")]
+    pub(crate) pod_ips: Vec<PodIp>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct PodIp {
+    #[serde(default)]
+    pub(crate) ip: String,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use flannel_common::Mac;
-use flannel_model::family::{Addresses, Family, PerFamily};
+use flannel_model::family::{Addresses, Family, PerFamily, Subnets};
 use flannel_model::lease::{Revision, Snapshot};
 use flannel_registry::{KubernetesMetrics, RegistryError};
 use tokio::sync::{OnceCell, watch};
@@ -151,9 +151,10 @@ impl Nodes {
         };
         let of_pod =
             || async {
-                let node = self.0.api.node_of_pod(namespace, pod).await.map_err(|error| {
+                let pod_of_node = self.0.api.pod(namespace, pod).await.map_err(|error| {
                     NodeNameError::Pod { namespace: namespace.clone(), pod: pod.clone(), error }
                 })?;
+                let node = pod_of_node.spec.node_name;
                 if node.is_empty() {
                     return Err(NodeNameError::Nowhere { namespace: namespace.clone(), pod: pod.clone() });
                 }
@@ -161,6 +162,24 @@ impl Nodes {
                 Ok(node)
             };
         Ok(self.0.found_name.get_or_try_init(of_pod).await?)
+    }
+
+    /// The same, if it is known without asking.
+    #[must_use]
+    pub fn known_name(&self) -> Option<&str> {
+        match &self.0.name {
+            NodeName::Given(name) => Some(name),
+            NodeName::OfPod { .. } => self.0.found_name.get().map(String::as_str),
+        }
+    }
+
+    /// The nodes that lease subnets, without this host's, and what they lease; none before they were listed.
+    #[must_use]
+    pub fn names(&self) -> Vec<(String, Subnets)> {
+        self.with_directory(|directory| {
+            directory.holders().map(|(name, subnets)| (name.to_owned(), subnets)).collect()
+        })
+        .unwrap_or_default()
     }
 
     /// What this host's node says, for the start.

@@ -5,13 +5,15 @@ mod keeper;
 use std::time::Duration;
 
 use flannel_control::lease::{AcquireError, Keeping, Last, LeaseHandle, LeaseOwner, Own};
+use flannel_control::patience::Patience;
 use flannel_control::pauses::growing;
 use flannel_control::throttle::LogThrottle;
 use flannel_model::config::cidr::is_subnet_of;
 use flannel_model::family::{Addresses, Subnets};
 use flannel_model::lease::{Attributes, Lease, Revision};
+use flannel_observe::Conditions;
 use flannel_registry::RegistryError;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::annotations::Annotations;
@@ -22,7 +24,7 @@ use keeper::Keeper;
 
 /// Pauses between attempts: from the first to the longest.
 const RETRY: (Duration, Duration) = (Duration::from_millis(800), Duration::from_secs(30));
-/// Every attempt has as long as that, however little patience there is.
+/// The first attempt has as long as that, however little patience there is.
 const LEAST: Duration = Duration::from_secs(1);
 /// Pauses while the node has no subnet, which is somebody else's work.
 const UNASSIGNED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
@@ -36,6 +38,8 @@ pub struct NodeOwner {
     pub networks: Subnets,
     /// Whether Kubernetes is told that the node's network is available: `--set-node-network-unavailable`.
     pub sets_condition: bool,
+    /// Told what the lease is waited for.
+    pub conditions: Conditions,
 }
 
 /// What the node was assigned cannot be served.
@@ -112,26 +116,24 @@ impl NodeOwner {
         attributes: &Attributes,
         last: Option<Last<'a>>,
     ) -> Result<Result<(Lease, String), &'a Own>, AcquireError> {
-        let start = Instant::now();
+        let mut patience = Patience::new(last.map(|last| last.patience.max(LEAST)));
         let mut told = LogThrottle::default();
         let (mut pauses, mut unassigned) = (growing(RETRY), growing(UNASSIGNED));
         loop {
-            let attempt = self.try_acquire(attributes);
             // An API server behind a dead path does not even refuse.
-            let outcome = match last {
-                Some(Last { own, patience }) => {
-                    let rest = patience.saturating_sub(start.elapsed()).max(LEAST);
-                    match timeout(rest, attempt).await {
-                        Ok(outcome) => outcome,
-                        Err(_) => return Ok(Err(own)),
-                    }
-                }
-                None => attempt.await,
+            let outcome = match (patience.with(self.try_acquire(attributes)).await, last) {
+                (Some(outcome), _) => outcome,
+                (None, Some(last)) => return Ok(Err(last.own)),
+                (None, None) => continue,
             };
             let obstacle = match outcome {
-                Ok(found) => return Ok(Ok(found)),
+                Ok(found) => {
+                    self.conditions.set_obstacle(None);
+                    return Ok(Ok(found));
+                }
                 Err(obstacle) => obstacle,
             };
+            self.conditions.set_obstacle(Some(obstacle.to_string()));
             let is_new = told.should_log(&obstacle.to_string());
             match &obstacle {
                 Obstacle::Unassignable(error) => {
@@ -139,18 +141,15 @@ impl NodeOwner {
                     return Err(AcquireError::Unsuitable(Box::new(error.clone())));
                 }
                 Obstacle::Registry(error) => {
-                    if let Some(Last { own, patience }) = last
-                        && start.elapsed() > patience
-                        && error.is_absence()
-                    {
-                        return Ok(Err(own));
+                    match last {
+                        Some(last) if error.is_absence() && patience.is_over() => return Ok(Err(last.own)),
+                        _ if error.is_absence() => {}
+                        _ => patience.renew(),
                     }
                     if is_new {
                         warn!("cannot acquire a lease: {obstacle}; trying again");
                     }
-                    let rest = last.map(|last| last.patience.saturating_sub(start.elapsed()).max(LEAST));
-                    let pause = pauses.next().unwrap_or(RETRY.1);
-                    sleep(rest.map_or(pause, |rest| pause.min(rest))).await;
+                    let _ = patience.with(sleep(pauses.next().unwrap_or(RETRY.1))).await;
                 }
                 Obstacle::Unassigned(_) => {
                     if is_new {
@@ -158,6 +157,7 @@ impl NodeOwner {
                         self.tell("FlannelPodCIDRMissing", &obstacle.to_string()).await;
                     }
                     sleep(unassigned.next().unwrap_or(UNASSIGNED.1)).await;
+                    patience.renew();
                 }
             }
         }

@@ -50,6 +50,10 @@ impl Stage {
         Nodes::open(access, prefix, name, KubernetesMetrics::default()).await.unwrap()
     }
 
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
     /// What it was asked so far.
     pub(crate) fn asked(&self) -> Vec<Request> {
         self.asked.lock().unwrap().clone()

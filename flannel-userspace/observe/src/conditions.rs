@@ -116,6 +116,12 @@ impl Conditions {
         });
     }
 
+    /// What stands in the way of what is not met yet.
+    #[must_use]
+    pub fn obstacle(&self) -> Option<String> {
+        self.all.borrow().obstacle.clone()
+    }
+
     /// Why the host's peers may be out of date.
     #[must_use]
     pub fn stale(&self) -> Option<&'static str> {

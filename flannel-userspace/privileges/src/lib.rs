@@ -25,6 +25,9 @@ pub use memory::{MemoryLimit, raise_memory_limit};
 /// What forwarding takes: programs and maps, and the network's links and routes.
 const NEEDED: [Capability; 2] = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN];
 
+/// Without it nothing is done at all; without the other one, the kernel forwards by itself.
+const INDISPENSABLE: Capability = Capability::CAP_NET_ADMIN;
+
 /// Settings that may need more.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Needs {
@@ -64,16 +67,23 @@ pub fn has_bpf_capability() -> bool {
     caps::runtime::thread_all_supported().contains(&Capability::CAP_BPF)
 }
 
-/// Checks that the process holds the capabilities it needs, and names those it does not. One that the kernel does not
-/// know cannot be granted: such a kernel takes no programs of ours, which is reported elsewhere.
+/// Whether the process may make programs and maps.
+#[must_use]
+pub fn may_use_bpf() -> bool {
+    read(CapSet::Effective).is_ok_and(|held| held.contains(&Capability::CAP_BPF))
+}
+
+/// Checks that the process may change the network's links and routes. What it lacks for programs is reported where they
+/// are looked for.
 ///
 /// # Errors
-/// Something is missing.
+/// It may not.
 pub fn check() -> Result<(), PrivilegeError> {
-    let (known, held) = (caps::runtime::thread_all_supported(), read(CapSet::Effective)?);
-    let is_missing = |needed: &Capability| known.contains(needed) && !held.contains(needed);
-    let missing: Vec<Capability> = NEEDED.into_iter().filter(is_missing).collect();
-    if missing.is_empty() { Ok(()) } else { Err(PrivilegeError::Missing(missing)) }
+    if read(CapSet::Effective)?.contains(&INDISPENSABLE) {
+        Ok(())
+    } else {
+        Err(PrivilegeError::Missing(vec![INDISPENSABLE]))
+    }
 }
 
 /// Drops every capability of this thread, and of threads and programs it starts, except [`NEEDED`] and those for
@@ -157,13 +167,27 @@ mod tests {
     use rstest::rstest;
 
     use super::{
-        FOR_LOADING, NEEDED, Needs, PrivilegeError, confine, enter_thread, is_legacy, while_loading,
+        FOR_LOADING, INDISPENSABLE, NEEDED, Needs, PrivilegeError, check, confine, enter_thread, is_legacy,
+        may_use_bpf, while_loading,
     };
 
     #[test]
     fn missing_capabilities_are_named() {
-        let error = PrivilegeError::Missing(vec![Capability::CAP_BPF, Capability::CAP_NET_ADMIN]);
-        assert!(error.to_string().starts_with("flanneld lacks CAP_BPF and CAP_NET_ADMIN: run it as root"));
+        let error = PrivilegeError::Missing(vec![INDISPENSABLE]);
+        assert!(error.to_string().starts_with("flanneld lacks CAP_NET_ADMIN: run it as root"));
+    }
+
+    #[test]
+    fn what_only_programs_take_is_not_asked_for() {
+        let without = |dropped| {
+            let look = move || {
+                caps::drop(None, CapSet::Effective, dropped).unwrap();
+                (check().is_ok(), may_use_bpf())
+            };
+            thread::scope(|scope| scope.spawn(look).join()).unwrap()
+        };
+        assert_eq!(without(Capability::CAP_BPF), (true, false));
+        assert_eq!(without(INDISPENSABLE), (false, true));
     }
 
     #[rstest]

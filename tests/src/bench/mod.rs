@@ -2,5 +2,6 @@
 
 pub mod control;
 pub mod datapath;
+pub mod kubernetes;
 pub mod lookup;
 pub mod paper;

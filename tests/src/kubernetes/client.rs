@@ -27,21 +27,34 @@ impl ApiClient {
     /// # Errors
     /// It does not answer, or refuses.
     pub fn request(&self, method: &str, path: &str, body: Option<(&str, &Value)>) -> Result<Value> {
-        let kubeconfig = Kubeconfig::read_from(&self.kubeconfig)?;
         let mut request = Request::builder().method(method).uri(path);
         if let Some((kind, _)) = body {
             request = request.header("Content-Type", kind);
         }
         let request =
             request.body(body.map(|(_, value)| value.to_string().into_bytes()).unwrap_or_default())?;
+        self.run(move |client| async move {
+            let text = tokio::time::timeout(REQUEST, client.request_text(request)).await??;
+            Ok(serde_json::from_str(&text).unwrap_or(Value::String(text)))
+        })
+    }
+
+    /// Has `work` done.
+    ///
+    /// # Errors
+    /// There can be no client, or the work fails.
+    pub fn run<T, F>(&self, work: impl FnOnce(Client) -> F + Send) -> Result<T>
+    where
+        T: Send,
+        F: Future<Output = Result<T>>,
+    {
+        let kubeconfig = Kubeconfig::read_from(&self.kubeconfig)?;
         self.namespace.within(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
                 let config =
                     Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-                let client = Client::try_from(config)?;
-                let text = tokio::time::timeout(REQUEST, client.request_text(request)).await??;
-                Ok(serde_json::from_str(&text).unwrap_or(Value::String(text)))
+                work(Client::try_from(config)?).await
             })
         })
     }

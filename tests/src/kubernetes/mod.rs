@@ -92,6 +92,9 @@ impl ApiServer {
         let etcd = Etcd::on_network(network)?;
         let (directory, claim) = claim::directory(&format!("{}-kubernetes", network.number()))?;
         std::fs::write(directory.join("tokens.csv"), TOKENS)?;
+        for user in ["admin", "flannel"] {
+            std::fs::write(directory.join(format!("{user}.token")), format!("{user}token"))?;
+        }
         let namespace = network.lan().clone();
         let key = rcgen::KeyPair::generate()?;
         std::fs::write(directory.join("service-accounts.key"), key.serialize_pem())?;
@@ -200,10 +203,27 @@ impl ApiServer {
                 "server": format!("https://{ETCD_ADDRESS}:{PORT}"),
                 "certificate-authority": certificate,
             } }],
-            "users": [{ "name": user, "user": { "token": format!("{user}token") } }],
+            "users": [{ "name": user, "user": { "tokenFile": self.token_file(user) } }],
             "contexts": [{ "name": "tests", "context": { "cluster": "tests", "user": user } }],
             "current-context": "tests",
         })
+    }
+
+    /// The file with the token of a user.
+    #[must_use]
+    pub fn token_file(&self, user: &str) -> PathBuf {
+        self.directory.join(format!("{user}.token"))
+    }
+
+    /// From its next start on it has another certificate, which signs itself, and knows the daemons by another token. Where
+    /// daemons look for the token, the former one stays.
+    ///
+    /// # Errors
+    /// Its files cannot be written.
+    pub fn rotate(&self, token: &str) -> Result<()> {
+        std::fs::remove_dir_all(self.directory.join("certificates"))?;
+        let tokens = TOKENS.replace("flanneltoken", token);
+        Ok(std::fs::write(self.directory.join("tokens.csv"), tokens)?)
     }
 
     /// What stock flannel's ClusterRole allows.
@@ -247,6 +267,16 @@ impl ApiServer {
     /// # Errors
     /// There is no such program, or it cannot be started.
     pub fn start_daemon(&self, host: &Host, net_conf: &Value, flags: &[&str]) -> Result<Daemon> {
+        let mut daemon = self.prepare_daemon(host, net_conf, flags)?;
+        daemon.restart()?;
+        Ok(daemon)
+    }
+
+    /// The same, which is still to be started.
+    ///
+    /// # Errors
+    /// Its files cannot be written.
+    pub fn prepare_daemon(&self, host: &Host, net_conf: &Value, flags: &[&str]) -> Result<Daemon> {
         let file = self.directory.join(format!("{}-net-conf.json", host.name));
         std::fs::write(&file, net_conf.to_string())?;
         let own = [
@@ -258,7 +288,7 @@ impl ApiServer {
         let settings =
             Settings { endpoint: "http://192.0.2.1:1".to_owned(), prefix: PREFIX.to_owned(), flags };
         let variables = vec![("NODE_NAME".to_owned(), host.name.clone())];
-        Daemon::start_in(host, "flanneld", settings, variables)
+        Daemon::prepare(host, "flanneld", settings, variables)
     }
 
     /// The file with the network's configuration of a daemon's host.

@@ -40,3 +40,21 @@ fn forwarding_goes_on_and_a_boot_succeeds_without_the_api_server() {
     wait_route(&nodes[1].host, "10.244.50.0/24", true);
     check_reached(&pairs).unwrap();
 }
+
+/// The files are read again without a restart; until they fit, it is as if the API server were away.
+#[test]
+fn another_certificate_and_token_are_taken_up() {
+    let mut lab = Lab::new();
+    let (mut daemon, host) = lab.member(1);
+    lab.add_peer(50);
+    wait_route(&host, "10.244.50.0/24", true);
+    lab.api.kill().unwrap();
+    lab.api.rotate("anothertoken").unwrap();
+    lab.api.restart().unwrap();
+    lab.add_peer(51);
+    wait_log(&daemon, "(401): Unauthorized; is the token expired");
+    assert!(host.namespace.ip("route").unwrap().contains("10.244.50.0/24"));
+    std::fs::write(lab.api.token_file("flannel"), "anothertoken").unwrap();
+    wait_route(&host, "10.244.51.0/24", true);
+    daemon.check_running().unwrap();
+}

@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
 mod away;
+mod container;
+mod flannelctl;
 mod node;
 mod peers;
 

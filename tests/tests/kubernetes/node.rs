@@ -4,7 +4,7 @@ use flannel_tests::kubernetes::annotation;
 use flannel_tests::wait;
 use serde_json::Value;
 
-use crate::{Lab, SOON, net_conf, wait_log};
+use crate::{Lab, SOON, net_conf, wait_log, wait_route};
 
 #[test]
 fn a_subnet_that_is_not_assigned_yet_is_waited_for() {
@@ -67,6 +67,36 @@ fn the_own_node_is_kept_as_it_should_be() {
     wait_log(&daemon, "this host has been assigned 10.244.9.0/24 instead");
     daemon.restart().unwrap();
     assert_eq!(daemon.wait_ready().unwrap().subnet, "10.244.9.0/24".parse().unwrap());
+}
+
+/// As in etcd: what can take effect at once does, the rest is told, and the host is served as before.
+#[test]
+fn a_changed_configuration_takes_effect_or_is_told() {
+    let lab = Lab::new();
+    let (mut daemon, host) = lab.member(1);
+    let file = lab.api.net_conf(&host);
+    let write = |text: &str| std::fs::write(&file, text).unwrap();
+    let outdated = || daemon.ctl_json("status").unwrap()["daemon"]["configuration"]["outdated"].to_string();
+    let wait_outdated = |text: &str| {
+        wait::until_true(&format!("the status to say {text:?}"), SOON, || outdated().contains(text)).unwrap();
+    };
+    write(r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan","MTU":1400}}"#);
+    wait::until_true("the MTU to follow", SOON, || {
+        std::fs::read_to_string(daemon.subnet_file()).unwrap_or_default().contains("FLANNEL_MTU=1350")
+    })
+    .unwrap();
+    write(r#"{"Network":"10.245.0.0/16","Backend":{"Type":"vxlan","MTU":1400}}"#);
+    wait_outdated("Network from 10.244.0.0/16 to 10.245.0.0/16");
+    // Half written, then gone, then as it was.
+    write(r#"{"Network":"10.2"#);
+    wait_outdated("EOF");
+    std::fs::remove_file(&file).unwrap();
+    wait_outdated("net-conf.json");
+    lab.add_peer(50);
+    wait_route(&host, "10.244.50.0/24", true);
+    write(r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan","MTU":1400}}"#);
+    wait_outdated("null");
+    daemon.check_running().unwrap();
 }
 
 #[test]

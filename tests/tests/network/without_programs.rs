@@ -2,18 +2,25 @@
 //! daemon says why in one sentence, and changes nothing.
 
 use std::fs;
+use std::thread::sleep;
 use std::time::Duration;
 
+use flannel_datapath::pinned_programs;
 use flannel_tests::cluster::{Cluster, Member, Plan, check_reached, pod_pairs};
+use flannel_tests::daemon::Daemon;
 use flannel_tests::etcd::PREFIX;
 use flannel_tests::leases;
-use flannel_tests::traffic::transfer;
+use flannel_tests::traffic::{Losses, Stream, transfer};
 use nix::errno::Errno;
 use rstest::rstest;
 
 use crate::{HOST_GW, UDP, VXLAN};
 
 const END: Duration = Duration::from_secs(10);
+/// Between the steps under a stream.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Datagrams per second.
+const RATE: u32 = 5000;
 
 /// A cluster whose first host has never had a program.
 fn cluster(backend: &str, errno: Errno) -> Cluster {
@@ -90,14 +97,80 @@ fn udp_says_why_it_does_not_start() {
     assert!(!member.daemon.pin_dir().exists() && !member.daemon.subnet_file().exists());
 }
 
+/// How a daemon is kept from eBPF.
+#[derive(Clone, Copy, Debug)]
+enum Without {
+    /// It may have programs, and was not granted the capability.
+    Capability,
+    /// bpf() is refused.
+    Bpf,
+}
+
+impl Without {
+    fn apply(self, daemon: &mut Daemon) {
+        match self {
+            Self::Capability => daemon.bound_to(&["net_admin", "net_raw"]),
+            Self::Bpf => daemon.refused_bpf(Errno::EPERM).unwrap(),
+        }
+    }
+}
+
+#[rstest]
+#[case::vxlan(VXLAN, "auto", Without::Capability)]
+#[case::vxlan_bpf(VXLAN, "auto", Without::Bpf)]
+#[case::vxlan_clsact(VXLAN, "clsact", Without::Capability)]
+#[case::vxlan_xdp(VXLAN, "xdp", Without::Capability)]
+#[case::host_gw(HOST_GW, "auto", Without::Capability)]
+fn nothing_is_lost_from_programs_to_the_kernel_and_back(
+    #[case] backend: &str,
+    #[case] hook: &str,
+    #[case] without: Without,
+) {
+    let mut cluster = crate::cluster(backend, hook);
+    let pairs = pod_pairs(&cluster.nodes());
+    check_reached(&pairs).unwrap();
+    let (one, other) = (cluster.pod(0).unwrap(), cluster.pod(1).unwrap());
+    let streams = [(one, other), (other, one)].map(|(from, to)| Stream::start(from, to, RATE).unwrap());
+    for is_granted in [false, true] {
+        for member in &mut cluster.members {
+            member.daemon.terminate().unwrap();
+            if is_granted {
+                member.daemon.unbound()
+            } else {
+                without.apply(&mut member.daemon)
+            }
+            sleep(PAUSE);
+            member.daemon.restart().unwrap();
+            assert_eq!(member.daemon.wait_ready().unwrap(), member.node.file, "the subnet stays");
+            sleep(PAUSE);
+            let has_programs = !pinned_programs(member.daemon.pin_dir()).unwrap().is_empty();
+            assert_eq!(has_programs, is_granted, "{}", log(member));
+            let limits = member.daemon.ctl_json("status").unwrap()["daemon"]["limits"].to_string();
+            assert_eq!(limits.contains("without programs"), !is_granted, "{limits}");
+        }
+    }
+    let losses = streams.map(|stream| stream.stop().unwrap());
+    assert!(losses.iter().all(|losses| losses.sent > 2000), "{losses:?}");
+    assert_eq!(Losses::unexcused_of(&losses), 0, "{losses:?}");
+    check_reached(&pairs).unwrap();
+    for member in &cluster.members {
+        let log = log(member);
+        assert!(log.contains("took away the programs of an earlier flanneld"), "{log}");
+        if matches!(without, Without::Capability) {
+            assert!(log.contains("capabilities: {add: [NET_ADMIN, NET_RAW, BPF, PERFMON]}"), "{log}");
+        }
+    }
+}
+
+/// Without programs the udp backend does not forward, so those that are there stay.
 #[test]
-fn programs_of_an_earlier_daemon_are_not_left_alone() {
-    let mut cluster = Cluster::start(&Plan::new(VXLAN)).unwrap();
+fn programs_of_an_earlier_daemon_stay_where_nothing_else_forwards() {
+    let mut cluster = Cluster::start(&Plan::new(UDP)).unwrap();
     let member = &mut cluster.members[0];
     member.daemon.terminate().unwrap();
-    member.daemon.refused_bpf(Errno::EPERM).unwrap();
+    member.daemon.bound_to(&["net_admin", "net_raw"]);
     member.daemon.restart().unwrap();
     assert_eq!(member.daemon.wait_end(END).unwrap().code(), Some(1));
-    assert!(log(member).contains("forward by what an earlier flanneld knew"), "{}", log(member));
+    assert!(log(member).contains("the backend udp forwards by eBPF programs alone"), "{}", log(member));
     check_reached(&pod_pairs(&cluster.nodes())).unwrap();
 }

@@ -142,6 +142,7 @@ fn shown(member: &Member) -> Result<Figures> {
     let [vni, port] =
         ["vni", "port"].map(|key| if status[key].is_null() { "0".into() } else { text(&status[key]) });
     let info = [
+        ("backend", &status["backend"]),
         ("device", device),
         ("guard", &status["guard"]),
         ("local_ip", &status["address"]),

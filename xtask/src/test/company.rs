@@ -54,6 +54,7 @@ const NAMED: &[Named] = &[
     ("network", "life::", Company::Quiet),
     ("network", "next_hop::", Company::Quiet),
     ("network", "restart::", Company::Quiet),
+    ("network", "without_programs::nothing_is_lost", Company::Quiet),
     ("network", "tcp::gigabyte", Company::None),
 ];
 

@@ -11,7 +11,8 @@ use std::thread::spawn;
 use std::time::{Duration, Instant};
 
 use flannel_control::socket::{
-    Condition, ConditionState, LogLevel, LogLevels, Registry, RegistryState, RuleSettings, Settings, Status,
+    Condition, ConditionState, LogLevel, LogLevels, Registry, RegistryKind, RegistryState, RuleSettings,
+    Settings, Status,
 };
 use flannel_model::condition::{DATAPATH, FORWARDING};
 use nix::errno::Errno;
@@ -81,7 +82,12 @@ fn said_of(subnet_file: &Path, name: &str, state: ConditionState) -> Value {
         conditions: vec![leased, Condition { name: name.to_owned(), state, seconds: 1, reason }],
         limits: Vec::new(),
         lease: None,
-        registry: Registry { endpoints: Vec::new(), state: RegistryState::Reached },
+        registry: Registry {
+            kind: RegistryKind::Etcd,
+            node: None,
+            endpoints: Vec::new(),
+            state: RegistryState::Reached,
+        },
         configuration: None,
         cloud: None,
         log_level: LogLevels { level: LogLevel::Info, configured: LogLevel::Info },

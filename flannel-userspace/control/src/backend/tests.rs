@@ -90,8 +90,8 @@ fn peer_of_direct_routing_on_the_link_is_a_route_and_a_table_entry() {
 #[case::vxlan_back(vxlan(None, false))]
 #[case::udp(UDP)]
 fn while_direct_routing_changes_packets_come_either_way_and_go_by_the_tunnel(#[case] config: BackendConfig) {
-    let (tunnel, links) = prepared(config);
     let between = between(&config);
+    let (tunnel, links) = prepared(config);
     assert!(between.depends_on_hop());
     let tunnelled = tunnel.objects(&peer(), Hop::Routed, &links).unwrap();
     assert_eq!(between.objects(&peer(), Hop::Routed, &links).unwrap(), tunnelled);

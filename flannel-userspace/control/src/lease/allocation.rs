@@ -6,7 +6,7 @@ use flannel_model::error::Chain;
 use flannel_model::family::{PerFamily, Subnets};
 use flannel_model::lease::{Attributes, EtcdLeaseId};
 use flannel_registry::{LeaseSource, LeaseStore};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::{
@@ -14,9 +14,9 @@ use super::{
     Own, OwnLease, Pool, acquire,
 };
 use crate::chance;
+use crate::patience::Patience;
 use crate::pauses::growing;
 use crate::throttle::LogThrottle;
-use crate::within;
 
 /// Pauses between attempts to get a lease from a registry that fails: from the first to the longest.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
@@ -65,12 +65,12 @@ async fn acquire_or_give_up<'a, R: LeaseSource + LeaseStore>(
     wanted: &AcquireConfig,
     last: Option<Last<'a>>,
 ) -> Result<Result<OwnLease, &'a Own>, AcquireError> {
-    let end = last.map(|last| Instant::now() + last.patience);
+    let patience = Patience::new(last.map(|last| last.patience));
     let mut told = LogThrottle::default();
     let mut dice = chance::dice();
     let mut pauses = growing(RETRY);
     loop {
-        let attempt = match (within(end, acquire(registry, wanted, &mut dice)).await, last) {
+        let attempt = match (patience.with(acquire(registry, wanted, &mut dice)).await, last) {
             (Some(attempt), _) => attempt,
             (None, Some(last)) => return Ok(Err(last.own)),
             (None, None) => continue,
@@ -83,9 +83,8 @@ async fn acquire_or_give_up<'a, R: LeaseSource + LeaseStore>(
                 return Ok(Ok(own));
             }
             Err(AcquireError::Registry(error)) => {
-                // One that fails at once is never late.
                 if let Some(Last { own, .. }) = last
-                    && end.is_some_and(|end| end <= Instant::now())
+                    && patience.is_over()
                     && error.is_absence()
                 {
                     return Ok(Err(own));

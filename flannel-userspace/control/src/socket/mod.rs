@@ -15,9 +15,9 @@ use flannel_model::config::control_socket;
 
 pub use client::{AskError, Told, ask};
 pub use protocol::{
-    Claimed, Cloud, CloudTable, Condition, ConditionState, HeldLease, Left, LogLevel, LogLevels, Registry,
-    RegistryState, Released, Reloaded, Request, RuleSettings, ServedConfiguration, Settings, Status,
-    UnknownLevel, WantedLevel,
+    Claimed, Cloud, CloudTable, Condition, ConditionState, HeldLease, Left, LogLevel, LogLevels, NamedNode,
+    NodeNames, Registry, RegistryKind, RegistryState, Released, Reloaded, Request, RuleSettings,
+    ServedConfiguration, Settings, Status, UnknownLevel, WantedLevel,
 };
 pub use server::{Listener, Reply, Serve, SocketError};
 

@@ -17,7 +17,7 @@ const CONFIGURED: &str = "configured";
 /// Longest request, in bytes with the end of its line.
 pub(super) const LONGEST_REQUEST: usize = 4 << 10;
 /// Longest answer, in bytes with the end of its line.
-pub(super) const LONGEST_ANSWER: usize = 256 << 10;
+pub(super) const LONGEST_ANSWER: usize = 8 << 20;
 
 /// What the daemon is asked or told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +33,8 @@ pub enum Request {
     },
     /// To read TLS and password files again, as by SIGHUP: [`Reloaded`].
     Reload,
+    /// How the nodes are called that lease subnets, where Kubernetes is the registry: [`NodeNames`].
+    Nodes,
     /// To let the peers of a mass deletion go that are held: [`Released`].
     Release,
     /// To withdraw this host's lease, and to end: [`Left`].
@@ -44,7 +46,7 @@ impl Request {
     #[must_use]
     pub const fn patience(&self) -> Duration {
         match self {
-            Self::Status | Self::LogLevel { .. } => Duration::from_secs(2),
+            Self::Status | Self::LogLevel { .. } | Self::Nodes => Duration::from_secs(2),
             // The loop may be busy with the kernel.
             Self::Release => Duration::from_secs(10),
             // The registry is asked.
@@ -141,10 +143,43 @@ pub struct HeldLease {
 /// The registry as the daemon sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registry {
+    /// What it is.
+    #[serde(default)]
+    pub kind: RegistryKind,
+    /// How this host's node is called, where it is Kubernetes and that is known.
+    #[serde(default)]
+    pub node: Option<String>,
     /// Where it is, without credentials.
     pub endpoints: Vec<String>,
     /// Whether it is there.
     pub state: RegistryState,
+}
+
+/// What the registry is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RegistryKind {
+    /// etcd.
+    #[default]
+    Etcd,
+    /// The API server of a Kubernetes cluster.
+    Kubernetes,
+}
+
+/// The nodes that lease subnets, without this host's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeNames {
+    /// Each of them.
+    pub nodes: Vec<NamedNode>,
+}
+
+/// A node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedNode {
+    /// How it is called.
+    pub name: String,
+    /// What it leases, one subnet of each family at most.
+    pub subnets: Vec<IpNetwork>,
 }
 
 /// Whether the registry is there.

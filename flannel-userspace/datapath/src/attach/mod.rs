@@ -30,7 +30,7 @@ use flannel_net::Uplink;
 
 use self::foreign::Side;
 use super::bpffs::names_in;
-use super::{DatapathError, Format, HookChoice, PinDir, Spec, Support, interface_name};
+use super::{Arrival, DatapathError, Format, HookChoice, PinDir, Spec, Support, interface_name};
 use crate::sys;
 pub use choice::{Choice, Decapsulation, Offer, choose};
 pub use inspect::{Pinned, PinnedAs, is_ingress, is_linked, pinned_programs, tcx_programs, wanted_places};
@@ -96,10 +96,17 @@ impl Attacher {
     /// Attaches what `spec` asks for and detaches what an earlier one left. Programs in their places are replaced
     /// there, so that no packet misses a program; so are those that change from TCX to clsact or back, except the guard
     /// of the flannel device. Which bridges and pods are served is not known yet: the former ones stay. Programs whose
-    /// maps have another layout stay until [`Attacher::take_over`]: the new maps hold no peer yet.
-    pub(super) fn start(ebpf: Ebpf, pins: Arc<PinDir>, spec: Spec) -> Result<Self, DatapathError> {
+    /// maps have another layout stay until [`Attacher::take_over`]: the new maps hold no peer yet. Where the kernel has
+    /// forwarded alone, it goes on until then.
+    pub(super) fn start(
+        ebpf: Ebpf,
+        pins: Arc<PinDir>,
+        spec: Spec,
+        arrival: Arrival,
+    ) -> Result<Self, DatapathError> {
         let (bridges, pods) = (served(&pins, "bridge-")?, served(&pins, "pod_out-")?);
-        let waits = !pins.other_maps()?.is_empty();
+        let is_first = arrival == Arrival::WithPeers && program_pins(&pins)?.is_empty();
+        let waits = is_first || !pins.other_maps()?.is_empty();
         let (left_alone, attached) = (BTreeSet::new(), BTreeMap::new());
         let xdp = xdp::mechanism(&spec, &pins)?;
         let refused = BTreeSet::new();
@@ -109,7 +116,7 @@ impl Attacher {
         Ok(attacher)
     }
 
-    /// Replaces the programs with maps of another layout, and removes those maps.
+    /// Attaches the programs, and removes maps of another layout.
     pub(super) fn take_over(&mut self) -> Result<(), DatapathError> {
         if !self.waits {
             return Ok(());

@@ -74,7 +74,8 @@ impl Reading {
         let mode = Kind::from_number(self.node.backend).map_or("unknown", Kind::name);
         let guard = Guard::ALL.iter().find(|guard| **guard as u32 == self.node.guard);
         let info = [
-            ("mode", mode.to_owned()),
+            ("mode", "ebpf".to_owned()),
+            ("backend", mode.to_owned()),
             ("guard", guard.map_or("unknown", |guard| guard.label()).to_owned()),
             ("vni", self.node.vni.to_string()),
             ("port", self.node.port.to_string()),
@@ -83,7 +84,7 @@ impl Reading {
             ("underlay", name_of(self.node.underlay)),
             ("device", name_of(self.node.device)),
         ];
-        writer.info("datapath", "What the programs know of this host.", [info])?;
+        writer.info("datapath", "What forwards, and what the programs know of this host.", [info])?;
         let asked = std::iter::once(([("", ""); 0], u64::from(self.is_asked)));
         writer.gauges("trace_running", "1 while a trace or capture runs.", asked)?;
         self.encode_counts(writer, mode)?;

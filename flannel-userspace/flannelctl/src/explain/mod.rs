@@ -1,6 +1,7 @@
 //! `flannelctl explain`: what would become of a packet, by the code of the kernel programs over the present maps.
 
 mod answer;
+mod end;
 mod packet;
 
 use std::net::Ipv4Addr;
@@ -15,34 +16,41 @@ use flannel_net::Netlink;
 use flannel_net::route::{Route, TunnelFlow};
 
 use self::answer::{Entry, Explanation, Mtu};
+use self::end::End;
 use self::packet::Maps;
 use super::exit::Outcome;
 use super::hooks::{format, hooks};
 use super::objects;
 use super::place::Context;
+use super::registry::AccessFlags;
 use super::status::network;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Sender: a pod or host, of this host or another.
+    /// Sender: the address of a pod or host, of this host or another, or in Kubernetes a pod as namespace/name.
     #[arg(value_name = "SRC")]
-    source: Ipv4Addr,
-    /// Receiver.
+    source: End,
+    /// Receiver, in the same way.
     #[arg(value_name = "DST")]
-    destination: Ipv4Addr,
+    destination: End,
     /// The host that sends a packet from elsewhere [default: the peer that leases SRC's subnet].
     #[arg(long, value_name = "IP")]
     outer_source: Option<Ipv4Addr>,
     /// Bytes of the packet with its IP header.
     #[arg(long, default_value_t = 84, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(20..))]
     size: u16,
+    #[command(flatten)]
+    access: AccessFlags,
 }
 
 impl Arguments {
     pub(super) async fn run(&self, context: &Context<'_>) -> anyhow::Result<Outcome> {
+        let [source, destination] =
+            [self.source.address(&self.access).await?, self.destination.address(&self.access).await?];
+        let asked = Asked { source, destination, outer_source: self.outer_source, size: self.size };
         let tables = context.place.tables()?;
         let node = tables.node()?;
-        let walk = Walk { node, maps: Maps::read(&tables)?, netlink: Netlink::open()?, asked: self };
+        let walk = Walk { node, maps: Maps::read(&tables)?, netlink: Netlink::open()?, asked };
         let mut explanation = walk.explain().await?;
         if let Some(program) = explanation.program {
             let hooks = hooks(&walk.netlink, &context.place.pin_dir(), &node).await?;
@@ -51,20 +59,31 @@ impl Arguments {
         }
         context.printer.print(&explanation)
     }
+}
 
+/// The packet that is asked about.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    outer_source: Option<Ipv4Addr>,
+    size: u16,
+}
+
+impl Asked {
     const fn packet(&self) -> (Ipv4Addr, Ipv4Addr, u16) {
         (self.source, self.destination, self.size)
     }
 }
 
-struct Walk<'a> {
+struct Walk {
     node: Node,
     maps: Maps,
     netlink: Netlink,
-    asked: &'a Arguments,
+    asked: Asked,
 }
 
-impl Walk<'_> {
+impl Walk {
     async fn explain(&self) -> anyhow::Result<Explanation> {
         let is_ours =
             |address| network(self.node.subnet, self.node.netmask).is_some_and(|own| own.contains(address));

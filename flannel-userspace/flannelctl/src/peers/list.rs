@@ -8,6 +8,7 @@ use flannel_model::backend::Kind;
 use ipnetwork::Ipv4Network;
 use serde::Serialize;
 
+use crate::nodes::Names;
 use crate::output::Report;
 use crate::page::{Page, Tone, cell, or_dash, toned};
 use crate::status::network;
@@ -22,6 +23,8 @@ pub(crate) struct Peers {
 
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Peer {
+    /// How its node is called, where the daemon says so.
+    pub(super) node: Option<String>,
     pub(super) subnet: Option<Ipv4Network>,
     pub(super) public_ip: Ipv4Addr,
     pub(super) vtep_mac: Option<String>,
@@ -53,6 +56,14 @@ impl Peers {
         Ok(Self { peers: peers.collect::<Result<_, DatapathError>>()? })
     }
 
+    /// The same with the names of their nodes.
+    pub(crate) fn named(mut self, names: &Names) -> Self {
+        for peer in &mut self.peers {
+            peer.node = names.of(peer.subnet).map(str::to_owned);
+        }
+        self
+    }
+
     /// What was forwarded since `before`, by the second. A peer that came since was counted from zero.
     pub(crate) fn rates(&self, before: &Self, seconds: f64) -> PeerRates {
         let former = |peer: &Peer| {
@@ -68,6 +79,7 @@ impl Peer {
     fn new(subnet: Option<Ipv4Network>, entry: &PeerEntry, count: &PeerCount, now: u64) -> Self {
         let ago = now.saturating_sub(count.last_seen) / 1_000_000_000;
         Self {
+            node: None,
             subnet,
             public_ip: entry.public_ip,
             vtep_mac: entry.vtep_mac.is_unicast().then(|| entry.vtep_mac.to_string()),
@@ -140,6 +152,13 @@ impl Row for Peer {
             |peer| last_seen(peer.last_seen_seconds),
             |peer| Key::of(peer.last_seen_seconds, Key::Seconds),
         ),
+        Column::words(
+            "node",
+            "NODE",
+            |peer: &Self| or_dash(peer.node.as_ref()),
+            |peer: &Self| Key::of(peer.node.as_ref(), Key::text),
+        )
+        .where_there_is_one(),
     ];
 }
 
@@ -171,6 +190,7 @@ pub(crate) struct PeerRate {
 /// Which peer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct PeerName {
+    pub(crate) node: Option<String>,
     pub(crate) subnet: Option<Ipv4Network>,
     pub(crate) public_ip: Ipv4Addr,
     pub(crate) vtep_mac: Option<String>,
@@ -186,6 +206,7 @@ impl PeerRate {
         };
         Self {
             peer: PeerName {
+                node: peer.node.clone(),
                 subnet: peer.subnet,
                 public_ip: peer.public_ip,
                 vtep_mac: peer.vtep_mac.clone(),
@@ -251,6 +272,13 @@ impl Row for PeerRate {
             |rate| last_seen(rate.last_seen_seconds),
             |rate| Key::of(rate.last_seen_seconds, Key::Seconds),
         ),
+        Column::words(
+            "node",
+            "NODE",
+            |rate: &Self| or_dash(rate.peer.node.as_ref()),
+            |rate: &Self| Key::of(rate.peer.node.as_ref(), Key::text),
+        )
+        .where_there_is_one(),
     ];
 }
 
@@ -271,6 +299,7 @@ pub(crate) mod tests {
     /// The peer of the host of that number.
     pub(crate) fn peer(host: u8) -> Peer {
         Peer {
+            node: None,
             subnet: Some(format!("10.5.{host}.0/24").parse().unwrap()),
             public_ip: [192, 168, 77, host].into(),
             vtep_mac: Some("9a:54:52:6f:7f:94".to_owned()),
@@ -296,7 +325,7 @@ pub(crate) mod tests {
         assert_eq!(
             serde_json::to_value(peers).unwrap(),
             json!({"peers": [{
-                "subnet": "10.5.22.0/24", "public_ip": "192.168.77.22", "vtep_mac": "9a:54:52:6f:7f:94",
+                "node": null, "subnet": "10.5.22.0/24", "public_ip": "192.168.77.22", "vtep_mac": "9a:54:52:6f:7f:94",
                 "path": "tunnel", "sent_packets": 3, "sent_bytes": 294, "received_packets": 300,
                 "received_bytes": 29400, "last_seen_seconds": 130, "whole": null,
             }]})
@@ -323,11 +352,20 @@ pub(crate) mod tests {
         assert_eq!(
             serde_json::to_value(&rates).unwrap()["rates"][0],
             json!({
-                "subnet": "10.5.22.0/24", "public_ip": "192.168.77.22", "vtep_mac": "9a:54:52:6f:7f:94",
+                "node": null, "subnet": "10.5.22.0/24", "public_ip": "192.168.77.22", "vtep_mac": "9a:54:52:6f:7f:94",
                 "path": "tunnel", "sent_packets_per_second": 100, "sent_bytes_per_second": 100_000,
                 "received_packets_per_second": 0, "received_bytes_per_second": 0, "last_seen_seconds": 0,
             })
         );
+    }
+
+    #[test]
+    fn nodes_are_named_where_they_have_names() {
+        let named = Peer { node: Some("worker-7".to_owned()), ..peer(22) };
+        let text = Peers { peers: vec![named, peer(23)] }.text();
+        let [header, first, second] = text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
+        assert!(header.ends_with("LAST SEEN  NODE"), "{text}");
+        assert!(first.ends_with("2 min ago  worker-7") && second.ends_with("2 min ago  -"), "{text}");
     }
 
     #[test]

@@ -17,6 +17,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::exit::{Code, Failure, Outcome};
+use super::nodes::Names;
 use super::objects::{self, Thing};
 use super::output::Report;
 use super::page::{Page, Tone, cell, or_dash, toned};
@@ -31,7 +32,7 @@ pub(super) use list::{PeerRate, Peers};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// One peer: its subnet, an address in it, its public address, or a name that resolves to one of these.
+    /// One peer: its subnet, an address in it, its public address, its node, or a name that resolves to one of these.
     #[arg(value_name = "NAME|SUBNET|IP", conflicts_with = "sort")]
     who: Option<String>,
     #[command(flatten)]
@@ -46,14 +47,17 @@ impl Arguments {
         if let Some(who) = &self.who {
             return self.watch.show(printer, async || Whole::read(context, who).await).await;
         }
-        let read = || anyhow::Ok(Peers::read(&context.place.tables()?)?);
-        let mut before = (Instant::now(), read()?);
+        let read = async || {
+            let peers = Peers::read(&context.place.tables()?)?;
+            anyhow::Ok(peers.named(&Names::ask(context).await))
+        };
+        let mut before = (Instant::now(), read().await?);
         let Some(pause) = self.watch.pause() else {
             self.sorting.sort(&mut before.1.peers);
             return printer.print(&before.1);
         };
         again(printer, pause, async || {
-            let now = (Instant::now(), read()?);
+            let now = (Instant::now(), read().await?);
             let mut rates = now.1.rates(&before.1, (now.0 - before.0).as_secs_f64());
             before = now;
             self.sorting.sort(&mut rates.rates);
@@ -133,9 +137,14 @@ impl Whole {
     /// There is no such peer, or the maps or the kernel cannot be read.
     pub(super) async fn read(context: &Context<'_>, who: &str) -> anyhow::Result<Self> {
         let tables = context.place.tables()?;
-        let wanted = Wanted::parse(who)?;
-        let mut peers = Peers::read(&tables)?.peers.into_iter();
-        let found = peers.find(|peer| wanted.matches(peer.subnet, peer.public_ip));
+        let mut peers = Peers::read(&tables)?.named(&Names::ask(context).await).peers;
+        let found = match peers.iter().position(|peer| peer.node.as_deref() == Some(who)) {
+            Some(named) => Some(peers.swap_remove(named)),
+            None => {
+                let wanted = Wanted::parse(who)?;
+                peers.into_iter().find(|peer| wanted.matches(peer.subnet, peer.public_ip))
+            }
+        };
         Self::of(found.ok_or_else(|| no_such_peer(who))?, &tables.node()?).await
     }
 
@@ -179,7 +188,8 @@ impl Report for Whole {
     fn show(&self, page: &mut Page) {
         let Peer { sent_packets, sent_bytes, received_packets, received_bytes, .. } = self.peer;
         let counted = |packets, bytes| cell(format!("{packets} packets, {}", units::bytes(bytes)));
-        let mut pairs = vec![
+        let mut pairs: Vec<_> = self.peer.node.iter().map(|node| ("node", cell(node))).collect();
+        pairs.extend([
             ("subnet", or_dash(self.peer.subnet)),
             ("public IP", cell(self.peer.public_ip)),
             ("VTEP", or_dash(self.peer.vtep_mac.as_ref())),
@@ -194,7 +204,7 @@ impl Report for Whole {
                     None => toned(Tone::Bad, "no route"),
                 },
             ),
-        ];
+        ]);
         pairs.extend(self.kernel.iter().map(|thing| (thing.kind, cell(&thing.text))));
         page.pairs(pairs);
         if self.is_lost() {

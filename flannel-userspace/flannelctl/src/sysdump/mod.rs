@@ -33,7 +33,8 @@ use super::objects::Thing;
 use super::output::{Report, SCHEMA_VERSION};
 use super::page::Page;
 use super::peers::Peers;
-use super::place::{Context, EtcdFlags, StateFile};
+use super::place::{Context, StateFile};
+use super::registry::RegistryFlags;
 use super::status::Status;
 use super::verify::Verification;
 
@@ -63,7 +64,7 @@ pub(super) struct Arguments {
     #[command(flatten)]
     state_file: StateFile,
     #[command(flatten)]
-    etcd: EtcdFlags,
+    registry: RegistryFlags,
 }
 
 impl Arguments {
@@ -90,7 +91,10 @@ impl Arguments {
     fn secrets(&self, daemon: Option<&Daemon>) -> anyhow::Result<Secrets> {
         let none = Secrets::new()?;
         let of_daemon = daemon.and_then(|daemon| passwords_of(daemon.pid?, &none).ok()).unwrap_or_default();
-        Ok(of_daemon.into_iter().chain(self.etcd.password()).fold(none, |known, next| known.knowing(&next)))
+        Ok(of_daemon
+            .into_iter()
+            .chain(self.registry.etcd.password())
+            .fold(none, |known, next| known.knowing(&next)))
     }
 
     /// Answers of this program; errors with the reason.
@@ -120,8 +124,8 @@ impl Arguments {
             ("drops.json", value(with_tables().and_then(|tables| Ok(Drops::of(&Counts::read(&tables)?))))),
             ("maps.json", value(with_tables().and_then(|tables| Dump::read(&tables, None)))),
             ("features.json", value(Features::read(context).await)),
-            ("leases.json", value(Leases::read(context, &self.state_file, &self.etcd).await)),
-            ("verify.json", value(Verification::read(context, &self.state_file, &self.etcd).await)),
+            ("leases.json", value(Leases::read(context, &self.state_file, &self.registry).await)),
+            ("verify.json", value(Verification::read(context, &self.state_file, &self.registry).await)),
             ("kernel.json", value(kernel(context).await)),
             ("daemon.json", value(daemon(found, secrets))),
             ("state.json", value(state(&self.state_file.path(place, settings)))),

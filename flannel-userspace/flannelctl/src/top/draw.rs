@@ -158,7 +158,8 @@ fn draw_peers(frame: &mut Frame<'_>, area: Rect, view: &mut View, board: &Board)
     let first = chosen.saturating_sub(view.page - 1);
     let shown = peers.get(first..).unwrap_or_default();
     let shown = shown.get(..view.page.min(shown.len())).unwrap_or_default();
-    let columns = PeerRate::COLUMNS;
+    let columns: Vec<&Column<PeerRate>> =
+        PeerRate::COLUMNS.iter().filter(|column| column.is_shown(shown)).collect();
     let cell = |column: &Column<PeerRate>, text: String| Cell::from(Text::from(text).alignment(side(column)));
     let header = columns.iter().map(|column| cell(column, column.header().to_owned()));
     let rows =
@@ -168,7 +169,7 @@ fn draw_peers(frame: &mut Frame<'_>, area: Rect, view: &mut View, board: &Board)
         let widest = words.max().unwrap_or_default().max(column.header().chars().count());
         Constraint::Length(u16::try_from(widest).unwrap_or(u16::MAX))
     };
-    let table = Table::new(rows, columns.iter().map(width))
+    let table = Table::new(rows, columns.iter().copied().map(width))
         .header(Row::new(header).style(Style::new().add_modifier(Modifier::BOLD)))
         .column_spacing(2)
         .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED));

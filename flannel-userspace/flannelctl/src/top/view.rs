@@ -66,6 +66,7 @@ impl View {
             peer.subnet.map(|subnet| subnet.to_string()),
             Some(peer.public_ip.to_string()),
             peer.vtep_mac.clone(),
+            peer.node.clone(),
             Some(peer.path.to_owned()),
         ];
         words.iter().flatten().any(|word| word.contains(&self.filter))
@@ -154,7 +155,7 @@ impl View {
 
     fn next_column(&self) -> Option<usize> {
         let next = self.sort.map_or(0, |column| column + 1);
-        (next < PeerRate::COLUMNS.len()).then_some(next)
+        PeerRate::COLUMNS.get(next).filter(|column| !column.is_optional).map(|_| next)
     }
 
     fn choose(&mut self, all: &[PeerRate], to: impl Fn(usize, usize) -> usize) {
@@ -191,6 +192,7 @@ pub(super) mod tests {
     pub(crate) fn rate(host: u8, sent: u64, received: u64, seen: Option<u64>) -> PeerRate {
         PeerRate {
             peer: PeerName {
+                node: None,
                 subnet: Some(format!("10.5.{host}.0/24").parse().unwrap()),
                 public_ip: [192, 168, 77, host].into(),
                 vtep_mac: None,

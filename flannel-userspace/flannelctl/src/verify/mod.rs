@@ -23,7 +23,8 @@ use super::hooks::hooks;
 use super::objects::{self, Thing};
 use super::output::Report;
 use super::page::{Page, Tone, cell, toned};
-use super::place::{Context, EtcdFlags, StateFile};
+use super::place::{Context, StateFile};
+use super::registry::RegistryFlags;
 use super::status::network;
 use super::table::{Column, Key, Row, Sorting};
 use super::units;
@@ -35,7 +36,7 @@ pub(super) struct Arguments {
     #[command(flatten)]
     state_file: StateFile,
     #[command(flatten)]
-    etcd: EtcdFlags,
+    registry: RegistryFlags,
     #[command(flatten)]
     watch: Watch,
     #[command(flatten)]
@@ -45,7 +46,7 @@ pub(super) struct Arguments {
 impl Arguments {
     pub(super) async fn run(&self, context: &Context<'_>) -> anyhow::Result<Outcome> {
         let look = async || {
-            let mut verification = Verification::read(context, &self.state_file, &self.etcd).await?;
+            let mut verification = Verification::read(context, &self.state_file, &self.registry).await?;
             self.sorting.sort(&mut verification.differences);
             Ok(verification)
         };
@@ -58,10 +59,10 @@ impl Verification {
     pub(super) async fn read(
         context: &Context<'_>,
         state_file: &StateFile,
-        etcd: &EtcdFlags,
+        registry: &RegistryFlags,
     ) -> anyhow::Result<Self> {
         let tables = context.place.tables()?;
-        let known = Known::read(context, state_file, etcd).await?;
+        let known = Known::read(context, state_file, registry).await?;
         let node = tables.node()?;
         let mut found = Findings::new()?;
         found.compare(&known, &tables, &node).await?;

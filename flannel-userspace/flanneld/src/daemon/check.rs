@@ -28,8 +28,7 @@ type Finding = Result<String, String>;
 /// Checks everything that a start depends on, and prints a line for each. Returns whether nothing fails.
 pub async fn check(options: &Options) -> bool {
     let mut report = Report { is_good: true };
-    let privileges = flannel_privileges::check();
-    report.line("privileges", privileges.map(|()| "every capability is held".to_owned()).map_err(chain));
+    report.line("privileges", privileges());
     let configuration = match configuration(options).await {
         Ok(configuration) => {
             report.line("configuration", Ok(described(&configuration)));
@@ -63,6 +62,13 @@ impl Report {
             Err(reason) => println!("failed  {what}: {reason}"),
         }
     }
+}
+
+/// What programs take besides is reported with the kernel.
+fn privileges() -> Finding {
+    flannel_privileges::check().map_err(chain)?;
+    let held = if flannel_privileges::may_use_bpf() { "every capability is" } else { "CAP_NET_ADMIN is" };
+    Ok(format!("{held} held"))
 }
 
 fn chain(error: impl std::error::Error) -> String {

@@ -7,12 +7,12 @@ use flannel_model::config::{Configuration, ConfigurationError};
 use flannel_model::error::Chain;
 use flannel_observe::Conditions;
 use flannel_registry::ConfigSource;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tracing::{error, warn};
 
 use super::DaemonError;
+use flannel_control::patience::Patience;
 use flannel_control::throttle::LogThrottle;
-use flannel_control::within;
 
 /// Pause between two attempts, stock flannel's.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -63,28 +63,26 @@ async fn ask(
     conditions: &Conditions,
     patience: Option<Duration>,
 ) -> Result<Option<Configuration>, DaemonError> {
-    let end = || patience.map(|patience| Instant::now() + patience);
-    let mut latest = end();
+    let mut patience = Patience::new(patience);
     let mut throttle = LogThrottle::default();
     loop {
-        let Some(answer) = within(latest, registry.config()).await else { return Ok(None) };
+        let Some(answer) = patience.with(registry.config()).await else { return Ok(None) };
         let error = match answer.map(Configuration::parse) {
             Ok(Ok(configuration)) => {
                 conditions.set_obstacle(None);
                 return Ok(Some(configuration));
             }
             Ok(Err(ConfigurationError::Network(error))) if !error.is_final() => {
-                latest = end();
+                patience.renew();
                 Chain(&error).to_string()
             }
             Ok(Err(error)) => return Err(error.into()),
-            // One that fails at once is never late.
-            Err(error) if error.is_absence() && latest.is_some_and(|latest| latest <= Instant::now()) => {
-                return Ok(None);
-            }
+            Err(error) if error.is_absence() && patience.is_over() => return Ok(None),
             Err(error) => {
                 // One that answers is there.
-                latest = if error.is_absence() { latest } else { end() };
+                if !error.is_absence() {
+                    patience.renew();
+                }
                 Chain(&error).to_string()
             }
         };
@@ -92,7 +90,7 @@ async fn ask(
             error!("Couldn't fetch network config: {error}; trying again every second");
         }
         conditions.set_obstacle(Some(error));
-        let _ = within(latest, sleep(PAUSE)).await;
+        let _ = patience.with(sleep(PAUSE)).await;
     }
 }
 

@@ -10,12 +10,14 @@ use flannel_control::configuration::Served;
 use flannel_control::lease::LeaseState;
 use flannel_control::reconcile::Order;
 use flannel_control::socket::{
-    Condition, ConditionState, HeldLease, Listener, LogLevel, LogLevels, Registry, RegistryState, Released,
-    Reloaded, Reply, Request, RuleSettings, Serve, ServedConfiguration, Settings, SocketError, Status,
-    WantedLevel,
+    Condition, ConditionState, HeldLease, Listener, LogLevel, LogLevels, NamedNode, NodeNames, Registry,
+    RegistryKind, RegistryState, Released, Reloaded, Reply, Request, RuleSettings, Serve,
+    ServedConfiguration, Settings, SocketError, Status, WantedLevel,
 };
 use flannel_control::{file, socket};
+use flannel_kubernetes::Nodes;
 use flannel_model::error::Chain;
+use flannel_model::family::Subnets;
 use flannel_observe::{Limit, Status as ConditionStatus, Vitals};
 use flannel_registry::etcd::{self, Etcd};
 use flannel_registry::{ConfigSource as _, RegistryError};
@@ -38,6 +40,14 @@ pub(super) struct Desk {
     pub(super) leaves: mpsc::Receiver<Leave>,
 }
 
+/// The registry, as far as others may ask about it.
+pub(super) struct Registered {
+    /// Where it answers.
+    pub(super) endpoints: Vec<String>,
+    /// The nodes that are its leases, where it is Kubernetes.
+    pub(super) nodes: Option<Nodes>,
+}
+
 /// Answers whoever asks. Clones are one.
 #[derive(Clone)]
 pub(super) struct Control(Arc<Inner>);
@@ -57,8 +67,8 @@ struct Inner {
     configuration: OnceLock<Served>,
     /// The cloud, where the backend has one.
     cloud: OnceLock<watch::Receiver<Option<Seen>>>,
-    /// Where the registry answers, once that is known.
-    endpoints: OnceLock<Vec<String>>,
+    /// The registry, once it is known.
+    registered: OnceLock<Registered>,
 }
 
 impl Desk {
@@ -85,7 +95,7 @@ impl Desk {
             lease: OnceLock::new(),
             configuration: OnceLock::new(),
             cloud: OnceLock::new(),
-            endpoints: OnceLock::new(),
+            registered: OnceLock::new(),
         }));
         tokio::spawn(control.clone().follow(hangups));
         let listener = listen(&options.etcd.prefix).inspect_err(tell).ok();
@@ -137,6 +147,7 @@ impl Serve for Control {
                 Ok(reloaded) => Reply::answer(&reloaded),
                 Err(reason) => Reply::refusal(reason),
             },
+            Request::Nodes => self.node_names(),
             Request::Release => self.release().await,
             Request::Leave => self.leave().await,
         }
@@ -144,10 +155,10 @@ impl Serve for Control {
 }
 
 impl Control {
-    /// Hears where the registry answers.
-    pub(super) fn registered(&self, endpoints: Vec<String>) {
+    /// Hears of the registry.
+    pub(super) fn registered(&self, registered: Registered) {
         // It is told once.
-        let _ = self.0.endpoints.set(endpoints);
+        let _ = self.0.registered.set(registered);
     }
 
     /// Hears that the host is served, by this lease, and by this configuration.
@@ -182,21 +193,7 @@ impl Control {
             conditions: conditions.all().into_iter().map(condition).collect(),
             limits: conditions.limits().iter().map(Limit::to_string).collect(),
             lease: self.0.lease.get().map(|lease| held(&lease.borrow())),
-            registry: Registry {
-                endpoints: self
-                    .0
-                    .endpoints
-                    .get()
-                    .into_iter()
-                    .flatten()
-                    .map(|url| without_credentials(url))
-                    .collect(),
-                state: match (conditions.stale(), self.0.lease.get()) {
-                    (Some(_), _) => RegistryState::Away,
-                    (None, Some(_)) => RegistryState::Reached,
-                    (None, None) => RegistryState::Waiting,
-                },
-            },
+            registry: self.registry(),
             configuration: self.0.configuration.get().map(|served| ServedConfiguration {
                 hash: served.borrow().hash(),
                 outdated: conditions.outdated(),
@@ -205,6 +202,35 @@ impl Control {
             log_level: self.levels(),
             settings: self.0.settings.clone(),
         }
+    }
+
+    fn registry(&self) -> Registry {
+        let registered = self.0.registered.get();
+        let urls = registered.map_or(&[][..], |registered| &registered.endpoints);
+        let nodes = self.nodes();
+        Registry {
+            kind: if nodes.is_some() { RegistryKind::Kubernetes } else { RegistryKind::Etcd },
+            node: nodes.and_then(Nodes::known_name).map(str::to_owned),
+            endpoints: urls.iter().map(|url| without_credentials(url)).collect(),
+            state: match (self.0.vitals.conditions.stale(), self.0.lease.get()) {
+                (Some(_), _) => RegistryState::Away,
+                (None, Some(_)) => RegistryState::Reached,
+                (None, None) => RegistryState::Waiting,
+            },
+        }
+    }
+
+    fn nodes(&self) -> Option<&Nodes> {
+        self.0.registered.get()?.nodes.as_ref()
+    }
+
+    fn node_names(&self) -> Reply {
+        let Some(nodes) = self.nodes() else {
+            return Reply::refusal("the leases are not in Kubernetes, so no nodes hold them".to_owned());
+        };
+        let named =
+            |(name, subnets): (String, Subnets)| NamedNode { name, subnets: subnets.iter().collect() };
+        Reply::answer(&NodeNames { nodes: nodes.names().into_iter().map(named).collect() })
     }
 
     fn levels(&self) -> LogLevels {

@@ -75,16 +75,18 @@ pub enum DaemonError {
     /// The host takes no programs, and the backend does not forward without.
     #[error("the backend {0} forwards by eBPF programs alone, which cannot be used: {1}")]
     NeedsPrograms(Kind, Unavailable),
-    /// The host takes no programs now, but those of an earlier daemon still forward by the peers it knew.
+    /// The host takes no programs now, and those of an earlier daemon still forward by the peers it knew.
     #[error(
         "the programs pinned in {path} forward by what an earlier flanneld knew and cannot be kept up to date, for \
-         {reason}"
+         {reason}; they cannot be taken away either"
     )]
     Abandoned {
         /// Where they are pinned.
         path: PathBuf,
-        /// Why.
+        /// Why no others take their place.
         reason: Unavailable,
+        /// Why they cannot be taken away.
+        source: DatapathError,
     },
     /// Programs, maps or pins.
     #[error(transparent)]

@@ -13,9 +13,8 @@ pub(super) fn exposition(
     datapath: Option<&DatapathSource>,
     files: Files,
 ) -> Exposition {
-    let datapath = datapath.map(|datapath| datapath as &dyn Domain);
-    let domains: Vec<&dyn Domain> = [&Build as &dyn Domain, metrics].into_iter().chain(datapath).collect();
-    Exposition::new(vitals, files, &domains)
+    let datapath = datapath.map_or(&KernelAlone as &dyn Domain, |datapath| datapath);
+    Exposition::new(vitals, files, &[&Build, metrics, datapath])
 }
 
 /// Which flanneld runs.
@@ -28,6 +27,16 @@ impl Domain for Build {
             ("abi_version", flannel_common::ABI_VERSION.to_string()),
         ]);
         registry.register("build", "Which flanneld runs, and the version of the maps' layout", build);
+    }
+}
+
+/// What forwards where there are no programs.
+struct KernelAlone;
+
+impl Domain for KernelAlone {
+    fn register(&self, registry: &mut Registry, _: &ScrapeErrors) {
+        let info = Info::new([("mode", "kernel")]);
+        registry.register("datapath", "What forwards, and what the programs know of this host", info);
     }
 }
 

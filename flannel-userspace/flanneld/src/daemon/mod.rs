@@ -24,8 +24,8 @@ use flannel_control::exclusive::Exclusive;
 use flannel_control::lease::Lost;
 use flannel_control::reconcile::Loop;
 use flannel_control::service::Service;
+use flannel_datapath::Unavailable;
 use flannel_datapath::metrics::DatapathSource;
-use flannel_datapath::{PinDir, Unavailable};
 use flannel_model::condition::{DATAPATH, FORWARDING};
 use flannel_observe::{Condition, Files, Listening, Server, Vitals};
 use flannel_privileges::Needs;
@@ -34,7 +34,7 @@ use tracing::{error, info};
 
 use crate::cli::Options;
 pub use check::check;
-use control::Desk;
+use control::{Desk, Registered};
 pub use error::DaemonError;
 use exposition::exposition;
 pub use log::{LogLevelHandle, start_logging};
@@ -52,9 +52,6 @@ pub async fn run(options: Options, log_level: LogLevelHandle) -> Result<(), Daem
     // them.
     flannel_privileges::raise_memory_limit();
     let unavailable = programs::unavailable(&options.pin_dir)?;
-    if unavailable.is_none() {
-        PinDir::mount(&options.pin_dir)?;
-    }
     let listening = options.endpoints.listen()?;
     // aya probes the kernel once; some probes need more than what is kept, and without them programs have no names.
     let _ = aya::features();
@@ -73,7 +70,8 @@ pub async fn run(options: Options, log_level: LogLevelHandle) -> Result<(), Daem
     let service = async {
         match options.kubernetes.clone() {
             Some(kubernetes) => {
-                let membership = InKubernetes::new(&kubernetes, metrics.kubernetes.clone()).await?;
+                let (metrics_of_api, conditions) = (metrics.kubernetes.clone(), vitals.conditions.clone());
+                let membership = InKubernetes::new(&kubernetes, metrics_of_api, conditions).await?;
                 serve(membership, options, &vitals, &metrics, pending, unavailable, desk).await
             }
             None => {
@@ -160,7 +158,7 @@ async fn serve<M: Membership>(
     if let Some(listener) = listener {
         service.run(listener.run(control.clone()));
     }
-    control.registered(membership.endpoints());
+    control.registered(Registered { endpoints: membership.endpoints(), nodes: membership.nodes() });
     let (synced, first_sync) = oneshot::channel();
     let ends = Ends { synced, orders };
     let Started {

@@ -1,32 +1,37 @@
 //! A host that takes no programs: uses and reports what works without.
 
+use std::io;
 use std::path::Path;
 
 use flannel_common::flow::Bypass;
-use flannel_datapath::{DatapathError, PinDir, Support, Unavailable};
+use flannel_datapath::{DatapathError, Missing, PinDir, Support, Unavailable};
 use flannel_model::backend::Kind;
 use flannel_observe::{Conditions, Limit};
 use tracing::warn;
 
 use super::error::DaemonError;
 
-/// Why no program can be had on this host, if so.
+/// Why no program can be had on this host, if so. Mounts the BPF file system, if necessary.
 ///
 /// # Errors
-/// Programs of an earlier daemon are attached: they forward packets, and nobody could update their peers.
+/// It cannot be mounted, though the daemon may.
 pub(super) fn unavailable(pin_dir: &Path) -> Result<Option<Unavailable>, DaemonError> {
-    match flannel_datapath::unavailable() {
-        Some(reason) if PinDir::is_in_use(pin_dir) => {
-            Err(DaemonError::Abandoned { path: pin_dir.to_owned(), reason })
+    if let Some(reason) = flannel_datapath::unavailable() {
+        return Ok(Some(reason));
+    }
+    match PinDir::mount(pin_dir) {
+        Ok(()) => Ok(None),
+        Err(DatapathError::Mount { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
+            Ok(Some(Missing::FileSystem.into()))
         }
-        unavailable => Ok(unavailable),
+        Err(error) => Err(error.into()),
     }
 }
 
 /// Reports how the backend works without programs. By the returned lock flannelctl finds the daemon.
 ///
 /// # Errors
-/// It does not work without; another daemon has the pin directory.
+/// It does not work without; another daemon has the pin directory; programs are pinned there and cannot be taken away.
 pub(super) fn go_without(
     reason: &Unavailable,
     backend: Kind,
@@ -34,13 +39,34 @@ pub(super) fn go_without(
     conditions: &Conditions,
 ) -> Result<Option<PinDir>, DaemonError> {
     let instead = instead(backend).ok_or_else(|| DaemonError::NeedsPrograms(backend, reason.clone()))?;
+    let pins = match PinDir::open(pin_dir) {
+        Err(locked @ DatapathError::Locked { .. }) => return Err(locked.into()),
+        Err(error) if PinDir::is_in_use(pin_dir) => {
+            let (path, reason) = (pin_dir.to_owned(), reason.clone());
+            return Err(DaemonError::Abandoned { path, reason, source: error });
+        }
+        // Without a BPF file system there is no such directory.
+        opened => opened.ok(),
+    };
     warn!("eBPF cannot be used: {reason}; {instead}");
     conditions.limit(Limit { without: "programs", reason: format!("{reason}; {instead}") });
-    match PinDir::open(pin_dir) {
-        Err(locked @ DatapathError::Locked { .. }) => Err(locked.into()),
-        // Without a BPF file system there is no such directory.
-        opened => Ok(opened.ok()),
+    Ok(pins)
+}
+
+/// Takes away the programs that an earlier daemon, which could use eBPF, has left. The kernel has all by which they
+/// forward, so no packet is lost.
+///
+/// # Errors
+/// One of them cannot be taken away.
+pub(super) fn give_up(pins: &PinDir) -> Result<(), DaemonError> {
+    if !flannel_datapath::give_up(pins)? {
+        return Ok(());
     }
+    let pin_dir = pins.path().display();
+    warn!(
+        "took away the programs of an earlier flanneld, pinned in {pin_dir}: their peers could not be kept up to date"
+    );
+    Ok(())
 }
 
 /// What is done without programs; nothing where that is not enough.

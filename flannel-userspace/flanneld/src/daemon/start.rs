@@ -202,6 +202,9 @@ pub(super) async fn start<M: Membership>(
         throttles: Throttles::default(),
     };
     let node = Node::start(prepared, networks, subnets).await.map_err(DaemonError::State)?;
+    if let Some(pins) = &marker {
+        programs::give_up(pins)?;
+    }
     let approver = if unavailable.is_none() { approver(options.bypass, &options.pin_dir) } else { None };
     pending.datapath.meet();
 

@@ -1,10 +1,12 @@
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use flannel_control::lease::{Last, LeaseOwner as _, Lost, Own};
 use flannel_model::family::{PerFamily, Subnets};
 use flannel_model::lease::Attributes;
+use flannel_observe::Conditions;
 use rstest::rstest;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -63,6 +65,7 @@ async fn owner(stage: &Stage) -> NodeOwner {
         nodes: stage.nodes(NodeName::Given("own".to_owned())).await,
         networks: Subnets { v4: Some("10.244.0.0/16".parse().unwrap()), v6: None },
         sets_condition: true,
+        conditions: Conditions::default(),
     }
 }
 
@@ -124,13 +127,46 @@ async fn a_missing_subnet_is_told_and_waited_for() {
     let node = node("");
     let stage = stage(&node, |_, _| 200).await;
     let owner = owner(&stage).await;
+    let conditions = owner.conditions.clone();
+    let _lease = conditions.add("subnet leased");
     let acquiring = tokio::spawn(async move { owner.acquire(attributes(), None).await.map(|_| ()) });
     wait(&stage, |asked| asked.iter().any(|request| request.body.contains("FlannelPodCIDRMissing"))).await;
     let event = stage.asked().into_iter().find(|request| request.line.starts_with("POST")).unwrap();
     assert_eq!(event.line, "POST /api/v1/namespaces/default/events");
     assert!(event.body.contains(r#"node \"own\" pod cidr not assigned"#), "{}", event.body);
     assert!(patches(&stage).is_empty(), "nothing is said of a node without a subnet");
+    let summary = conditions.summary();
+    assert!(
+        summary.starts_with(
+            "not ready yet, pending: subnet leased, for node \"own\" pod cidr not assigned: waiting"
+        ),
+        "{summary}"
+    );
     node.lock().unwrap()["spec"]["podCIDRs"] = json!(["10.244.7.0/24"]);
+    timeout(SOON, acquiring).await.unwrap().unwrap().unwrap();
+    assert_eq!(conditions.summary(), "not ready yet, pending: subnet leased");
+}
+
+/// What the API server answers when the node is to be annotated: it is tried again, and told.
+#[rstest]
+#[case::denied(403, "(403): not now; grant the daemon's account")]
+#[case::unknown(401, "(401): not now; is the token expired")]
+#[case::conflict(409, "(409): not now")]
+#[case::busy(429, "(429): not now")]
+#[case::broken(500, "(500): not now")]
+#[tokio::test]
+async fn an_annotation_that_is_refused_is_told_and_tried_again(#[case] code: u16, #[case] text: &str) {
+    let node = node("10.244.1.0/24");
+    let open = Arc::new(AtomicBool::new(false));
+    let gate = open.clone();
+    let stage = stage(&node, move |_, _| if gate.load(Ordering::Relaxed) { 200 } else { code }).await;
+    let owner = owner(&stage).await;
+    let conditions = owner.conditions.clone();
+    let _lease = conditions.add("subnet leased");
+    let acquiring = tokio::spawn(async move { owner.acquire(attributes(), None).await.map(|_| ()) });
+    wait(&stage, |asked| asked.iter().filter(|request| request.line.starts_with("PATCH")).count() == 2).await;
+    assert!(conditions.summary().contains(text), "{}", conditions.summary());
+    open.store(true, Ordering::Relaxed);
     timeout(SOON, acquiring).await.unwrap().unwrap().unwrap();
 }
 
@@ -190,7 +226,7 @@ async fn a_server_that_says_nothing_is_not_waited_for_for_long() {
         vtep_macs: PerFamily::NONE,
     };
     let last = Last { own: &own, patience: Duration::from_secs(2) };
-    let owner = NodeOwner { nodes, networks, sets_condition: true };
+    let owner = NodeOwner { nodes, networks, sets_condition: true, conditions: Conditions::default() };
     // A request alone may take half a minute.
     let acquired = timeout(SOON, owner.acquire(attributes(), Some(last)));
     assert_eq!(acquired.await.unwrap().unwrap().0.state().borrow().lease.subnets, own.subnets);

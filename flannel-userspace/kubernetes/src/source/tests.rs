@@ -145,6 +145,34 @@ async fn a_server_that_is_not_there_is_named() {
     assert!(text.contains("onnection refused") && error.is_absence(), "{text}");
 }
 
+/// As where the authority of its certificate, the token or the address was replaced.
+#[tokio::test]
+async fn the_files_are_read_again_after_a_failure() {
+    let former = Stage::set(|_| refusal(401, "Unauthorized")).await;
+    let present = Stage::set(|_| page(&[], 9, "")).await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let write = |stage: &Stage| {
+        let kubeconfig = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "x",
+            "clusters": [{ "name": "x", "cluster": { "server": stage.url() } }],
+            "contexts": [{ "name": "x", "context": { "cluster": "x", "user": "x" } }],
+            "users": [{ "name": "x", "user": {} }],
+        });
+        std::fs::write(file.path(), kubeconfig.to_string()).unwrap();
+    };
+    write(&former);
+    let access = crate::Access { url: None, kubeconfig: Some(file.path().to_owned()) };
+    let prefix = "flannel.alpha.coreos.com".parse().unwrap();
+    let nodes = Nodes::open(access, prefix, own(), Default::default()).await.unwrap();
+    assert!(nodes.list().await.unwrap_err().is_absence());
+    // Half written: what is known goes on.
+    std::fs::write(file.path(), "{").unwrap();
+    assert!(nodes.list().await.unwrap_err().to_string().contains("(401)"));
+    write(&present);
+    nodes.list().await.unwrap();
+    assert_eq!(former.asked().len(), 2);
+}
+
 #[tokio::test]
 async fn a_store_that_was_restored_is_noticed() {
     let asked = AtomicUsize::new(0);

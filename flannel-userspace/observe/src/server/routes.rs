@@ -62,6 +62,8 @@ struct Ready {
     ready: bool,
     /// Conditions that are not met.
     pending: Vec<&'static str>,
+    /// What stands in their way, if that is known.
+    obstacle: Option<String>,
     /// Those that were met before, and why they are not.
     failing: Vec<Failing>,
     /// What the host forwards without, and why.
@@ -90,6 +92,7 @@ impl Ready {
         let stale = conditions.stale().filter(|_| ready);
         Self {
             ready,
+            obstacle: conditions.obstacle().filter(|_| !ready),
             pending,
             failing,
             limits: conditions.limits().iter().map(Limit::to_string).collect(),
@@ -104,6 +107,9 @@ impl Ready {
         let mut text = if self.ready { "flanneld is ready" } else { "flanneld is not ready yet" }.to_owned();
         for pending in &self.pending {
             text.push_str(&format!("\npending: {pending}"));
+        }
+        if let Some(obstacle) = &self.obstacle {
+            text.push_str(&format!("\nwaiting: {obstacle}"));
         }
         for Failing { condition, reason, seconds } in &self.failing {
             text.push_str(&format!("\nfailing: {condition}: {reason} (for {seconds} s)"));

@@ -17,7 +17,7 @@ use clap::Parser;
 
 use self::network::{Backend, Lab, Leases, PREFIX};
 use self::propagation::{Churn, Percentiles};
-use self::usage::Usage;
+pub use self::usage::Usage;
 use crate::daemon::{Daemon, Settings};
 use crate::etcd::Etcd;
 use crate::wait;

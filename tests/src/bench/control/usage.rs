@@ -18,7 +18,11 @@ pub struct Usage {
 }
 
 impl Usage {
-    pub(super) fn of(pid: u32) -> Result<Self> {
+    /// What the process uses now.
+    ///
+    /// # Errors
+    /// There is no such process.
+    pub fn of(pid: u32) -> Result<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
         Ok(Self {
@@ -28,7 +32,9 @@ impl Usage {
         })
     }
 
-    pub(super) fn cpu_since(&self, before: &Self) -> Duration {
+    /// CPU time since `before`.
+    #[must_use]
+    pub fn cpu_since(&self, before: &Self) -> Duration {
         self.cpu.saturating_sub(before.cpu)
     }
 }

@@ -8,7 +8,7 @@ use flannel_control::Metrics;
 use flannel_control::identity::Identity;
 use flannel_control::lease::{AddressClaim, Allocation, HoldConfig, LeaseMetrics, Own, Pool, PoolError};
 use flannel_control::subnet_file::Previous;
-use flannel_kubernetes::Hints;
+use flannel_kubernetes::{Hints, Nodes};
 use flannel_model::config::NetworkConfig;
 use flannel_model::family::{PerFamily, Subnets};
 use flannel_registry::etcd::Etcd;
@@ -63,6 +63,10 @@ impl Membership for InEtcd {
 
     fn endpoints(&self) -> Vec<String> {
         self.endpoints.clone()
+    }
+
+    fn nodes(&self) -> Option<Nodes> {
+        None
     }
 
     /// etcd knows a host by its lease alone.

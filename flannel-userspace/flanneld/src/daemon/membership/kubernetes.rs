@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use flannel_control::identity::Identity;
 use flannel_control::lease::{AddressClaim, Own};
+use flannel_control::patience::Patience;
 use flannel_control::throttle::LogThrottle;
 use flannel_kubernetes::{Hints, HintsError, NetConf, NodeOwner, Nodes};
 use flannel_model::config::NetworkConfig;
+use flannel_observe::Conditions;
 use flannel_registry::KubernetesMetrics;
 use flannel_registry::etcd::Etcd;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::sleep;
 use tracing::warn;
 
 use super::Membership;
@@ -25,6 +27,7 @@ pub(in crate::daemon) struct InKubernetes {
     nodes: Nodes,
     net_conf: NetConf,
     sets_condition: bool,
+    conditions: Conditions,
 }
 
 impl InKubernetes {
@@ -33,6 +36,7 @@ impl InKubernetes {
     pub(in crate::daemon) async fn new(
         options: &KubernetesOptions,
         metrics: KubernetesMetrics,
+        conditions: Conditions,
     ) -> Result<Self, DaemonError> {
         let KubernetesOptions { access, prefix, node, net_conf, sets_condition } = options;
         let nodes = Nodes::open(access.clone(), prefix.clone(), node.clone(), metrics);
@@ -40,6 +44,7 @@ impl InKubernetes {
             nodes: nodes.await.map_err(|error| DaemonError::SubnetManager(Box::new(error)))?,
             net_conf: NetConf::open(net_conf).map_err(|error| DaemonError::SubnetManager(Box::new(error)))?,
             sets_condition: *sets_condition,
+            conditions,
         })
     }
 }
@@ -61,13 +66,17 @@ impl Membership for InKubernetes {
         vec![self.nodes.server()]
     }
 
+    fn nodes(&self) -> Option<Nodes> {
+        Some(self.nodes.clone())
+    }
+
     async fn hints(&self, patience: Option<Duration>) -> Result<Hints, DaemonError> {
-        let start = Instant::now();
+        let remembers_nothing = patience.is_none();
+        let patience = Patience::new(patience);
         let mut told = LogThrottle::default();
         loop {
             // An API server behind a dead path does not even refuse.
-            let rest = patience.map_or(Duration::MAX, |longest| longest.saturating_sub(start.elapsed()));
-            let Ok(hints) = timeout(rest, self.nodes.hints()).await else {
+            let Some(hints) = patience.with(self.nodes.hints()).await else {
                 warn!("the API server does not show this host's node: continuing with what is remembered");
                 return Ok(Hints::default());
             };
@@ -76,13 +85,12 @@ impl Membership for InKubernetes {
                 Err(error) => error,
             };
             match &error {
-                HintsError::Name(name) if patience.is_none() && name.is_final() => {
+                HintsError::Name(name) if remembers_nothing && name.is_final() => {
                     return Err(DaemonError::SubnetManager(Box::new(error)));
                 }
                 // Whoever waits for its lease waits for the node as well.
                 HintsError::Node(error) if !error.is_absence() => return Ok(Hints::default()),
-                // An attempt that fails at once is never late.
-                _ if rest.is_zero() => {
+                _ if patience.is_over() => {
                     warn!("this host's node is not known: {error}; continuing with what is remembered");
                     return Ok(Hints::default());
                 }
@@ -91,7 +99,7 @@ impl Membership for InKubernetes {
             if told.should_log(&error.to_string()) {
                 warn!("this host's node is not known: {error}; trying again");
             }
-            sleep(PAUSE).await;
+            let _ = patience.with(sleep(PAUSE)).await;
         }
     }
 
@@ -109,6 +117,7 @@ impl Membership for InKubernetes {
             nodes: self.nodes.clone(),
             networks: config.networks(),
             sets_condition: self.sets_condition,
+            conditions: self.conditions.clone(),
         })
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use flannel_control::identity::Identity;
 use flannel_control::lease::{AddressClaim, LeaseOwner, Own};
-use flannel_kubernetes::Hints;
+use flannel_kubernetes::{Hints, Nodes};
 use flannel_model::config::NetworkConfig;
 use flannel_registry::etcd::Etcd;
 use flannel_registry::{ConfigSource, LeaseSource};
@@ -35,6 +35,9 @@ pub(super) trait Membership: Sized {
 
     /// The URLs at which the registry answers.
     fn endpoints(&self) -> Vec<String>;
+
+    /// The nodes that are the leases, where the registry is Kubernetes.
+    fn nodes(&self) -> Option<Nodes>;
 
     /// What the registry says of this host before it has a lease. With a `patience`, nothing after that.
     ///

@@ -38,7 +38,7 @@ fn the_datapath_is_read() {
     let text = read(PerPeer::WhileFew);
     let expected = [
         (
-            r#"flannel_datapath_info{mode="vxlan",guard="strict",vni="1",port="8472",local_ip="192.168.77.11",subnet="10.5.1.0/24",underlay="",device=""}"#,
+            r#"flannel_datapath_info{mode="ebpf",backend="vxlan",guard="strict",vni="1",port="8472",local_ip="192.168.77.11",subnet="10.5.1.0/24",underlay="",device=""}"#,
             1.0,
         ),
         (
@@ -103,6 +103,13 @@ fn the_datapath_is_read() {
     pins.put_peer(Ipv4Addr::new(10, 5, 1, 0), Ipv4Addr::new(192, 168, 78, 200), false);
     assert_eq!((series(PerPeer::WhileFew), series(PerPeer::Always)), (0, PerPeer::FEW + 1));
     assert_eq!(series(PerPeer::Never), 0);
+}
+
+#[test]
+fn a_host_without_programs_says_that_the_kernel_forwards() {
+    let text = exposition(&Vitals::default(), &Metrics::default(), None, no_files());
+    let text = text.encode(Format::Prometheus).unwrap();
+    assert_eq!(value(&text, r#"flannel_datapath_info{mode="kernel"}"#), Some(1.0), "{text}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use aya::maps::{Array, Map, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
 use flannel_common::maps::{COUNTERS, Count, Guard, Node, PEER_COUNTERS, PeerCount, TRACE_FILTER};
 use flannel_common::trace::TraceFilter;
 use flannel_common::{Hook, Ip4, Mac, Reason};
-use flannel_datapath::{Datapath, HookChoice, PeerEntry, PinDir, ProgramSettings, Spec};
+use flannel_datapath::{Arrival, Datapath, HookChoice, PeerEntry, PinDir, ProgramSettings, Spec};
 use flannel_model::backend::Kind;
 
 /// The maps of a host with the subnet 10.5.1.0/24, pinned in a directory of its own. No program is attached.
@@ -43,7 +43,7 @@ impl Pins {
         let uplinks = BTreeSet::new();
         let spec =
             Spec { format: None, routes: false, node, uplinks, hook: HookChoice::Auto, program_settings };
-        let datapath = Datapath::start(pins, spec).unwrap();
+        let datapath = Datapath::start(pins, spec, Arrival::AtOnce).unwrap();
         Self { path, datapath }
     }
 
