@@ -37,21 +37,22 @@ pub(crate) fn find(skb: &Skb, node: &Node, peer: &Peer) -> Result<Lookup, Reason
         let gateway = Gateway::none(public_ip);
         return Ok(Lookup { hop: peer.next_hop, public_ip, gateway, is_new: false });
     }
-    let Answer { device, destination, source, gateway, .. } = ask(skb, node, public_ip, mark)?;
+    let Answer { device, destination, source, gateway, .. } = ask(skb, node, peer, mark)?;
     let until = if mark == 0 { now + NextHop::VALID } else { 0 };
     let hop = NextHop { until, destination, source, generation, device, reserved: 0 };
     Ok(Lookup { hop, public_ip, gateway, is_new: true })
 }
 
-/// Asks the kernel for the way to `public_ip`, as its own device would.
+/// Asks the kernel for the way to `peer`, as its own device would.
 #[inline(always)]
-fn ask(skb: &Skb, node: &Node, public_ip: Ip4, mark: u32) -> Result<Answer, Reason> {
+fn ask(skb: &Skb, node: &Node, peer: &Peer, mark: u32) -> Result<Answer, Reason> {
+    let public_ip = peer.public_ip;
     let is_vxlan = node.backend == Backend::Vxlan as u32;
     let question = Question {
         from: if node.vrf == 0 { fib::LOOPBACK } else { node.vrf },
         source: node.local_ip,
         destination: public_ip,
-        port: node.port as u16,
+        port: if is_vxlan { peer.port as u16 } else { node.port as u16 },
         // The kernel's device fragments what is too long for the way, as it does for stock flannel. With udp there is
         // no such device.
         len: if is_vxlan { node.outer_mtu as u16 } else { 0 },

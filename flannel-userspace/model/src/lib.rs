@@ -13,3 +13,4 @@ pub mod family;
 pub mod lease;
 pub mod object;
 pub mod underlay;
+pub mod vxlan;
