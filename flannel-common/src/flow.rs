@@ -63,6 +63,8 @@ pub enum Way {
     Tunnel = 1,
     /// By the segmenter into the tunnel.
     Segmenter = 2,
+    /// Through the tunnel, in the former format of VXLAN.
+    FormerTunnel = 3,
 }
 
 /// What the packets of a flow have in common.

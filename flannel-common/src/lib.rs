@@ -25,4 +25,4 @@ pub use vni::Vni;
 /// Version of everything in [`maps`]. It is a part of the pin path, so that a daemon never reads or
 /// writes a map of another layout. Raise it with every change of a key, a value, a capacity or the
 /// meaning of a field; `tests::layout_snapshot` in [`maps`] fails until it is raised.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;

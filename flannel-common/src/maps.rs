@@ -116,6 +116,10 @@ pub struct Peer {
     pub vtep_mac: Mac,
     /// Not zero where a route leads straight to the peer and no program sees its packets.
     pub direct: u16,
+    /// The VXLAN network identifier of packets to the peer; zero without VXLAN.
+    pub vni: u32,
+    /// UDP port at which the peer takes packets of VXLAN, in host byte order; zero without VXLAN.
+    pub port: u32,
     /// Written by the programs, only with the UDP backend: when a packet from the peer last showed that it takes
     /// packets whole, super-packets and partial checksums included; seconds of `CLOCK_MONOTONIC`, zero for never.
     /// Programs do; a stock daemon, which reads packets from a socket, does not.
@@ -165,6 +169,8 @@ impl Peer {
         public_ip: Ip4::UNSPECIFIED,
         vtep_mac: Mac::ZERO,
         direct: 0,
+        vni: 0,
+        port: 0,
         whole: u32::MAX,
         next_hop: NextHop::UNKNOWN,
     };
@@ -202,6 +208,8 @@ pub struct PeerCount {
     pub received: Count,
     /// When the last packet from the peer arrived: nanoseconds of `CLOCK_MONOTONIC`, zero for never.
     pub last_seen: u64,
+    /// The same of those in the former format of VXLAN, while that is served.
+    pub last_former: u64,
 }
 
 /// A pod behind a bridge, or behind one port of it.
@@ -333,6 +341,15 @@ pub struct Node {
     pub device_mac: Mac,
     /// A [`Carrier`] by its number.
     pub carrier: u16,
+    /// The identifier of the former format of VXLAN.
+    pub former_vni: u32,
+    /// UDP port of the former format of VXLAN, in which packets are taken, too, until every peer has gone over to the
+    /// present one; zero where there is none.
+    pub former_port: u32,
+    /// Interface index of the kernel's device of the former format; zero where there is none.
+    pub former_device: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 impl Node {
@@ -358,6 +375,10 @@ impl Node {
         vrf: 0,
         device_mac: Mac::ZERO,
         carrier: Carrier::Programs as u16,
+        former_vni: 0,
+        former_port: 0,
+        former_device: 0,
+        reserved: 0,
     };
 }
 
@@ -424,16 +445,16 @@ mod tests {
             value_size,
             max_entries,
         };
-        assert_eq!(ABI_VERSION, 5);
+        assert_eq!(ABI_VERSION, 6);
         assert_eq!(
             ALL,
             [
-                layout("PEERS", Kind::Hash, 4, 48, 65_536),
+                layout("PEERS", Kind::Hash, 4, 56, 65_536),
                 layout("SOURCES", Kind::Hash, 4, 4, 65_536),
                 layout("COUNTERS", Kind::PerCpuArray, 4, 16, COUNTER_SLOTS),
-                layout("PEER_COUNTERS", Kind::PerCpuHash, 4, 40, 65_536),
+                layout("PEER_COUNTERS", Kind::PerCpuHash, 4, 48, 65_536),
                 layout("PORTS", Kind::Hash, 12, 4, 32_768),
-                layout("NODE_INFO", Kind::Array, 4, 72, 1),
+                layout("NODE_INFO", Kind::Array, 4, 88, 1),
                 layout("TRACE_FILTER", Kind::Array, 4, 32, 1),
                 layout("EVENTS", Kind::RingBuf, 0, 0, 1 << 20),
                 layout("FLOWS", Kind::Array, 4, 128, 65_536),

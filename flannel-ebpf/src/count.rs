@@ -18,6 +18,7 @@ static NOTHING: &PeerCount = &PeerCount {
     sent: Count { packets: 0, bytes: 0 },
     received: Count { packets: 0, bytes: 0 },
     last_seen: 0,
+    last_former: 0,
 };
 
 /// Counts a packet of `bytes` under its reason.
@@ -51,6 +52,16 @@ pub(crate) fn add_received(subnet: Ip4, bytes: u32) {
             add(&mut (*count).received, bytes);
             (*count).last_seen = clock::now();
         }
+    }
+}
+
+/// Notes that a packet from the peer of `subnet` came in the former format of VXLAN. The first packet of all finds no
+/// counters; there are others behind it.
+#[inline(always)]
+pub(crate) fn note_former(subnet: Ip4) {
+    if let Some(count) = PEER_COUNTERS.get_ptr_mut(subnet) {
+        // SAFETY: as in [`add_packet`].
+        unsafe { (*count).last_former = clock::now() };
     }
 }
 

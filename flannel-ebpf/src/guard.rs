@@ -6,7 +6,7 @@ use flannel_common::{Ip4, Reason};
 
 use crate::frame::Frame;
 use crate::inner;
-use crate::outer::OuterHeaders;
+use crate::outer::{self, OuterHeaders};
 use crate::peers::Peers;
 
 /// Encapsulating security payload (RFC 4303).
@@ -126,7 +126,7 @@ pub fn leave_pod(frame: &impl Frame, peers: &impl Peers, node: &Node) -> Result<
         return Ok(());
     }
     let is_of_tunnel = match frame.load::<OuterHeaders>(0) {
-        Ok(outer) => node.port != 0 && u32::from(outer.udp.destination.get()) == node.port,
+        Ok(outer) => node.port != 0 && outer::is_port_of_tunnel(outer.udp.destination.get(), node),
         Err(_) => false,
     };
     if is_of_tunnel && peers.is_source(ip.destination()) { Err(Reason::TunnelFromPod) } else { Ok(()) }

@@ -183,7 +183,7 @@ pub fn udp_xdp_linear(context: XdpContext) -> u32 {
 #[classifier]
 pub fn vxlan_device(context: TcContext) -> i32 {
     let (node, skb) = (node(), Skb::<0>::new(context));
-    let reason = if skb.mark() == GUARDED {
+    let guarded = if skb.mark() == GUARDED {
         skb.set_mark(UNMARKED);
         Reason::Guarded
     } else if skb.priority() == LEFT_TO_DEVICE {
@@ -194,7 +194,24 @@ pub fn vxlan_device(context: TcContext) -> i32 {
     } else {
         Reason::NotGuarded
     };
+    let reason = if is_former_device(&skb, node) { enter_by_device(&skb, node, guarded) } else { guarded };
     finish(&skb, Hook::Device, reason)
+}
+
+#[inline(always)]
+fn is_former_device(skb: &Skb, node: &Node) -> bool {
+    node.former_device != 0 && skb.interface() == node.former_device
+}
+
+/// Lets a packet that the kernel's device of the former format has decapsulated enter by the present one, if it may
+/// enter: a strict rp_filter wants packets from where the route leads back to.
+#[inline(always)]
+fn enter_by_device(skb: &Skb, node: &Node, guarded: Reason) -> Reason {
+    if let Verdict::Drop = guarded.verdict() {
+        return guarded;
+    }
+    skb.set_mark(GUARDED);
+    skb.receive(node.device).err().unwrap_or(Reason::Forwarded)
 }
 
 /// Counts a packet that the kernel's device has decapsulated for its peer, if it may enter.
@@ -204,7 +221,11 @@ fn take_from_device(skb: &Skb, node: &Node) -> Result<(), Reason> {
     if is_carried_by_stack(node) {
         guard::admit_decrypted(node, &Table, &inner.ip)?;
     }
-    count::add_received(inner.ip.source().masked(node.netmask), skb.len());
+    let subnet = inner.ip.source().masked(node.netmask);
+    count::add_received(subnet, skb.len());
+    if is_former_device(skb, node) {
+        count::note_former(subnet);
+    }
     Ok(())
 }
 
@@ -269,7 +290,10 @@ fn decap_at_tc(
     trace::report_arrival(&skb, Hook::Decap);
     // One branch for what was opened and what was not, as in [`pod::arrive`].
     match open(&skb, node) {
-        Ok(arrival) => finish_decap(&mut skb, node, &arrival, mark),
+        Ok(arrival) => {
+            let is_former = vxlan::is_former(&skb, node);
+            finish_decap(&mut skb, node, &arrival, (mark, is_former))
+        }
         Err(reason) => finish_other(&skb, node, reason),
     }
 }
@@ -293,7 +317,8 @@ fn decap_without_header(
         return refuse(&bare, reason);
     }
     match bare.with_header() {
-        Ok(mut skb) => finish_decap(&mut skb, node, &arrival, mark),
+        // The stack of a program has no room to tell that it came in the former format.
+        Ok(mut skb) => finish_decap(&mut skb, node, &arrival, (mark, false)),
         Err(_) => action(Verdict::Drop),
     }
 }
@@ -313,10 +338,14 @@ fn finish_other<const MISSING: u32>(skb: &Skb<MISSING>, node: &Node, reason: Rea
 }
 
 #[inline(always)]
-fn finish_decap(skb: &mut Skb, node: &Node, arrival: &Arrival, mark: u32) -> i32 {
+fn finish_decap(skb: &mut Skb, node: &Node, arrival: &Arrival, (mark, is_former): (u32, bool)) -> i32 {
     match pod::arrive(skb, node, arrival, mark) {
         Ok(reason) => {
-            count::add_received(arrival.subnet(node), skb.len());
+            let subnet = arrival.subnet(node);
+            count::add_received(subnet, skb.len());
+            if is_former {
+                count::note_former(subnet);
+            }
             finish(skb, Hook::Decap, reason)
         }
         Err(reason) => refuse(skb, reason),
@@ -367,7 +396,13 @@ fn decap_at_xdp<const HELPERS: bool>(
     let node = node();
     let mut xdp = Xdp::new(context);
     trace::report_arrival(&xdp, Hook::Xdp);
+    let is_former = vxlan::is_former(&xdp, node);
     let arrived = open(&xdp, node).and_then(|arrival| arrival.decapsulate(&mut xdp, &Table, node));
+    if let Ok(subnet) = arrived
+        && is_former
+    {
+        count::note_former(subnet);
+    }
     finish_xdp(&xdp, arrived)
 }
 

@@ -37,7 +37,7 @@ pub(crate) fn find(skb: &Skb, node: &Node, peer: &Peer) -> Result<Lookup, Reason
         let gateway = Gateway::none(public_ip);
         return Ok(Lookup { hop: peer.next_hop, public_ip, gateway, is_new: false });
     }
-    let mut answer = fib::ask(skb, &question(node, public_ip, mark));
+    let mut answer = fib::ask(skb, &question(node, peer, mark));
     check(&mut answer, node, public_ip)?;
     let Answer { device, destination, source, gateway, .. } = answer;
     let until = if mark == 0 { now + NextHop::VALID } else { 0 };
@@ -45,17 +45,18 @@ pub(crate) fn find(skb: &Skb, node: &Node, peer: &Peer) -> Result<Lookup, Reason
     Ok(Lookup { hop, public_ip, gateway, is_new: true })
 }
 
-/// Asks for the way to `public_ip` that the kernel's own device would go.
+/// Asks for the way to `peer` that the kernel's own device would go.
 #[inline(always)]
-const fn question(node: &Node, public_ip: Ip4, mark: u32) -> Question {
+const fn question(node: &Node, peer: &Peer, mark: u32) -> Question {
+    let is_vxlan = is_vxlan(node);
     Question {
         from: if node.vrf == 0 { fib::LOOPBACK } else { node.vrf },
         source: node.local_ip,
-        destination: public_ip,
-        port: node.port as u16,
+        destination: peer.public_ip,
+        port: if is_vxlan { peer.port as u16 } else { node.port as u16 },
         // The kernel's device fragments what is too long for the way, as it does for stock flannel. With udp there is
         // no such device.
-        len: if is_vxlan(node) { node.outer_mtu as u16 } else { 0 },
+        len: if is_vxlan { node.outer_mtu as u16 } else { 0 },
         mark,
     }
 }

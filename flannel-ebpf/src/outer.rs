@@ -34,10 +34,18 @@ impl OuterHeaders {
         self.ethernet.ether_type == ETHER_TYPE_IPV4
             && self.ip.version_ihl == IPV4_NO_OPTIONS
             && self.ip.protocol == PROTOCOL_UDP
-            && u32::from(self.udp.destination.get()) == node.port
+            && is_port_of_tunnel(self.udp.destination.get(), node)
             && self.ip.destination() == node.local_ip
             && !self.ip.is_later_fragment()
     }
+}
+
+/// Whether packets of the tunnel are taken at that UDP port.
+#[inline(always)]
+#[must_use]
+pub const fn is_port_of_tunnel(port: u16, node: &Node) -> bool {
+    let port = port as u32;
+    port == node.port || node.former_port != 0 && port == node.former_port
 }
 
 /// Checks that programs carry the tunnel's packets. The error says who does instead.
@@ -82,14 +90,14 @@ const fn tos(node: &Node, inner: u8) -> u8 {
     ecn::encapsulate(inner) | (inner & node.copied_tos as u8)
 }
 
-/// The outer UDP header with `payload` bytes behind it. It has no checksum, as IPv4 allows and RFC 7348 recommends: the
+/// The outer UDP header of the ports, with `payload` bytes behind it. It has no checksum, as IPv4 allows and RFC 7348 recommends: the
 /// inner packet has its own.
 #[inline(always)]
 #[must_use]
-pub const fn udp_header(source: u16, node: &Node, payload: u32) -> UdpHeader {
+pub const fn udp_header(source: u16, destination: u16, payload: u32) -> UdpHeader {
     UdpHeader {
         source: U16::new(source),
-        destination: U16::new(node.port as u16),
+        destination: U16::new(destination),
         len: length(UdpHeader::LEN + payload),
         checksum: U16::ZERO,
     }

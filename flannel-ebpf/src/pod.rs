@@ -11,6 +11,7 @@ use flannel_ebpf::flows::{self, Exit, Origin};
 use flannel_ebpf::frame::Frame as _;
 use flannel_ebpf::packet::Packet;
 use flannel_ebpf::peers::Peers as _;
+use flannel_ebpf::vxlan::Format;
 use flannel_ebpf::{guard, inner, udp, vxlan};
 
 use crate::context::Skb;
@@ -162,7 +163,11 @@ pub(crate) fn depart(skb: &Skb, node: &Node, peer: &Peer) -> Result<next_hop::Lo
     let lookup = next_hop::find(skb, node, peer)?;
     if flows::are_learned(node) {
         let is_segmented = node.backend == Backend::Udp as u32 && !peer.accepts_gso(Table.now());
-        let way = if is_segmented { Way::Segmenter } else { Way::Tunnel };
+        let way = match is_segmented {
+            true => Way::Segmenter,
+            false if Format::of_peer(peer).is_former(node) => Way::FormerTunnel,
+            false => Way::Tunnel,
+        };
         let onward = BypassHop {
             destination: lookup.hop.destination,
             source: lookup.hop.source,
@@ -218,6 +223,8 @@ fn wrap(skb: &mut Skb, node: &Node, packet: &Packet, onward: &BypassHop) -> Resu
     } else if node.backend == Backend::Udp as u32 {
         udp::wrap(skb, node, onward.public_ip, &packet.ip)
     } else {
-        vxlan::wrap(skb, node, onward.public_ip, (onward.vtep_mac, node.device_mac), &packet.ip)
+        let is_former = node.former_port != 0 && onward.way == Way::FormerTunnel as u16;
+        let format = if is_former { Format::former(node) } else { Format::present(node) };
+        vxlan::wrap(skb, node, (onward.public_ip, format), (onward.vtep_mac, node.device_mac), &packet.ip)
     }
 }

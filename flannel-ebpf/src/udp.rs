@@ -69,7 +69,7 @@ pub fn wrap(
     let payload = frame.len() - EthernetHeader::LEN;
     let stack = UdpStack {
         ip: outer::ip_header(node, public_ip, inner, flow_hash, UdpHeader::LEN + payload),
-        udp: outer::udp_header(node.port as u16, node, payload),
+        udp: outer::udp_header(node.port as u16, node.port as u16, payload),
     };
     frame.insert(Encapsulation::Udp)?;
     frame.store(EthernetHeader::LEN, &stack)

@@ -12,6 +12,7 @@ use flannel_model::family::PerFamily;
 use flannel_model::lease::{
     Attributes, EtcdLeaseId, Event, Key, Lease, Rejected, Revision, Snapshot, SubnetKey,
 };
+use flannel_model::vxlan::{Formats, VxlanFormat};
 use ipnetwork::IpNetwork;
 
 use crate::limit::{fits_the_log, timed};
@@ -123,7 +124,8 @@ impl Hosts {
     /// # Errors
     /// None.
     pub fn new(kind: Kind) -> Result<Self> {
-        let vtep = (Vni::new(1).context("1 is a VNI")?, Mac([2, 0, 0, 0, 0, 0x11]));
+        let format = VxlanFormat { vni: Vni::new(1).context("1 is a VNI")?, port: 8472 };
+        let vtep = (Formats::only(format), Mac([2, 0, 0, 0, 0, 0x11]));
         let site = Site {
             families: PerFamily::only_v4(FamilySite {
                 network: "10.5.0.0/16".parse()?,

@@ -33,17 +33,23 @@ impl VxlanHost {
     /// # Errors
     /// Namespaces or interfaces cannot be made.
     pub fn new(host: &Host, file: SubnetFile, pods: u8) -> Result<Self> {
-        let (machine, device) = (&host.namespace, "flannel.1");
-        machine.ip(&format!(
-            "link add {device} type vxlan id 1 local {} dev eth0 srcport 0 0 dstport 8472 nolearning ttl auto",
-            host.address
-        ))?;
-        machine.ip(&format!("address add {}/32 dev {device}", file.subnet.network()))?;
-        machine.ip(&format!("link set {device} mtu {} up", file.mtu))?;
-        let shown = machine.ip(&format!("-brief link show {device}"))?;
-        let mac = shown.split_whitespace().nth(2).context("the device has no Ethernet address")?.to_owned();
+        let mac = make_device(host, file, (1, 8472))?;
         let lease = Lease { subnet: file.subnet, public_ip: host.address, vtep_mac: Some(mac) };
         Ok(Self { node: Node::new(host.clone(), file, pods)?, lease })
+    }
+
+    /// Goes over to another network identifier and UDP port, as stock flannel does when it is restarted: the device is
+    /// made again, with another Ethernet address, the lease is written, and peers are learned.
+    ///
+    /// # Errors
+    /// The device cannot be made; etcd cannot be reached.
+    pub fn restart_as(&mut self, format: (u32, u16), etcd: &Etcd, prefix: &str) -> Result<()> {
+        let host = &self.node.host;
+        host.namespace.ip(&format!("link delete {DEVICE}"))?;
+        self.lease.vtep_mac = Some(make_device(host, self.node.file, format)?);
+        let value = self.lease.value().replace(r#""VNI":1"#, &format!(r#""VNI":{}"#, format.0));
+        etcd.put(&self.lease.key(prefix), &value)?;
+        self.learn(etcd, prefix)
     }
 
     /// Learns the peers whose leases stand in etcd now: a neighbour, a forwarding entry and a route each.
@@ -76,6 +82,22 @@ impl VxlanHost {
         machine.ip(&format!("route replace {subnet} via {gateway} dev flannel.1 onlink"))?;
         Ok(())
     }
+}
+
+/// Its name matters to nobody else.
+const DEVICE: &str = "flannel.1";
+
+/// Makes the device of that network identifier and UDP port; returns its Ethernet address.
+fn make_device(host: &Host, file: SubnetFile, (vni, port): (u32, u16)) -> Result<String> {
+    let machine = &host.namespace;
+    machine.ip(&format!(
+        "link add {DEVICE} type vxlan id {vni} local {} dev eth0 srcport 0 0 dstport {port} nolearning ttl auto",
+        host.address
+    ))?;
+    machine.ip(&format!("address add {}/32 dev {DEVICE}", file.subnet.network()))?;
+    machine.ip(&format!("link set {DEVICE} mtu {} up", file.mtu))?;
+    let shown = machine.ip(&format!("-brief link show {DEVICE}"))?;
+    Ok(shown.split_whitespace().nth(2).context("the device has no Ethernet address")?.to_owned())
 }
 
 /// The MTU of pods whose packets go through VXLAN over a link of 1500 bytes.

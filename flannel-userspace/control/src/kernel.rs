@@ -5,11 +5,13 @@
 use std::error::Error;
 use std::future::Future;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use flannel_model::device::{Device, DeviceSpec};
 use flannel_model::family::Subnets;
 use flannel_model::object::{Change, Object};
 use flannel_model::underlay::{Hop, Links, Underlay};
+use flannel_model::vxlan::VxlanFormat;
 use ipnetwork::IpNetwork;
 
 use crate::backend::{Backend, Unsuitable};
@@ -23,6 +25,19 @@ pub struct NodeContext {
     pub networks: Subnets,
     /// The subnets this host leases.
     pub subnets: Subnets,
+}
+
+/// When packets of a peer arrived last, and how it is sent to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// The peer's subnet.
+    pub subnet: IpNetwork,
+    /// How long ago the last one did, if any did.
+    pub last: Option<Duration>,
+    /// The same of those in the former format of VXLAN.
+    pub former: Option<Duration>,
+    /// The format of VXLAN in which programs send to it.
+    pub sent: Option<VxlanFormat>,
 }
 
 /// One host's kernel. Nothing here decides what should be in it.
@@ -54,6 +69,35 @@ pub trait Kernel: Send + 'static {
         &mut self,
         spec: &DeviceSpec,
     ) -> impl Future<Output = Result<Device, KernelError>> + Send;
+
+    /// Has the device called `name` for this daemon alone.
+    ///
+    /// # Errors
+    /// Another daemon has it.
+    fn claim(&mut self, name: &str) -> impl Future<Output = Result<(), KernelError>> + Send;
+
+    /// The device of the former format of VXLAN, made if it is missing. It is the device that has taken packets so far,
+    /// which makes room for that of `present` if both are called the same.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    fn keep_former(
+        &mut self,
+        former: &DeviceSpec,
+        present: &DeviceSpec,
+    ) -> impl Future<Output = Result<Device, KernelError>> + Send;
+
+    /// Removes the device of a former format of VXLAN. Absence is success.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    fn remove_former(&mut self, former: &Device) -> impl Future<Output = Result<(), KernelError>> + Send;
+
+    /// When packets of each peer that programs know arrived last, on a host that leases `subnets`.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    fn heard(&mut self, subnets: &Subnets) -> Result<Vec<Heard>, KernelError>;
 
     /// Gives `device` the address `own` alone, as a /32 or /128, and takes every other one inside `network` from it.
     ///

@@ -5,11 +5,14 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use flannel_common::Mac;
+use flannel_common::{Mac, Vni};
 use flannel_model::backend::Kind;
+use flannel_model::config::Configuration;
 use flannel_model::lease::{Attributes, Lease, Revision, Snapshot};
+use flannel_model::vxlan::Formats;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::file;
 use crate::identity::Identity;
@@ -31,6 +34,9 @@ pub struct Remembered {
     pub config: String,
     /// The own lease.
     pub own: Own,
+    /// The formats of VXLAN in which packets were taken, if they were two, or the configuration's was not among them yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub formats: Option<Formats>,
     peers: Vec<RememberedPeer>,
 }
 
@@ -40,12 +46,36 @@ struct RememberedPeer {
     public_ip: IpAddr,
     #[serde(with = "mac_as_text")]
     vtep_mac: Option<Mac>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    vni: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+}
+
+impl From<&Peer> for RememberedPeer {
+    fn from(&Peer { subnet, public_ip, vtep_mac, announced, heard }: &Peer) -> Self {
+        let port = announced.port.or(heard.map(|heard| heard.port));
+        Self { subnet, public_ip, vtep_mac, vni: announced.vni.map(Vni::get), port }
+    }
 }
 
 /// What files of every version say.
 #[derive(Deserialize)]
 struct Version {
     version: u32,
+}
+
+impl RememberedPeer {
+    fn backend_data(&self, mac: Mac) -> Value {
+        let mut data = json!({ "VtepMAC": mac.to_string() });
+        if let Some(vni) = self.vni {
+            data["VNI"] = vni.into();
+        }
+        if let Some(port) = self.port {
+            data["Port"] = port.into();
+        }
+        data
+    }
 }
 
 /// Where what is known is kept.
@@ -106,10 +136,22 @@ impl Remembered {
         own: Own,
         peers: impl Iterator<Item = &'a Peer>,
     ) -> Self {
-        let remember =
-            |&Peer { subnet, public_ip, vtep_mac }: &Peer| RememberedPeer { subnet, public_ip, vtep_mac };
         let when = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        Self { version: VERSION, when, identity, config, own, peers: peers.map(remember).collect() }
+        let peers = peers.map(RememberedPeer::from).collect();
+        Self { version: VERSION, when, identity, config, own, formats: None, peers }
+    }
+
+    /// The same with the formats of VXLAN in which packets are taken.
+    #[must_use]
+    pub fn with_formats(self, formats: Option<Formats>) -> Self {
+        Self { formats, ..self }
+    }
+
+    /// The formats of VXLAN in which this machine took packets at last.
+    #[must_use]
+    pub fn last_formats(&self) -> Option<Formats> {
+        let configured = || Configuration::parse(self.config.clone()).ok()?.backend.vxlan_format();
+        self.formats.or_else(|| configured().map(Formats::only))
     }
 
     /// Reads the file; nothing if there is none.
@@ -158,11 +200,17 @@ impl Remembered {
         self.identity == *identity && self.config == config
     }
 
+    /// Whether it is this machine's.
+    #[must_use]
+    pub fn is_by(&self, identity: &Identity) -> bool {
+        self.identity == *identity
+    }
+
     /// The peers' leases, older than anything in the registry.
     #[must_use]
     pub fn snapshot(&self, kind: Kind) -> Snapshot {
         let lease = |peer: &RememberedPeer| {
-            let data = peer.vtep_mac.map(|mac| (&serde_json::json!({ "VtepMAC": mac.to_string() })).into());
+            let data = peer.vtep_mac.map(|mac| (&peer.backend_data(mac)).into());
             let mut attributes = Attributes::new(peer.public_ip.into());
             attributes.backend_type = kind.lease_type().map(str::to_owned);
             attributes.backend_data.set(peer.subnet.into(), data);
@@ -183,10 +231,11 @@ mod tests {
     use std::net::Ipv4Addr;
     use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-    use flannel_common::Mac;
+    use flannel_common::{Mac, Vni};
     use flannel_model::backend::Kind;
     use flannel_model::family::{Addresses, PerFamily, Subnets};
     use flannel_model::lease::EtcdLeaseId;
+    use flannel_model::vxlan::Announced;
     use rstest::rstest;
     use tokio::time::Instant;
 
@@ -212,6 +261,8 @@ mod tests {
             subnet: "10.5.2.0/24".parse().unwrap(),
             public_ip: [192, 168, 77, 12].into(),
             vtep_mac: Some(Mac([2, 0, 0, 0, 0, 2])),
+            announced: Announced { vni: Vni::new(1), port: None },
+            heard: None,
         };
         let identity = Identity::of(Mac([2, 0, 0, 0, 0, 9]));
         Remembered::new(identity, CONFIG.to_owned(), own, [peer].iter())
@@ -284,7 +335,7 @@ mod tests {
         assert_eq!(snapshot.leases.len(), 1);
         assert_eq!(
             snapshot.leases[0].attributes.to_json().unwrap(),
-            r#"{"PublicIP":"192.168.77.12","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VtepMAC":"02:00:00:00:00:02"}}"#
+            r#"{"PublicIP":"192.168.77.12","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:02"}}"#
         );
     }
 

@@ -121,6 +121,7 @@ fn accepted(ebpf: &Ebpf, program: &str) -> Accepted {
 const DEVICE: u32 = 3;
 const ENTRANCE: u32 = 4;
 const EXIT: u32 = 5;
+const FORMER: u32 = 6;
 
 /// Whether programs may see packets on their way to other hosts.
 const fn has_bypass(backend: Backend) -> bool {
@@ -150,5 +151,9 @@ fn node(backend: Backend) -> Node {
         vrf: 0,
         device_mac: Mac([2, 0, 0, 0, 0, 1]),
         carrier: Carrier::Programs as u16,
+        former_vni: if backend == Backend::Vxlan { 2 } else { 0 },
+        former_port: if backend == Backend::Vxlan { 4789 } else { 0 },
+        former_device: if backend == Backend::Vxlan { FORMER } else { 0 },
+        reserved: 0,
     }
 }

@@ -24,19 +24,25 @@ pub struct PeerEntry {
     pub vtep_mac: Mac,
     /// Whether a route leads straight to the peer, so that no program sees its packets.
     pub direct: bool,
+    /// Network identifier and UDP port of packets to it, with VXLAN.
+    pub format: Option<(u32, u16)>,
 }
 
 impl From<Peer> for PeerEntry {
     fn from(peer: Peer) -> Self {
-        Self { public_ip: peer.public_ip.into(), vtep_mac: peer.vtep_mac, direct: peer.direct != 0 }
+        let Peer { public_ip, vtep_mac, direct, vni, port, .. } = peer;
+        let port = u16::try_from(port).ok().filter(|port| *port != 0);
+        let format = port.map(|port| (vni, port));
+        Self { public_ip: public_ip.into(), vtep_mac, direct: direct != 0, format }
     }
 }
 
 impl From<PeerEntry> for Peer {
     fn from(entry: PeerEntry) -> Self {
-        let PeerEntry { public_ip, vtep_mac, direct } = entry;
+        let PeerEntry { public_ip, vtep_mac, direct, format } = entry;
+        let (vni, port) = format.map_or((0, 0), |(vni, port)| (vni, port.into()));
         // What the programs learned of the former peer need not hold for this one.
-        Self { public_ip: public_ip.into(), vtep_mac, direct: direct.into(), ..Self::default() }
+        Self { public_ip: public_ip.into(), vtep_mac, direct: direct.into(), vni, port, ..Self::default() }
     }
 }
 
@@ -249,8 +255,16 @@ impl Tables {
             sent: add(sum.sent, count.sent),
             received: add(sum.received, count.received),
             last_seen: sum.last_seen.max(count.last_seen),
+            last_former: sum.last_former.max(count.last_former),
         };
         Ok(found.map(|per_cpu| per_cpu.iter().fold(PeerCount::default(), sum)).unwrap_or_default())
+    }
+
+    /// The same of every peer of which packets were counted.
+    pub fn peer_counts(&self) -> Result<BTreeMap<Ipv4Addr, PeerCount>, DatapathError> {
+        let subnets: Result<Vec<Ip4>, MapError> = self.peer_counters.keys().collect();
+        let subnets = subnets.map_err(failed("read", PEER_COUNTERS))?.into_iter().map(Ipv4Addr::from);
+        subnets.map(|subnet| Ok((subnet, self.peer_count(subnet)?))).collect()
     }
 
     /// How many entries each map has that is filled as peers and pods come.

@@ -152,15 +152,13 @@ impl Leftovers {
         {
             things.push(Leftover::Blackhole(subnet.into()));
         }
-        // Backends without a device have index zero.
-        let device = match node.device {
-            0 => None,
-            index => netlink.link_by_index(index).await?,
-        };
-        if let Some(device) = device
-            && netlink.own_device(&device.name).await?.is_some()
-        {
-            things.push(Leftover::Device(device.name));
+        // Backends without a device have index zero, and so do hosts without a former format.
+        for index in [node.device, node.former_device].into_iter().filter(|index| *index != 0) {
+            if let Some(device) = netlink.link_by_index(index).await?
+                && netlink.own_device(&device.name).await?.is_some()
+            {
+                things.push(Leftover::Device(device.name));
+            }
         }
         if node.segmenter != 0 && netlink.own_segmenter().await?.is_some() {
             things.push(Leftover::Segmenter);

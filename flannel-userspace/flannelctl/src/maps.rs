@@ -185,6 +185,7 @@ fn flow(key: &FlowKey, flow: &Flow) -> Value {
         "outer_source": entered.outer_source.to_string(),
         "onward": {
             "way": if left.onward.way == Way::Tunnel as u16 { "tunnel" }
+                else if left.onward.way == Way::FormerTunnel as u16 { "former-tunnel" }
                 else if left.onward.way == Way::Segmenter as u16 { "segmenter" } else { "plain" },
             "mac": left.onward.destination.to_string(), "from_mac": left.onward.source.to_string(),
             "public_ip": left.onward.public_ip.to_string(), "vtep_mac": left.onward.vtep_mac.to_string(),
@@ -209,11 +210,11 @@ fn trace_filter(trace_filter: &TraceFilter) -> Value {
 }
 
 fn peer(subnet: Ipv4Addr, entry: &Peer) -> Value {
-    let Peer { public_ip, vtep_mac, direct, whole, next_hop } = entry;
+    let Peer { public_ip, vtep_mac, direct, vni, port, whole, next_hop } = entry;
     let NextHop { until, destination, source, generation, device, .. } = next_hop;
     json!({
         "subnet": subnet, "public_ip": public_ip.to_string(), "vtep_mac": vtep_mac.to_string(),
-        "direct": *direct != 0, "whole_seconds": whole,
+        "direct": *direct != 0, "vni": vni, "port": port, "whole_seconds": whole,
         "next_hop": {
             "interface": (*device != 0).then(|| Interface::new(*device)),
             "mac": destination.to_string(), "from_mac": source.to_string(), "until_ns": until, "generation": generation,
@@ -222,9 +223,12 @@ fn peer(subnet: Ipv4Addr, entry: &Peer) -> Value {
 }
 
 fn peer_count(subnet: Ipv4Addr, count: &PeerCount) -> Value {
-    let PeerCount { sent, received, last_seen, .. } = count;
+    let PeerCount { sent, received, last_seen, last_former } = count;
     let of = |count: &Count| json!({"packets": count.packets, "bytes": count.bytes});
-    json!({"subnet": subnet, "sent": of(sent), "received": of(received), "last_seen_nanoseconds": last_seen})
+    json!({
+        "subnet": subnet, "sent": of(sent), "received": of(received), "last_seen_nanoseconds": last_seen,
+        "last_former_nanoseconds": last_former,
+    })
 }
 
 fn node(node: &maps::Node) -> Value {
@@ -239,6 +243,9 @@ fn node(node: &maps::Node) -> Value {
         "netmask": node.netmask.to_string(),
         "vni": node.vni,
         "port": node.port,
+        "former_vni": node.former_vni,
+        "former_port": node.former_port,
+        "former_device": (node.former_device != 0).then(|| Interface::new(node.former_device)),
         "guard": guard.map_or("unknown", |guard| guard.label()),
         "bypass": match node.bypass { 0 => "off", 1 => "flow", 2 => "direct", _ => "unknown" },
         "copy_dscp": node.copied_tos == maps::Node::DSCP, "flow_seed": node.flow_seed, "outer_mtu": node.outer_mtu,
@@ -292,6 +299,8 @@ mod tests {
             public_ip: Ip4::from_octets([192, 168, 77, 12]),
             vtep_mac: Mac([2, 0, 0, 0, 0, 1]),
             direct: 0,
+            vni: 1,
+            port: 8472,
             whole: 7,
             next_hop: NextHop {
                 until: 9,
@@ -306,15 +315,15 @@ mod tests {
         assert_eq!(
             dump.text(),
             "PEERS: 1 entry
- DIRECT  NEXT HOP                                                                              PUBLIC IP      SUBNET    VTEP MAC           WHOLE SECONDS
- false   from_mac=02:00:00:00:00:03,generation=4,interface=-,mac=02:00:00:00:00:02,until_ns=9  192.168.77.12  10.5.2.0  02:00:00:00:00:01  7
+ DIRECT  NEXT HOP                                                                              PORT  PUBLIC IP      SUBNET    VNI  VTEP MAC           WHOLE SECONDS
+ false   from_mac=02:00:00:00:00:03,generation=4,interface=-,mac=02:00:00:00:00:02,until_ns=9  8472  192.168.77.12  10.5.2.0  1    02:00:00:00:00:01  7
 
 SOURCES: 0 entries
 "
         );
         assert_eq!(
             serde_json::to_string(&dump).unwrap(),
-            r#"{"PEERS":[{"direct":false,"next_hop":{"from_mac":"02:00:00:00:00:03","generation":4,"interface":null,"mac":"02:00:00:00:00:02","until_ns":9},"public_ip":"192.168.77.12","subnet":"10.5.2.0","vtep_mac":"02:00:00:00:00:01","whole_seconds":7}],"SOURCES":[]}"#
+            r#"{"PEERS":[{"direct":false,"next_hop":{"from_mac":"02:00:00:00:00:03","generation":4,"interface":null,"mac":"02:00:00:00:00:02","until_ns":9},"port":8472,"public_ip":"192.168.77.12","subnet":"10.5.2.0","vni":1,"vtep_mac":"02:00:00:00:00:01","whole_seconds":7}],"SOURCES":[]}"#
         );
     }
 

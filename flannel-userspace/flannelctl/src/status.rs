@@ -129,6 +129,9 @@ pub(super) struct Status {
     device: Option<Interface>,
     vni: Option<u32>,
     port: Option<u32>,
+    /// The former format of VXLAN, while that is served, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    former: Option<String>,
     guard: &'static str,
     peers: usize,
     /// Names of the pins of programs in their places.
@@ -163,6 +166,8 @@ impl Status {
             device: (node.device != 0).then(|| Interface::new(node.device)),
             vni: (backend == Some(Kind::Vxlan)).then_some(node.vni),
             port: (node.port != 0).then_some(node.port),
+            former: (node.former_port != 0)
+                .then(|| format!("and still VNI {} at UDP port {}", node.former_vni, node.former_port)),
             guard: match guard {
                 _ if backend.is_some_and(|backend| !backend.has_programs()) => "none",
                 Some(guard) => guard.label(),
@@ -230,7 +235,13 @@ impl Report for Status {
             ("subnet", or_dash(self.subnet)),
             ("underlay", cell(format!("{}, {}", self.public_interface.text(), self.address))),
             ("device", or_dash(self.device.as_ref().map(Interface::text))),
-            ("VNI", or_dash(self.vni)),
+            (
+                "VNI",
+                or_dash(self.vni.map(|vni| match &self.former {
+                    Some(former) => format!("{vni} ({former})"),
+                    None => vni.to_string(),
+                })),
+            ),
             ("port", or_dash(self.port)),
             ("guard", cell(self.guard)),
             ("peers", cell(self.peers)),
@@ -278,6 +289,7 @@ mod tests {
             device: Some(Interface { index: 3, name: None }),
             vni: Some(1),
             port: Some(8472),
+            former: None,
             guard: "strict",
             peers: 1,
             links: super::links(std::slice::from_ref(&hook)),

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use flannel_common::Vni;
 use flannel_common::maps::Node;
+use flannel_control::backend::{self, Backend, Transition};
 use flannel_control::peers::{PeerTable, Site};
 use flannel_control::remembered::Remembered;
 use flannel_kubernetes::{NetConf, Nodes};
@@ -14,6 +15,7 @@ use flannel_model::config::{BackendConfig, NetworkConfig};
 use flannel_model::family::{Family, PerFamily};
 use flannel_model::lease::Snapshot;
 use flannel_model::underlay::Underlay;
+use flannel_model::vxlan::{Formats, VxlanFormat};
 use flannel_net::{Netlink, interface};
 use flannel_registry::etcd::Etcd;
 use flannel_registry::{ConfigSource as _, LeaseSource as _};
@@ -186,12 +188,32 @@ impl Known {
         subnet: Ipv4Network,
     ) -> anyhow::Result<PeerTable> {
         let gateway = netlink.default_route(Family::V4).await?.and_then(|route| route.via);
-        let vni = Vni::new(node.vni).filter(|_| self.kind() == Kind::Vxlan);
-        let vteps = PerFamily { v4: vni.map(|vni| (vni, node.device_mac)), v6: None };
+        let vteps = PerFamily { v4: self.formats(node).map(|formats| (formats, node.device_mac)), v6: None };
         let (backend, subnets) = ((self.kind(), vteps), subnet.into());
         let site = Site::new(&self.endpoints, &self.config, backend, underlay, &subnets, gateway);
         let mut table = PeerTable::new(site);
         table.apply_snapshot(&self.leases);
         Ok(table)
+    }
+
+    /// The formats of VXLAN in which this host takes packets.
+    pub(super) fn formats(&self, node: &Node) -> Option<Formats> {
+        let format = |vni, port: u32| {
+            let port = u16::try_from(port).ok().filter(|port| *port != 0)?;
+            Some(VxlanFormat { vni: Vni::new(vni)?, port })
+        };
+        let present = format(node.vni, node.port).filter(|_| self.kind() == Kind::Vxlan)?;
+        Some(Formats { present, former: format(node.former_vni, node.former_port) })
+    }
+
+    /// The backend in the formats of VXLAN that this host serves at present.
+    pub(super) fn backend_of(&self, node: &Node) -> Box<dyn Backend> {
+        match self.formats(node) {
+            Some(Formats { present, former: Some(former) }) => {
+                let transition = Transition { former: Some(former), ..Transition::default() };
+                backend::between(&self.backend.with_vxlan_format(present), transition)
+            }
+            _ => backend::of(&self.backend),
+        }
     }
 }

@@ -10,16 +10,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::mem::discriminant;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use flannel_common::flow::Bypass;
-use flannel_common::maps::{Carrier, Guard, Node, Peer};
+use flannel_common::maps::{Carrier, Guard, Node, Peer, PeerCount};
 use flannel_common::wire::{UdpStack, VxlanStack};
-use flannel_common::{Ip4, Mac};
+use flannel_common::{Ip4, Mac, Vni};
 use flannel_control::backend::Tunnel;
-use flannel_control::kernel::{Kernel, KernelError, NodeContext};
+use flannel_control::exclusive::{Exclusive, ExclusiveError};
+use flannel_control::kernel::{Heard, Kernel, KernelError, NodeContext};
 use flannel_datapath::{
     Arrival, Datapath, DatapathError, Format, HookChoice, PeerEntry, PinDir, ProgramSettings, Spec, Support,
-    Tables,
+    Tables, monotonic_nanoseconds,
 };
 use flannel_model::backend::Kind;
 use flannel_model::config::interface::InterfaceOptions;
@@ -28,6 +30,7 @@ use flannel_model::error::Chain;
 use flannel_model::family::{Family, PerFamily, Subnets};
 use flannel_model::object::{Change, Object};
 use flannel_model::underlay::{Hop, Links, Underlay};
+use flannel_model::vxlan::VxlanFormat;
 use flannel_net::device::DeviceError;
 use flannel_net::interface::InterfaceError;
 use flannel_net::{Monitor, Netlink, ObjectError, Objects, OpenError, Uplink, interface};
@@ -36,6 +39,7 @@ use futures::{StreamExt as _, stream};
 use ipnetwork::{IpNetwork, Ipv4Network};
 use nix::errno::Errno;
 use policies::Policies;
+use tracing::warn;
 
 /// How this host's kernel is used.
 #[derive(Debug)]
@@ -86,6 +90,8 @@ pub struct Host {
     ways: BTreeSet<u32>,
     /// What packets that skip the stack pass by, besides pods' ports and bridges.
     skipped: Skipped,
+    /// The devices that only this daemon may have.
+    claims: BTreeMap<String, Exclusive>,
 }
 
 /// Interfaces whose queues and filters see nothing of packets that skip the stack.
@@ -124,7 +130,19 @@ impl Host {
             uplinks: BTreeSet::new(),
             ways: BTreeSet::new(),
             skipped: Skipped::default(),
+            claims: BTreeMap::new(),
         })
+    }
+
+    /// Has the device called `name` for this daemon alone, as long as that runs.
+    ///
+    /// # Errors
+    /// Another daemon has it.
+    pub async fn claim_device(&mut self, name: &str) -> Result<(), ExclusiveError> {
+        if !self.claims.contains_key(name) {
+            self.claims.insert(name.to_owned(), Exclusive::device(name).await?);
+        }
+        Ok(())
     }
 
     /// Which flows bypass the stack. Without peers that programs know there is no flow, and without `bpf_check_mtu` no way
@@ -156,7 +174,8 @@ impl Host {
     fn node(&self, context: &NodeContext, links: &Links) -> Node {
         let Settings { guard, copy_dscp, .. } = self.settings;
         let NodeContext { backend, subnets, .. } = context;
-        let Links { underlay, devices } = links;
+        let Links { underlay, devices, former: former_devices } = links;
+        let former = backend.formats().and_then(|formats| formats.former);
         let device = devices.v4.as_ref();
         let subnet = subnets.v4;
         let tunnel = backend.tunnel();
@@ -179,6 +198,10 @@ impl Host {
             vrf: underlay.vrf.unwrap_or(0),
             device_mac: device.map_or(Mac::ZERO, |device| device.mac),
             carrier: Carrier::Programs as u16,
+            former_vni: former.map_or(0, |former| former.vni.get()),
+            former_port: former.map_or(0, |former| former.port.into()),
+            former_device: former_devices.v4.as_ref().map_or(0, |device| device.index),
+            reserved: 0,
         }
     }
 }
@@ -228,6 +251,51 @@ impl Kernel for Host {
     async fn ensure_device(&mut self, spec: &DeviceSpec) -> Result<Device, KernelError> {
         let ensured = self.netlink.ensure_device(spec).await;
         ensured.map_err(|error: DeviceError| KernelError::refused(error))
+    }
+
+    async fn claim(&mut self, name: &str) -> Result<(), KernelError> {
+        self.claim_device(name).await.map_err(KernelError::refused)
+    }
+
+    async fn keep_former(
+        &mut self,
+        former: &DeviceSpec,
+        present: &DeviceSpec,
+    ) -> Result<Device, KernelError> {
+        let (DeviceSpec::Vxlan(former), DeviceSpec::Vxlan(present)) = (former, present) else {
+            return self.ensure_device(former).await;
+        };
+        let kept = self.netlink.keep_former(former, present).await.map_err(KernelError::refused)?;
+        // Programs let what comes by it enter by the present device.
+        if !self.has_programs()
+            && let Err(error) = self.netlink.accept_ways_back_elsewhere(&kept.name)
+        {
+            warn!(error = %Chain(&error), "packets of peers that have not gone over may be dropped");
+        }
+        Ok(kept)
+    }
+
+    async fn remove_former(&mut self, former: &Device) -> Result<(), KernelError> {
+        let link = self.netlink.link_by_index(former.index).await.map_err(refused)?;
+        // Somebody may have renamed it, or the index be another one's.
+        if link.is_none_or(|link| link.name != former.name) {
+            return Ok(());
+        }
+        self.netlink.remove_device(&former.name).await.map(drop).map_err(KernelError::refused)
+    }
+
+    fn heard(&mut self, subnets: &Subnets) -> Result<Vec<Heard>, KernelError> {
+        let (Some(datapath), Some(own)) = (&mut self.datapath, subnets.v4) else { return Ok(Vec::new()) };
+        let tables = datapath.tables();
+        let counts = tables.peer_counts().map_err(KernelError::refused)?;
+        let (peers, now) = (tables.peers().map_err(KernelError::refused)?, monotonic_nanoseconds());
+        let ago = |at: u64| (at != 0).then(|| Duration::from_nanos(now.saturating_sub(at)));
+        let heard = |(address, entry): (Ipv4Addr, PeerEntry)| {
+            let subnet = Ipv4Network::new(address, own.prefix()).ok()?.into();
+            let PeerCount { last_seen, last_former, .. } = counts.get(&address).copied().unwrap_or_default();
+            Some(Heard { subnet, last: ago(last_seen), former: ago(last_former), sent: vxlan_format(entry) })
+        };
+        Ok(peers.into_iter().filter_map(heard).collect())
     }
 
     async fn ensure_address(
@@ -425,11 +493,17 @@ fn peers_in(tables: &mut Tables, subnet_len: u8) -> Result<(Vec<Object>, BTreeSe
     tables.correct_by(&peers)?;
     let object = |(address, entry)| {
         let subnet = Ipv4Network::new(address, subnet_len).map_err(|_| ListError::SubnetLen(subnet_len))?;
-        let PeerEntry { public_ip, vtep_mac: mac, direct } = entry;
-        Ok(Object::Peer { subnet: subnet.into(), public_ip: public_ip.into(), mac, direct })
+        let format = vxlan_format(entry);
+        let PeerEntry { public_ip, vtep_mac: mac, direct, .. } = entry;
+        Ok(Object::Peer { subnet: subnet.into(), public_ip: public_ip.into(), mac, direct, format })
     };
     let peers = peers.into_iter().map(object).collect::<Result<_, ListError>>()?;
     Ok((peers, ways))
+}
+
+fn vxlan_format(entry: PeerEntry) -> Option<VxlanFormat> {
+    let (vni, port) = entry.format?;
+    Some(VxlanFormat { vni: Vni::new(vni)?, port })
 }
 
 /// Concurrent requests to the kernel.
@@ -446,10 +520,11 @@ async fn in_tables(
     let mut failed = Vec::new();
     for objects in objects.chunks(AT_ONCE) {
         for object in objects {
-            let Object::Peer { subnet, public_ip, mac, direct } = *object else { continue };
+            let Object::Peer { subnet, public_ip, mac, direct, format } = *object else { continue };
+            let format = format.map(|format| (format.vni.get(), format.port));
             let changed = match (subnet, public_ip) {
                 (IpNetwork::V4(subnet), IpAddr::V4(public_ip)) => {
-                    let entry = PeerEntry { public_ip, vtep_mac: mac, direct };
+                    let entry = PeerEntry { public_ip, vtep_mac: mac, direct, format };
                     change(tables, subnet.network(), entry).map_err(KernelError::refused)
                 }
                 _ => Err(KernelError::refused(NoTable(subnet))),

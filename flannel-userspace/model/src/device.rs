@@ -65,6 +65,15 @@ impl DeviceSpec {
     }
 }
 
+/// Name of the device of a former format of VXLAN that has the identifier of the present one.
+#[must_use]
+pub const fn former_device(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "flannel-former",
+        Family::V6 => "flannel-v6-fmr",
+    }
+}
+
 /// What a vxlan device is to be like.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VxlanSpec {
@@ -80,13 +89,18 @@ pub struct VxlanSpec {
     pub underlay: u32,
     /// Ethernet address it must have; without one, an existing device keeps its own, and a new one gets a random one.
     pub mac: Option<Mac>,
+    /// Whether it is that of a former format whose identifier is the present one's, too.
+    pub steps_aside: bool,
 }
 
 impl VxlanSpec {
     /// Name of the device.
     #[must_use]
     pub fn name(&self) -> String {
-        vxlan_device(self.vni, self.local.into())
+        match self.steps_aside {
+            true => former_device(self.local.into()).to_owned(),
+            false => vxlan_device(self.vni, self.local.into()),
+        }
     }
 }
 

@@ -15,3 +15,4 @@ pub mod lease;
 pub mod object;
 pub mod secret;
 pub mod underlay;
+pub mod vxlan;

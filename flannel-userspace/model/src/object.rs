@@ -3,10 +3,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use flannel_common::Mac;
+use flannel_common::{Mac, Vni};
 use ipnetwork::IpNetwork;
 
 use crate::family::Family;
+use crate::vxlan::VxlanFormat;
 
 /// One object in the kernel. The order of the variants is the order in which they are put there, and the reverse of the
 /// one in which they are removed: a route that attracts traffic comes last.
@@ -29,6 +30,10 @@ pub enum Object {
         mac: Mac,
         /// Its underlay address.
         vtep: IpAddr,
+        /// The network identifier that its packets bear, where it is not the device's.
+        vni: Option<Vni>,
+        /// The UDP port at which it takes them, where it is not the device's.
+        port: Option<u16>,
     },
     /// An entry of the programs' table of peers.
     Peer {
@@ -40,6 +45,8 @@ pub enum Object {
         mac: Mac,
         /// Whether a route leads straight to it, so that no program sees its packets.
         direct: bool,
+        /// In which format it takes packets of VXLAN, with that backend.
+        format: Option<VxlanFormat>,
     },
     /// A route in the main table.
     Route {
@@ -91,12 +98,14 @@ impl Object {
                 (of(Mac::ZERO), of(Mac([0xff; 6])))
             }
             Self::Fdb { device, mac, .. } => {
-                let of = |vtep| Self::Fdb { device, mac, vtep };
-                (of(FIRST), of(LAST))
+                let of = |vtep, vni, port| Self::Fdb { device, mac, vtep, vni, port };
+                (of(FIRST, None, None), of(LAST, Vni::new(Vni::MAX), Some(u16::MAX)))
             }
             Self::Peer { subnet, .. } => {
-                let of = |public_ip, mac, direct| Self::Peer { subnet, public_ip, mac, direct };
-                (of(FIRST, Mac::ZERO, false), of(LAST, Mac([0xff; 6]), true))
+                let of =
+                    |public_ip, mac, direct, format| Self::Peer { subnet, public_ip, mac, direct, format };
+                let last = Vni::new(Vni::MAX).map(|vni| VxlanFormat { vni, port: u16::MAX });
+                (of(FIRST, Mac::ZERO, false, None), of(LAST, Mac([0xff; 6]), true, last))
             }
             Self::Route { subnet, .. } => {
                 let of = |via, device, onlink| Self::Route { subnet, via, device, onlink };

@@ -53,13 +53,17 @@ pub struct Links {
     pub underlay: Underlay,
     /// Flannel's own devices, by the family of the outer packets: a vxlan device sends to addresses of one.
     pub devices: PerFamily<Device>,
+    /// The kernel's devices of the former format of VXLAN, while that is served.
+    pub former: PerFamily<Device>,
 }
 
 impl Links {
     /// Whether packets go by the same interfaces, addresses and sizes as over `other`.
     #[must_use]
     pub fn are_same_way(&self, other: &Self) -> bool {
-        self.underlay.is_same_way(&other.underlay) && self.devices == other.devices
+        self.underlay.is_same_way(&other.underlay)
+            && self.devices == other.devices
+            && self.former == other.former
     }
 
     /// Interface index of the device of `family`.

@@ -3,19 +3,19 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use flannel_common::Mac;
+use flannel_common::{Mac, Vni};
 use flannel_model::family::{Family, PerFamily};
 use flannel_model::object::Object;
 use futures::StreamExt;
 use ipnetwork::IpNetwork;
 use rtnetlink::packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
 use rtnetlink::packet_route::route::RouteMessage;
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use self::put::remove_with_next_hop;
+use self::put::{fdb_message, remove_with_next_hop};
 use super::bulk::{self, Bulk};
 use super::route::{Route, RouteFilter};
 use super::{During, Error, Netlink, ROUTE_PROTOCOL, absence_is_success};
@@ -84,7 +84,7 @@ impl Objects {
             Object::Neighbour { device, ip, mac } => {
                 Ok(self.netlink.remove_neighbour(*device, *ip, *mac).await?)
             }
-            Object::Fdb { device, mac, vtep } => Ok(self.netlink.remove_fdb(*device, *mac, *vtep).await?),
+            Object::Fdb { .. } => Ok(self.netlink.remove_fdb(object).await?),
             Object::Route { subnet, via, device, onlink } => {
                 let route = self.route(*subnet, *via, *device, *onlink);
                 if self.gateway_of(object).is_some_and(|gateway| remove_with_next_hop(&route, gateway)) {
@@ -186,15 +186,10 @@ impl Netlink {
         absence_is_success(deleted.during(|| format!("remove the neighbour {ip}")))
     }
 
-    async fn remove_fdb(&self, device: u32, mac: Mac, vtep: IpAddr) -> Result<(), Error> {
-        let mut message = message_of(AddressFamily::Bridge, device);
-        message.header.flags = NeighbourFlags::Own;
-        message.attributes = vec![
-            NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()),
-            NeighbourAttribute::Destination(vtep.into()),
-        ];
+    async fn remove_fdb(&self, entry: &Object) -> Result<(), Error> {
+        let Some(message) = fdb_message(entry) else { return Ok(()) };
         let deleted = self.0.neighbours().del(message).execute().await;
-        absence_is_success(deleted.during(|| format!("stop forwarding frames for {mac} to {vtep}")))
+        absence_is_success(deleted.during(|| format!("take {entry:?} away")))
     }
 
     async fn neighbour(&self, device: u32, ip: IpAddr) -> Result<Option<NeighbourMessage>, Error> {
@@ -269,8 +264,16 @@ pub(super) fn neighbour(message: &NeighbourMessage) -> Option<Object> {
 
 /// The forwarding entry of a vxlan device in a message; `None` for those of a bridge.
 pub(super) fn forwarding_entry(message: &NeighbourMessage) -> Option<Object> {
-    let mac = link_layer_address(message)?;
-    Some(Object::Fdb { device: message.header.ifindex, mac, vtep: destination(message)? })
+    let (device, mac) = (message.header.ifindex, link_layer_address(message)?);
+    let (mut vni, mut port) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::Vni(number) => vni = Vni::new(*number),
+            NeighbourAttribute::Port(number) => port = Some(*number),
+            _ => {}
+        }
+    }
+    Some(Object::Fdb { device, mac, vtep: destination(message)?, vni, port })
 }
 
 /// The route of the main table in a message.

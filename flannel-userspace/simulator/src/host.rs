@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use flannel_common::{Mac, Vni};
+use flannel_common::Mac;
+use flannel_control::Metrics;
+use flannel_control::backend::{self, Transition};
 use flannel_control::configuration::{Follower, Served};
 use flannel_control::identity::Identity;
 use flannel_control::kernel::Kernel as _;
@@ -16,12 +18,12 @@ use flannel_control::reconcile::{Announcement, Loop, Memory, Node, Prepared, Rec
 use flannel_control::remembered::{self, Remembered, RememberedError};
 use flannel_control::service::{End, Service};
 use flannel_control::subnet_file::{self, SubnetFile, SubnetFileError};
-use flannel_control::{Metrics, backend};
 use flannel_model::backend::Kind;
 use flannel_model::config::Configuration;
 use flannel_model::family::{PerFamily, Subnets};
 use flannel_model::lease::SubnetKey;
 use flannel_model::underlay::Underlay;
+use flannel_model::vxlan::Formats;
 use flannel_observe::{Conditions, Vitals};
 use flannel_registry::ConfigSource as _;
 use ipnetwork::Ipv4Network;
@@ -65,7 +67,7 @@ impl Plan {
     pub fn site(
         &self,
         kind: Kind,
-        vteps: PerFamily<(Vni, Mac)>,
+        vteps: PerFamily<(Formats, Mac)>,
         underlay: &Underlay,
         subnets: Subnets,
     ) -> Site {
@@ -257,6 +259,7 @@ impl Daemon {
         let remembered = self.disk.state.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let configuration = self.configuration(remembered.as_ref()).await;
         let config = configuration.text.clone();
+        let last_formats = remembered.as_ref().and_then(Remembered::last_formats);
         let remembered = remembered.filter(|remembered| remembered.is_of(&identity, &config));
         let public_ip = underlay.public.first()?;
         let claim = AddressClaim::new(self.client.clone(), identity.clone(), public_ip)
@@ -265,7 +268,17 @@ impl Daemon {
             .ok()?;
         let own = remembered.as_ref().map(|remembered| &remembered.own);
         let former_macs = own.map_or(PerFamily::NONE, |own| own.vtep_macs_at(&underlay.public));
-        let backend = backend::of(&configuration.backend);
+        let formats = configuration
+            .backend
+            .vxlan_format()
+            .map(|wanted| last_formats.map_or(Formats::only(wanted), |last| last.toward(wanted)));
+        let backend = match formats {
+            Some(Formats { present, former }) => {
+                let transition = Transition { former, ..Transition::default() };
+                backend::between(&configuration.backend.with_vxlan_format(present), transition)
+            }
+            None => backend::of(&configuration.backend),
+        };
         let prepared = Prepared::new(kernel, backend, underlay.clone(), former_macs).await.ok()?;
         let before = self.disk.subnet.lock().unwrap_or_else(PoisonError::into_inner).map(|file| file.subnets);
         let metrics = Metrics::default();
@@ -330,6 +343,7 @@ impl Daemon {
             synced,
             orders,
             configuration: served,
+            formats,
         };
         let mut service = Service::default();
         service.hold(keeping);

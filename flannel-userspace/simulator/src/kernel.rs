@@ -3,13 +3,15 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use flannel_common::Mac;
-use flannel_control::kernel::{Kernel, KernelError, NodeContext};
+use flannel_control::kernel::{Heard, Kernel, KernelError, NodeContext};
 use flannel_model::device::{Device, DeviceSpec, Segmenter};
 use flannel_model::family::{PerFamily, Subnets};
 use flannel_model::object::{Change, Object};
 use flannel_model::underlay::{Hop, Links, Underlay};
+use flannel_model::vxlan::VxlanFormat;
 use ipnetwork::IpNetwork;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -41,7 +43,12 @@ pub enum Refusal {
 struct State {
     /// `None` if the interface has lost its address.
     underlay: Option<Underlay>,
-    device: Option<Device>,
+    /// Flannel's own devices.
+    devices: Vec<Own>,
+    /// Index of the one by which packets leave.
+    present: Option<u32>,
+    /// Index of that of the former format of VXLAN.
+    former: Option<u32>,
     address: Option<IpAddr>,
     last_index: u32,
     objects: BTreeSet<Object>,
@@ -60,13 +67,22 @@ struct State {
     dice: StdRng,
 }
 
+/// A device of flannel's.
+#[derive(Clone)]
+struct Own {
+    device: Device,
+    format: Option<VxlanFormat>,
+}
+
 impl Machine {
     /// A machine with that underlay.
     pub fn new(underlay: Underlay, seed: u64) -> Self {
         let state = State {
             number: underlay.mac.0[5],
             underlay: Some(underlay),
-            device: None,
+            devices: Vec::new(),
+            present: None,
+            former: None,
             address: None,
             last_index: 10,
             objects: BTreeSet::new(),
@@ -133,15 +149,15 @@ impl Machine {
     pub fn delete_device(&self) {
         let gone = {
             let mut state = self.state();
-            let gone = state.device.take();
-            if let Some(device) = &gone {
-                state.objects.retain(|object| on(object) != Some(device.index));
+            let gone = state.present.take();
+            if let Some(index) = gone {
+                state.remove_device(index);
                 state.address = None;
             }
             gone
         };
-        if let Some(device) = gone {
-            self.announce(Change::Interface(device.index));
+        if let Some(index) = gone {
+            self.announce(Change::Interface(index));
         }
     }
 
@@ -226,8 +242,48 @@ impl State {
     }
 
     fn links(&self) -> Option<Links> {
-        let devices = PerFamily { v4: self.device.clone(), v6: None };
-        self.underlay.clone().map(|underlay| Links { underlay, devices })
+        let device = |index: Option<u32>| PerFamily {
+            v4: index.and_then(|index| self.device(index)).cloned(),
+            v6: None,
+        };
+        let (devices, former) = (device(self.present), device(self.former));
+        self.underlay.clone().map(|underlay| Links { underlay, devices, former })
+    }
+
+    fn device(&self, index: u32) -> Option<&Device> {
+        self.devices.iter().map(|own| &own.device).find(|device| device.index == index)
+    }
+
+    fn remove_device(&mut self, index: u32) {
+        self.devices.retain(|own| own.device.index != index);
+        self.objects.retain(|object| on(object) != Some(index));
+    }
+
+    /// The device of that specification, made if there is none of its format. One of another format that has its name is
+    /// renamed: the kernel's device would be replaced, or makes room before.
+    fn ensure(&mut self, spec: &DeviceSpec) -> Device {
+        let (mac, format) = match spec {
+            DeviceSpec::Vxlan(spec) => (spec.mac, Some(VxlanFormat { vni: spec.vni, port: spec.port })),
+            DeviceSpec::Udp { .. } => (None, None),
+        };
+        if let Some(Own { device, .. }) = self.devices.iter_mut().find(|own| own.format == format) {
+            device.mtu = spec.mtu();
+            device.mac = mac.unwrap_or(device.mac);
+            device.name = spec.name();
+            return device.clone();
+        }
+        self.last_index += 3;
+        let index = self.last_index;
+        // Random addresses of two hosts are never the same in practice.
+        let random = Mac([2, 0, 0, self.number, self.dice.random(), self.dice.random()]);
+        let segmenter = match spec {
+            DeviceSpec::Udp { .. } => Some(Segmenter { entrance: index + 1, exit: index + 2 }),
+            DeviceSpec::Vxlan(_) => None,
+        };
+        let device =
+            Device { name: spec.name(), index, mac: mac.unwrap_or(random), mtu: spec.mtu(), segmenter };
+        self.devices.push(Own { device: device.clone(), format });
+        device
     }
 
     fn put(&mut self, object: &Object) -> Result<(), KernelError> {
@@ -237,7 +293,7 @@ impl State {
         }
         let index = on(object);
         let exists = |index| {
-            self.device.as_ref().is_some_and(|device| device.index == index)
+            self.device(index).is_some()
                 || self.underlay.as_ref().is_some_and(|underlay| underlay.index == index)
         };
         if index.is_some_and(|index| !exists(index)) {
@@ -261,10 +317,46 @@ impl Kernel for Simulated {
         state.underlay.clone().ok_or_else(|| KernelError::NoUnderlay("no address".into()))
     }
 
-    async fn find_device(&mut self, _: &DeviceSpec) -> Result<Option<Device>, KernelError> {
+    async fn find_device(&mut self, spec: &DeviceSpec) -> Result<Option<Device>, KernelError> {
         let mut state = self.0.state();
         state.refuse()?;
-        Ok(state.device.clone())
+        Ok(state.devices.iter().map(|own| &own.device).find(|device| device.name == spec.name()).cloned())
+    }
+
+    async fn claim(&mut self, _: &str) -> Result<(), KernelError> {
+        self.0.state().refuse()
+    }
+
+    async fn keep_former(&mut self, former: &DeviceSpec, _: &DeviceSpec) -> Result<Device, KernelError> {
+        let mut state = self.0.state();
+        state.refuse()?;
+        if state.refusal == Refusal::Devices {
+            return Err(KernelError::refused("no device can be had"));
+        }
+        let device = state.ensure(former);
+        state.former = Some(device.index);
+        Ok(device)
+    }
+
+    async fn remove_former(&mut self, former: &Device) -> Result<(), KernelError> {
+        let mut state = self.0.state();
+        state.refuse()?;
+        state.remove_device(former.index);
+        state.former = state.former.filter(|index| *index != former.index);
+        Ok(())
+    }
+
+    /// Everybody has sent something just now, as the present configuration wants it.
+    fn heard(&mut self, _: &Subnets) -> Result<Vec<Heard>, KernelError> {
+        let mut state = self.0.state();
+        state.refuse()?;
+        let heard = |object: &Object| match object {
+            Object::Peer { subnet, format, .. } => {
+                Some(Heard { subnet: *subnet, last: Some(Duration::ZERO), former: None, sent: *format })
+            }
+            _ => None,
+        };
+        Ok(state.objects.iter().filter_map(heard).collect())
     }
 
     async fn ensure_device(&mut self, spec: &DeviceSpec) -> Result<Device, KernelError> {
@@ -273,26 +365,8 @@ impl Kernel for Simulated {
         if state.refusal == Refusal::Devices {
             return Err(KernelError::refused("no device can be had"));
         }
-        let mac = match spec {
-            DeviceSpec::Vxlan(spec) => spec.mac,
-            DeviceSpec::Udp { .. } => None,
-        };
-        if let Some(device) = &mut state.device {
-            device.mtu = spec.mtu();
-            device.mac = mac.unwrap_or(device.mac);
-            return Ok(device.clone());
-        }
-        state.last_index += 3;
-        let index = state.last_index;
-        // Random addresses of two hosts are never the same in practice.
-        let random = Mac([2, 0, 0, state.number, state.dice.random(), state.dice.random()]);
-        let segmenter = match spec {
-            DeviceSpec::Udp { .. } => Some(Segmenter { entrance: index + 1, exit: index + 2 }),
-            DeviceSpec::Vxlan(_) => None,
-        };
-        let device =
-            Device { name: spec.name(), index, mac: mac.unwrap_or(random), mtu: spec.mtu(), segmenter };
-        state.device = Some(device.clone());
+        let device = state.ensure(spec);
+        state.present = Some(device.index);
         Ok(device)
     }
 

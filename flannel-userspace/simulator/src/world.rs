@@ -37,15 +37,20 @@ struct Wish {
     kind: Kind,
     direct_routing: bool,
     mtu: Option<u32>,
+    /// Network identifier and UDP port, with the vxlan backend.
+    format: (u32, u16),
 }
 
 impl Wish {
     /// The network's configuration.
     fn text(&self) -> String {
-        let Self { kind, direct_routing, mtu } = *self;
+        let Self { kind, direct_routing, mtu, format: (vni, port) } = *self;
         let mut backend = json!({ "Type": kind.name(), "DirectRouting": direct_routing });
         if let Some(mtu) = mtu {
             backend["MTU"] = mtu.into();
+        }
+        if kind == Kind::Vxlan {
+            (backend["VNI"], backend["Port"]) = (vni.into(), port.into());
         }
         json!({ "Network": "10.5.0.0/16", "Backend": backend }).to_string()
     }
@@ -82,7 +87,7 @@ impl World {
             1 => Kind::Udp,
             _ => Kind::Vxlan,
         };
-        let wish = Wish { kind, direct_routing, mtu: None };
+        let wish = Wish { kind, direct_routing, mtu: None, format: (1, 8472) };
         #[expect(clippy::expect_used, reason = "a constant")]
         let network = Ipv4Network::new(Ipv4Addr::new(10, 5, 0, 0), 16).expect("a network");
         let plan = Plan { network, subnet_len: 24 };
@@ -216,10 +221,16 @@ impl World {
 
     /// Somebody changes the network's configuration in what takes effect at once, or spoils it.
     fn reconfigure(&mut self) -> String {
-        let text = match self.dice.random_range(0..4) {
+        let text = match self.dice.random_range(0..6) {
             0 => "{".to_owned(),
             1 => {
                 self.wish.mtu = [None, Some(1400), Some(1300)][self.dice.random_range(0..3)];
+                self.wish.text()
+            }
+            // Also one after the other, sooner than every host can follow, and back.
+            2 | 3 => {
+                let (vni, port) = (self.dice.random_range(1..=3), [8472, 4789][self.dice.random_range(0..2)]);
+                self.wish.format = (vni, port);
                 self.wish.text()
             }
             _ => {
@@ -292,7 +303,10 @@ impl World {
             mtu: spec.mtu(),
             segmenter: None,
         });
-        attributes(&*backend, &Links { underlay, devices: PerFamily { v4: device, v6: None } })
+        attributes(
+            &*backend,
+            &Links { underlay, devices: PerFamily { v4: device, v6: None }, former: PerFamily::NONE },
+        )
     }
 
     fn write_junk(&mut self, host: usize) -> String {
@@ -447,6 +461,12 @@ impl World {
         self.cluster.set_flaky(false);
         self.cluster.remove_junk();
         self.cluster.put_config(&self.wish.text());
+        // Those of another make go over when they are restarted.
+        for subnet in &self.foreign {
+            if self.cluster.lease(*subnet).is_some() {
+                self.cluster.put(*subnet, &self.foreign_lease(*subnet));
+            }
+        }
         for host in 0..self.hosts.len() {
             self.cluster.set_away(host, false);
             self.return_underlay(host);

@@ -1,5 +1,7 @@
 //! The network's configuration may change: what can takes effect at once, and no packet is lost; the rest is told.
 
+mod formats;
+
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -179,7 +181,7 @@ fn outdated(cluster: &Cluster) -> Result<String> {
 
 #[rstest]
 #[case::network("Network", json!("10.6.0.0/16"), "Network from 10.5.0.0/16 to 10.6.0.0/16")]
-#[case::vni("Backend", json!({"Type": "vxlan", "VNI": 7}), "Backend.VNI from 1 to 7")]
+#[case::length("SubnetLen", json!(25), "SubnetLen from 24 to 25")]
 #[case::backend("Backend", json!({"Type": "host-gw"}), "Backend.Type from vxlan to host-gw")]
 #[case::invalid("Backend", json!({"Type": "vxlan", "MTU": "x"}), "MTU is \"x\"; give a whole number")]
 fn what_is_not_served_is_told_and_nothing_changes(

@@ -60,8 +60,8 @@ impl Foreign {
 }
 
 #[rstest]
-#[case::map_of_a_stranger("tcx", OfAStranger("maps@5/PEERS"), "it belongs to user 54321")]
-#[case::map_of_another_size("tcx", MapInstead("maps@5/PEERS"), "capacity are [4, 4, 16]")]
+#[case::map_of_a_stranger("tcx", OfAStranger("maps@6/PEERS"), "it belongs to user 54321")]
+#[case::map_of_another_size("tcx", MapInstead("maps@6/PEERS"), "capacity are [4, 4, 16]")]
 #[case::link_of_a_stranger("tcx", OfAStranger("links/*"), "it belongs to user 54321")]
 #[case::map_instead_of_a_link("tcx", MapInstead("links/*"), "it is no TCX or XDP link")]
 #[case::map_among_links("tcx", Map("links/somebody"), "it is no TCX or XDP link")]

@@ -46,7 +46,7 @@ pub fn node(encapsulation: Encapsulation, guard: Guard) -> Node {
         device_mac: Mac(DEVICE_MAC),
         carrier: 0,
         outer_mtu: 1500,
-        vrf: 0,
+        ..Node::UNSET
     }
 }
 
@@ -57,7 +57,8 @@ pub fn peers() -> Vec<(Ip4, Peer)> {
             let peer = Peer {
                 public_ip: Ip4::from_octets(*public_ip),
                 vtep_mac: Mac(*mac),
-                direct: 0,
+                vni: VNI,
+                port: 8472,
                 whole: u32::MAX,
                 ..Peer::default()
             };

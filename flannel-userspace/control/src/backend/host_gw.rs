@@ -32,7 +32,7 @@ impl Backend for HostGw {
 
     fn objects(&self, peer: &Peer, hop: Hop, links: &Links) -> Result<Vec<Object>, Unreachable> {
         match hop {
-            Hop::Link => Ok(direct(peer, &links.underlay)),
+            Hop::Link => Ok(direct(peer, None, &links.underlay)),
             Hop::Routed => Err(Unreachable::NotOnLink {
                 public_ip: peer.public_ip,
                 subnet: peer.subnet,

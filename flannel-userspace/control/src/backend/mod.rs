@@ -17,6 +17,7 @@ use flannel_model::family::{Family, PerFamily};
 use flannel_model::lease::{Attributes, Data};
 use flannel_model::object::Object;
 use flannel_model::underlay::{Hop, Links, Underlay};
+use flannel_model::vxlan::{Formats, VxlanFormat};
 use ipnetwork::IpNetwork;
 
 use crate::peers::Peer;
@@ -43,6 +44,16 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// Largest packet of a pod, in bytes.
     fn mtu(&self, links: &Links) -> u32 {
         links.devices.values().map(|device| device.mtu).min().unwrap_or(links.underlay.mtu)
+    }
+
+    /// What the kernel's device of the former format of VXLAN is to be like, while that is served.
+    fn former_device(&self, _underlay: &Underlay, _family: Family) -> Option<DeviceSpec> {
+        None
+    }
+
+    /// The formats of VXLAN in which packets are taken.
+    fn formats(&self) -> Option<Formats> {
+        None
     }
 
     /// What the lease says of `device` to the backends of peers.
@@ -78,22 +89,31 @@ pub trait Backend: fmt::Debug + Send + Sync {
 /// The backend of that configuration.
 #[must_use]
 pub fn of(config: &BackendConfig) -> Box<dyn Backend> {
-    with(config, if config.direct_routing() { Direct::On } else { Direct::Off })
+    between(config, Transition::default())
 }
 
-/// The same while `DirectRouting` changes: peers on the link may send by the tunnel or by a route, and this host sends by
-/// the tunnel, which every peer takes. A host that went over at once would lose packets of those that have not yet, or
-/// not any more.
+/// What is still under way from the configuration before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Transition {
+    /// Whether `DirectRouting` has changed: peers on the link may send by the tunnel or by a route, and this host sends by
+    /// the tunnel, which every peer takes. A host that went over at once would lose packets of those that have not yet,
+    /// or not any more.
+    pub routing: bool,
+    /// The format of VXLAN in which peers may still send, and those that have not gone over are sent to.
+    pub former: Option<VxlanFormat>,
+}
+
+/// The backend of that configuration during a transition to it.
 #[must_use]
-pub fn between(config: &BackendConfig) -> Box<dyn Backend> {
-    with(config, Direct::Expected)
-}
-
-/// The one table of backends.
-fn with(config: &BackendConfig, direct: Direct) -> Box<dyn Backend> {
+pub fn between(config: &BackendConfig, transition: Transition) -> Box<dyn Backend> {
+    let direct = match (transition.routing, config.direct_routing()) {
+        (true, _) => Direct::Expected,
+        (false, true) => Direct::On,
+        (false, false) => Direct::Off,
+    };
     match config {
         BackendConfig::Udp(config) => Box::new(udp::Udp::new(*config, direct)),
-        BackendConfig::Vxlan(config) => Box::new(vxlan::Vxlan::new(*config, direct)),
+        BackendConfig::Vxlan(config) => Box::new(vxlan::Vxlan::new(*config, direct, transition.former)),
         BackendConfig::HostGw => Box::new(host_gw::HostGw),
         BackendConfig::Alloc => Box::new(alloc::Alloc),
         BackendConfig::Cloud(config) => Box::new(cloud::Cloud(config.provider())),
@@ -170,12 +190,12 @@ pub fn attributes(backend: &dyn Backend, links: &Links) -> Attributes {
     }
 }
 
-/// Network identifier and Ethernet address of this host's VTEPs, if it has any.
+/// Formats of packets and Ethernet address of this host's VTEPs, if it has any.
 #[must_use]
-pub fn vteps(backend: &dyn Backend, links: &Links) -> PerFamily<(Vni, Mac)> {
-    match backend.tunnel() {
-        Some(Tunnel::Vxlan { vni, .. }) => links.devices.clone().map(|_, device| (vni, device.mac)),
-        Some(Tunnel::Udp { .. }) | None => PerFamily::NONE,
+pub fn vteps(backend: &dyn Backend, links: &Links) -> PerFamily<(Formats, Mac)> {
+    match backend.formats() {
+        Some(formats) => links.devices.clone().map(|_, device| (formats, device.mac)),
+        None => PerFamily::NONE,
     }
 }
 
@@ -230,10 +250,10 @@ pub enum Unreachable {
 
 /// The route to a peer on the link of the underlay's interface. The entry in the programs' table forwards nothing; it
 /// makes the peer known to the guard and to readers of the table.
-fn direct(peer: &Peer, underlay: &Underlay) -> Vec<Object> {
-    let Peer { subnet, public_ip, vtep_mac } = *peer;
+fn direct(peer: &Peer, format: Option<VxlanFormat>, underlay: &Underlay) -> Vec<Object> {
+    let Peer { subnet, public_ip, vtep_mac, .. } = *peer;
     vec![
-        Object::Peer { subnet, public_ip, mac: vtep_mac.unwrap_or(Mac::ZERO), direct: true },
+        Object::Peer { subnet, public_ip, mac: vtep_mac.unwrap_or(Mac::ZERO), direct: true, format },
         Object::Route { subnet, via: Some(public_ip), device: underlay.index, onlink: false },
     ]
 }

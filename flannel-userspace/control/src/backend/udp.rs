@@ -53,9 +53,10 @@ impl Backend for Udp {
 
     fn objects(&self, peer: &Peer, hop: Hop, links: &Links) -> Result<Vec<Object>, Unreachable> {
         if self.direct.leads(hop) {
-            return Ok(direct(peer, &links.underlay));
+            return Ok(direct(peer, None, &links.underlay));
         }
         let Peer { subnet, public_ip, .. } = *peer;
-        Ok(vec![Object::Peer { subnet, public_ip, mac: Mac::ZERO, direct: self.direct.is_expected(hop) }])
+        let direct = self.direct.is_expected(hop);
+        Ok(vec![Object::Peer { subnet, public_ip, mac: Mac::ZERO, direct, format: None }])
     }
 }

@@ -3,9 +3,10 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use flannel_common::{Mac, Vni};
+use flannel_common::Mac;
 use flannel_model::family::{Addresses, PerFamily, Subnets};
 use flannel_model::lease::{Attributes, EtcdLeaseId, Lease, Revision};
+use flannel_model::vxlan::Formats;
 use ipnetwork::{Ipv4Network, Ipv6Network};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -79,7 +80,7 @@ impl From<WrittenOwn> for Own {
 impl Own {
     /// The lease as it is held now, of a host with these VTEPs.
     #[must_use]
-    pub fn of(held: &LeaseState, vteps: PerFamily<(Vni, Mac)>) -> Self {
+    pub fn of(held: &LeaseState, vteps: PerFamily<(Formats, Mac)>) -> Self {
         let vtep_macs = vteps.map(|_, (_, mac)| mac);
         let Lease { subnets, ref attributes, term, .. } = held.lease;
         let expires = held.expires.map(|end| {

@@ -8,6 +8,7 @@ use flannel_model::backend::Kind;
 use flannel_model::config::cidr::{self, is_subnet_of, overlap};
 use flannel_model::family::{Family, PerFamily};
 use flannel_model::lease::{Data, Lease, SubnetKey, field};
+use flannel_model::vxlan::{Announced, Formats};
 use ipnetwork::IpNetwork;
 use serde_json::Value;
 
@@ -38,8 +39,8 @@ pub struct FamilySite {
     pub subnet_len: u8,
     /// The subnet this host leases.
     pub subnet: IpNetwork,
-    /// Network identifier and Ethernet address of this host's VTEP; only with the VXLAN backend.
-    pub vtep: Option<(Vni, Mac)>,
+    /// Formats of packets and Ethernet address of this host's VTEP; only with the VXLAN backend.
+    pub vtep: Option<(Formats, Mac)>,
 }
 
 /// Why a lease does not become a peer.
@@ -174,8 +175,11 @@ fn peer_of(site: &Site, own: &FamilySite, lease: &Lease, subnet: IpNetwork) -> R
     }
     check_backend(site.kind, lease.attributes.backend_type.as_deref())?;
     let data = |of: &Lease| of.attributes.backend_data.get(family).map(Data::value);
-    let vtep_mac = own.vtep.map(|own| vtep_mac(own, data(lease).as_ref())).transpose()?;
-    Ok(Peer { subnet, public_ip, vtep_mac })
+    let Some(own) = own.vtep else {
+        return Ok(Peer { subnet, public_ip, vtep_mac: None, announced: Announced::default(), heard: None });
+    };
+    let (mac, announced) = vtep(own, data(lease).as_ref())?;
+    Ok(Peer { subnet, public_ip, vtep_mac: Some(mac), announced, heard: None })
 }
 
 /// What a lease bears where it has no address of that family.
@@ -188,7 +192,7 @@ const fn unspecified(family: Family) -> IpAddr {
 
 /// Whether `peer` can be that of `key` next to those in `table`. A refusal may not last: the others change.
 pub(super) fn check_against(table: &Index, key: SubnetKey, peer: &Peer) -> Result<(), Refusal> {
-    let Peer { subnet, public_ip, vtep_mac } = *peer;
+    let Peer { subnet, public_ip, vtep_mac, .. } = *peer;
     if table.holder(subnet).is_some_and(|holder| holder != key) {
         return Err(Refusal::SubnetTaken(subnet));
     }
@@ -269,8 +273,8 @@ fn check_backend(kind: Kind, found: Option<&str>) -> Result<(), Refusal> {
     Err(Refusal::Backend { found, expected: kind })
 }
 
-/// The peer's VTEP. Stock flannel of 2017 wrote no VNI.
-fn vtep_mac((vni, own_mac): (Vni, Mac), data: Option<&Value>) -> Result<Mac, Refusal> {
+/// The peer's VTEP, and what it says of the format of its packets. Stock flannel of 2017 wrote no VNI, none writes a port.
+fn vtep((formats, own_mac): (Formats, Mac), data: Option<&Value>) -> Result<(Mac, Announced), Refusal> {
     let member = |name| data.and_then(Value::as_object).and_then(|object| field(object, name));
     let found = member("VtepMAC");
     let mac = found
@@ -278,13 +282,20 @@ fn vtep_mac((vni, own_mac): (Vni, Mac), data: Option<&Value>) -> Result<Mac, Ref
         .and_then(|text| text.parse().ok())
         .filter(|mac: &Mac| mac.is_unicast())
         .ok_or_else(|| Refusal::NoVtepMac(described(found)))?;
-    match member("VNI") {
-        Some(found) if found.as_u64() != Some(vni.get().into()) => {
-            Err(Refusal::Vni { found: described(Some(found)), expected: vni })
+    let number = |found: &Value| found.as_u64().and_then(|number| u32::try_from(number).ok());
+    let vni = match member("VNI") {
+        Some(found) => {
+            let vni = number(found).and_then(Vni::new).filter(|vni| formats.have(*vni));
+            let refusal = || Refusal::Vni { found: described(Some(found)), expected: formats.present.vni };
+            Some(vni.ok_or_else(refusal)?)
         }
-        _ if mac == own_mac => Err(Refusal::VtepMacTaken(mac)),
-        _ => Ok(mac),
+        None => None,
+    };
+    if mac == own_mac {
+        return Err(Refusal::VtepMacTaken(mac));
     }
+    let port = member("Port").and_then(number).and_then(|port| u16::try_from(port).ok());
+    Ok((mac, Announced { vni, port: port.filter(|port| *port != 0) }))
 }
 
 fn described(value: Option<&Value>) -> String {

@@ -145,6 +145,7 @@ mod tests {
     use std::time::Duration;
 
     use flannel_common::Mac;
+    use flannel_model::vxlan::Announced;
     use tokio::time::{Instant, advance};
 
     use super::{DeletionGuard, DeletionPolicy, GRACE, Peer, Verdict};
@@ -160,6 +161,8 @@ mod tests {
             subnet: format!("10.5.{third}.0/24").parse().unwrap(),
             public_ip: [192, 168, 77, third].into(),
             vtep_mac: None,
+            announced: Announced::default(),
+            heard: None,
         };
         subnets.map(peer).collect()
     }
@@ -211,6 +214,8 @@ mod tests {
             subnet: format!("10.5.{third}.0/24").parse().unwrap(),
             public_ip: [192, 168, 77, last].into(),
             vtep_mac: Some(Mac([2, 0, 0, 0, 0, 1])),
+            announced: Announced::default(),
+            heard: None,
         };
         guard.depart(vec![vtep(1, 11), vtep(2, 11), vtep(3, 12)], 97);
         assert_eq!(guard.arrive(&vtep(4, 12)), [vtep(1, 11), vtep(2, 11)]);

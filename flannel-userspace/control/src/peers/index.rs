@@ -8,6 +8,7 @@ use flannel_common::Mac;
 use flannel_model::config::cidr::masked;
 use flannel_model::family::Family;
 use flannel_model::lease::SubnetKey;
+use flannel_model::vxlan::VxlanFormat;
 use ipnetwork::IpNetwork;
 
 use super::Peer;
@@ -27,6 +28,25 @@ pub(super) struct Index {
 impl Index {
     pub(super) fn peers(&self) -> impl Iterator<Item = &Peer> {
         self.peers.values()
+    }
+
+    /// What was heard of each.
+    pub(super) fn heard_mut(&mut self) -> impl Iterator<Item = &mut Option<VxlanFormat>> {
+        self.peers.values_mut().map(|peer| &mut peer.heard)
+    }
+
+    /// Notes the format in which the packets of a peer come; returns it before and after, if that is new.
+    pub(super) fn hear(&mut self, subnet: IpNetwork, format: VxlanFormat) -> Option<(Peer, Peer)> {
+        let key = self.holder(subnet)?;
+        let peer = self.peers.get_mut(&(key, subnet.into()))?;
+        let before = *peer;
+        peer.heard = Some(format);
+        (before != *peer).then_some((before, *peer))
+    }
+
+    /// The peer of `key` in that family.
+    pub(super) fn peer(&self, key: SubnetKey, family: Family) -> Option<&Peer> {
+        self.peers.get(&(key, family))
     }
 
     pub(super) fn count(&self) -> usize {

@@ -12,6 +12,7 @@ use flannel_common::Mac;
 use flannel_model::family::{Family, Subnets};
 use flannel_model::lease::{Event, Key, Lease, Rejected, Revision, Snapshot, SubnetKey};
 use flannel_model::underlay::Underlay;
+use flannel_model::vxlan::{Announced, Formats, VxlanFormat};
 use ipnetwork::IpNetwork;
 
 use self::index::Index;
@@ -33,9 +34,29 @@ pub struct Peer {
     pub public_ip: IpAddr,
     /// Ethernet address of its VTEP; only with the VXLAN backend.
     pub vtep_mac: Option<Mac>,
+    /// What its lease says of the format in which it takes packets; only with the VXLAN backend.
+    pub announced: Announced,
+    /// The format in which its own packets came last, or which its lease named before.
+    pub heard: Option<VxlanFormat>,
 }
 
 impl Peer {
+    /// The same with what was heard of `before`, if that is the same host. A lease no longer names the port once its host
+    /// has only one.
+    fn remembering(self, before: &Self) -> Self {
+        let is_same = (self.public_ip, self.vtep_mac, self.announced.vni)
+            == (before.public_ip, before.vtep_mac, before.announced.vni);
+        let Announced { vni, port } = before.announced;
+        let named = vni.zip(port).map(|(vni, port)| VxlanFormat { vni, port });
+        Self { heard: named.or(before.heard).filter(|_| is_same), ..self }
+    }
+
+    /// In which of `formats` it takes packets.
+    #[must_use]
+    pub fn format(&self, formats: Formats) -> VxlanFormat {
+        formats.of(self.announced, self.heard)
+    }
+
     /// The family of its subnet and its address.
     #[must_use]
     pub fn family(&self) -> Family {
@@ -165,6 +186,33 @@ impl PeerTable {
         }
         self.site.addresses = addresses;
         self.site.connected.clone_from(&underlay.networks);
+        self.examine_again()
+    }
+
+    /// Checks leases against these formats of VXLAN from now on. Returns whether refused leases are to be examined again,
+    /// with the next snapshot.
+    pub fn go_over(&mut self, formats: Formats) -> bool {
+        let mut is_new = false;
+        let families = &mut self.site.families;
+        for site in [&mut families.v4, &mut families.v6].into_iter().flatten() {
+            if let Some((before, _)) = &mut site.vtep {
+                is_new |= std::mem::replace(before, formats) != formats;
+            }
+        }
+        if is_new && formats.former.is_none() {
+            // Whatever comes next, this is what everybody speaks before it.
+            self.index.heard_mut().for_each(|heard| *heard = None);
+        }
+        is_new && self.examine_again()
+    }
+
+    /// Takes note of the formats in which packets of peers arrive, by their subnets.
+    pub fn hear(&mut self, formats: impl IntoIterator<Item = (IpNetwork, VxlanFormat)>) -> Diff {
+        let hear = |(subnet, format)| self.index.hear(subnet, format);
+        Diff { changed: formats.into_iter().filter_map(hear).collect(), ..Diff::default() }
+    }
+
+    fn examine_again(&mut self) -> bool {
         for (key, _) in self.refused.keys() {
             self.revisions.insert(key.clone(), Revision::ZERO);
         }
@@ -277,6 +325,7 @@ impl PeerTable {
         let Candidate { key, peer, .. } = candidate;
         admission::check_against(&self.index, key, &peer)?;
         self.refused.remove(&(Key::Subnet(key), Some(peer.family())));
+        let peer = self.index.peer(key, peer.family()).map_or(peer, |before| peer.remembering(before));
         match self.index.insert(key, peer) {
             None => diff.added.push(peer),
             Some(before) if before != peer => diff.changed.push((before, peer)),

@@ -2,11 +2,12 @@
 
 use std::net::IpAddr;
 
-use flannel_common::{Mac, Vni};
+use flannel_common::Mac;
 use flannel_model::backend::Kind;
 use flannel_model::config::NetworkConfig;
 use flannel_model::family::{PerFamily, Subnets};
 use flannel_model::underlay::Underlay;
+use flannel_model::vxlan::Formats;
 use ipnetwork::IpNetwork;
 
 use super::{FamilySite, Site};
@@ -17,7 +18,7 @@ impl Site {
     pub fn new(
         endpoints: &[String],
         config: &NetworkConfig,
-        (kind, vteps): (Kind, PerFamily<(Vni, Mac)>),
+        (kind, vteps): (Kind, PerFamily<(Formats, Mac)>),
         underlay: &Underlay,
         subnets: &Subnets,
         gateway: Option<IpAddr>,

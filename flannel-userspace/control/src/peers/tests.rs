@@ -1,16 +1,17 @@
-use flannel_common::Mac;
+use flannel_common::{Mac, Vni};
 use flannel_model::backend::Kind;
 use flannel_model::family::PerFamily;
 use flannel_model::lease::{
     Attributes, EtcdLeaseId, Event, Key, Lease, Rejected, Revision, Snapshot, SubnetKey,
 };
-
+use flannel_model::vxlan::{Announced, Formats, VxlanFormat};
 use ipnetwork::IpNetwork;
 
 use super::{Diff, FamilySite, Peer, PeerTable, Site};
 
 mod admission;
 mod conflicts;
+mod formats;
 mod history;
 mod properties;
 
@@ -23,7 +24,8 @@ fn vxlan(public_ip: &str, mac: &str) -> String {
 
 /// 10.5.1.0/24 of 10.5.0.0/16, on a link with the other hosts.
 fn site(kind: Kind) -> Site {
-    let vtep = (flannel_common::Vni::new(1).unwrap(), "02:00:00:00:00:11".parse().unwrap());
+    let format = VxlanFormat { vni: Vni::new(1).unwrap(), port: 8472 };
+    let vtep = (Formats::only(format), "02:00:00:00:00:11".parse().unwrap());
     Site {
         families: PerFamily::only_v4(FamilySite {
             network: "10.5.0.0/16".parse().unwrap(),
@@ -83,7 +85,9 @@ fn snapshot(revision: i64, leases: &[Lease], rejected: &[Rejected]) -> Snapshot 
 
 fn peer(subnet: &str, public_ip: &str, mac: &str) -> Peer {
     let vtep_mac = (!mac.is_empty()).then(|| mac.parse::<Mac>().unwrap());
-    Peer { subnet: subnet.parse().unwrap(), public_ip: public_ip.parse().unwrap(), vtep_mac }
+    let announced = Announced { vni: Vni::new(1).filter(|_| vtep_mac.is_some()), port: None };
+    let (subnet, public_ip) = (subnet.parse().unwrap(), public_ip.parse().unwrap());
+    Peer { subnet, public_ip, vtep_mac, announced, heard: None }
 }
 
 fn added(peer: Peer) -> Diff {

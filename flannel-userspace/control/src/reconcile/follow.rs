@@ -121,6 +121,7 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
                 () = until(self.deletion_guard.until()) => { self.expire().await; }
                 Some(order) = self.orders.recv() => self.obey(order).await,
                 change = self.configuration.change() => self.configure(change).await,
+                () = until(self.going_over.due()) => self.follow_formats().await,
                 () = until(self.memory.due()) => self.write_memory(),
                 () = sleep_until(due) => return Ok(ResyncCause::Periodic),
                 events = watch.next() => {

@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 use super::node::Node;
 use super::wanted::{Discard, Wanted};
 use crate::backend::{Backend, Unreachable};
-use crate::kernel::{Kernel, KernelError};
+use crate::kernel::{Heard, Kernel, KernelError};
 use crate::pauses::unhurried;
 use crate::peers::Peer;
 use crate::reconcile::ReconcileMetrics;
@@ -202,6 +202,21 @@ impl<K: Kernel> Keeper<K> {
     pub(super) fn configure(&mut self, backend: Box<dyn Backend>) {
         self.node.configure(backend);
         self.is_of_other_backend = true;
+    }
+
+    /// Makes the devices of `next` beside the present ones.
+    pub(super) async fn prepare(&mut self, next: &dyn Backend) -> Result<(), KernelError> {
+        self.node.prepare(next).await
+    }
+
+    /// When packets of each peer arrived last.
+    pub(super) fn heard(&mut self) -> Result<Vec<Heard>, KernelError> {
+        self.node.heard()
+    }
+
+    /// Whether what is wanted was made by another backend than the host has now.
+    pub(super) const fn is_of_other_backend(&self) -> bool {
+        self.is_of_other_backend
     }
 
     /// Whether what is wanted was made for other links or another backend than the host has now.

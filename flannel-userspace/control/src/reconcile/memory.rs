@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use flannel_model::error::Chain;
+use flannel_model::vxlan::Formats;
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -28,6 +29,8 @@ pub struct Memory {
     identity: Identity,
     /// The network's configuration as it stands in the registry.
     config: String,
+    /// The formats of VXLAN in which packets are taken, while they are not the configuration's alone.
+    formats: Option<Formats>,
     last: Option<Instant>,
     due: Option<Instant>,
     /// Counts what was to be written.
@@ -48,7 +51,7 @@ impl Memory {
     #[must_use]
     pub fn new(store: Box<dyn Store>, identity: Identity, config: String) -> Self {
         let writer = Arc::new(Mutex::new(Writer { store, written: 0, failing: false }));
-        Self { writer, is_slow: false, identity, config, last: None, due: None, count: 0 }
+        Self { writer, is_slow: false, identity, config, formats: None, last: None, due: None, count: 0 }
     }
 
     /// Writing may take any time, as on a disk: it is left to another thread, but for what is written first and last.
@@ -82,11 +85,25 @@ impl Memory {
         }
     }
 
+    /// Packets are taken in these formats of VXLAN, where they are not the configuration's alone. It is written soon, too.
+    pub(super) fn go_over(&mut self, formats: Option<Formats>) {
+        if self.formats != formats {
+            self.formats = formats;
+            self.due = Some(Instant::now() + SOON);
+        }
+    }
+
     /// To be called when more is known than is written.
     pub(super) fn note(&mut self) {
         let now = Instant::now();
         let earliest = self.last.map_or(now + SOON, |last| (last + PAUSE).max(now + SOON));
         self.due = self.due.or(Some(earliest));
+    }
+
+    /// The same where a start depends on it: how each peer is sent to is known from nowhere else.
+    pub(super) fn note_soon(&mut self) {
+        let soon = Instant::now() + SOON;
+        self.due = Some(self.due.map_or(soon, |due| due.min(soon)));
     }
 
     /// To be called while what is known is kept up to date.
@@ -125,7 +142,7 @@ impl Memory {
     fn remembered<'a>(&mut self, own: Own, peers: impl Iterator<Item = &'a Peer>) -> Remembered {
         (self.last, self.due) = (Some(Instant::now()), None);
         self.count += 1;
-        Remembered::new(self.identity.clone(), self.config.clone(), own, peers)
+        Remembered::new(self.identity.clone(), self.config.clone(), own, peers).with_formats(self.formats)
     }
 }
 

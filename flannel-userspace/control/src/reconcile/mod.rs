@@ -4,6 +4,7 @@
 mod announce;
 mod configure;
 mod follow;
+mod go_over;
 mod keeper;
 mod memory;
 mod metrics;
@@ -34,6 +35,8 @@ use crate::peers::{DeletionGuard, Diff, Peer, PeerTable};
 use crate::{backend, until};
 pub use announce::Announcement;
 use configure::Configured;
+use flannel_model::vxlan::Formats;
+use go_over::GoingOver;
 use keeper::{Difference, Keeper, Knowledge, Task};
 pub use memory::Memory;
 pub use metrics::{PeerState, ReconcileMetrics, ResyncCause};
@@ -76,6 +79,8 @@ pub struct Reconciler<R, K> {
     pub orders: UnboundedReceiver<Order>,
     /// The network's configuration, with which all this was made.
     pub configuration: Served,
+    /// The formats of VXLAN in which packets are taken.
+    pub formats: Option<Formats>,
 }
 
 /// Runs the loop, without end.
@@ -97,6 +102,7 @@ pub struct Loop<R: LeaseSource, K: Kernel> {
     synced: Option<oneshot::Sender<()>>,
     orders: UnboundedReceiver<Order>,
     configuration: Configured,
+    going_over: GoingOver,
     /// Whether the leases were ever listed.
     has_listed: bool,
     registry_is_away: bool,
@@ -117,7 +123,7 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
             peers,
             known,
             deletion_guard,
-            memory,
+            mut memory,
             vitals,
             metrics,
             etcd_metrics,
@@ -125,11 +131,15 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
             synced,
             orders,
             configuration,
+            formats,
         } = given;
         let Vitals { liveness, conditions } = vitals;
         conditions.set_stale(Some(STALE));
         let connected_over = node.links().underlay.clone();
         let heart = liveness.heart("reconciler");
+        let configuration = Configured::new(configuration, formats);
+        memory.go_over(configuration.formats_to_remember());
+        let going_over = GoingOver::new(conditions.limitation("vxlan format"));
         let keeper = Keeper::new(node, in_place, heart, metrics.clone());
         Self {
             registry,
@@ -146,7 +156,8 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
             conditions,
             synced: Some(synced),
             orders,
-            configuration: Configured::new(configuration),
+            configuration,
+            going_over,
             has_listed: false,
             registry_is_away: false,
             listing: Duration::ZERO,
@@ -157,6 +168,7 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
     /// Lists and watches, without end. The caller drops the future to end it; what is in the kernel stays.
     pub async fn run(mut self) -> Infallible {
         if let Some(known) = self.known.take() {
+            let known = self.resume_formats(known);
             self.want(known, &mut Discard).await;
             self.keeper.inform(Knowledge::Remembered);
             self.keeper.correct(Difference::Wish, Instant::now()).await;
@@ -202,6 +214,7 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
                 () = until(self.deletion_guard.until()) => { self.expire().await; }
                 Some(order) = self.orders.recv() => self.obey(order).await,
                 change = self.configuration.change() => self.configure(change).await,
+                () = until(self.going_over.due()) => self.follow_formats().await,
                 () = until(self.memory.due()) => self.write_memory(),
                 task = self.keeper.task() => self.run_task(task).await,
             }
@@ -234,7 +247,11 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
             self.registry.reconnect().await;
             self.must_list = true;
         }
-        self.announcement.publish(&*self.keeper.node().context().backend, self.keeper.node().links());
+        // By another backend peers are told only when everything is in its place.
+        let is_of_other_backend = self.keeper.is_of_other_backend();
+        if !is_of_other_backend {
+            self.publish();
+        }
         if let Err(error) = self.announcement.write_file() {
             warn!(error = %Chain(&error), "cannot keep the subnet file; trying again");
         }
@@ -246,15 +263,29 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
             self.keeper.want_again(&peers).await;
         }
         self.keeper.correct(if is_new { Difference::Wish } else { Difference::Damage }, since).await;
+        if is_of_other_backend {
+            self.publish();
+        }
         if !self.registry_is_away {
             self.memory.refresh();
         }
         self.measure();
     }
 
+    /// Announces this host as it is, not as it cannot be made at present.
+    fn publish(&mut self) {
+        let node = self.keeper.node();
+        if node.is_built() {
+            self.announcement.publish(&*node.context().backend, node.links());
+        }
+    }
+
     async fn take_snapshot(&mut self, snapshot: Snapshot) {
         self.announcement.lease.sync(&snapshot);
-        let diff = self.peers.apply_snapshot(&snapshot);
+        let mut diff = self.peers.apply_snapshot(&snapshot);
+        if !self.has_listed {
+            diff = self.resume_formats(diff);
+        }
         let revision = snapshot.revision;
         drop(snapshot);
         // The correction puts and removes all of it together.
@@ -308,6 +339,9 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
         if !diff.is_empty() {
             debug!(?diff, "the leases have changed");
             self.memory.note();
+            if self.configuration.has_former() {
+                self.memory.note_soon();
+            }
         }
         let changed: Vec<Peer> = diff.changed.into_iter().map(|(_, after)| after).collect();
         log_peers(&diff.added, "known");

@@ -159,7 +159,13 @@ mod tests {
     #[test]
     fn what_took_the_place_of_a_wanted_object_is_recognised() {
         let mut wanted = Wanted::new(Vec::new());
-        let fdb = |mac, last| Object::Fdb { device: 1, mac: Mac([mac; 6]), vtep: vtep(last) };
+        let fdb = |mac, last| Object::Fdb {
+            device: 1,
+            mac: Mac([mac; 6]),
+            vtep: vtep(last),
+            vni: None,
+            port: None,
+        };
         set(&mut wanted, subnet(1), [route(subnet(1), 7), fdb(2, 12)]);
         set(&mut wanted, subnet(2), [route(subnet(2), 7), fdb(4, 13)]);
         let other = Object::Route {
@@ -176,7 +182,7 @@ mod tests {
 
     #[test]
     fn an_object_two_peers_share_stays_while_one_wants_it() {
-        let shared = Object::Fdb { device: 1, mac: Mac([2; 6]), vtep: vtep(12) };
+        let shared = Object::Fdb { device: 1, mac: Mac([2; 6]), vtep: vtep(12), vni: None, port: None };
         let mut wanted = Wanted::new(Vec::new());
         set(&mut wanted, subnet(1), [shared.clone(), route(subnet(1), 1)]);
         set(&mut wanted, subnet(2), [shared.clone(), route(subnet(2), 1)]);

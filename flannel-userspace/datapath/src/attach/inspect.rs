@@ -80,7 +80,8 @@ pub fn wanted_places<'a>(
         Format::Udp { segmented } => [("udp_segmented", segmented), ("udp_encap", node.device)],
         Format::Vxlan => [("vxlan_encap", node.device), ("vxlan_device", node.device)],
     };
-    receivers.chain(others).collect()
+    let former = (node.former_device != 0).then_some(("vxlan_device", node.former_device));
+    receivers.chain(others).chain(former).collect()
 }
 
 /// The program that decapsulates at the ingress of an interface.

@@ -320,6 +320,8 @@ impl Attacher {
         // Without a device the subnet identifies the network. The same goes for programs that see packets on direct
         // routes, which are at the underlay beside the tunnel's.
         match self.spec.node.device {
+            // The device of a former format keeps the filter that it had as the present one.
+            _ if place.program == "vxlan_device" => place.interface,
             device if device == 0 || place.program.starts_with("direct_") => {
                 u32::from_ne_bytes(self.spec.node.subnet.octets())
             }

@@ -118,7 +118,8 @@ pub(super) fn receive(
     (from, to, bytes): (Ipv4Addr, Ipv4Addr, u16),
 ) -> Result<(Outer, Result<Ip4, Reason>), Reason> {
     // The sender knows of this host what this host published.
-    let this = Peer { public_ip: node.local_ip, vtep_mac: node.device_mac, ..Peer::default() };
+    let Node { local_ip, device_mac, vni, port, .. } = *node;
+    let this = Peer { public_ip: local_ip, vtep_mac: device_mac, vni, port, ..Peer::default() };
     let mut known = Table::default();
     known.insert(Ip4::from(to).masked(node.netmask), this);
     let sender = Node { local_ip: outer_source.into(), guard: Guard::Off as u32, ..*node };

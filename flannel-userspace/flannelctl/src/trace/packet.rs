@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use etherparse::{LaxNetSlice, LaxSlicedPacket, TransportSlice};
 use flannel_common::maps::Node;
 use flannel_common::wire::VxlanHeader;
+use flannel_ebpf::outer::is_port_of_tunnel;
 use serde::Serialize;
 
 /// One header of IP and what is in it.
@@ -51,7 +52,7 @@ impl Packet {
 /// What the tunnel carries in the packet, if it is one of the tunnel's.
 fn tunnelled<'a>(packet: &LaxSlicedPacket<'a>, node: &Node) -> Option<&'a [u8]> {
     match packet.transport.as_ref()? {
-        TransportSlice::Udp(udp) if u32::from(udp.destination_port()) == node.port => Some(udp.payload()),
+        TransportSlice::Udp(udp) if is_port_of_tunnel(udp.destination_port(), node) => Some(udp.payload()),
         _ => None,
     }
 }

@@ -31,6 +31,7 @@ fn host() -> Host {
         public_ip: [192, 168, 77, last].into(),
         vtep_mac: Mac([2, 0, 0, 0, 0, last]),
         direct: false,
+        format: Some((1, 8472)),
     };
     Host { node, peers: vec![([10, 5, 2, 0].into(), peer(12)), ([10, 5, 3, 0].into(), peer(13))] }
 }

@@ -6,13 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use clap::Args;
+use flannel_common::Vni;
 use flannel_common::maps::Node;
-use flannel_control::backend;
 use flannel_datapath::{PeerEntry, Tables};
 use flannel_model::device::{Device, DeviceSpec};
 use flannel_model::family::{Family, PerFamily, Subnets};
 use flannel_model::object::Object;
 use flannel_model::underlay::{Hop, Links, Underlay};
+use flannel_model::vxlan::VxlanFormat;
 use flannel_net::device::segmenter::EXIT;
 use flannel_net::{Netlink, Objects, hops, retain_ours};
 use ipnetwork::{IpNetwork, Ipv4Network};
@@ -112,6 +113,10 @@ impl Difference {
     }
 }
 
+fn vxlan_format((vni, port): (u32, u16)) -> Option<VxlanFormat> {
+    Some(VxlanFormat { vni: Vni::new(vni)?, port })
+}
+
 struct Findings {
     netlink: Netlink,
     checked: usize,
@@ -139,7 +144,7 @@ impl Findings {
             return Ok(());
         };
         self.compare_own(known, node, subnet, &underlay);
-        let backend = backend::of(&known.backend);
+        let backend = known.backend_of(node);
         let spec = backend.device(&underlay, Family::V4);
         let device = match &spec {
             Some(spec) => self.netlink.find_device(spec).await?,
@@ -152,9 +157,26 @@ impl Findings {
             };
             self.compare_device(spec, device, node, subnet).await?;
         }
-        let links = Links { underlay, devices: PerFamily { v4: device, v6: None } };
+        let former_spec = backend.former_device(&underlay, Family::V4);
+        let former = match &former_spec {
+            Some(spec) => self.netlink.find_device(spec).await?,
+            None => None,
+        };
+        if let Some(spec) = former_spec.filter(|_| former.is_none()) {
+            self.missing("device", spec.name());
+        }
+        let devices = PerFamily { v4: device, v6: None };
+        let links = Links { underlay, devices, former: PerFamily { v4: former, v6: None } };
         let underlay = &links.underlay;
-        let table = known.table(&self.netlink, node, underlay, subnet).await?;
+        let mut table = known.table(&self.netlink, node, underlay, subnet).await?;
+        if known.formats(node).is_some_and(|formats| formats.former.is_some()) {
+            // What a lease leaves open, programs have found out.
+            let format = |(address, entry): (Ipv4Addr, PeerEntry)| {
+                let subnet = Ipv4Network::new(address, subnet.prefix()).ok()?.into();
+                Some((subnet, vxlan_format(entry.format?)?))
+            };
+            table.hear(tables.peers()?.into_iter().filter_map(format));
+        }
         let networks = known.config.networks();
         let mut wanted: BTreeSet<Object> =
             networks.iter().flat_map(|network| backend.standing(network, &links)).collect();
@@ -257,12 +279,14 @@ impl Findings {
         retain_ours(&mut listed, device, networks, &subnet.into());
         actual.extend(listed);
         for (address, entry) in tables.peers()? {
-            let PeerEntry { public_ip, vtep_mac: mac, direct, .. } = entry;
+            let PeerEntry { public_ip, vtep_mac: mac, direct, format } = entry;
+            let format = format.and_then(vxlan_format);
             actual.insert(Object::Peer {
                 subnet: IpNetwork::new(address.into(), subnet.prefix())?,
                 public_ip: public_ip.into(),
                 mac,
                 direct,
+                format,
             });
         }
         Ok(actual)

@@ -176,7 +176,6 @@ async fn serve<M: Membership>(
         cloud,
         surroundings,
         approver,
-        exclusive: _exclusive,
         marker: _marker,
     } = tokio::select! {
         started = start::start(membership, options, vitals, metrics, pending, unavailable, ends) => started?,

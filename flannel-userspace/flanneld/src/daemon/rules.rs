@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use flannel_common::maps::Guard;
-use flannel_control::backend::Tunnel;
+use flannel_control::backend::{self, Tunnel};
 use flannel_control::configuration::Served;
 use flannel_model::config::NetworkConfig;
 use flannel_model::error::Chain;
@@ -102,8 +102,11 @@ impl RuleKeeper {
     /// Rules are written as the configuration says now. What wrote them before removes its own, once the others are in
     /// place.
     fn configure(&mut self) {
-        let config = &self.configuration.borrow_and_update().network;
-        self.rules = Rules::of_host(self.choice, &self.etcd_prefix, config, &self.subnets);
+        let configuration = self.configuration.borrow_and_update();
+        if self.choice.tunnel_port.is_some() {
+            self.choice.tunnel_port = backend::of(&configuration.backend).tunnel().map(Tunnel::port);
+        }
+        self.rules = Rules::of_host(self.choice, &self.etcd_prefix, &configuration.network, &self.subnets);
     }
 
     /// Puts the rules of every family in place; returns what was put right, in words.

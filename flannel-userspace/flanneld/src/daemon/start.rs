@@ -6,20 +6,21 @@ use std::time::Duration;
 
 use flannel_cloud::{Keeper, Seen};
 use flannel_common::flow::Bypass;
+use flannel_control::Metrics;
 use flannel_control::backend::Tunnel;
+use flannel_control::backend::{self, Transition};
 use flannel_control::configuration::{Follower, Served};
-use flannel_control::exclusive::Exclusive;
 use flannel_control::identity::Identity;
 use flannel_control::lease::{AddressClaim, Keeping, Last, LeaseOwner as _, LeaseState, Own};
 use flannel_control::peers::{DeletionGuard, PeerTable, Site};
 use flannel_control::reconcile::{Announcement, Memory, Node, Order, Prepared, Reconciler};
 use flannel_control::remembered::Remembered;
 use flannel_control::subnet_file::SubnetFile;
-use flannel_control::{Metrics, backend};
 use flannel_datapath::{Approver, PinDir, Unavailable};
 use flannel_model::config::NetworkConfig;
 use flannel_model::error::Chain;
 use flannel_model::family::{Family, PerFamily, Subnets};
+use flannel_model::vxlan::Formats;
 use flannel_net::interface::InterfaceError;
 use flannel_net::rules::Concern;
 use flannel_net::{Netlink, interface};
@@ -65,8 +66,6 @@ pub(super) struct Started<L, C> {
     pub(super) surroundings: Surroundings,
     /// None if no connection is to bypass the stack.
     pub(super) approver: Option<Approver>,
-    /// The devices, which only one daemon may have.
-    pub(super) exclusive: Vec<Exclusive>,
     /// By this lock a daemon without programs is found.
     pub(super) marker: Option<PinDir>,
 }
@@ -108,6 +107,8 @@ pub(super) async fn start<M: Membership>(
     kernel.find_uplinks(&underlay).await.map_err(DaemonError::Prepare)?;
     let gateway = netlink.default_route(Family::V4).await?.and_then(|route| route.via);
     let identity = Identity::of(underlay.mac);
+    let last_formats = remembered.as_ref().filter(|remembered| remembered.is_by(&identity));
+    let last_formats = last_formats.and_then(Remembered::last_formats);
     // A state file of another machine or configuration is ignored.
     let is_ours = |remembered: &Remembered| remembered.is_of(&identity, &found.configuration.text);
     let (found, remembered) = match remembered.filter(is_ours) {
@@ -143,16 +144,26 @@ pub(super) async fn start<M: Membership>(
         (Some(claim), Some(_)) if is_remembered => Some(claim),
         (Some(claim), remembered) => Some(claim.made_within(remembered.as_ref().map(|_| PATIENCE)).await?),
     };
-    let mut exclusive = Vec::new();
-    for family in config.families.iter().map(|(family, _)| family) {
-        if let Some(device) = backend_config.device_name(family) {
-            exclusive.push(Exclusive::device(&device).await?);
-        }
-    }
     let own = remembered.as_ref().map(|remembered| &remembered.own);
     let former_macs =
         own.map_or(PerFamily::NONE, |own| own.vtep_macs_at(&underlay.public)).or(hints.vtep_macs);
-    let backend = backend::of(&backend_config);
+    // The configuration may have changed while no daemon ran.
+    let formats = backend_config
+        .vxlan_format()
+        .map(|wanted| last_formats.map_or(Formats::only(wanted), |last| last.toward(wanted)));
+    let (in_force, former) = match formats {
+        Some(formats) => (backend_config.with_vxlan_format(formats.present), formats.former),
+        None => (backend_config.clone(), None),
+    };
+    let with_former = former.map(|former| in_force.with_vxlan_format(former));
+    for (family, _) in config.families.iter() {
+        for device in [Some(&in_force), with_former.as_ref()].into_iter().flatten() {
+            if let Some(device) = device.device_name(family) {
+                kernel.claim_device(&device).await?;
+            }
+        }
+    }
+    let backend = backend::between(&in_force, Transition { former, ..Transition::default() });
     let prepared = Prepared::new(kernel, backend, underlay.clone(), former_macs).await;
     let prepared = prepared.map_err(DaemonError::Prepare)?;
 
@@ -229,6 +240,7 @@ pub(super) async fn start<M: Membership>(
         synced,
         orders,
         configuration: served.clone(),
+        formats,
     };
     Ok(Started {
         reconciler,
@@ -245,7 +257,6 @@ pub(super) async fn start<M: Membership>(
         cloud,
         surroundings,
         approver,
-        exclusive,
         marker,
     })
 }

@@ -8,6 +8,7 @@ use super::network::RawBackend;
 use crate::backend::Kind;
 use crate::device::{UDP_DEVICE, vxlan_device};
 use crate::family::Family;
+use crate::vxlan::VxlanFormat;
 
 /// UDP port of the udp backend where none is given.
 const UDP_PORT: u16 = 8285;
@@ -112,6 +113,14 @@ pub enum BackendError {
 /// Backends of one or another version of stock flannel that are not served.
 const NOT_SERVED: [&str; 7] = ["wireguard", "ipip", "ipsec", "extension", "tencent-vpc", "ali-vpc", "gce"];
 
+impl VxlanConfig {
+    /// The format of packets.
+    #[must_use]
+    pub const fn format(&self) -> VxlanFormat {
+        VxlanFormat { vni: self.vni, port: self.port }
+    }
+}
+
 impl BackendConfig {
     /// Reads the options of the backend and fills in the defaults.
     ///
@@ -148,6 +157,24 @@ impl BackendConfig {
                 *direct_routing
             }
             Self::HostGw | Self::Alloc | Self::Cloud(_) => false,
+        }
+    }
+
+    /// The format of packets, with the vxlan backend.
+    #[must_use]
+    pub const fn vxlan_format(&self) -> Option<VxlanFormat> {
+        match self {
+            Self::Vxlan(config) => Some(config.format()),
+            Self::Udp(_) | Self::HostGw | Self::Alloc | Self::Cloud(_) => None,
+        }
+    }
+
+    /// The same with that format of packets, if the backend is vxlan.
+    #[must_use]
+    pub fn with_vxlan_format(&self, format: VxlanFormat) -> Self {
+        match self {
+            Self::Vxlan(config) => Self::Vxlan(VxlanConfig { vni: format.vni, port: format.port, ..*config }),
+            other => other.clone(),
         }
     }
 

@@ -86,9 +86,8 @@ impl Configuration {
                 keys.push(Key::live("Backend.DirectRouting", udp.direct_routing));
             }
             BackendConfig::Vxlan(VxlanConfig { vni, port, mtu, direct_routing }) => {
-                // Neither a program nor a device speaks two of them at a time.
-                keys.push(Key::restart("Backend.VNI", vni));
-                keys.push(Key::restart("Backend.Port", port));
+                keys.push(Key::live("Backend.VNI", vni));
+                keys.push(Key::live("Backend.Port", port));
                 let mtu = mtu.map_or_else(|| "the interface's".to_owned(), |mtu| mtu.to_string());
                 keys.push(Key::live("Backend.MTU", mtu));
                 keys.push(Key::live("Backend.DirectRouting", direct_routing));
@@ -202,6 +201,11 @@ mod tests {
         r#","Backend":{"Type":"vxlan","MTU":1400}"#,
         "Backend.MTU from the interface's to 1400"
     )]
+    #[case::vni_and_port(
+        VXLAN,
+        r#","Backend":{"Type":"vxlan","VNI":7,"Port":4789}"#,
+        "Backend.VNI from 1 to 7, Backend.Port from 8472 to 4789"
+    )]
     #[case::udp_direct(
         "",
         r#","Backend":{"Type":"udp","DirectRouting":true}"#,
@@ -219,8 +223,6 @@ mod tests {
     }
 
     #[rstest]
-    #[case::vni(VXLAN, r#","Backend":{"Type":"vxlan","VNI":7}"#, "Backend.VNI from 1 to 7")]
-    #[case::port(VXLAN, r#","Backend":{"Type":"vxlan","Port":4789}"#, "Backend.Port from 8472 to 4789")]
     #[case::udp_port("", r#","Backend":{"Type":"udp","Port":1}"#, "Backend.Port from 8285 to 1")]
     #[case::length("", r#","SubnetLen":25"#, "SubnetLen from 24 to 25")]
     #[case::kind(
@@ -231,7 +233,7 @@ mod tests {
     #[case::options_along_with_the_kind(
         VXLAN,
         r#","Backend":{"Type":"alloc"}"#,
-        "Backend.Type from vxlan to alloc, Backend.VNI from 1 to none, Backend.Port from 8472 to none"
+        "Backend.Type from vxlan to alloc"
     )]
     fn what_takes_a_restart(#[case] before: &str, #[case] after: &str, #[case] restart: &str) {
         let changes = configuration(before).changes(&configuration(after));

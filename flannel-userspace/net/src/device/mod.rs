@@ -1,5 +1,6 @@
 //! Flannel's own devices: made where they are missing, adopted as they are where they fit.
 
+mod former;
 pub mod segmenter;
 mod udp;
 mod vxlan;
@@ -9,7 +10,7 @@ use std::io;
 use std::sync::{Mutex, PoisonError};
 
 use flannel_common::Vni;
-use flannel_model::device::{Device, DeviceSpec, UDP_DEVICE, vxlan_device};
+use flannel_model::device::{Device, DeviceSpec, UDP_DEVICE, former_device, vxlan_device};
 use flannel_model::family::Family;
 use nix::errno::Errno;
 
@@ -71,6 +72,17 @@ pub enum DeviceError {
         port: u16,
         /// Who has the port, as far as known.
         culprit: String,
+    },
+    /// The kernel is older than 6.2, and the device has to make room while it is up.
+    #[error(
+        "this kernel cannot give another name to the device {name} while it forwards, which takes Linux 6.2: a change of \
+         Port alone takes a restart of flanneld here, or change VNI along with it"
+    )]
+    CannotStepAside {
+        /// Name of the device.
+        name: String,
+        /// What the kernel said.
+        source: Error,
     },
     /// The name is longer than the kernel allows.
     #[error("interface name {0} is longer than 15 characters: choose a VNI below 10000000")]
@@ -145,8 +157,10 @@ impl Netlink {
     pub async fn own_device(&self, name: &str) -> Result<Option<Link>, DeviceError> {
         let Some(link) = self.link(name).await? else { return Ok(None) };
         let is_ours = match &link.kind {
-            Kind::Vxlan(vxlan) => Vni::new(vxlan.vni)
-                .is_some_and(|vni| Family::ALL.into_iter().any(|family| name == vxlan_device(vni, family))),
+            Kind::Vxlan(vxlan) => Vni::new(vxlan.vni).is_some_and(|vni| {
+                let is_name = |family| name == vxlan_device(vni, family) || name == former_device(family);
+                Family::ALL.into_iter().any(is_name)
+            }),
             _ => name == UDP_DEVICE && self.is_udp_device(&link).await?,
         };
         if !is_ours {

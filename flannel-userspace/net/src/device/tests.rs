@@ -17,6 +17,7 @@ fn spec(underlay: &Underlay) -> VxlanSpec {
         local: underlay.addresses.first().unwrap(),
         underlay: underlay.index,
         mac: None,
+        steps_aside: false,
     }
 }
 
@@ -336,5 +337,34 @@ fn the_segmenter_promises_nothing_where_packets_go_in() {
         ip("link add flannel0-out type bridge");
         let error = netlink.ensure_segmenter(1472).await.unwrap_err().to_string();
         assert!(error.contains("flannel0-out is a bridge"), "{error}");
+    });
+}
+
+/// One after the other, while they are up.
+#[test]
+fn the_device_of_a_former_port_makes_room_and_comes_back() {
+    on_host(async |netlink, underlay| {
+        let before = spec(&underlay);
+        let first = netlink.ensure_vxlan(&before).await.unwrap();
+        let after = VxlanSpec { port: 4789, mac: Some(first.mac), ..before.clone() };
+        let aside = |spec: &VxlanSpec| VxlanSpec { steps_aside: true, mac: Some(first.mac), ..spec.clone() };
+        for _ in 0..2 {
+            let former = netlink.keep_former(&aside(&before), &after).await.unwrap();
+            assert_eq!((former.index, former.name.as_str()), (first.index, "flannel-former"));
+            let second = netlink.ensure_vxlan(&after).await.unwrap();
+            assert_ne!(second.index, first.index);
+            assert_eq!((second.name.as_str(), second.mac), ("flannel.1", first.mac));
+        }
+        let second = netlink.ensure_vxlan(&after).await.unwrap();
+        let former = netlink.keep_former(&aside(&after), &before).await.unwrap();
+        assert_eq!((former.index, former.name.as_str()), (second.index, "flannel-former"));
+        assert_eq!(netlink.ensure_vxlan(&before).await.unwrap(), first, "changed back");
+        // A daemon was killed while they changed places.
+        ip("link set flannel.1 name flannel-between");
+        let former = netlink.keep_former(&aside(&after), &before).await.unwrap();
+        assert_eq!(former.index, second.index);
+        assert_eq!(netlink.ensure_vxlan(&before).await.unwrap(), first);
+        assert!(netlink.remove_device("flannel-former").await.unwrap());
+        assert_eq!(netlink.ensure_vxlan(&before).await.unwrap(), first);
     });
 }

@@ -68,7 +68,7 @@ mod tests {
     }
 
     fn entry(mac: Mac) -> Object {
-        Object::Fdb { device: DEVICE, mac, vtep: [192, 168, 77, 12].into() }
+        Object::Fdb { device: DEVICE, mac, vtep: [192, 168, 77, 12].into(), vni: None, port: None }
     }
 
     #[rstest]

@@ -116,8 +116,8 @@ impl Objects {
                 let message = neighbour_message(device, ip, mac);
                 (RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE)
             }
-            Object::Fdb { device, mac, vtep } => {
-                let message = fdb_message(device, mac, vtep);
+            Object::Fdb { .. } => {
+                let message = fdb_message(object)?;
                 (RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE)
             }
             Object::Route { subnet, via, device, onlink } => {
@@ -221,8 +221,9 @@ pub(crate) fn neighbour_message(device: u32, ip: IpAddr, mac: Mac) -> NeighbourM
     message
 }
 
-/// A permanent entry of a vxlan device.
-fn fdb_message(device: u32, mac: Mac, vtep: IpAddr) -> NeighbourMessage {
+/// A permanent entry of a vxlan device, if `object` is one.
+pub(super) fn fdb_message(object: &Object) -> Option<NeighbourMessage> {
+    let Object::Fdb { device, mac, vtep, vni, port } = *object else { return None };
     let mut message = message_of(AddressFamily::Bridge, device);
     message.header.state = NeighbourState::Permanent;
     message.header.flags = NeighbourFlags::Own;
@@ -230,5 +231,8 @@ fn fdb_message(device: u32, mac: Mac, vtep: IpAddr) -> NeighbourMessage {
         NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()),
         NeighbourAttribute::Destination(vtep.into()),
     ];
-    message
+    // Without them, those of the device hold.
+    message.attributes.extend(vni.map(|vni| NeighbourAttribute::Vni(vni.get())));
+    message.attributes.extend(port.map(NeighbourAttribute::Port));
+    Some(message)
 }

@@ -50,6 +50,7 @@ async fn vxlan(netlink: &Netlink, underlay: &Underlay) -> (Device, Objects) {
         local: underlay.addresses.first().unwrap(),
         underlay: underlay.index,
         mac: None,
+        steps_aside: false,
     };
     let device = netlink.ensure_vxlan(&spec).await.unwrap();
     let objects = Objects::new(netlink.clone(), PerFamily::only_v4(Some(device.index)));
@@ -62,7 +63,7 @@ fn peer_of_vxlan_looks_as_by_stock_flannel_and_is_listed() {
         let (device, objects) = vxlan(&netlink, &underlay).await;
         let wanted = BTreeSet::from([
             neighbour(device.index, MAC),
-            Object::Fdb { device: device.index, mac: MAC, vtep: VTEP },
+            Object::Fdb { device: device.index, mac: MAC, vtep: VTEP, vni: None, port: None },
             overlay_route(device.index),
         ]);
         for _ in 0..2 {
@@ -98,7 +99,10 @@ fn forwarding_entry_is_replaced_not_appended() {
         let (device, objects) = vxlan(&netlink, &underlay).await;
         for last in 12..15 {
             let vtep = v4([192, 168, 77, last]);
-            objects.put(&Object::Fdb { device: device.index, mac: MAC, vtep }).await.unwrap();
+            objects
+                .put(&Object::Fdb { device: device.index, mac: MAC, vtep, vni: None, port: None })
+                .await
+                .unwrap();
         }
         assert_eq!(
             run("bridge", "fdb show dev flannel.1").trim(),
@@ -116,8 +120,8 @@ fn entry_stays_when_the_one_it_replaced_is_removed_afterwards() {
         let pairs = [
             (neighbour(index, MAC), neighbour(index, OTHER_MAC)),
             (
-                Object::Fdb { device: index, mac: MAC, vtep: VTEP },
-                Object::Fdb { device: index, mac: MAC, vtep: new_vtep },
+                Object::Fdb { device: index, mac: MAC, vtep: VTEP, vni: None, port: None },
+                Object::Fdb { device: index, mac: MAC, vtep: new_vtep, vni: None, port: None },
             ),
             (direct_route(&underlay), overlay_route(index)),
             (overlay_route(index), direct_route(&underlay)),
@@ -139,7 +143,7 @@ fn removal_of_what_is_absent_is_success() {
         let index = device.index;
         let absent = [
             neighbour(index, MAC),
-            Object::Fdb { device: index, mac: MAC, vtep: VTEP },
+            Object::Fdb { device: index, mac: MAC, vtep: VTEP, vni: None, port: None },
             overlay_route(index),
             direct_route(&underlay),
         ];
@@ -241,7 +245,7 @@ fn route_with_a_metric_is_no_conflict() {
 #[test]
 fn entry_of_the_programs_is_refused() {
     on_host(async |netlink, _| {
-        let peer = Object::Peer { subnet: subnet(), public_ip: VTEP, mac: MAC, direct: false };
+        let peer = Object::Peer { subnet: subnet(), public_ip: VTEP, mac: MAC, direct: false, format: None };
         let objects = Objects::new(netlink, PerFamily::only_v4(None));
         assert!(matches!(objects.put(&peer).await, Err(ObjectError::NotNetlink(refused)) if refused == peer));
         assert!(matches!(objects.remove(&peer).await, Err(ObjectError::NotNetlink(_))));
@@ -259,7 +263,13 @@ fn thousands_of_peers_are_put_and_listed() {
             let gateway = v4([10, 64 + high, low, 0]);
             let mac = Mac([2, 0, 0, 0, high, low]);
             wanted.insert(Object::Neighbour { device: index, ip: gateway, mac });
-            wanted.insert(Object::Fdb { device: index, mac, vtep: v4([192, 168, high, low]) });
+            wanted.insert(Object::Fdb {
+                device: index,
+                mac,
+                vtep: v4([192, 168, high, low]),
+                vni: None,
+                port: None,
+            });
             let subnet = IpNetwork::new(gateway, 24).unwrap();
             wanted.insert(Object::Route { subnet, via: Some(gateway), device: index, onlink: true });
         }
@@ -316,6 +326,7 @@ async fn vxlan_of_ipv6(netlink: &Netlink, underlay: &Underlay) -> (Device, Objec
         local: "fd77::11".parse().unwrap(),
         underlay: underlay.index,
         mac: None,
+        steps_aside: false,
     };
     let device = netlink.ensure_vxlan(&spec).await.unwrap();
     assert_eq!(netlink.ensure_vxlan(&spec).await.unwrap(), device, "it fits");
@@ -339,7 +350,7 @@ fn peer_of_ipv6_is_put_listed_and_removed() {
         let direct = IpNetwork::new("fd00:10:5:79::".parse().unwrap(), 64).unwrap();
         let wanted = BTreeSet::from([
             Object::Neighbour { device: index, ip: gateway, mac: MAC },
-            Object::Fdb { device: index, mac: MAC, vtep },
+            Object::Fdb { device: index, mac: MAC, vtep, vni: None, port: None },
             Object::Route { subnet, via: Some(gateway), device: index, onlink: true },
             Object::Route { subnet: direct, via: Some(vtep), device: underlay.index, onlink: false },
         ]);

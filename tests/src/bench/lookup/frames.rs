@@ -47,6 +47,8 @@ pub(super) fn peer(number: u32) -> Peer {
         public_ip: public_ip(number).into(),
         vtep_mac: Mac([0x02, 1, a, b, c, d]),
         direct: 0,
+        vni: 1,
+        port: VXLAN.port().into(),
         whole: u32::MAX,
         // As between two questions to the kernel.
         next_hop: NextHop { until: u64::MAX, device: 4243, ..NextHop::UNKNOWN },

@@ -58,7 +58,7 @@ fn short_out(way: Way) -> Flow {
     let peer = frames::peers()[0].1;
     let onward = match way {
         Way::Plain => onward,
-        Way::Tunnel | Way::Segmenter => {
+        Way::Tunnel | Way::Segmenter | Way::FormerTunnel => {
             BypassHop { public_ip: peer.public_ip, vtep_mac: peer.vtep_mac, ..onward }
         }
     };

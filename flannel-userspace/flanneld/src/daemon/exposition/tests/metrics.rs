@@ -219,8 +219,8 @@ fn objects() -> [Object; 4] {
     let (ip, mac) = ([192, 168, 77, 12].into(), Mac([2, 0, 0, 0, 0, 2]));
     [
         Object::Neighbour { device: 1, ip, mac },
-        Object::Fdb { device: 1, mac, vtep: ip },
-        Object::Peer { subnet, public_ip: ip, mac, direct: false },
+        Object::Fdb { device: 1, mac, vtep: ip, vni: None, port: None },
+        Object::Peer { subnet, public_ip: ip, mac, direct: false, format: None },
         Object::Route { subnet, via: None, device: 1, onlink: false },
     ]
 }

@@ -52,7 +52,7 @@ impl Pins {
     }
 
     pub(super) fn put_peer(&mut self, subnet: Ipv4Addr, public_ip: Ipv4Addr, direct: bool) {
-        let entry = PeerEntry { public_ip, vtep_mac: Mac([2, 0, 0, 0, 0, 2]), direct };
+        let entry = PeerEntry { public_ip, vtep_mac: Mac([2, 0, 0, 0, 0, 2]), direct, format: None };
         self.datapath.tables().put_peer(subnet, entry).unwrap();
     }
 
