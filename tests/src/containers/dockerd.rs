@@ -9,7 +9,8 @@ use anyhow::{Context as _, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::engine::{Engine, output};
+use super::command::output;
+use super::engine::Engine;
 use super::machine::{Machine, children};
 use crate::network::Host;
 use crate::process::Process;

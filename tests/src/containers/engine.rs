@@ -2,12 +2,13 @@
 
 use std::fs::File;
 use std::net::Ipv4Addr;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use serde_json::Value;
 
+use super::command::output;
 use super::image;
 use super::machine::Machine;
 use crate::namespace::Namespace;
@@ -53,7 +54,8 @@ pub trait Engine {
     /// # Errors
     /// It does not start, or has no address.
     fn run(&self, name: &str) -> Result<Container> {
-        let mut arguments = vec!["run", "--detach", "--name", name];
+        // podman gives containers no right to ping.
+        let mut arguments = vec!["run", "--detach", "--cap-add=NET_RAW", "--name", name];
         let group = format!("--cgroup-parent=/{}", self.machine().cgroup());
         arguments.push(&group);
         if let Some(network) = self.network() {
@@ -120,15 +122,4 @@ pub struct Container {
     pub endpoint: Endpoint,
     /// Its name there.
     pub name: String,
-}
-
-/// Runs a command to its end and returns what it prints.
-pub(super) fn output(command: &mut Command) -> Result<String> {
-    let output =
-        command.stderr(Stdio::piped()).output().with_context(|| format!("cannot run {command:?}"))?;
-    if !output.status.success() {
-        let said = [&output.stderr, &output.stdout].map(|text| String::from_utf8_lossy(text).into_owned());
-        bail!("{command:?} failed ({}): {}", output.status, said.concat().trim());
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

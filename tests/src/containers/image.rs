@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use super::engine::output;
+use super::command::output;
 
 /// What is in it, in `/bin`: a shell's small commands in one static program, and a measurement of throughput.
 const PROGRAMS: [&str; 2] = ["busybox", "iperf3"];

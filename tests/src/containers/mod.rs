@@ -1,5 +1,6 @@
 //! Containers as people run them: by a real dockerd or podman, on hosts with a `flanneld` each and no bridge but theirs.
 
+mod command;
 mod dockerd;
 mod engine;
 mod image;

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use super::engine::output;
+use super::command::output;
 
 /// The script.
 pub const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/docker/mk-docker-opts.sh");

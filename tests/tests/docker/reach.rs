@@ -15,20 +15,33 @@ use crate::{HOST_GW, UDP, VXLAN, check_both_ways, containers};
 const RATE: u32 = 2000;
 /// What it is like before and after something is done.
 const REST: Duration = Duration::from_millis(300);
+/// So long Docker 28 may refuse what nobody answers, while it starts.
+const DOCKERS_GAP: Duration = Duration::from_secs(1);
 /// Time for the ports of new containers to be served.
 const SERVED: Duration = Duration::from_secs(10);
 
 /// Something that happens to both hosts while containers talk.
 struct Event {
     name: &'static str,
+    /// Whether Docker is started again, which from version 28 on writes its chains anew, for a while in another order.
+    is_of_docker: bool,
     happens: fn(&mut Site, &mut [Dockerd; 2]),
 }
 
 const EVENTS: &[Event] = &[
-    Event { name: "flanneld ends and starts", happens: |site, _| restart_flanneld(site) },
-    Event { name: "dockerd ends and starts", happens: |_, dockers| restart_dockerd(dockers) },
+    Event {
+        name: "flanneld ends and starts",
+        is_of_docker: false,
+        happens: |site, _| restart_flanneld(site),
+    },
+    Event {
+        name: "dockerd ends and starts",
+        is_of_docker: true,
+        happens: |_, dockers| restart_dockerd(dockers),
+    },
     Event {
         name: "both are killed, and dockerd starts first",
+        is_of_docker: true,
         happens: |site, dockers| {
             site.hosts.iter_mut().for_each(|host| host.daemon.kill().unwrap());
             dockers.iter_mut().for_each(|docker| docker.kill().unwrap());
@@ -109,7 +122,15 @@ fn containers_reach_each_other_whatever_is_started_again(#[case] backend: &str) 
         let losses = losses(&containers, || (event.happens)(&mut site, &mut dockers));
         println!("{}: {losses:?}", event.name);
         assert!(losses.iter().all(|losses| losses.sent > 500 && losses.duplicates == 0), "{losses:?}");
-        assert_eq!(Losses::unexcused_of(&losses), 0, "{}: {losses:?}", event.name);
+        if event.is_of_docker && makes_them() {
+            assert!(
+                losses.iter().all(|losses| losses.longest_gap < DOCKERS_GAP),
+                "{}: {losses:?}",
+                event.name
+            );
+        } else {
+            assert_eq!(Losses::unexcused_of(&losses), 0, "{}: {losses:?}", event.name);
+        }
     }
     check_both_ways(&dockers, &containers);
     check_bypassed(&site, &containers);

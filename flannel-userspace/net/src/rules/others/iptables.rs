@@ -63,9 +63,9 @@ impl<'a> Way<'a, '_> {
         let table = self.table;
         for line in table.rules(chain).unwrap_or_default() {
             if self.is_accepted {
-                self.behind.push(line)
+                self.behind.push(line);
             } else {
-                self.met.push(line)
+                self.met.push(line);
             }
             self.is_accepted |= is_certain && line.accepts_all_to(self.concern.subnet);
             if let Some(target) = line.target().filter(|target| table.rules(target).is_some()) {
