@@ -1,5 +1,4 @@
 //! Pods and services on nodes with kubelet, containerd and kube-proxy.
-#![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
 mod ask;
 mod life;

@@ -1,6 +1,5 @@
 //! Kubernetes' own end-to-end tests of networks, on two nodes with flannel. They take long: `cargo xtask test` runs them
 //! only if they are named.
-#![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
 use std::fs;
 use std::process::Stdio;

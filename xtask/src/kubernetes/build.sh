@@ -77,7 +77,7 @@ for name in $missing; do
     case $name in
         pause) gcc -Os -static -DVERSION=v3.2 -o "$work/$name" build/pause/linux/pause.c ;;
         agnhost) go build -v -ldflags "$symbols" -o "$work/$name" ./test/images/agnhost ;;
-        e2e.test) go test -v -c -ldflags "$symbols" -o "$work/$name" ./test/e2e ;;
+        e2e.test) go test -v -c -vet=off -ldflags "$symbols" -o "$work/$name" ./test/e2e ;;
         *) go build -v -ldflags "$symbols" -o "$work/$name" "./cmd/$name" ;;
     esac
     keep "$name" "$work/$name"
