@@ -147,10 +147,9 @@ pub fn is_former(frame: &impl Frame, node: &Node) -> bool {
     if node.former_port == 0 {
         return false;
     }
-    let headers = frame.load::<UdpHeader>(UDP).and_then(|udp| Ok((udp, frame.load::<VxlanHeader>(OuterHeaders::LEN)?)));
-    headers.is_ok_and(|(udp, vxlan)| {
-        Format { vni: vxlan.vni(), port: udp.destination.get() }.is_former(node)
-    })
+    let headers =
+        frame.load::<UdpHeader>(UDP).and_then(|udp| Ok((udp, frame.load::<VxlanHeader>(OuterHeaders::LEN)?)));
+    headers.is_ok_and(|(udp, vxlan)| Format { vni: vxlan.vni(), port: udp.destination.get() }.is_former(node))
 }
 
 #[inline(always)]

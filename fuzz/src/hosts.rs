@@ -45,7 +45,10 @@ pub fn node(encapsulation: Encapsulation, guard: Guard) -> Node {
 pub fn table() -> Table {
     let mut table = Table::default();
     for (subnet, public_ip, vtep_mac) in PEERS {
-        table.insert(subnet, Peer { public_ip, vtep_mac, vni: 1, port: 8472, whole: u32::MAX, ..Peer::default() });
+        table.insert(
+            subnet,
+            Peer { public_ip, vtep_mac, vni: 1, port: 8472, whole: u32::MAX, ..Peer::default() },
+        );
     }
     table
 }

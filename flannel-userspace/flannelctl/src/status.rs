@@ -230,10 +230,13 @@ impl Report for Status {
             ("subnet", or_dash(self.subnet)),
             ("underlay", cell(format!("{}, {}", self.public_interface.text(), self.address))),
             ("device", or_dash(self.device.as_ref().map(Interface::text))),
-            ("VNI", or_dash(self.vni.map(|vni| match &self.former {
-                Some(former) => format!("{vni} ({former})"),
-                None => vni.to_string(),
-            }))),
+            (
+                "VNI",
+                or_dash(self.vni.map(|vni| match &self.former {
+                    Some(former) => format!("{vni} ({former})"),
+                    None => vni.to_string(),
+                })),
+            ),
             ("port", or_dash(self.port)),
             ("guard", cell(self.guard)),
             ("peers", cell(self.peers)),

@@ -38,8 +38,8 @@ use flannel_observe::Limitation;
 use futures::{StreamExt as _, stream};
 use ipnetwork::{IpNetwork, Ipv4Network};
 use nix::errno::Errno;
-use tracing::warn;
 use policies::Policies;
+use tracing::warn;
 
 /// How this host's kernel is used.
 #[derive(Debug)]

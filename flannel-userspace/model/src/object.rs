@@ -102,7 +102,8 @@ impl Object {
                 (of(FIRST, None, None), of(LAST, Vni::new(Vni::MAX), Some(u16::MAX)))
             }
             Self::Peer { subnet, .. } => {
-                let of = |public_ip, mac, direct, format| Self::Peer { subnet, public_ip, mac, direct, format };
+                let of =
+                    |public_ip, mac, direct, format| Self::Peer { subnet, public_ip, mac, direct, format };
                 let last = Vni::new(Vni::MAX).map(|vni| VxlanFormat { vni, port: u16::MAX });
                 (of(FIRST, Mac::ZERO, false, None), of(LAST, Mac([0xff; 6]), true, last))
             }

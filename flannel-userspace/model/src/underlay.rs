@@ -61,7 +61,9 @@ impl Links {
     /// Whether packets go by the same interfaces, addresses and sizes as over `other`.
     #[must_use]
     pub fn are_same_way(&self, other: &Self) -> bool {
-        self.underlay.is_same_way(&other.underlay) && self.devices == other.devices && self.former == other.former
+        self.underlay.is_same_way(&other.underlay)
+            && self.devices == other.devices
+            && self.former == other.former
     }
 
     /// Interface index of the device of `family`.

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use flannel_common::Mac;
+use flannel_control::Metrics;
+use flannel_control::backend::{self, Transition};
 use flannel_control::configuration::{Follower, Served};
 use flannel_control::identity::Identity;
 use flannel_control::kernel::Kernel as _;
@@ -16,8 +18,6 @@ use flannel_control::reconcile::{Announcement, Loop, Memory, Node, Prepared, Rec
 use flannel_control::remembered::{self, Remembered, RememberedError};
 use flannel_control::service::{End, Service};
 use flannel_control::subnet_file::{self, SubnetFile, SubnetFileError};
-use flannel_control::backend::{self, Transition};
-use flannel_control::Metrics;
 use flannel_model::backend::Kind;
 use flannel_model::config::Configuration;
 use flannel_model::family::{PerFamily, Subnets};
@@ -268,9 +268,10 @@ impl Daemon {
             .ok()?;
         let own = remembered.as_ref().map(|remembered| &remembered.own);
         let former_macs = own.map_or(PerFamily::NONE, |own| own.vtep_macs_at(&underlay.public));
-        let formats = configuration.backend.vxlan_format().map(|wanted| {
-            last_formats.map_or(Formats::only(wanted), |last| last.toward(wanted))
-        });
+        let formats = configuration
+            .backend
+            .vxlan_format()
+            .map(|wanted| last_formats.map_or(Formats::only(wanted), |last| last.toward(wanted)));
         let backend = match formats {
             Some(Formats { present, former }) => {
                 let transition = Transition { former, ..Transition::default() };

@@ -303,7 +303,10 @@ impl World {
             mtu: spec.mtu(),
             segmenter: None,
         });
-        attributes(&*backend, &Links { underlay, devices: PerFamily { v4: device, v6: None }, former: PerFamily::NONE })
+        attributes(
+            &*backend,
+            &Links { underlay, devices: PerFamily { v4: device, v6: None }, former: PerFamily::NONE },
+        )
     }
 
     fn write_junk(&mut self, host: usize) -> String {

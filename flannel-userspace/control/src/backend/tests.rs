@@ -19,7 +19,13 @@ const FORMAT: VxlanFormat = VxlanFormat { vni: Vni::new(1).unwrap(), port: 8472 
 const UDP: BackendConfig = BackendConfig::Udp(UdpConfig { port: 8285, direct_routing: false });
 
 fn peer() -> Peer {
-    Peer { subnet: "10.5.78.0/24".parse().unwrap(), public_ip: PUBLIC_IP, vtep_mac: Some(MAC), announced: Announced::default(), heard: None }
+    Peer {
+        subnet: "10.5.78.0/24".parse().unwrap(),
+        public_ip: PUBLIC_IP,
+        vtep_mac: Some(MAC),
+        announced: Announced::default(),
+        heard: None,
+    }
 }
 
 fn vxlan(mtu: Option<u32>, direct_routing: bool) -> BackendConfig {
@@ -239,8 +245,10 @@ fn each_peer_is_sent_to_in_the_format_that_it_takes() {
 #[test]
 fn the_lease_names_the_port_while_there_are_two_formats() {
     let data = |former| {
-        let (backend, links) =
-            (between(&vxlan(None, false), Transition { former, routing: false }), prepared(vxlan(None, false)).1);
+        let (backend, links) = (
+            between(&vxlan(None, false), Transition { former, routing: false }),
+            prepared(vxlan(None, false)).1,
+        );
         backend.lease_data(links.devices.v4.as_ref().unwrap()).unwrap().to_string()
     };
     assert_eq!(data(None), r#"{"VNI":1,"VtepMAC":"fa:36:2c:5b:b0:c7"}"#, "as stock flannel writes it");

@@ -119,7 +119,13 @@ impl Backend for Vxlan {
         Ok(vec![
             Object::Neighbour { device, ip: gateway, mac },
             Object::Fdb { device, mac, vtep: public_ip, vni, port },
-            Object::Peer { subnet, public_ip, mac, direct: self.direct.is_expected(hop), format: Some(format) },
+            Object::Peer {
+                subnet,
+                public_ip,
+                mac,
+                direct: self.direct.is_expected(hop),
+                format: Some(format),
+            },
             Object::Route { subnet, via: Some(gateway), device, onlink: true },
         ])
     }

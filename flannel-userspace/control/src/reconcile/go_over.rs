@@ -56,7 +56,9 @@ impl GoingOver {
         let line = told.join("; ");
         if self.limitation.set(told) {
             match line.as_str() {
-                "" => info!("every peer has gone over to the present format of VXLAN: the former one is given up"),
+                "" => info!(
+                    "every peer has gone over to the present format of VXLAN: the former one is given up"
+                ),
                 line => warn!("{line}"),
             }
         }
@@ -163,7 +165,10 @@ fn format_of(formats: Formats, heard: &Heard, since: Duration) -> Option<VxlanFo
 }
 
 fn obstacle(next: VxlanFormat, error: &KernelError) -> String {
-    format!("the configuration asks for {next}, and the one of before stays in force: {}; trying again", Chain(error))
+    format!(
+        "the configuration asks for {next}, and the one of before stays in force: {}; trying again",
+        Chain(error)
+    )
 }
 
 fn told(present: VxlanFormat, former: VxlanFormat, wanted: Option<VxlanFormat>, users: &[Peer]) -> String {

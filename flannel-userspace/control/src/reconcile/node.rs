@@ -102,11 +102,7 @@ fn with_mac(spec: DeviceSpec, mac: Option<Mac>) -> DeviceSpec {
 }
 
 /// The device of the former format, if it can be had: at a start there is nothing better than to go on without it.
-async fn keep_former<K: Kernel>(
-    kernel: &mut K,
-    former: &DeviceSpec,
-    present: &DeviceSpec,
-) -> Option<Device> {
+async fn keep_former<K: Kernel>(kernel: &mut K, former: &DeviceSpec, present: &DeviceSpec) -> Option<Device> {
     let kept = kernel.keep_former(former, present).await;
     kept.inspect_err(|error| {
         let error = Chain(error);

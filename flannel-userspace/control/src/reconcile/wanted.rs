@@ -159,7 +159,13 @@ mod tests {
     #[test]
     fn what_took_the_place_of_a_wanted_object_is_recognised() {
         let mut wanted = Wanted::new(Vec::new());
-        let fdb = |mac, last| Object::Fdb { device: 1, mac: Mac([mac; 6]), vtep: vtep(last), vni: None, port: None };
+        let fdb = |mac, last| Object::Fdb {
+            device: 1,
+            mac: Mac([mac; 6]),
+            vtep: vtep(last),
+            vni: None,
+            port: None,
+        };
         set(&mut wanted, subnet(1), [route(subnet(1), 7), fdb(2, 12)]);
         set(&mut wanted, subnet(2), [route(subnet(2), 7), fdb(4, 13)]);
         let other = Object::Route {

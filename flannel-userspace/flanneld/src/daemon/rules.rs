@@ -106,8 +106,7 @@ impl RuleKeeper {
         if self.choice.tunnel_port.is_some() {
             self.choice.tunnel_port = backend::of(&configuration.backend).tunnel().map(Tunnel::port);
         }
-        self.rules =
-            Rules::of_host(self.choice, &self.etcd_prefix, &configuration.network, &self.subnets);
+        self.rules = Rules::of_host(self.choice, &self.etcd_prefix, &configuration.network, &self.subnets);
     }
 
     /// Puts the rules of every family in place; returns what was put right, in words.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flannel_common::flow::Bypass;
+use flannel_control::Metrics;
 use flannel_control::backend::Tunnel;
+use flannel_control::backend::{self, Transition};
 use flannel_control::configuration::{Follower, Served};
 use flannel_control::identity::Identity;
 use flannel_control::lease::{AddressClaim, Keeping, Last, LeaseOwner as _, LeaseState, Own};
@@ -13,8 +15,6 @@ use flannel_control::peers::{DeletionGuard, PeerTable, Site};
 use flannel_control::reconcile::{Announcement, Memory, Node, Order, Prepared, Reconciler};
 use flannel_control::remembered::Remembered;
 use flannel_control::subnet_file::SubnetFile;
-use flannel_control::backend::{self, Transition};
-use flannel_control::Metrics;
 use flannel_datapath::{Approver, PinDir, Unavailable};
 use flannel_model::backend::Kind;
 use flannel_model::config::NetworkConfig;
@@ -144,9 +144,9 @@ pub(super) async fn start<M: Membership>(
     let former_macs =
         own.map_or(PerFamily::NONE, |own| own.vtep_macs_at(&underlay.public)).or(hints.vtep_macs);
     // The configuration may have changed while no daemon ran.
-    let formats = backend_config.vxlan_format().map(|wanted| {
-        last_formats.map_or(Formats::only(wanted), |last| last.toward(wanted))
-    });
+    let formats = backend_config
+        .vxlan_format()
+        .map(|wanted| last_formats.map_or(Formats::only(wanted), |last| last.toward(wanted)));
     let (in_force, former) = match formats {
         Some(formats) => (backend_config.with_vxlan_format(formats.present), formats.former),
         None => (backend_config, None),

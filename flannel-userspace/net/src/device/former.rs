@@ -7,8 +7,8 @@ use flannel_model::device::{Device, VxlanSpec};
 use nix::errno::Errno;
 
 use super::{DeviceError, vxlan};
-use crate::link::{Kind, Link};
 use crate::Netlink;
+use crate::link::{Kind, Link};
 
 /// Name of a device that changes places with another one.
 const IN_BETWEEN: &str = "flannel-between";
@@ -19,11 +19,7 @@ impl Netlink {
     ///
     /// # Errors
     /// The kernel cannot give another name to a device that is up; otherwise as with [`Netlink::ensure_vxlan`].
-    pub async fn keep_former(
-        &self,
-        former: &VxlanSpec,
-        present: &VxlanSpec,
-    ) -> Result<Device, DeviceError> {
+    pub async fn keep_former(&self, former: &VxlanSpec, present: &VxlanSpec) -> Result<Device, DeviceError> {
         if former.steps_aside {
             self.make_room(former, &former.name(), &present.name()).await?;
         }
@@ -48,9 +44,7 @@ impl Netlink {
     /// By index, whatever the interface is called by now. Before Linux 6.2 only one that is down can be renamed
     /// (`dev_change_name`).
     async fn rename(&self, link: &Link, name: &str) -> Result<(), DeviceError> {
-        let renamed = self
-            .change_link(link, "change the name", |change| change.name(name.to_owned()))
-            .await;
+        let renamed = self.change_link(link, "change the name", |change| change.name(name.to_owned())).await;
         renamed.map_err(|source| match source.errno() {
             Some(Errno::EBUSY) => DeviceError::CannotStepAside { name: link.name.clone(), source },
             _ => source.into(),

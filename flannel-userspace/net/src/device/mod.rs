@@ -1,7 +1,7 @@
 //! Flannel's own devices: made where they are missing, adopted as they are where they fit.
 
-pub mod segmenter;
 mod former;
+pub mod segmenter;
 mod udp;
 mod vxlan;
 
@@ -158,8 +158,7 @@ impl Netlink {
         let Some(link) = self.link(name).await? else { return Ok(None) };
         let is_ours = match &link.kind {
             Kind::Vxlan(vxlan) => Vni::new(vxlan.vni).is_some_and(|vni| {
-                let is_name =
-                    |family| name == vxlan_device(vni, family) || name == former_device(family);
+                let is_name = |family| name == vxlan_device(vni, family) || name == former_device(family);
                 Family::ALL.into_iter().any(is_name)
             }),
             _ => name == UDP_DEVICE && self.is_udp_device(&link).await?,

@@ -99,7 +99,10 @@ fn forwarding_entry_is_replaced_not_appended() {
         let (device, objects) = vxlan(&netlink, &underlay).await;
         for last in 12..15 {
             let vtep = v4([192, 168, 77, last]);
-            objects.put(&Object::Fdb { device: device.index, mac: MAC, vtep, vni: None, port: None }).await.unwrap();
+            objects
+                .put(&Object::Fdb { device: device.index, mac: MAC, vtep, vni: None, port: None })
+                .await
+                .unwrap();
         }
         assert_eq!(
             run("bridge", "fdb show dev flannel.1").trim(),
@@ -260,7 +263,13 @@ fn thousands_of_peers_are_put_and_listed() {
             let gateway = v4([10, 64 + high, low, 0]);
             let mac = Mac([2, 0, 0, 0, high, low]);
             wanted.insert(Object::Neighbour { device: index, ip: gateway, mac });
-            wanted.insert(Object::Fdb { device: index, mac, vtep: v4([192, 168, high, low]), vni: None, port: None });
+            wanted.insert(Object::Fdb {
+                device: index,
+                mac,
+                vtep: v4([192, 168, high, low]),
+                vni: None,
+                port: None,
+            });
             let subnet = IpNetwork::new(gateway, 24).unwrap();
             wanted.insert(Object::Route { subnet, via: Some(gateway), device: index, onlink: true });
         }

@@ -166,7 +166,10 @@ fn a_stock_host_is_reached_before_and_after_its_restart(#[case] hook: &str, #[ca
     end_without_loss(streams);
     let told = until("the stock host to be told of", PROMPT, || {
         let told = limits(&cluster, 0)?;
-        ensure!(told.contains("is still served") && told.contains(&stock.lease().public_ip.to_string()), "{told}");
+        ensure!(
+            told.contains("is still served") && told.contains(&stock.lease().public_ip.to_string()),
+            "{told}"
+        );
         Ok(told)
     });
     told.unwrap();

@@ -81,5 +81,9 @@ fn what_is_heard_decides_where_the_lease_does_not() {
     assert_eq!(peers(&table)[0].format(formats), BEFORE, "the last packet counts");
     table.apply_event(&put(KEY, &saying(r#""Port":4789,"VNI":1,"#), 6));
     table.hear([(subnet, BEFORE)]);
-    assert_eq!(peers(&table)[0].format(formats), OTHER_PORT, "it takes both, and sends in what its peer takes");
+    assert_eq!(
+        peers(&table)[0].format(formats),
+        OTHER_PORT,
+        "it takes both, and sends in what its peer takes"
+    );
 }

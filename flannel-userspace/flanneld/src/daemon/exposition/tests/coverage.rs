@@ -69,7 +69,10 @@ impl Subject {
         let peer = Ipv4Addr::new(10, 5, 2, 0);
         self.pins.put_peer(peer, Ipv4Addr::new(192, 168, 77, 12), false);
         let count = Count { packets: 3, bytes: 300 };
-        self.pins.count_peer(peer, PeerCount { sent: count, received: count, last_seen: monotonic(), last_former: 0 });
+        self.pins.count_peer(
+            peer,
+            PeerCount { sent: count, received: count, last_seen: monotonic(), last_former: 0 },
+        );
         for reason in [Reason::Forwarded, Reason::NoPeer, Reason::NotTunnel] {
             self.pins.count(Hook::Decap, reason, count);
         }

@@ -25,7 +25,12 @@ fn the_datapath_is_read() {
     pins.count(Hook::Decap, Reason::NotTunnel, count(8, 800));
     pins.count_peer(
         tunnel,
-        PeerCount { sent: count(1, 100), received: count(2, 200), last_seen: monotonic() - 3_000_000_000, last_former: 0 },
+        PeerCount {
+            sent: count(1, 100),
+            received: count(2, 200),
+            last_seen: monotonic() - 3_000_000_000,
+            last_former: 0,
+        },
     );
 
     let pin_dir = pins.path().to_owned();
