@@ -396,13 +396,7 @@ fn decap_at_xdp<const HELPERS: bool>(
     let node = node();
     let mut xdp = Xdp::new(context);
     trace::report_arrival(&xdp, Hook::Xdp);
-    let is_former = vxlan::is_former(&xdp, node);
     let arrived = open(&xdp, node).and_then(|arrival| arrival.decapsulate(&mut xdp, &Table, node));
-    if let Ok(subnet) = arrived
-        && is_former
-    {
-        count::note_former(subnet);
-    }
     finish_xdp(&xdp, arrived)
 }
 

@@ -29,7 +29,11 @@ impl<const HELPERS: bool> Xdp<HELPERS> {
     /// The address of a `T` at `offset`, if the packet's first buffer holds all of it.
     #[inline(always)]
     fn at<T>(&self, offset: u32) -> Option<*mut T> {
-        at(self.0.data(), self.0.data_end(), offset)
+        // A volatile read: the compiler must not keep one end for all, which it would extend by shifts, and the verifier
+        // allows no arithmetic with the end.
+        // SAFETY: the kernel gave the context.
+        let end = unsafe { ptr::read_volatile(&raw const (*self.0.ctx).data_end) } as usize;
+        at(self.0.data(), end, offset)
     }
 
     /// Copies the packet's first `len` bytes, an even number up to [`SNAP`], without a helper. Returns whether they are

@@ -289,7 +289,10 @@ impl Kernel for Host {
         let tables = datapath.tables();
         let counts = tables.peer_counts().map_err(KernelError::refused)?;
         let (peers, now) = (tables.peers().map_err(KernelError::refused)?, monotonic_nanoseconds());
-        let ago = |at: u64| (at != 0).then(|| Duration::from_nanos(now.saturating_sub(at)));
+        // Only the programs at TC that see Ethernet headers tell formats apart.
+        let is_at_tc = matches!(self.settings.hook, HookChoice::Auto | HookChoice::Tcx | HookChoice::Clsact);
+        let tells = is_at_tc && self.uplinks.iter().all(|uplink| uplink.has_ethernet);
+        let ago = |at: u64| (tells && at != 0).then(|| Duration::from_nanos(now.saturating_sub(at)));
         let heard = |(address, entry): (Ipv4Addr, PeerEntry)| {
             let subnet = Ipv4Network::new(address, own.prefix()).ok()?.into();
             let PeerCount { last_seen, last_former, .. } = counts.get(&address).copied().unwrap_or_default();
