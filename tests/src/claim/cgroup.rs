@@ -46,3 +46,19 @@ fn remove_tree(path: &Path) -> io::Result<()> {
     }
     fs::remove_dir(path)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::hierarchies;
+    use crate::claim::{Claim, Thing, name};
+
+    #[test]
+    fn cgroups_go_with_those_below_them() {
+        let name = name("cgroup-test");
+        let places: Vec<_> = hierarchies().iter().map(|hierarchy| hierarchy.join(&name)).collect();
+        assert!(!places.is_empty());
+        places.iter().for_each(|place| std::fs::create_dir_all(place.join("containers/one")).unwrap());
+        drop(Claim::new(Thing::Cgroup(name)));
+        assert!(places.iter().all(|place| !place.exists()));
+    }
+}

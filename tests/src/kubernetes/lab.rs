@@ -1,5 +1,6 @@
 //! Two nodes with containers, and the control plane that serves them.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -43,7 +44,7 @@ impl Lab {
     /// # Errors
     /// A program is missing; something does not become ready.
     pub fn start(backend: &Value) -> Result<Self> {
-        Self::start_with(&manifest(backend))
+        Self::start_with(&manifest(backend)?)
     }
 
     /// The same with that manifest.
@@ -54,7 +55,7 @@ impl Lab {
         let turn = Turn::take();
         let network = Network::new()?;
         let (directory, claim) = claim::directory("images")?;
-        let images = [pause(&directory)?, agnhost(&directory)?, flannel(&directory)?];
+        let images = [pause(&directory)?, agnhost(&directory)?, flannel(&directory, manifest)?];
         let api = ApiServer::start_for_pods(&network)?;
         let controllers = Controllers::start(&api)?;
         let images: Vec<&Path> = images.iter().map(PathBuf::as_path).collect();
@@ -185,15 +186,14 @@ impl Lab {
     }
 }
 
-/// The manifest that users apply, with this backend.
-#[must_use]
-pub fn manifest(backend: &Value) -> String {
+/// The manifest that users apply, with this backend, and with every image that of flannel.
+fn manifest(backend: &Value) -> Result<String> {
     let conf = r#""Backend": {
         "Type": "vxlan"
       }"#;
-    MANIFEST
-        .replace(conf, &format!("\"Backend\": {backend}"))
-        .replace("ghcr.io/flannel-io/flannel-cni-plugin:v1.9.1-flannel3", "flannel-ebpf:0.1.0")
+    ensure!(MANIFEST.contains(conf), "the manifest has another configuration");
+    let text = MANIFEST.replace(conf, &format!("\"Backend\": {backend}"));
+    Ok(text.replace("ghcr.io/flannel-io/flannel-cni-plugin:v1.9.1-flannel3", "flannel-ebpf:0.1.0"))
 }
 
 fn pause(directory: &Path) -> Result<PathBuf> {
@@ -205,21 +205,31 @@ fn pause(directory: &Path) -> Result<PathBuf> {
 fn agnhost(directory: &Path) -> Result<PathBuf> {
     let image = Image::new(directory.join("agnhost"))?;
     image.add(&program("agnhost")?, "/agnhost")?;
-    image
-        .add_commands(&["sh", "curl", "nc", "cat", "ls", "sleep", "grep", "sed", "date", "hostname", "ip"])?;
+    image.add_commands(&[
+        "sh", "curl", "nc", "cat", "ls", "sleep", "grep", "sed", "date", "hostname", "ip", "seq", "tr",
+    ])?;
     image.pack(&[AGNHOST], &["/agnhost"], &["pause"])
 }
 
-/// The programs as they were built for the tests, with what they run.
-fn flannel(directory: &Path) -> Result<PathBuf> {
+/// The image that `FLANNEL_IMAGE` names, or else the programs as they were built for the tests, with what they run, under
+/// each name that the manifest has for an image.
+fn flannel(directory: &Path, manifest: &str) -> Result<PathBuf> {
+    if let Some(archive) = std::env::var_os("FLANNEL_IMAGE") {
+        return Ok(archive.into());
+    }
     let image = Image::new(directory.join("flannel"))?;
     for name in ["flanneld", "flannelctl"] {
         image.add_built(&binaries::find(name)?, &format!("/usr/bin/{name}"))?;
     }
+    image.add_built(&binaries::find("flanneld")?, "/opt/bin/flanneld")?;
     image.add_built(&binaries::find("flannel")?, "/flannel")?;
     image.add_commands(&["cp", "sh", "iptables", "iptables-save", "iptables-restore", "nft"])?;
     image.add_folder(Path::new("/usr/lib/x86_64-linux-gnu/xtables"))?;
-    image.pack(&["flannel-ebpf:0.1.0"], &["flanneld"], &[])
+    // Called with a file and its place, as stock flannel's.
+    image.add_program(Path::new("/bin/cp"), "/opt/bin/install-conf")?;
+    let names = manifest.lines().filter_map(|line| line.trim().strip_prefix("image: "));
+    let names: BTreeSet<&str> = names.collect();
+    image.pack(&names.into_iter().collect::<Vec<_>>(), &["/opt/bin/flanneld"], &[])
 }
 
 /// A server or client on a node, ready once kubelet's probes of it succeed.

@@ -2,8 +2,12 @@
 //! only if they are named.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::process::Stdio;
+use std::thread;
 
+use anyhow::Result;
 use flannel_tests::kubernetes::{Lab, Names, program};
 use serde_json::json;
 
@@ -15,12 +19,28 @@ const SKIP: &str = concat!(
     r"|#74839|CLOSE_WAIT|kube-proxy urls|ESIPP|proxy logs on node|Internet|GCE|NetworkTiers|Firewall|IPv6|IPerf"
 );
 
+/// Some tests first ask the Internet, by HTTP, whether it is there, and nothing else of it.
+const PROXY: &str = "127.0.0.1:3128";
+/// What is asked without it.
+const NO_PROXY: &str = "192.168.77.0/24,10.0.0.0/8,127.0.0.0/8";
+
+/// Answers that it is there.
+fn play_the_internet(lab: &Lab) -> Result<()> {
+    let listener = lab.api.namespace().within(|| Ok(TcpListener::bind(PROXY)?))?;
+    thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            drop(client.read(&mut [0; 4096]));
+            drop(client.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"));
+        }
+    });
+    Ok(())
+}
+
 #[test]
 fn tests_of_networks() {
-    let lab =
-        Lab::start(&json!({ "Type": std::env::var("FLANNEL_E2E_BACKEND").unwrap_or("vxlan".to_owned()) }))
-            .unwrap();
+    let lab = Lab::start(&json!({ "Type": named("FLANNEL_E2E_BACKEND", "vxlan") })).unwrap();
     let _names = Names::start(&lab.api).unwrap();
+    play_the_internet(&lab).unwrap();
     let reports = lab.api.directory().join("reports");
     fs::create_dir(&reports).unwrap();
     let mut command = lab.api.namespace().command(program("e2e.test").unwrap()).unwrap();
@@ -31,9 +51,10 @@ fn tests_of_networks() {
         .arg(format!("-e2e-output-dir={}", reports.display()))
         .args(["-provider=skeleton", "-num-nodes=2", "-dump-logs-on-failure=false", "-disable-log-dump"])
         .args(["-ginkgo.noColor", "-ginkgo.succinct"])
-        .arg(format!("-ginkgo.focus={}", std::env::var("FLANNEL_E2E_FOCUS").unwrap_or(FOCUS.to_owned())))
+        .arg(format!("-ginkgo.focus={}", named("FLANNEL_E2E_FOCUS", FOCUS)))
         .arg(format!("-ginkgo.skip={SKIP}"));
     command.env("HOME", lab.api.directory()).stdin(Stdio::null());
+    command.env("HTTP_PROXY", format!("http://{PROXY}")).env("NO_PROXY", NO_PROXY);
     let log = fs::File::create(lab.api.directory().join("e2e.log")).unwrap();
     let status = command.stdout(log.try_clone().unwrap()).stderr(log).status().unwrap();
     let report = fs::read_to_string(reports.join("junit_01.xml")).unwrap();
@@ -50,6 +71,11 @@ fn tests_of_networks() {
         panic!("e2e.test failed ({status}); what it said is in {}\n{}", keep.display(), lab.tell());
     }
     assert!(passed > 0 && failed == 0);
+}
+
+/// What a variable says, or else this.
+fn named(variable: &str, otherwise: &str) -> String {
+    std::env::var(variable).unwrap_or_else(|_| otherwise.to_owned())
 }
 
 /// The tests that ran, and their outcome, from a report as JUnit writes them.
