@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use flannel_control::exclusive::ExclusiveError;
 use flannel_control::socket::AskError;
 use flannel_datapath::DatapathError;
-use flannel_kubernetes::ApiError;
+use flannel_kubernetes::{ApiError, PodError};
 use flannel_registry::RegistryError;
 use serde::Serialize;
 
@@ -105,7 +105,7 @@ impl Code {
             if let Some(error) = cause.downcast_ref::<DatapathError>() {
                 return Some(Self::of_datapath(error));
             }
-            if cause.is::<ApiError>() {
+            if cause.is::<ApiError>() || cause.is::<PodError>() {
                 return Some(Self::Kubernetes);
             }
             match cause.downcast_ref::<RegistryError>() {

@@ -135,9 +135,9 @@ fn nothing_is_lost_from_programs_to_the_kernel_and_back(
         for member in &mut cluster.members {
             member.daemon.terminate().unwrap();
             if is_granted {
-                member.daemon.unbound()
+                member.daemon.unbound();
             } else {
-                without.apply(&mut member.daemon)
+                without.apply(&mut member.daemon);
             }
             sleep(PAUSE);
             member.daemon.restart().unwrap();

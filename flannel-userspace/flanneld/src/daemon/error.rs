@@ -86,7 +86,7 @@ pub enum DaemonError {
         /// Why no others take their place.
         reason: Unavailable,
         /// Why they cannot be taken away.
-        source: DatapathError,
+        source: Box<DatapathError>,
     },
     /// Programs, maps or pins.
     #[error(transparent)]

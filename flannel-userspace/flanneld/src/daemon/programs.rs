@@ -43,7 +43,7 @@ pub(super) fn go_without(
         Err(locked @ DatapathError::Locked { .. }) => return Err(locked.into()),
         Err(error) if PinDir::is_in_use(pin_dir) => {
             let (path, reason) = (pin_dir.to_owned(), reason.clone());
-            return Err(DaemonError::Abandoned { path, reason, source: error });
+            return Err(DaemonError::Abandoned { path, reason, source: Box::new(error) });
         }
         // Without a BPF file system there is no such directory.
         opened => opened.ok(),
