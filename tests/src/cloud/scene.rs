@@ -74,6 +74,8 @@ impl Scene {
     pub fn node(&self, host: &Host, variables: &[(String, String)]) -> Result<(Daemon, Node)> {
         let mut daemon = self.daemon(host, variables)?;
         let file = daemon.wait_ready()?;
+        // Its service manager hears of readiness before the cloud has been asked.
+        wait_in_step(&mut daemon)?;
         let node = Node::new(host.clone(), file, 1)?;
         Ok((daemon, node))
     }

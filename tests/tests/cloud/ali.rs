@@ -52,7 +52,7 @@ fn pods_reach_each_other_by_routes_of_the_cloud() {
     let before = cloud.state().entries.clone();
     nodes[0].0.terminate().unwrap();
     nodes[0].0.restart().unwrap();
-    nodes[0].0.wait_ready().unwrap();
+    wait_in_step(&mut nodes[0].0).unwrap();
     assert_eq!(cloud.state().entries, before, "a restart finds its route");
 }
 
@@ -118,7 +118,7 @@ fn a_start_in_bad_weather_succeeds_after_it(#[case] mood: Mood, #[case] told: &s
     let mut daemon = scene.daemon(&hosts[0], &Ali::variables()).unwrap();
     wait_for_status(&mut daemon, &[told]).unwrap();
     cloud.state().mood = Mood::Willing;
-    daemon.wait_ready().unwrap();
+    wait_in_step(&mut daemon).unwrap();
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn a_full_table_is_told() {
     let mut daemon = scene.daemon(&hosts[0], &Ali::variables()).unwrap();
     wait_for_status(&mut daemon, &["QuotaExceeded"]).unwrap();
     cloud.state().quota = 1;
-    daemon.wait_ready().unwrap();
+    wait_in_step(&mut daemon).unwrap();
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn a_table_that_others_change_is_changed_after_them() {
     let (scene, cloud, hosts) = two_hosts(&backend());
     cloud.state().conflicts = 3;
     let mut daemon = scene.daemon(&hosts[0], &Ali::variables()).unwrap();
-    daemon.wait_ready().unwrap();
+    wait_in_step(&mut daemon).unwrap();
     let state = cloud.state();
     assert_eq!(state.calls.iter().filter(|call| *call == "CreateRouteEntry").count(), 4);
     assert!(

@@ -67,7 +67,7 @@ fn pods_reach_each_other_by_routes_of_the_cloud(#[case] is_shared: bool) {
     let before = gce.state().routes.clone();
     nodes[0].0.terminate().unwrap();
     nodes[0].0.restart().unwrap();
-    nodes[0].0.wait_ready().unwrap();
+    wait_in_step(&mut nodes[0].0).unwrap();
     assert_eq!(gce.state().routes, before);
     assert_eq!(
         (count(&gce, "POST /compute/v1/projects"), count(&gce, "DELETE")),
@@ -102,7 +102,7 @@ fn a_route_of_stock_flannel_is_adopted() {
         route.next_hop_instance = Some("projects/shop/zones/europe-west1-b/instances/h1".to_owned());
     }
     nodes[0].0.restart().unwrap();
-    nodes[0].0.wait_ready().unwrap();
+    wait_in_step(&mut nodes[0].0).unwrap();
     assert!(names(&gce).contains(&name) && names(&gce).len() == 2, "{:?}", names(&gce));
     check_reached(&pod_pairs(&places(&nodes))).unwrap();
 }
@@ -145,7 +145,7 @@ fn a_start_in_bad_weather_succeeds_after_it(#[case] mood: Mood, #[case] told: &s
     let mut daemon = scene.daemon(&hosts[0], &gce.variables()).unwrap();
     wait_for_status(&mut daemon, &[told]).unwrap();
     gce.state().mood = Mood::Willing;
-    daemon.wait_ready().unwrap();
+    wait_in_step(&mut daemon).unwrap();
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn an_operation_that_fails_is_told_and_tried_again() {
     wait_for_status(&mut daemon, &["INTERNAL_ERROR: what the operation ended with"]).unwrap();
     assert_eq!(names(&gce), Vec::<String>::new());
     gce.state().operation_error = None;
-    daemon.wait_ready().unwrap();
+    wait_in_step(&mut daemon).unwrap();
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn a_route_that_is_shown_late_is_not_made_twice() {
     let (scene, gce, hosts) = two_hosts(false);
     gce.state().hides_new_for = 3;
     let mut daemon = scene.daemon(&hosts[0], &gce.variables()).unwrap();
-    daemon.wait_ready().unwrap();
+    wait_in_step(&mut daemon).unwrap();
     wait_in_step(&mut daemon).unwrap();
     assert_eq!(names(&gce).len(), 1);
 }
@@ -196,7 +196,7 @@ fn the_quota_is_told_before_and_when_it_is_hit() {
     let mut state = gce.state();
     state.quota = 2;
     drop(state);
-    daemon.wait_ready().unwrap();
+    wait_in_step(&mut daemon).unwrap();
 }
 
 #[test]
@@ -290,7 +290,7 @@ fn a_service_accounts_key_is_exchanged_for_a_token() {
     let mut variables = gce.variables();
     variables.push(("GOOGLE_APPLICATION_CREDENTIALS".to_owned(), file.display().to_string()));
     let mut daemon = scene.daemon(&hosts[0], &variables).unwrap();
-    daemon.wait_ready().unwrap();
+    wait_in_step(&mut daemon).unwrap();
     fs::write(&file, r#"{"type":"external_account","audience":"canary"}"#).unwrap();
     let mut other = scene.daemon(&hosts[1], &variables).unwrap();
     wait_for_status(&mut other, &["external_account are not served"]).unwrap();

@@ -62,7 +62,7 @@ fn pods_reach_each_other_by_routes_of_the_cloud() {
     let before = cloud.state().routes.clone();
     nodes[0].0.terminate().unwrap();
     nodes[0].0.restart().unwrap();
-    nodes[0].0.wait_ready().unwrap();
+    wait_in_step(&mut nodes[0].0).unwrap();
     assert_eq!(cloud.state().routes, before, "a restart finds its route");
 }
 
@@ -128,7 +128,7 @@ fn a_start_in_bad_weather_succeeds_after_it(#[case] mood: Mood, #[case] told: &s
     let mut daemon = scene.daemon(&hosts[0], &Tencent::variables()).unwrap();
     wait_for_status(&mut daemon, &[told]).unwrap();
     cloud.state().mood = Mood::Willing;
-    daemon.wait_ready().unwrap();
+    wait_in_step(&mut daemon).unwrap();
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn a_full_table_is_told() {
     let mut daemon = scene.daemon(&hosts[0], &Tencent::variables()).unwrap();
     wait_for_status(&mut daemon, &["LimitExceeded"]).unwrap();
     cloud.state().quota = 1;
-    daemon.wait_ready().unwrap();
+    wait_in_step(&mut daemon).unwrap();
 }
 
 #[test]
