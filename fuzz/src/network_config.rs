@@ -56,6 +56,12 @@ fn check_backend(backend: &BackendConfig) -> Result<()> {
                 ensure!(!ids.is_empty() && ids.iter().all(|id| id.starts_with("rtb-")), "{ids:?}");
             }
         }
+        BackendConfig::Cloud(CloudConfig::Gce(gce)) => {
+            ensure!(gce.alias_ranges || gce.secondary_range.is_none(), "a range of no alias ranges");
+        }
+        BackendConfig::Cloud(CloudConfig::TencentVpc(config) | CloudConfig::AliVpc(config)) => {
+            ensure!(config.route_limit != Some(0), "no routes");
+        }
         BackendConfig::HostGw | BackendConfig::Alloc => {}
     }
     Ok(())

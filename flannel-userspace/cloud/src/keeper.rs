@@ -41,6 +41,8 @@ pub struct Keeper<S> {
     pub leases: S,
     /// The whole network.
     pub networks: Subnets,
+    /// What tells the cluster from others, and is the same for all hosts of it.
+    pub cluster: String,
     /// The own lease.
     pub lease: watch::Receiver<LeaseState>,
     /// The interface that the cloud knows.
@@ -113,7 +115,7 @@ impl<S: LeaseSource> Keeper<S> {
     }
 
     fn host(&self) -> Host {
-        Host { addresses: self.underlay.borrow().addresses }
+        Host { addresses: self.underlay.borrow().addresses, cluster: self.cluster.clone() }
     }
 
     /// One look. Returns how long to wait for the next one.

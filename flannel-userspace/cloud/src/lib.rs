@@ -4,13 +4,18 @@
 //! puts right what differs, without end; with it the HTTP client, the errors and the metrics. Each cloud is a folder with
 //! one implementation of [`RouteTables`], and a line in [`of`]. What a host leases, and what is in its kernel, is not here.
 
+mod access_key;
+mod ali;
 mod aws;
 mod backoff;
 mod error;
+mod gce;
 mod herd;
 mod http;
+mod instance_metadata;
 mod keeper;
 mod routes;
+mod tencent;
 
 use flannel_control::cloud_metrics::CloudMetrics;
 use flannel_model::config::CloudConfig;
@@ -29,5 +34,8 @@ pub fn of(config: &CloudConfig, metrics: &CloudMetrics) -> Result<Box<dyn RouteT
     let http = Http::new(metrics.clone())?;
     match config {
         CloudConfig::AwsVpc(config) => Ok(Box::new(aws::AwsVpc::new(config.clone(), http)?)),
+        CloudConfig::Gce(config) => Ok(Box::new(gce::Gce::new(config.clone(), http))),
+        CloudConfig::TencentVpc(config) => Ok(Box::new(tencent::TencentVpc::new(config, http))),
+        CloudConfig::AliVpc(config) => Ok(Box::new(ali::AliVpc::new(config, http))),
     }
 }

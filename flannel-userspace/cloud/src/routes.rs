@@ -7,10 +7,12 @@ use ipnetwork::IpNetwork;
 use crate::CloudError;
 
 /// This host, as it must be found in the cloud.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
     /// The addresses of its interface in the underlay.
     pub addresses: Addresses,
+    /// What tells its cluster from others, and is the same for all hosts of it.
+    pub cluster: String,
 }
 
 /// The route tables of one cloud, as seen from one host. Nothing is decided here.

@@ -24,8 +24,16 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 5] =
-        [Self::Udp, Self::Vxlan, Self::HostGw, Self::Alloc, Self::Cloud(Provider::AwsVpc)];
+    pub const ALL: [Self; 8] = [
+        Self::Udp,
+        Self::Vxlan,
+        Self::HostGw,
+        Self::Alloc,
+        Self::Cloud(Provider::AwsVpc),
+        Self::Cloud(Provider::Gce),
+        Self::Cloud(Provider::TencentVpc),
+        Self::Cloud(Provider::AliVpc),
+    ];
 
     /// The name of the kind: `Backend.Type` of the network configuration.
     #[must_use]
@@ -94,7 +102,9 @@ impl fmt::Display for Kind {
 
 /// The text names no kind of backend that is served.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown backend type: {0:?}; this version serves udp, vxlan, host-gw, alloc and aws-vpc")]
+#[error(
+    "unknown backend type: {0:?}; this version serves udp, vxlan, host-gw, alloc, aws-vpc, gce, tencent-vpc and ali-vpc"
+)]
 pub struct UnknownKind(pub String);
 
 impl FromStr for Kind {
@@ -121,6 +131,9 @@ mod tests {
     #[case("host-gw", Kind::HostGw, Some("host-gw"))]
     #[case("alloc", Kind::Alloc, None)]
     #[case("aws-vpc", Kind::Cloud(Provider::AwsVpc), None)]
+    #[case("gce", Kind::Cloud(Provider::Gce), None)]
+    #[case("tencent-vpc", Kind::Cloud(Provider::TencentVpc), None)]
+    #[case("ali-vpc", Kind::Cloud(Provider::AliVpc), None)]
     fn name_and_lease_type(#[case] text: &str, #[case] kind: Kind, #[case] lease_type: Option<&str>) {
         assert_eq!(text.parse(), Ok(kind));
         assert_eq!(kind.lease_type(), lease_type);
@@ -135,7 +148,7 @@ mod tests {
 
     #[rstest]
     #[case::empty("")]
-    #[case::not_served("gce")]
+    #[case::not_served("ipip")]
     #[case::space("udp ")]
     fn other_names_are_refused(#[case] text: &str) {
         assert!(text.parse::<Kind>().unwrap_err().to_string().contains("unknown backend type"));

@@ -7,14 +7,26 @@ use flannel_common::maps;
 pub enum Provider {
     /// Amazon's Virtual Private Cloud.
     AwsVpc,
+    /// Google Compute Engine.
+    Gce,
+    /// Tencent Cloud.
+    TencentVpc,
+    /// Alibaba Cloud.
+    AliVpc,
 }
 
 impl Provider {
+    /// Every cloud.
+    pub const ALL: [Self; 4] = [Self::AwsVpc, Self::Gce, Self::TencentVpc, Self::AliVpc];
+
     /// The name of its backend: `Backend.Type` of the network configuration.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::AwsVpc => "aws-vpc",
+            Self::Gce => "gce",
+            Self::TencentVpc => "tencent-vpc",
+            Self::AliVpc => "ali-vpc",
         }
     }
 
@@ -23,6 +35,9 @@ impl Provider {
     pub const fn for_programs(self) -> maps::Backend {
         match self {
             Self::AwsVpc => maps::Backend::AwsVpc,
+            Self::Gce => maps::Backend::Gce,
+            Self::TencentVpc => maps::Backend::TencentVpc,
+            Self::AliVpc => maps::Backend::AliVpc,
         }
     }
 }

@@ -5,9 +5,18 @@
 //! instances do: it is the router of the cloud's network. What a cloud does to requests is played by [`Server`]s in the
 //! router's namespace.
 
+pub mod ali;
 pub mod aws;
+pub mod gce;
+mod mood;
 mod router;
+pub mod scene;
 mod server;
+pub mod tencent;
 
+pub use ali::Ali;
+pub use gce::Gce;
+pub use mood::Mood;
 pub use router::{Router, Steering};
 pub use server::{Caller, Server};
+pub use tencent::Tencent;

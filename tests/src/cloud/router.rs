@@ -91,7 +91,7 @@ impl Router {
         for (mac, address) in checked {
             writeln!(rules, "ether saddr {mac} ip saddr != {address} drop")?;
         }
-        rules.push_str("} }\n");
+        rules.push_str("}\n}\n");
         let directory = tempfile::tempdir()?;
         let file = directory.path().join("rules");
         std::fs::write(&file, rules)?;

@@ -1,7 +1,11 @@
 //! Hosts in clouds whose route tables carry the packets: real daemons, played clouds.
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
+mod ali;
 mod aws;
+mod gce;
+mod tencent;
+mod weather;
 
 use std::time::Duration;
 

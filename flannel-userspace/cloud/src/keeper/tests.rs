@@ -170,6 +170,7 @@ fn begin(hosts: u32, cloud: &Arc<Mutex<Cloud>>) -> Vec<Conditions> {
             tables: Box::new(Seen { cloud: cloud.clone(), own: host }),
             leases: registry.clone(),
             networks: "10.0.0.0/8".parse::<IpNetwork>().unwrap().into(),
+            cluster: "/coreos.com/network 10.5.0.0/16".to_owned(),
             lease: watch::channel(LeaseState { lease, expires: None, renewal: None }).1,
             underlay: watch::channel(underlay(host)).1,
             period: Duration::from_secs(300),

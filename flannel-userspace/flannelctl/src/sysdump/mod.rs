@@ -128,7 +128,7 @@ impl Arguments {
             ("verify.json", value(Verification::read(context, &self.state_file, &self.registry).await)),
             ("kernel.json", value(kernel(context).await)),
             ("daemon.json", value(daemon(found, secrets))),
-            ("state.json", value(state(&self.state_file.path(place, settings)))),
+            ("state.json", value(state(&self.state_file.path(place, settings), secrets))),
         ]
     }
 }
@@ -212,9 +212,14 @@ fn passwords_of(pid: u32, secrets: &Secrets) -> anyhow::Result<Vec<String>> {
         .collect())
 }
 
-fn state(path: &std::path::Path) -> anyhow::Result<Value> {
+fn state(path: &std::path::Path, secrets: &Secrets) -> anyhow::Result<Value> {
     let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(serde_json::from_slice(&text)?)
+    let mut state: Value = serde_json::from_slice(&text)?;
+    // A text within a text, in which no quote is one.
+    if let Some(Value::String(config)) = state.get_mut("config") {
+        *config = secrets.remove(config);
+    }
+    Ok(state)
 }
 
 /// What a program prints, or why it prints nothing.

@@ -201,7 +201,7 @@ pub(super) struct RuleFlags {
 #[derive(Args)]
 #[command(next_help_heading = "Cloud")]
 pub(super) struct CloudFlags {
-    /// About how many seconds lie between two looks at the cloud's route tables, with the backend aws-vpc.
+    /// About how many seconds lie between two looks at the cloud's route tables, with the backend of one.
     #[arg(long, default_value_t = 300, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) cloud_resync: u32,
 }

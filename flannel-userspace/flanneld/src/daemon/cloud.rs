@@ -6,7 +6,7 @@ use flannel_cloud::{CloudError, Keeper, Memory, Reports, RouteTables, Seen};
 use flannel_control::cloud_metrics::CloudMetrics;
 use flannel_control::lease::LeaseState;
 use flannel_model::condition::CLOUD_ROUTES;
-use flannel_model::config::BackendConfig;
+use flannel_model::config::{BackendConfig, NetworkConfig};
 use flannel_model::family::Subnets;
 use flannel_model::underlay::Underlay;
 use flannel_observe::Conditions;
@@ -48,10 +48,30 @@ impl Cloud {
         self,
         leases: S,
         networks: Subnets,
+        cluster: String,
         lease: watch::Receiver<LeaseState>,
         underlay: watch::Receiver<Underlay>,
     ) -> Keeper<S> {
         let Self { tables, reports, period, .. } = self;
-        Keeper { tables, leases, networks, lease, underlay, period, reports, memory: Memory::default() }
+        Keeper {
+            tables,
+            leases,
+            networks,
+            cluster,
+            lease,
+            underlay,
+            period,
+            reports,
+            memory: Memory::default(),
+        }
     }
+}
+
+/// What tells the cluster of this configuration, with leases below `prefix`, from others that may share a cloud's network with
+/// it, and with which it may even share `Network`. The same for all hosts.
+pub(super) fn cluster(prefix: &str, config: &NetworkConfig) -> String {
+    let families = config.families.values();
+    let ranges =
+        families.map(|family| format!("{} {}-{}", family.network, family.subnet_min, family.subnet_max));
+    format!("{prefix} {}", ranges.collect::<Vec<_>>().join(" "))
 }

@@ -30,7 +30,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
-use super::cloud::Cloud;
+use super::cloud::{self, Cloud};
 use super::error::DaemonError;
 use super::leave::Presence;
 use super::membership::Membership;
@@ -125,6 +125,7 @@ pub(super) async fn start<M: Membership>(
         );
     }
     pending.configuration.meet();
+    let cluster = cloud::cluster(&options.etcd.prefix, config);
     let cloud = Cloud::of(&backend_config, options.cloud_resync, &vitals.conditions, &metrics.cloud)?;
     let marker = match &unavailable {
         None => {
@@ -199,7 +200,10 @@ pub(super) async fn start<M: Membership>(
     let underlay = watch::Sender::new(underlay);
     let cloud = cloud.map(|cloud| {
         let seen = cloud.seen();
-        (cloud.keeper(membership.leases(), networks, lease_state.clone(), underlay.subscribe()), seen)
+        (
+            cloud.keeper(membership.leases(), networks, cluster, lease_state.clone(), underlay.subscribe()),
+            seen,
+        )
     });
     let surroundings = Surroundings {
         netlink,

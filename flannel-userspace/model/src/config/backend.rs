@@ -61,17 +61,21 @@ pub struct VxlanConfig {
 pub enum BackendError {
     /// Stock flannel has it, or had it.
     #[error(
-        "backend type {0} is not served yet: set Backend.Type to udp, vxlan, host-gw, alloc or aws-vpc, or run stock \
+        "backend type {0} is not served yet: set Backend.Type to udp, vxlan, host-gw, alloc, aws-vpc, gce, tencent-vpc or ali-vpc, or run stock \
          flannel on every host of this network"
     )]
     NotServed(&'static str),
 
     /// `Backend` has no `Type`.
-    #[error("unknown backend type: none is given: set Backend.Type to udp, vxlan, host-gw, alloc or aws-vpc")]
+    #[error(
+        "unknown backend type: none is given: set Backend.Type to udp, vxlan, host-gw, alloc, aws-vpc, gce, tencent-vpc or ali-vpc"
+    )]
     NoType,
 
     /// There is no such backend.
-    #[error("unknown backend type: {0}: set Backend.Type to udp, vxlan, host-gw, alloc or aws-vpc")]
+    #[error(
+        "unknown backend type: {0}: set Backend.Type to udp, vxlan, host-gw, alloc, aws-vpc, gce, tencent-vpc or ali-vpc"
+    )]
     Unknown(String),
 
     /// An option is of the wrong type.
@@ -111,7 +115,7 @@ pub enum BackendError {
 }
 
 /// Backends of one or another version of stock flannel that are not served.
-const NOT_SERVED: [&str; 7] = ["wireguard", "ipip", "ipsec", "extension", "tencent-vpc", "ali-vpc", "gce"];
+const NOT_SERVED: [&str; 4] = ["wireguard", "ipip", "ipsec", "extension"];
 
 impl VxlanConfig {
     /// The format of packets.
@@ -335,13 +339,10 @@ mod tests {
     #[case::ipip(r#"{"Type":"IPIP"}"#, "backend type ipip is not served yet")]
     #[case::ipsec(r#"{"Type":"ipsec"}"#, "backend type ipsec is not served yet")]
     #[case::extension(r#"{"Type":"extension"}"#, "backend type extension is not served yet")]
-    #[case::tencent(r#"{"Type":"tencent-vpc"}"#, "backend type tencent-vpc is not served yet")]
-    #[case::ali(r#"{"Type":"ali-vpc"}"#, "backend type ali-vpc is not served yet")]
     #[case::table(
         r#"{"Type":"aws-vpc","RouteTableID":7}"#,
         "error decoding VPC backend config: Unexpected RouteTableID type"
     )]
-    #[case::gce(r#"{"Type":"gce"}"#, "backend type gce is not served yet")]
     #[case::gbp(r#"{"Type":"vxlan","GBP":true}"#, "GBP of the vxlan backend is not served yet")]
     #[case::learning(
         r#"{"Type":"vxlan","learning":true}"#,

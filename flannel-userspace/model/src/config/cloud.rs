@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use super::access_key::{AccessKeyConfig, AccessKeyError};
+use super::gce::{GceConfig, GceError};
 use super::json::{Member, Object, TypeError, excerpt};
 use crate::cloud::Provider;
 
@@ -11,6 +13,12 @@ use crate::cloud::Provider;
 pub enum CloudConfig {
     /// Amazon's Virtual Private Cloud.
     AwsVpc(AwsVpcConfig),
+    /// Google Compute Engine.
+    Gce(GceConfig),
+    /// Tencent Cloud.
+    TencentVpc(AccessKeyConfig),
+    /// Alibaba Cloud.
+    AliVpc(AccessKeyConfig),
 }
 
 /// An option that cannot be used.
@@ -19,6 +27,12 @@ pub enum CloudOptionError {
     /// A value is of the wrong type.
     #[error(transparent)]
     Type(#[from] TypeError),
+    /// One of gce.
+    #[error(transparent)]
+    Gce(#[from] GceError),
+    /// One of tencent-vpc or ali-vpc.
+    #[error(transparent)]
+    AccessKey(#[from] AccessKeyError),
     /// `RouteTableID` is neither a string nor a list.
     #[error("Unexpected RouteTableID type. Must be string or array of strings.")]
     TablesType,
@@ -49,6 +63,9 @@ impl CloudConfig {
     pub(super) fn parse(provider: Provider, options: &Object) -> Result<Self, CloudOptionError> {
         match provider {
             Provider::AwsVpc => AwsVpcConfig::parse(options).map(Self::AwsVpc),
+            Provider::Gce => Ok(Self::Gce(GceConfig::parse(options)?)),
+            Provider::TencentVpc => Ok(Self::TencentVpc(AccessKeyConfig::parse(options, None)?)),
+            Provider::AliVpc => Ok(Self::AliVpc(AccessKeyConfig::parse(options, Some(ALI_ROUTE_LIMIT))?)),
         }
     }
 
@@ -57,6 +74,9 @@ impl CloudConfig {
     pub const fn provider(&self) -> Provider {
         match self {
             Self::AwsVpc(_) => Provider::AwsVpc,
+            Self::Gce(_) => Provider::Gce,
+            Self::TencentVpc(_) => Provider::TencentVpc,
+            Self::AliVpc(_) => Provider::AliVpc,
         }
     }
 
@@ -67,9 +87,14 @@ impl CloudConfig {
                 let limit = config.route_limit.to_string();
                 vec![("Backend.RouteTableID", config.tables.to_string()), ("Backend.RouteLimit", limit)]
             }
+            Self::Gce(config) => config.keys(),
+            Self::TencentVpc(config) | Self::AliVpc(config) => config.keys(),
         }
     }
 }
+
+/// The quota of entries in a route table of Alibaba's, unless it has granted another one.
+const ALI_ROUTE_LIMIT: usize = 200;
 
 /// Options of the aws-vpc backend.
 #[derive(Clone, Debug, PartialEq, Eq)]

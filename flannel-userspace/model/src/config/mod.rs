@@ -1,10 +1,12 @@
 //! The daemon's settings: the network's configuration, the choice of the interface, and where its files are.
 
+pub mod access_key;
 pub mod backend;
 pub mod cidr;
 pub mod cloud;
 pub mod configuration;
 pub mod error;
+pub mod gce;
 pub mod interface;
 pub mod json;
 pub mod network;
