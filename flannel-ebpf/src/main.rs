@@ -396,8 +396,14 @@ fn decap_at_xdp<const HELPERS: bool>(
     let node = node();
     let mut xdp = Xdp::new(context);
     trace::report_arrival(&xdp, Hook::Xdp);
-    let arrived = open(&xdp, node).and_then(|arrival| arrival.decapsulate(&mut xdp, &Table, node));
-    finish_xdp(&xdp, arrived)
+    // One branch for what was opened and what was not, as in [`pod::arrive`].
+    match open(&xdp, node) {
+        Ok(arrival) => {
+            let arrived = arrival.decapsulate(&mut xdp, &Table, node);
+            finish_xdp(&xdp, arrived)
+        }
+        Err(reason) => finish_xdp(&xdp, Err(reason)),
+    }
 }
 
 #[inline(always)]
