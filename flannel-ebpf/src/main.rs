@@ -31,7 +31,7 @@ use flannel_common::maps::{Carrier, Guard, Node, Port};
 use flannel_common::wire::EthernetHeader;
 use flannel_common::{Hook, Ip4, Reason, Verdict};
 use flannel_ebpf::arrival::Arrival;
-use flannel_ebpf::frame::{FlowFrame as _, Frame as _};
+use flannel_ebpf::frame::{Encapsulation, FlowFrame as _, Frame};
 use flannel_ebpf::udp::State;
 use flannel_ebpf::{guard, inner, udp, vxlan};
 
@@ -120,62 +120,62 @@ pub fn udp_segmented(context: TcContext) -> i32 {
 /// TC ingress of the underlay, for VXLAN.
 #[classifier]
 pub fn vxlan_decap(context: TcContext) -> i32 {
-    decap_at_tc(context, GUARDED, vxlan::open)
+    decap_at_tc(context, GUARDED, Encapsulation::Vxlan)
 }
 
 /// TC ingress of the underlay, for UDP.
 #[classifier]
 pub fn udp_decap(context: TcContext) -> i32 {
-    decap_at_tc(context, UNMARKED, udp::open)
+    decap_at_tc(context, UNMARKED, Encapsulation::Udp)
 }
 
 /// As [`vxlan_decap`], for links without Ethernet headers, as those of WireGuard and TUN devices.
 #[classifier]
 pub fn vxlan_decap_l3(context: TcContext) -> i32 {
-    decap_without_header(context, GUARDED, vxlan::open)
+    decap_without_header(context, GUARDED, Encapsulation::Vxlan)
 }
 
 /// As [`udp_decap`], for links without Ethernet headers.
 #[classifier]
 pub fn udp_decap_l3(context: TcContext) -> i32 {
-    decap_without_header(context, UNMARKED, udp::open)
+    decap_without_header(context, UNMARKED, Encapsulation::Udp)
 }
 
 /// XDP of the underlay, for VXLAN. [`vxlan_decap`] continues with the packet.
 #[xdp(frags)]
 pub fn vxlan_xdp(context: XdpContext) -> u32 {
-    decap_at_xdp::<true>(context, vxlan::open)
+    decap_at_xdp::<true>(context, Encapsulation::Vxlan)
 }
 
 /// XDP of the underlay, for UDP. [`udp_decap`] continues with the packet.
 #[xdp(frags)]
 pub fn udp_xdp(context: XdpContext) -> u32 {
-    decap_at_xdp::<true>(context, udp::open)
+    decap_at_xdp::<true>(context, Encapsulation::Udp)
 }
 
 /// As [`vxlan_xdp`], for generic XDP. It does not take packets of several buffers. For programs that do, a kernel since
 /// 6.9 copies packets (`netif_skb_check_for_xdp`), and TC sees the copies without their Ethernet headers.
 #[xdp]
 pub fn vxlan_xdp_skb(context: XdpContext) -> u32 {
-    decap_at_xdp::<true>(context, vxlan::open)
+    decap_at_xdp::<true>(context, Encapsulation::Vxlan)
 }
 
 /// As [`udp_xdp`], for generic XDP.
 #[xdp]
 pub fn udp_xdp_skb(context: XdpContext) -> u32 {
-    decap_at_xdp::<true>(context, udp::open)
+    decap_at_xdp::<true>(context, Encapsulation::Udp)
 }
 
 /// As [`vxlan_xdp`], for kernels without packets of several buffers (before 5.18), in the driver and generic.
 #[xdp]
 pub fn vxlan_xdp_linear(context: XdpContext) -> u32 {
-    decap_at_xdp::<false>(context, vxlan::open)
+    decap_at_xdp::<false>(context, Encapsulation::Vxlan)
 }
 
 /// As [`udp_xdp`], for kernels without packets of several buffers.
 #[xdp]
 pub fn udp_xdp_linear(context: XdpContext) -> u32 {
-    decap_at_xdp::<false>(context, udp::open)
+    decap_at_xdp::<false>(context, Encapsulation::Udp)
 }
 
 /// TC ingress of `flannel.<VNI>`. The kernel decapsulates packets itself that arrive at an interface without our
@@ -272,12 +272,18 @@ fn finish_encap(skb: &mut Skb, hook: Hook, bytes: u32, sent: Result<(Ip4, Lookup
     }
 }
 
+/// Reads the headers of a packet that arrived at the underlay. Not a function that is passed on: the compiler may call that,
+/// and without `CAP_PERFMON` older verifiers refuse reads of what it has not written.
 #[inline(always)]
-fn decap_at_tc(
-    context: TcContext,
-    mark: u32,
-    open: impl FnOnce(&Skb, &Node) -> Result<Arrival, Reason>,
-) -> i32 {
+fn open(encapsulation: Encapsulation, frame: &impl Frame, node: &Node) -> Result<Arrival, Reason> {
+    match encapsulation {
+        Encapsulation::Udp => udp::open(frame, node),
+        Encapsulation::Vxlan => vxlan::open(frame, node),
+    }
+}
+
+#[inline(always)]
+fn decap_at_tc(context: TcContext, mark: u32, encapsulation: Encapsulation) -> i32 {
     let node = node();
     let mut skb: Skb = Skb::new(context);
     // No other program of ours writes it there.
@@ -289,7 +295,7 @@ fn decap_at_tc(
     }
     trace::report_arrival(&skb, Hook::Decap);
     // One branch for what was opened and what was not, as in [`pod::arrive`].
-    match open(&skb, node) {
+    match open(encapsulation, &skb, node) {
         Ok(arrival) => {
             let is_former = vxlan::is_former(&skb, node);
             finish_decap(&mut skb, node, &arrival, (mark, is_former))
@@ -301,15 +307,11 @@ fn decap_at_tc(
 /// The same for a packet without an Ethernet header. It gets one only when it is sure to leave for the flannel device:
 /// the stack takes it as it came.
 #[inline(always)]
-fn decap_without_header(
-    context: TcContext,
-    mark: u32,
-    open: impl FnOnce(&BareSkb, &Node) -> Result<Arrival, Reason>,
-) -> i32 {
+fn decap_without_header(context: TcContext, mark: u32, encapsulation: Encapsulation) -> i32 {
     let node = node();
     let bare = BareSkb::new(context);
     trace::report_arrival(&bare, Hook::Decap);
-    let arrival = match open(&bare, node) {
+    let arrival = match open(encapsulation, &bare, node) {
         Ok(arrival) => arrival,
         Err(reason) => return finish_other(&bare, node, reason),
     };
@@ -389,15 +391,12 @@ const fn action(verdict: Verdict) -> i32 {
 }
 
 #[inline(always)]
-fn decap_at_xdp<const HELPERS: bool>(
-    context: XdpContext,
-    open: impl FnOnce(&Xdp<HELPERS>, &Node) -> Result<Arrival, Reason>,
-) -> u32 {
+fn decap_at_xdp<const HELPERS: bool>(context: XdpContext, encapsulation: Encapsulation) -> u32 {
     let node = node();
-    let mut xdp = Xdp::new(context);
+    let mut xdp = Xdp::<HELPERS>::new(context);
     trace::report_arrival(&xdp, Hook::Xdp);
     // One branch for what was opened and what was not, as in [`pod::arrive`].
-    match open(&xdp, node) {
+    match open(encapsulation, &xdp, node) {
         Ok(arrival) => {
             let arrived = arrival.decapsulate(&mut xdp, &Table, node);
             finish_xdp(&xdp, arrived)
