@@ -313,6 +313,18 @@ impl Daemon {
         })
     }
 
+    /// Waits until its log says `text`.
+    ///
+    /// # Errors
+    /// It has not after `limit`, with what it says instead.
+    pub fn wait_log(&self, text: &str, limit: Duration) -> Result<()> {
+        wait::until(&format!("the log to say {text:?}"), limit, || {
+            let said = fs::read_to_string(self.log())?;
+            ensure!(said.contains(text), "it says {said}");
+            Ok(())
+        })
+    }
+
     /// Its process id.
     ///
     /// # Errors

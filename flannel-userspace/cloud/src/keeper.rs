@@ -160,7 +160,7 @@ impl<S: LeaseSource> Keeper<S> {
         let removed = self.remove_useless(&view).await;
         may_forward?;
         let put_right = ensured?;
-        self.reports.cleared(removed.err());
+        self.reports.cleared(removed.err().as_ref());
         Ok(if put_right { Outcome::PutRight } else { Outcome::InStep })
     }
 

@@ -44,9 +44,9 @@ fn host() -> Host {
 }
 
 /// Runs `test` on a host, with the specification of that backend's device.
-fn with_device(config: BackendConfig, test: impl AsyncFnOnce(Host, DeviceSpec) + Send) {
+fn with_device(config: &BackendConfig, test: impl AsyncFnOnce(Host, DeviceSpec) + Send) {
     on_host(async |_, underlay| {
-        let spec = backend::of(&config).device(&underlay, Family::V4).unwrap();
+        let spec = backend::of(config).device(&underlay, Family::V4).unwrap();
         test(host(), spec).await;
     });
 }
@@ -59,7 +59,7 @@ fn the_device_has_its_mtu_and_the_first_address(
     #[case] name: &str,
     #[case] mtu: u32,
 ) {
-    with_device(config, async |mut host, spec| {
+    with_device(&config, async |mut host, spec| {
         let device = host.ensure_device(&spec).await.unwrap();
         assert_eq!(host.find_device(&spec).await.unwrap(), Some(device.clone()));
         assert_eq!(ip_json(&format!("link show {name}"))[0]["mtu"], mtu);
@@ -75,7 +75,7 @@ fn the_device_has_its_mtu_and_the_first_address(
 #[case::vxlan(vxlan(), "flannel.1")]
 #[case::udp(UDP, "flannel0")]
 fn a_deleted_device_is_made_again(#[case] config: BackendConfig, #[case] name: &str) {
-    with_device(config, async |mut host, spec| {
+    with_device(&config, async |mut host, spec| {
         let before = host.ensure_device(&spec).await.unwrap();
         assert_eq!(host.ensure_device(&spec).await.unwrap(), before, "one that is there stays");
         ip(&format!("link delete {name}"));
@@ -88,7 +88,7 @@ fn a_deleted_device_is_made_again(#[case] config: BackendConfig, #[case] name: &
 
 #[test]
 fn a_vxlan_device_keeps_the_published_address() {
-    with_device(vxlan(), async |mut host, spec| {
+    with_device(&vxlan(), async |mut host, spec| {
         let published = host.ensure_device(&spec).await.unwrap().mac;
         let spec = spec.with_mac(published);
         ip("link delete flannel.1");

@@ -16,12 +16,7 @@ use flannel_tests::wait;
 const SOON: Duration = Duration::from_secs(30);
 
 fn wait_log(daemon: &Daemon, text: &str) {
-    let log = daemon.log();
-    let read = || std::fs::read_to_string(&log).unwrap_or_default();
-    if let Err(error) = wait::until_true(&format!("the log to say {text:?}"), SOON, || read().contains(text))
-    {
-        panic!("{error:#}; it says\n{}", read());
-    }
+    daemon.wait_log(text, SOON).unwrap();
 }
 
 /// Waits until the daemon says that it is ready in every respect.

@@ -117,11 +117,7 @@ fn python(
 }
 
 fn wait_log(daemon: &Daemon, text: &str) {
-    let read = || std::fs::read_to_string(daemon.log()).unwrap_or_default();
-    if let Err(error) = wait::until_true(&format!("the log to say {text:?}"), SOON, || read().contains(text))
-    {
-        panic!("{error:#}; it says\n{}", read());
-    }
+    daemon.wait_log(text, SOON).unwrap();
 }
 
 #[test]

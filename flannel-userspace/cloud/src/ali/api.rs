@@ -90,7 +90,7 @@ impl Api {
             parameters: &parameters,
             time: Timestamp::now(),
             nonce: &nonce,
-            security_token: key.token.as_ref().map(|token| token.expose()),
+            security_token: key.token.as_ref().map(flannel_model::secret::Secret::expose),
         };
         let url = format!("{}/?{}", endpoint.trim_end_matches('/'), call.query());
         let mut request = Request::post(url).header("content-length", 0);

@@ -122,7 +122,7 @@ impl Reports {
         self.peace.set(trouble.into_iter().collect());
     }
 
-    pub(super) fn cleared(&self, trouble: Option<CloudError>) {
+    pub(super) fn cleared(&self, trouble: Option<&CloudError>) {
         self.order.set(trouble.iter().map(ToString::to_string).collect());
     }
 }

@@ -46,8 +46,8 @@ fn underlay() -> Underlay {
 }
 
 /// The backend, and the links it would have.
-fn prepared(config: BackendConfig) -> (Box<dyn Backend>, Links) {
-    let (backend, underlay) = (of(&config), underlay());
+fn prepared(config: &BackendConfig) -> (Box<dyn Backend>, Links) {
+    let (backend, underlay) = (of(config), underlay());
     let device = backend.device(&underlay, Family::V4).map(|spec| Device {
         name: spec.name(),
         index: DEVICE,
@@ -63,7 +63,7 @@ fn prepared(config: BackendConfig) -> (Box<dyn Backend>, Links) {
 #[case::tunnel_of_a_routed_peer(false, Hop::Routed)]
 #[case::direct_routing_of_a_routed_peer(true, Hop::Routed)]
 fn peer_of_vxlan_is_neighbour_forwarding_entry_table_entry_and_route(#[case] direct: bool, #[case] hop: Hop) {
-    let (backend, links) = prepared(vxlan(None, direct));
+    let (backend, links) = prepared(&vxlan(None, direct));
     let (Peer { subnet, public_ip, .. }, device) = (peer(), DEVICE);
     assert_eq!(
         backend.objects(&peer(), hop, &links).unwrap(),
@@ -88,7 +88,7 @@ fn direct(mac: Mac, format: Option<VxlanFormat>) -> [Object; 2] {
 
 #[test]
 fn peer_of_direct_routing_on_the_link_is_a_route_and_a_table_entry() {
-    let (backend, links) = prepared(vxlan(None, true));
+    let (backend, links) = prepared(&vxlan(None, true));
     assert_eq!(backend.objects(&peer(), Hop::Link, &links).unwrap(), direct(MAC, Some(FORMAT)));
 }
 
@@ -99,7 +99,7 @@ fn peer_of_direct_routing_on_the_link_is_a_route_and_a_table_entry() {
 #[case::udp(UDP)]
 fn while_direct_routing_changes_packets_come_either_way_and_go_by_the_tunnel(#[case] config: BackendConfig) {
     let between = between(&config, Transition { routing: true, former: None });
-    let (tunnel, links) = prepared(config);
+    let (tunnel, links) = prepared(&config);
     assert!(between.depends_on_hop());
     let tunnelled = tunnel.objects(&peer(), Hop::Routed, &links).unwrap();
     assert_eq!(between.objects(&peer(), Hop::Routed, &links).unwrap(), tunnelled);
@@ -114,7 +114,7 @@ fn while_direct_routing_changes_packets_come_either_way_and_go_by_the_tunnel(#[c
 
 #[test]
 fn peer_of_vxlan_without_a_mac_is_unreachable() {
-    let (backend, links) = prepared(vxlan(None, false));
+    let (backend, links) = prepared(&vxlan(None, false));
     let peer = Peer { vtep_mac: None, ..peer() };
     let error = backend.objects(&peer, Hop::Link, &links).unwrap_err();
     assert_eq!(error, Unreachable::NoVtepMac { subnet: peer.subnet });
@@ -122,7 +122,7 @@ fn peer_of_vxlan_without_a_mac_is_unreachable() {
 
 #[test]
 fn peer_of_udp_is_a_table_entry_below_one_route() {
-    let (backend, links) = prepared(UDP);
+    let (backend, links) = prepared(&UDP);
     let Peer { subnet, public_ip, .. } = peer();
     let entry = Object::Peer { subnet, public_ip, mac: Mac::ZERO, direct: false, format: None };
     assert_eq!(backend.objects(&peer(), Hop::Routed, &links).unwrap(), [entry]);
@@ -133,7 +133,7 @@ fn peer_of_udp_is_a_table_entry_below_one_route() {
 
 #[test]
 fn peer_of_udp_on_the_link_is_a_route_where_that_is_wanted() {
-    let (backend, links) = prepared(BackendConfig::Udp(UdpConfig { port: 8285, direct_routing: true }));
+    let (backend, links) = prepared(&BackendConfig::Udp(UdpConfig { port: 8285, direct_routing: true }));
     assert!(backend.depends_on_hop());
     assert_eq!(backend.objects(&peer(), Hop::Link, &links).unwrap(), direct(MAC, None));
     let Peer { subnet, public_ip, .. } = peer();
@@ -143,7 +143,7 @@ fn peer_of_udp_on_the_link_is_a_route_where_that_is_wanted() {
 
 #[test]
 fn peer_of_host_gw_is_a_route_and_a_table_entry_or_the_reason_why_not() {
-    let (backend, links) = prepared(BackendConfig::HostGw);
+    let (backend, links) = prepared(&BackendConfig::HostGw);
     let peer = Peer { vtep_mac: None, ..peer() };
     assert_eq!(backend.objects(&peer, Hop::Link, &links).unwrap(), direct(Mac::ZERO, None));
     let reason = backend.objects(&peer, Hop::Routed, &links).unwrap_err().to_string();
@@ -152,7 +152,7 @@ fn peer_of_host_gw_is_a_route_and_a_table_entry_or_the_reason_why_not() {
 
 #[test]
 fn peer_of_alloc_is_nothing() {
-    let (backend, links) = prepared(BackendConfig::Alloc);
+    let (backend, links) = prepared(&BackendConfig::Alloc);
     assert_eq!(backend.objects(&peer(), Hop::Link, &links), Ok(Vec::new()));
 }
 
@@ -182,7 +182,7 @@ fn mtu_type_and_device(
     #[case] mtu: u32,
     #[case] device: Option<&str>,
 ) {
-    let (backend, links) = prepared(config);
+    let (backend, links) = prepared(&config);
     assert_eq!((backend.kind(), backend.mtu(&links)), (kind, mtu));
     let attributes = attributes(&*backend, &links);
     assert_eq!((attributes.public, attributes.backend_type.as_deref()), (links.underlay.public, lease_type));
@@ -192,7 +192,7 @@ fn mtu_type_and_device(
 
 #[test]
 fn vxlan_publishes_the_bytes_of_stock_flannel() {
-    let (backend, links) = prepared(vxlan(None, false));
+    let (backend, links) = prepared(&vxlan(None, false));
     let data = attributes(&*backend, &links).backend_data.v4.unwrap().to_string();
     assert_eq!(data, format!(r#"{{"VNI":1,"VtepMAC":"{MAC}"}}"#));
 }
@@ -222,7 +222,7 @@ fn host_gw_refuses_a_translated_address() {
 /// entry, where they are not the device's, and that of the table.
 fn formats_of(peer: &Peer, former: VxlanFormat) -> (Option<u32>, Option<u16>, Option<VxlanFormat>) {
     let transition = Transition { former: Some(former), routing: false };
-    let (config, links) = (vxlan(None, false), prepared(vxlan(None, false)).1);
+    let (config, links) = (vxlan(None, false), prepared(&vxlan(None, false)).1);
     let objects = between(&config, transition).objects(peer, Hop::Link, &links).unwrap();
     let [_, Object::Fdb { vni, port, .. }, Object::Peer { format, .. }, _] = objects[..] else {
         panic!("{objects:?}");
@@ -247,7 +247,7 @@ fn the_lease_names_the_port_while_there_are_two_formats() {
     let data = |former| {
         let (backend, links) = (
             between(&vxlan(None, false), Transition { former, routing: false }),
-            prepared(vxlan(None, false)).1,
+            prepared(&vxlan(None, false)).1,
         );
         backend.lease_data(links.devices.v4.as_ref().unwrap()).unwrap().to_string()
     };
