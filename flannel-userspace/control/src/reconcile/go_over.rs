@@ -47,6 +47,12 @@ impl GoingOver {
         self.due = Some(Instant::now() + LOOK);
     }
 
+    /// Notes that the former format was in use so long ago, if it ever was.
+    fn note_use(&mut self, ago: Option<Duration>) {
+        let used = ago.and_then(|ago| Instant::now().checked_sub(ago));
+        self.used = used.map_or(self.used, |used| used.max(self.used));
+    }
+
     /// When to look whether the former format is still needed.
     pub(super) const fn due(&self) -> Option<Instant> {
         self.due
@@ -106,9 +112,10 @@ impl<R: LeaseSource, K: Kernel> Loop<R, K> {
         let is_former = |peer: &&Peer| peer.format(formats) == former;
         let users: Vec<Peer> =
             self.peers.peers().chain(self.deletion_guard.held()).filter(is_former).copied().collect();
-        let is_heard = heard.iter().any(|heard| heard.former.is_some_and(|ago| ago < QUIET));
-        if !users.is_empty() || is_heard || !self.has_listed || self.registry_is_away {
-            self.going_over.used = Instant::now();
+        let last = heard.iter().filter_map(|heard| heard.former).min();
+        self.going_over.note_use(last);
+        if !users.is_empty() || !self.has_listed || self.registry_is_away {
+            self.going_over.note_use(Some(Duration::ZERO));
         }
         if self.going_over.used.elapsed() < QUIET {
             let wanted = self.configuration.wanted_format();
