@@ -49,6 +49,7 @@ fn leases_of_file_and_etcd() {
             "expires_seconds",
             "key",
             "kind",
+            "node",
             "public_ips",
             "reason",
             "state",

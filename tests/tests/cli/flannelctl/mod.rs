@@ -100,6 +100,7 @@ fn everything_is_shown_without_the_daemon() {
         keys(peer),
         [
             "last_seen_seconds",
+            "node",
             "path",
             "public_ip",
             "received_bytes",
