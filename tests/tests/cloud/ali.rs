@@ -47,8 +47,7 @@ fn pods_reach_each_other_by_routes_of_the_cloud() {
     let mut nodes = nodes(&scene, &hosts);
     check_reached(&all_pairs(&places(&nodes))).unwrap();
     weather::check_leases(&scene, &hosts);
-    let status = nodes[0].0.ctl("status").unwrap();
-    assert!(status.contains("vtb-1, 2 of 200 routes used") && status.contains("in step"), "{status}");
+    wait_for_status(&mut nodes[0].0, &["vtb-1, 2 of 200 routes used", "in step"]).unwrap();
     let before = cloud.state().entries.clone();
     nodes[0].0.terminate().unwrap();
     nodes[0].0.restart().unwrap();

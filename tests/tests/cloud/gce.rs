@@ -15,7 +15,7 @@ use flannel_tests::wait;
 use ipnetwork::Ipv4Network;
 use rstest::rstest;
 
-use super::weather;
+use super::{SOON, weather};
 
 const BACKEND: &str = r#"{"Type":"gce"}"#;
 
@@ -60,8 +60,7 @@ fn pods_reach_each_other_by_routes_of_the_cloud(#[case] is_shared: bool) {
     check_reached(&all_pairs(&places(&nodes))).unwrap();
     weather::check_leases(&scene, &hosts);
     assert!(names(&gce).iter().all(|name| name.len() <= 63 && name.starts_with("flannel-")));
-    let status = nodes[0].0.ctl("status").unwrap();
-    assert!(status.contains("2 of 100 routes used") && status.contains("in step"), "{status}");
+    wait_for_status(&mut nodes[0].0, &["2 of 100 routes used", "in step"]).unwrap();
 
     // A restart finds its route.
     let before = gce.state().routes.clone();
@@ -318,6 +317,7 @@ fn alias_ranges_need_neither_routes_nor_forwarding() {
         instance.fingerprint += 1;
     }
     check_reached(&pod_pairs(&places(&nodes))).unwrap();
+    let expected = [kept, subnet(&nodes[0].1)];
+    wait::until_true("the range to be put back", SOON, || aliases(&gce) == expected).unwrap();
     wait_in_step(&mut nodes[0].0).unwrap();
-    assert_eq!(aliases(&gce), [kept, subnet(&nodes[0].1)]);
 }

@@ -57,8 +57,7 @@ fn pods_reach_each_other_by_routes_of_the_cloud() {
     let mut nodes = nodes(&scene, &hosts);
     check_reached(&all_pairs(&places(&nodes))).unwrap();
     weather::check_leases(&scene, &hosts);
-    let status = nodes[0].0.ctl("status").unwrap();
-    assert!(status.contains("rtb-1, 2 routes") && status.contains("in step"), "{status}");
+    wait_for_status(&mut nodes[0].0, &["rtb-1, 2 routes", "in step"]).unwrap();
     let before = cloud.state().routes.clone();
     nodes[0].0.terminate().unwrap();
     nodes[0].0.restart().unwrap();

@@ -17,7 +17,7 @@ use crate::instance_metadata::InstanceMetadata;
 use crate::{CloudError, Trouble};
 
 /// Another metadata server than the cloud's, by host and port.
-const METADATA_HOST: &str = "FLANNELD_ALI_METADATA_HOST";
+const METADATA_HOST: &str = "ALI_METADATA_HOST";
 /// The URL of another endpoint, of the API of ECS, as stock flannel has it.
 const ENDPOINT: &str = "ECS_ENDPOINT";
 /// The version of the API of VPCs, and that of ECS, which has the same actions.

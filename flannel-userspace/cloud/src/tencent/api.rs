@@ -17,7 +17,7 @@ use crate::instance_metadata::InstanceMetadata;
 use crate::{CloudError, Trouble};
 
 /// Another metadata server than the cloud's, by host and port.
-const METADATA_HOST: &str = "FLANNELD_TENCENT_METADATA_HOST";
+const METADATA_HOST: &str = "TENCENT_METADATA_HOST";
 /// Another endpoint of the API, by its URL.
 const ENDPOINT: &str = "FLANNELD_TENCENT_VPC_ENDPOINT";
 /// For one answer.

@@ -107,10 +107,8 @@ impl Ali {
     /// What a daemon finds in its environment; the key not among it.
     #[must_use]
     pub fn variables() -> Vec<(String, String)> {
-        let variables = [
-            ("FLANNELD_ALI_METADATA_HOST", ADDRESS.to_string()),
-            ("ECS_ENDPOINT", format!("http://{ADDRESS}")),
-        ];
+        let variables =
+            [("ALI_METADATA_HOST", ADDRESS.to_string()), ("ECS_ENDPOINT", format!("http://{ADDRESS}"))];
         variables.map(|(name, value)| (name.to_owned(), value)).into()
     }
 }

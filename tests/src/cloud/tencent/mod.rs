@@ -106,7 +106,7 @@ impl Tencent {
     #[must_use]
     pub fn variables() -> Vec<(String, String)> {
         let variables = [
-            ("FLANNELD_TENCENT_METADATA_HOST", ADDRESS.to_string()),
+            ("TENCENT_METADATA_HOST", ADDRESS.to_string()),
             ("FLANNELD_TENCENT_VPC_ENDPOINT", format!("http://{ADDRESS}")),
         ];
         variables.map(|(name, value)| (name.to_owned(), value)).into()
