@@ -67,6 +67,13 @@ struct State {
     dice: StdRng,
 }
 
+/// Whether what a daemon knows leads the same way as what there is. One that was killed may know nothing of a former
+/// device, which is then left.
+pub fn are_same_way(known: &Links, is: Links) -> bool {
+    let former = if known.former.v4.is_some() { is.former } else { PerFamily::NONE };
+    known.are_same_way(&Links { former, ..is })
+}
+
 /// A device of flannel's.
 #[derive(Clone)]
 struct Own {
@@ -383,7 +390,7 @@ impl Kernel for Simulated {
         if state.refusal == Refusal::Programs {
             return Err(KernelError::refused("no program can be had"));
         }
-        if state.links().is_none_or(|is| !is.are_same_way(links)) {
+        if state.links().is_none_or(|is| !are_same_way(links, is)) {
             return Err(KernelError::MissingDevice("no such device".into()));
         }
         state.built_for = Some(links.clone());

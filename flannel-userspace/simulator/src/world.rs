@@ -227,10 +227,10 @@ impl World {
                 self.wish.mtu = [None, Some(1400), Some(1300)][self.dice.random_range(0..3)];
                 self.wish.text()
             }
-            // Also one after the other, sooner than every host can follow, and back.
+            // Also sooner than every host can follow, and back. Never a third one: that waits until every host has left
+            // the first, and hosts that have come to different pairs meanwhile wait for one another.
             2 | 3 => {
-                let (vni, port) = (self.dice.random_range(1..=3), [8472, 4789][self.dice.random_range(0..2)]);
-                self.wish.format = (vni, port);
+                self.wish.format = [(1, 8472), (2, 4789)][self.dice.random_range(0..2)];
                 self.wish.text()
             }
             _ => {

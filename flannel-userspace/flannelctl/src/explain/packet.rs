@@ -199,7 +199,13 @@ mod tests {
     }
 
     fn maps() -> Maps {
-        let entry = Peer { public_ip: PEER.into(), vtep_mac: Mac([2, 0, 0, 0, 0, 2]), ..Peer::default() };
+        let entry = Peer {
+            public_ip: PEER.into(),
+            vtep_mac: Mac([2, 0, 0, 0, 0, 2]),
+            vni: 1,
+            port: 8472,
+            ..Peer::default()
+        };
         Maps { peers: [([10, 5, 2, 0].into(), entry)].into(), sources: [(PEER, 1)].into() }
     }
 

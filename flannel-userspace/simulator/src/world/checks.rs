@@ -11,6 +11,7 @@ use flannel_model::underlay::Hop;
 
 use super::World;
 use crate::host::Host;
+use crate::kernel::are_same_way;
 
 /// The most listings and watches of one host within ten seconds.
 const MOST_ASKED: usize = 25;
@@ -81,7 +82,7 @@ impl World {
         );
         let built_for = host.machine.built_for();
         ensure!(
-            built_for.as_ref().is_some_and(|built| built.are_same_way(&links)),
+            built_for.as_ref().is_some_and(|built| are_same_way(built, links.clone())),
             "the programs of host {number} forward over {built_for:?} instead of {links:?}"
         );
         let address = host.machine.address();

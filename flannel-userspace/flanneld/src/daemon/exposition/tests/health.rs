@@ -96,11 +96,11 @@ fn readiness_as_json(#[case] path: &str, #[case] headers: &str) {
         content_type: "application/json".to_owned(),
         body: body.to_owned(),
     };
-    let pending = r#"{"ready":false,"pending":["first listing applied"],"failing":[],"limits":[],"stale":false,"outdated":null}"#;
+    let pending = r#"{"ready":false,"pending":["first listing applied"],"obstacle":null,"failing":[],"limits":[],"stale":false,"outdated":null}"#;
     assert_eq!(request(&server, "GET", path, headers), answer(503, pending));
     listing.meet();
     vitals.conditions.set_stale(Some("etcd is away; forwarding continues with the known peers"));
-    let stale = r#"{"ready":true,"pending":[],"failing":[],"limits":[],"stale":true,"outdated":null}"#;
+    let stale = r#"{"ready":true,"pending":[],"obstacle":null,"failing":[],"limits":[],"stale":true,"outdated":null}"#;
     assert_eq!(request(&server, "GET", path, headers), answer(200, stale));
 }
 
