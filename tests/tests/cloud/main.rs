@@ -23,3 +23,13 @@ fn wait_log(daemon: &Daemon, text: &str) {
 fn wait_ready(daemon: &Daemon) -> serde_json::Value {
     wait::until("every condition to be met", SOON, || daemon.ctl_json("status")).unwrap()
 }
+
+/// Waits until `flannelctl status` says all of that: the cloud is looked at again and again.
+fn wait_shown(daemon: &Daemon, words: &[&str]) {
+    let shown = || {
+        let status = daemon.ctl("status")?;
+        anyhow::ensure!(words.iter().all(|word| status.contains(word)), "{status}");
+        Ok(())
+    };
+    wait::until(&format!("flannelctl to show {words:?}"), SOON, shown).unwrap();
+}

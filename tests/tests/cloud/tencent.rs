@@ -12,7 +12,7 @@ use flannel_tests::network::{Host, Node, Place};
 use ipnetwork::Ipv4Network;
 use rstest::rstest;
 
-use super::weather;
+use super::{wait_shown, weather};
 
 /// With the key in the configuration.
 fn backend() -> String {
@@ -57,7 +57,7 @@ fn pods_reach_each_other_by_routes_of_the_cloud() {
     let mut nodes = nodes(&scene, &hosts);
     check_reached(&all_pairs(&places(&nodes))).unwrap();
     weather::check_leases(&scene, &hosts);
-    wait_for_status(&mut nodes[0].0, &["rtb-1, 2 routes", "in step"]).unwrap();
+    wait_shown(&nodes[0].0, &["rtb-1, 2 routes", "in step"]);
     let before = cloud.state().routes.clone();
     nodes[0].0.terminate().unwrap();
     nodes[0].0.restart().unwrap();
