@@ -1,9 +1,9 @@
 //! Pods and daemons come and go.
 
 use std::net::UdpSocket;
-use std::thread::sleep;
 use std::time::Duration;
 
+use anyhow::ensure;
 use flannel_tests::daemon::Daemon;
 use flannel_tests::namespace::Namespace;
 use flannel_tests::network::BRIDGE;
@@ -102,7 +102,13 @@ fn flows_go_on_while_the_daemon_is_away(#[case] backend: &str) {
         member.daemon.restart().unwrap();
         member.daemon.wait_ready().unwrap();
     }
-    sleep(Duration::from_millis(500));
-    transfer(&from, &to, FILE).unwrap();
-    assert!(bypassed(&cluster.members[0].daemon).0 > after + 500, "the new daemon does");
+    // Connections are approved once the ports of pods are served again.
+    wait::until("the new daemon to approve of a connection", Duration::from_secs(10), || {
+        let before = bypassed(&cluster.members[0].daemon).0;
+        transfer(&from, &to, FILE)?;
+        let after = bypassed(&cluster.members[0].daemon).0;
+        ensure!(after > before + 500, "{before}, {after}");
+        Ok(())
+    })
+    .unwrap();
 }
