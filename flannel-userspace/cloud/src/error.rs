@@ -84,6 +84,12 @@ impl CloudError {
         Self::new(Trouble::Garbage, action, format!("the answer cannot be read: {what}"))
     }
 
+    /// An answer with that status which is none of the API's: of a proxy before it, say.
+    pub(crate) fn of_no_api(action: &'static str, status: u16) -> Self {
+        let trouble = if status >= 500 { Trouble::Unavailable } else { Trouble::Garbage };
+        Self::new(trouble, action, format!("status {status} without an answer of the API's"))
+    }
+
     /// Whether it is this kind of trouble.
     #[must_use]
     pub fn is(&self, trouble: Trouble) -> bool {

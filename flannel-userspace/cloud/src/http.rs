@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use crate::{CloudError, Trouble};
 
+pub(crate) use ::http::request::Builder as RequestBuilder;
 pub(crate) use ::http::{Method, Request, Response, StatusCode, Uri};
 
 /// How long a connection may take to come about.

@@ -15,6 +15,7 @@ mod http;
 mod instance_metadata;
 mod keeper;
 mod routes;
+mod signed_api;
 mod tencent;
 
 use flannel_control::cloud_metrics::CloudMetrics;

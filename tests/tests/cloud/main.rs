@@ -10,10 +10,22 @@ mod weather;
 use std::time::Duration;
 
 use flannel_tests::daemon::Daemon;
+use flannel_tests::network::Node;
 use flannel_tests::wait;
+use ipnetwork::Ipv4Network;
 
 /// How long a change may take until it shows.
 const SOON: Duration = Duration::from_secs(30);
+
+/// The places of daemons.
+fn places(nodes: &[(Daemon, Node)]) -> Vec<&Node> {
+    nodes.iter().map(|(_, node)| node).collect()
+}
+
+/// The subnet that a host leases.
+fn subnet(node: &Node) -> Ipv4Network {
+    Ipv4Network::new(node.file.subnet.network(), node.file.subnet.prefix()).unwrap()
+}
 
 fn wait_log(daemon: &Daemon, text: &str) {
     daemon.wait_log(text, SOON).unwrap();

@@ -46,10 +46,12 @@ pub fn check_leases(scene: &Scene, hosts: &[Host]) {
     assert_eq!(values, expected);
 }
 
-/// Everything that a daemon shows to those who may not have its keys.
-pub fn shown_by(daemon: &Daemon) -> Vec<String> {
+/// Checks that nothing secret is in what a daemon shows to those who may not have its keys.
+pub fn check_secrets_kept(daemon: &Daemon) {
     let words = fs::read_to_string(format!("/proc/{}/cmdline", daemon.pid().unwrap())).unwrap();
-    vec![fs::read_to_string(daemon.log()).unwrap(), scene::status(daemon).unwrap(), words]
+    for text in [fs::read_to_string(daemon.log()).unwrap(), scene::status(daemon).unwrap(), words] {
+        assert!(!text.contains("canary"), "{text}");
+    }
 }
 
 /// Checks that nothing secret is in an archive for others to read.

@@ -34,12 +34,7 @@ pub(super) fn decode<T: DeserializeOwned>(
         return serde_json::from_slice(body).map_err(|error| CloudError::garbage(action, error));
     }
     let Ok(Failure { code, message }) = serde_json::from_slice(body) else {
-        let trouble = if status >= 500 { Trouble::Unavailable } else { Trouble::Garbage };
-        return Err(CloudError::new(
-            trouble,
-            action,
-            format!("status {status} without an answer of the API's"),
-        ));
+        return Err(CloudError::of_no_api(action, status));
     };
     Err(CloudError::new(trouble(status, &code), action, format!("{code}: {message}")))
 }

@@ -54,9 +54,9 @@ impl AliVpc {
     }
 
     async fn read(&mut self) -> Result<View, CloudError> {
-        let region = self.api.metadata.word("region-id").await?;
-        let instance = self.api.metadata.word("instance-id").await?;
-        let vpc_id = self.api.metadata.word("vpc-id").await?;
+        let region = self.api.metadata().word("region-id").await?;
+        let instance = self.api.metadata().word("instance-id").await?;
+        let vpc_id = self.api.metadata().word("vpc-id").await?;
         let missing = |action, what: &str| {
             CloudError::new(Trouble::NotFound, action, format!("{vpc_id} has no {what}"))
         };

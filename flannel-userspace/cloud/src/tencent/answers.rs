@@ -42,9 +42,7 @@ pub(super) fn decode<T: DeserializeOwned>(
     body: &[u8],
 ) -> Result<T, CloudError> {
     let Ok(Envelope { response }) = serde_json::from_slice(body) else {
-        let text = format!("status {status} without an answer of the API's");
-        let trouble = if status >= 500 { Trouble::Unavailable } else { Trouble::Garbage };
-        return Err(CloudError::new(trouble, action, text));
+        return Err(CloudError::of_no_api(action, status));
     };
     if let Ok(Failure { error }) = Failure::deserialize(&response) {
         return Err(CloudError::new(

@@ -39,9 +39,9 @@ impl TencentVpc {
             CloudError::new(Trouble::Refused, "own instance", "the underlay has no IPv4 address")
         })?;
         let address = address.to_string();
-        let region = self.api.metadata.word("placement/region").await?;
-        let mac = self.api.metadata.word("mac").await?;
-        let vpc = self.api.metadata.word(&format!("network/interfaces/macs/{mac}/vpc-id")).await?;
+        let region = self.api.metadata().word("placement/region").await?;
+        let mac = self.api.metadata().word("mac").await?;
+        let vpc = self.api.metadata().word(&format!("network/interfaces/macs/{mac}/vpc-id")).await?;
         let filter = json!({"Filters": [{"Name": "vpc-id", "Values": [vpc]}]});
         let tables: Tables = self.api.call("DescribeRouteTables", &region, &filter).await?;
         let table = tables.route_table_set.into_iter().next().ok_or_else(|| {
