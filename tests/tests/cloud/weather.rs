@@ -12,6 +12,9 @@ use flannel_tests::daemon::Daemon;
 use flannel_tests::etcd::PREFIX;
 use flannel_tests::network::{Host, Node};
 use flannel_tests::traffic::Ping;
+use flannel_tests::wait;
+
+use super::SOON;
 
 /// Plays every mood on two nodes that reach each other, of a cloud whose mood `set` sets.
 pub fn play(nodes: &mut [(Daemon, Node)], set: impl Fn(Mood)) {
@@ -59,6 +62,8 @@ pub fn check_sysdump(daemon: &Daemon) {
     let directory = tempfile::tempdir().unwrap();
     let archive = directory.path().join("dump.tar.gz");
     let state_file = daemon.state_file();
+    // It is written a little after the daemon is ready.
+    wait::until_true("the state file to be there", SOON, || state_file.exists()).unwrap();
     daemon.ctl(&format!("sysdump -w {} --state-file={}", archive.display(), state_file.display())).unwrap();
     let unpacked = Command::new("tar").arg("-xzOf").arg(&archive).output().unwrap();
     let text = String::from_utf8_lossy(&unpacked.stdout);
